@@ -1,0 +1,55 @@
+"""The errors of this room: one class a cause, each message a sentence naming the file and the way out."""
+
+from __future__ import annotations
+
+
+class WeightsError(ValueError):
+    """A weights file, model id or download that cannot be used; the front door prints it and exits with 2."""
+
+
+class FileError(WeightsError):
+    """Something is wrong with one file.
+
+    Attributes:
+        source: the file as the user named it.
+        cause: what was found and, where there is one, the way out.
+        offset: the byte at which it was found, counted from 0; None where no single byte is to blame.
+    """
+
+    def __init__(self, source: str, cause: str, offset: int | None = None) -> None:
+        self.source = source
+        self.cause = cause
+        self.offset = offset
+        super().__init__(f"{source}: {cause}" + ("" if offset is None else f" (at byte {offset})"))
+
+
+class UnreadableFile(FileError):
+    """The file is missing, is no regular file, or may not be read."""
+
+
+class WrongContainer(FileError):
+    """The content is not one of the four weights containers; the message says what it is instead."""
+
+
+class TruncatedFile(FileError):
+    """The file ends before its content does."""
+
+
+class MalformedFile(FileError):
+    """The content breaks the rules of its own container, or holds no weights."""
+
+
+class ForbiddenContent(FileError):
+    """The content asks for something that weights never need: code, a class, a link to another file."""
+
+
+class OverBudget(FileError):
+    """The content asks for more memory or work than a file of its size can need."""
+
+
+class UnsupportedArray(FileError):
+    """An array is of a kind that is not served: an element type that is not a plain number, a bad shape."""
+
+
+class WriteFailed(FileError):
+    """The file could not be written; nothing of it is left."""

@@ -1,0 +1,94 @@
+"""What a weights file holds, whatever its container: named arrays, the configuration, the iteration."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weights.errors import MalformedFile, OverBudget, UnsupportedArray
+
+Array = NDArray[Any]
+
+MAX_NAME_BYTES = 1024
+MAX_CFG_BYTES = 4 << 20
+MAX_DIMENSIONS = 32
+
+ELEMENT_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+"""The element types every container can hold, as numpy writes them: plain numbers and nothing else."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ITERATION = re.compile(r"model_iter(\d{1,12})\.pkl")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Named arrays and what travels with them.
+
+    Attributes:
+        blobs: Detectron's blob name -> array, in file order. Little-endian plain numbers, C order; momentum
+            blobs (`*_momentum`) and preserved ones (`pred_w`) are blobs like any other.
+        cfg: the configuration the model was trained with, as the YAML text Detectron saved; None if absent.
+        iteration: index of the last training iteration done, from 0; None if unknown. A Detectron pickle does
+            not hold it, so there it comes from a name like `model_iter2399.pkl` (Detectron utils/train.py).
+        source: where the arrays came from, for messages: a path as the user gave it.
+        container: `pkl`, `h5`, `safetensors` or `pth`.
+        left_out: name -> why it is not among the blobs (Detectron stores None under some names).
+    """
+
+    blobs: dict[str, Array]
+    cfg: str | None
+    iteration: int | None
+    source: str
+    container: str
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def iteration_from_name(name: str) -> int | None:
+    """`model_iter2399.pkl` -> 2399; None for every other name (Detectron utils/train.py:create_model)."""
+    match = _ITERATION.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def check_blob_name(name: str, source: str) -> str:
+    """Return `name` if it can name a blob in every container, else raise MalformedFile."""
+    if not name:
+        raise MalformedFile(source, "a blob has an empty name")
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        raise MalformedFile(source, f"a blob's name is longer than {MAX_NAME_BYTES} bytes: {name[:40]}...")
+    if _CONTROL.search(name):
+        raise MalformedFile(source, f"a blob's name holds a control character: {ascii(name)[:120]}")
+    return name
+
+
+def array_bytes(shape: Iterable[int], item_size: int, name: str, source: str) -> int:
+    """Bytes of an array of `shape`, without overflow; raises UnsupportedArray for a senseless shape."""
+    dimensions = tuple(shape)
+    if len(dimensions) > MAX_DIMENSIONS:
+        raise UnsupportedArray(source, f"{name} has {len(dimensions)} dimensions, at most {MAX_DIMENSIONS}")
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in dimensions):
+        raise UnsupportedArray(source, f"{name} has a shape that is not made of whole numbers from 0 up")
+    # Zeros count as ones here: numpy refuses an empty array whose other dimensions overflow.
+    if math.prod(max(size, 1) for size in dimensions) * item_size >= 2**63:
+        raise UnsupportedArray(source, f"{name} has a shape too large for any memory")
+    return math.prod(dimensions) * item_size
+
+
+def check_total_bytes(total: int, file_size: int, source: str) -> None:
+    """Refuse arrays that together hold more bytes than their file (a bomb, or one array under many names)."""
+    if total > file_size:
+        raise OverBudget(source, f"its arrays would take {total} bytes, but the file has only {file_size}")
+
+
+def element_type(code: str, name: str, source: str) -> np.dtype[Any]:
+    """The numpy dtype of `code` (`f4`, ...), little-endian; raises UnsupportedArray unless a plain number."""
+    if code not in ELEMENT_TYPES:
+        raise UnsupportedArray(
+            source, f"{name} has elements of type {ascii(code)[:40]}; only plain numbers are read"
+        )
+    return np.dtype(code).newbyteorder("<")
