@@ -1,0 +1,56 @@
+"""Packaging of detectron-gn; tool settings are in pyproject.toml, the tested versions in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="detectron-gn",
+    version="0.1.0",
+    description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    python_requires=">=3.10",
+    py_modules=["detectron_gn"],
+    packages=[
+        *find_packages(include=["mrcnn", "mrcnn.*", "port", "port.*", "verify", "verify.*"]),
+        *find_packages(include=["weights", "weights.*"]),
+        "yaml_configs",
+    ],
+    package_data={
+        "verify": ["demo_model/*", "demo_model/val/*"],
+        "weights": ["*.yaml"],
+        "yaml_configs": ["*.yaml", "*/*.yaml"],
+    },
+    install_requires=[
+        "h5py>=3.8",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "pycocotools>=2.0.7",
+        "pyyaml>=6.0.1",
+        "requests>=2.28",
+        "safetensors>=0.4.3",
+        "torch>=2.6",
+        "tqdm>=4.64",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.18",
+            "pytest>=8.0",
+            "ruff>=0.12",
+            "types-PyYAML",
+            "types-requests",
+            "types-tqdm",
+        ],
+    },
+    entry_points={"console_scripts": ["detectron-gn = detectron_gn:main"]},
+)

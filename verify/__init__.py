@@ -1,0 +1,1 @@
+"""The laboratory: blob, detection and AP parity of the port with Caffe2's Detectron."""
