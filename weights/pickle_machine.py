@@ -19,7 +19,8 @@ from typing import ClassVar, Literal, NoReturn, Protocol
 from weights.errors import FileError, ForbiddenContent, MalformedFile, OverBudget, TruncatedFile
 from weights.weights_file import MAX_NAME_BYTES
 
-MAX_OPCODES = 1_000_000
+MAX_OPCODES = 500_000
+"""The largest published model takes 16,000; what this many can pile up stays below 100 MiB."""
 MAX_MEMO = 100_000
 MAX_STACK = 10_000
 MAX_OPEN_MARKS = 64
@@ -30,14 +31,14 @@ Value = object
 """What the stack holds: None, bool, int, float, tuple, list, dict, Text, Symbol, or the grammar's own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Symbol:
     """A global of the grammar's table: a name that stands for itself and is never imported."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Text:
     """A string or bytes of the pickle: where it lies, undecoded until someone asks.
 

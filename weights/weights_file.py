@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -55,6 +56,16 @@ def iteration_from_name(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def blobs_sha256(blobs: dict[str, Array]) -> str:
+    """One sha256 over every blob's name, element type, shape and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(blobs):
+        array = blobs[name]
+        digest.update(f"{name}\n{array.dtype.str}\n{array.shape}\n".encode())
+        digest.update(np.require(array, requirements="C").reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
 def check_blob_name(name: str, source: str) -> str:
     """Return `name` if it can name a blob in every container, else raise MalformedFile."""
     if not name:
@@ -89,6 +100,8 @@ def element_type(code: str, name: str, source: str) -> np.dtype[Any]:
     """The numpy dtype of `code` (`f4`, ...), little-endian; raises UnsupportedArray unless a plain number."""
     if code not in ELEMENT_TYPES:
         raise UnsupportedArray(
-            source, f"{name} has elements of type {ascii(code)[:40]}; only plain numbers are read"
+            source,
+            f"{name} has elements of type {ascii(code)[:40]}; only plain numbers of up to 64 bits are read",
         )
-    return np.dtype(code).newbyteorder("<")
+    dtype: np.dtype[Any] = np.dtype(code).newbyteorder("<")
+    return dtype

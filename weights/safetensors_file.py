@@ -1,0 +1,75 @@
+"""Weights as safetensors: the library reads and writes; `cfg`, `iteration` and `source` are its metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from weights.atomic import replacing
+from weights.byte_file import ByteFile
+from weights.errors import MalformedFile, WriteFailed
+from weights.weights_file import (
+    Array,
+    WeightsFile,
+    array_bytes,
+    check_blob_name,
+    check_total_bytes,
+    element_type,
+)
+
+_ELEMENT_TYPES = {
+    "BOOL": "b1", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8", "U8": "u1", "U16": "u2", "U32": "u4",
+    "U64": "u8", "F16": "f2", "F32": "f4", "F64": "f8",
+}  # fmt: skip
+
+
+def write_safetensors(path: Path, weights: WeightsFile) -> None:
+    """Write `weights` to `path`; raises WriteFailed, with nothing left behind, where that is not possible.
+
+    The format sorts by element type and name, so the order of the blobs is kept beside them.
+    """
+    if "__metadata__" in weights.blobs:
+        raise WriteFailed(str(path), "safetensors keeps the name __metadata__ for itself")
+    metadata = {"source": Path(weights.source).name, "order": "\n".join(weights.blobs)}
+    if weights.cfg is not None:
+        metadata["cfg"] = weights.cfg
+    if weights.iteration is not None:
+        metadata["iteration"] = str(weights.iteration)
+    with replacing(path) as temporary:
+        try:
+            save_file(weights.blobs, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
+
+def read_safetensors(file: ByteFile) -> WeightsFile:
+    """The weights in a safetensors file; raises a `weights.errors.FileError` for everything else."""
+    try:
+        with safe_open(str(file.path), framework="numpy") as handle:
+            metadata = dict(handle.metadata() or {})
+            names = [check_blob_name(name, file.source) for name in handle.keys()]
+            if not names:
+                raise MalformedFile(file.source, "is a safetensors file without any array")
+            total = 0
+            for name in names:
+                part = handle.get_slice(name)
+                code = _ELEMENT_TYPES.get(part.get_dtype(), part.get_dtype())
+                dtype = element_type(code, name, file.source)
+                total += array_bytes(part.get_shape(), dtype.itemsize, name, file.source)
+            check_total_bytes(total, file.size, file.source)
+            order = metadata.get("order", "").split("\n")
+            if set(order) == set(names) and len(order) == len(names):
+                names = order
+            blobs: dict[str, Array] = {name: handle.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise MalformedFile(file.source, f"is a damaged safetensors file: {str(error)[:200]}") from None
+    iteration = metadata.get("iteration", "")
+    return WeightsFile(
+        blobs,
+        metadata.get("cfg"),
+        int(iteration) if iteration.isascii() and iteration.isdigit() and len(iteration) < 13 else None,
+        file.source,
+        "safetensors",
+    )
