@@ -1,0 +1,23 @@
+"""A Detectron configuration: its keys, their meaning, and what must hold between them; answers to Detectron core/config.py."""
+
+from mrcnn.config.check import check_config, refuse_proposal_files
+from mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
+from mrcnn.config.keys import INERT, LIMITED, KeyUse, Limit, flatten, key_use, unserved_values
+from mrcnn.config.sections import Config
+
+__all__ = [
+    "INERT",
+    "LIMITED",
+    "Config",
+    "KeyUse",
+    "Limit",
+    "backbone_depth",
+    "box_head_kind",
+    "check_config",
+    "flatten",
+    "key_use",
+    "mask_head_kind",
+    "norm_of_backbone",
+    "refuse_proposal_files",
+    "unserved_values",
+]
