@@ -1,0 +1,39 @@
+"""What every test shares: one torch thread, and where the reference data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before torch is imported: sums in a fixed order, and no fight over cores when tests start processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with the reference values that travel with the tests."""
+    return ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The embedded model, its images and what Detectron found in them."""
+    return ROOT / "verify" / "demo_model"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the large reference data; tests that ask for it are skipped where it is absent."""
+    folder = Path(os.environ.get("DETECTRON_GN_SHARED") or ROOT.parent / "shared")
+    if not (folder / "parity").is_dir():
+        pytest.skip(f"no reference data in {folder}; DETECTRON_GN_SHARED names another folder")
+    return folder
