@@ -1,0 +1,39 @@
+"""The second stage's box head; answers to Detectron modeling/fast_rcnn_heads.py."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrcnn.config import Config, box_head_kind
+from mrcnn.layers import ConvNorm, conv2d, gauss_fill, group_norm, linear, msra_fill
+
+
+class BoxHead(nn.Module):
+    """`2mlp` (fc6, fc7), or `Xconv1fc` with or without GroupNorm (3x3 convolutions, fc6), then classes and boxes.
+
+    `cfg.FAST_RCNN.ROI_BOX_HEAD` says which; the heads' widths are `CONV_HEAD_DIM` and `MLP_HEAD_DIM`.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        kind = box_head_kind(cfg)
+        dim, hidden = cfg.FPN.DIM, cfg.FAST_RCNN.MLP_HEAD_DIM
+        self.convs = nn.Sequential()
+        if kind != "2mlp":
+            for _ in range(cfg.FAST_RCNN.NUM_STACKED_CONVS):
+                width = cfg.FAST_RCNN.CONV_HEAD_DIM
+                gn = group_norm(cfg, width) if kind == "Xconv1fc_gn" else None
+                conv = conv2d(dim, width, 3, bias=gn is None, fill=msra_fill)
+                self.convs.append(ConvNorm(conv, gn, relu=True))
+                dim = width
+        self.fc6 = linear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
+        self.fc7 = linear(hidden, hidden) if kind == "2mlp" else None
+        self.cls_score = linear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
+        self.bbox_pred = linear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
+
+    def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
+        """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""
+        x = self.convs(roi_features)
+        x = F.relu_(self.fc6(x.flatten(1)))
+        if self.fc7 is not None:
+            x = F.relu_(self.fc7(x))
+        return self.cls_score(x), self.bbox_pred(x)

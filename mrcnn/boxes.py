@@ -1,0 +1,132 @@
+"""Box arithmetic with inclusive corners; answers to Detectron utils/boxes.py and utils/cython_bbox.pyx.
+
+A box is `(x1, y1, x2, y2)` in pixels and both corners belong to it, so its width is `x2 - x1 + 1`. The `+ 1` of
+that convention is written in this module and nowhere else.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+BoxWeights = tuple[float, float, float, float]
+
+# The largest dw or dh that is exponentiated (Detectron core/config.py: BBOX_XFORM_CLIP).
+BBOX_XFORM_CLIP = math.log(1000.0 / 16.0)
+
+
+def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths and heights `[N]` of `[N, 4]` inclusive boxes."""
+    return boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    """Areas `[N]` of `[N, 4]` inclusive boxes."""
+    widths, heights = box_sides(boxes)
+    return widths * heights
+
+
+def box_centers(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres `x1 + width / 2` and `y1 + height / 2` (`[N]` each), half a pixel right of the middle pixel.
+
+    Detectron uses this centre both when it encodes and when it decodes (utils/boxes.py:bbox_transform).
+    """
+    widths, heights = box_sides(boxes)
+    return boxes[:, 0] + 0.5 * widths, boxes[:, 1] + 0.5 * heights
+
+
+def box_intersections(boxes: Tensor, others: Tensor) -> Tensor:
+    """Areas `[N, M]` that `[N, 4]` and `[M, 4]` inclusive boxes share; boxes that touch by a pixel share that pixel."""
+    left_top = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    right_bottom = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    sides = (right_bottom - left_top + 1).clamp_(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union `[N, M]` of `[N, 4]` and `[M, 4]` float32 inclusive boxes.
+
+    The union is formed in float64, of the first boxes' exact areas and the second ones' rounded areas, and rounded
+    once: what Cython makes of Detectron utils/cython_bbox.pyx:bbox_overlaps. Training compares overlaps for equality.
+    """
+    widths, heights = box_sides(boxes.double())
+    shared = box_intersections(boxes, others)
+    unions = (widths * heights)[:, None] + box_areas(others)[None, :].double() - shared.double()
+    return shared / unions.to(shared.dtype)
+
+
+def decode_boxes(boxes: Tensor, deltas: Tensor, weights: BoxWeights) -> Tensor:
+    """Apply regression deltas to boxes, class by class.
+
+    Args:
+        boxes: `[N, 4]` float32, inclusive corners, in pixels.
+        deltas: `[N, 4K]` float32, (dx, dy, dw, dh) for each of K classes.
+        weights: what each of the four was multiplied by when it was encoded.
+
+    Returns:
+        `[N, 4K]` float32, same convention, not clipped.
+
+    dw and dh are limited from above only, and the far corner is `centre + side / 2 - 1`
+    (Detectron utils/boxes.py:bbox_transform).
+    """
+    widths, heights = (side[:, None] for side in box_sides(boxes))
+    center_x, center_y = (center[:, None] for center in box_centers(boxes))
+    dx, dy, dw, dh = (deltas[:, i::4] / weight for i, weight in enumerate(weights))
+    x, y = dx * widths + center_x, dy * heights + center_y
+    half_width = 0.5 * (torch.exp(dw.clamp(max=BBOX_XFORM_CLIP)) * widths)
+    half_height = 0.5 * (torch.exp(dh.clamp(max=BBOX_XFORM_CLIP)) * heights)
+    corners = (x - half_width, y - half_height, x + half_width - 1, y + half_height - 1)
+    return torch.stack(corners, dim=2).flatten(1)
+
+
+def encode_boxes(boxes: Tensor, gt_boxes: Tensor, weights: BoxWeights) -> Tensor:
+    """Regression targets `[N, 4]` that carry each of `boxes [N, 4]` onto its row of `gt_boxes [N, 4]`.
+
+    The inverse of `decode_boxes` for one class (Detectron utils/boxes.py:bbox_transform_inv).
+    """
+    widths, heights = box_sides(boxes)
+    center_x, center_y = box_centers(boxes)
+    gt_widths, gt_heights = box_sides(gt_boxes)
+    gt_center_x, gt_center_y = box_centers(gt_boxes)
+    wx, wy, ww, wh = weights
+    targets = (
+        wx * (gt_center_x - center_x) / widths,
+        wy * (gt_center_y - center_y) / heights,
+        ww * torch.log(gt_widths / widths),
+        wh * torch.log(gt_heights / heights),
+    )
+    return torch.stack(targets, dim=1)
+
+
+def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
+    """Clip `[N, 4K]` boxes to the pixels of an image: x to `[0, width - 1]`, y to `[0, height - 1]`."""
+    limits = boxes.new_tensor([width - 1, height - 1]).repeat(boxes.shape[1] // 2)
+    return torch.minimum(boxes, limits).clamp_(min=0)
+
+
+def flip_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Mirror `[N, 4]` boxes left to right in an image `width` pixels wide (Detectron utils/boxes.py:flip_boxes)."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack((width - x2 - 1, y1, width - x1 - 1, y2), dim=1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """`[N, 4]` inclusive corners to COCO's (x, y, width, height), with `width = x2 - x1 + 1`."""
+    return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1), dim=1)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """`[N, 4]` COCO (x, y, width, height) to inclusive corners; sides under one pixel become one pixel."""
+    return torch.cat((boxes[:, :2], boxes[:, :2] + (boxes[:, 2:] - 1).clamp(min=0)), dim=1)
+
+
+def expand_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """Scale `[N, 4]` float32 boxes about their middle; returns float64.
+
+    This one place of Detectron takes `x2 - x1` for the width, without `+ 1`, and computes the half sides and the
+    middle in float32 before it stores them as float64 (utils/boxes.py:expand_boxes).
+    """
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5
+    middle = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    half = half * scale
+    return torch.cat((middle - half, middle + half), dim=1).double()

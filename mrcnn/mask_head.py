@@ -1,0 +1,35 @@
+"""The second stage's mask head; answers to Detectron modeling/mask_rcnn_heads.py."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrcnn.config import Config, mask_head_kind
+from mrcnn.layers import ConvNorm, conv2d, filler_named, group_norm
+
+NUM_CONVS = 4
+
+
+class MaskHead(nn.Module):
+    """Four 3x3 convolutions, a 2x2 deconvolution, and one 1x1 map a class (`v1up4convs`, `v1up4convs_gn`)."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        with_gn = mask_head_kind(cfg) == "v1up4convs_gn"
+        fill = filler_named(cfg.MRCNN.CONV_INIT, std=0.001)
+        dim_in, dim = cfg.FPN.DIM, cfg.MRCNN.DIM_REDUCED
+        self.convs = nn.Sequential()
+        for _ in range(NUM_CONVS):
+            conv = conv2d(dim_in, dim, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
+            self.convs.append(ConvNorm(conv, group_norm(cfg, dim) if with_gn else None, relu=True))
+            dim_in = dim
+        self.conv5_mask = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2, bias=False)
+        fill(self.conv5_mask.weight)
+        self.conv5_mask.bias = nn.Parameter(torch.zeros(dim))
+        self.mask_fcn_logits = conv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""
+        x = F.relu_(self.conv5_mask(self.convs(roi_features)))
+        logits: Tensor = self.mask_fcn_logits(x)
+        return logits

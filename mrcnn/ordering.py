@@ -1,0 +1,43 @@
+"""Sorting that breaks ties as Detectron's numpy did; answers to its calls of argsort and argpartition.
+
+Many of the best proposals tie: a float32 sigmoid is exactly 1 from a logit of 17 on, and coarse long before. Which
+of them are taken, and which goes first through NMS, then hangs on the algorithm alone. numpy has since replaced that
+unstable algorithm for float32, not for long doubles, which hold every float32: sorting those gives the order of 2018 to this day.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def argsort(values: Tensor) -> Tensor:
+    """`numpy.argsort` of `[N]` float32 values, ascending, ties in the order of numpy's introsort.
+
+    Not on a GPU, where waiting for the values would cost more than ties are worth: there the sort is stable.
+    """
+    if values.device.type != "cpu":
+        return values.argsort(stable=True)
+    return torch.from_numpy(np.argsort(_long_double(values)))
+
+
+def argtop(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` highest of `[N]` float32 scores, best first; all of them where `count <= 0`.
+
+    `argpartition` of the negated scores, then `argsort` of what it chose, as in Detectron
+    ops/generate_proposals.py:proposals_for_one_image.
+    """
+    if count <= 0 or count >= len(scores):
+        return argsort(-scores)
+    best, index = scores.topk(count + 1)
+    if scores.device.type != "cpu" or not bool((best[1:] == best[:-1]).any()):
+        # Without ties there is but one order, and topk is ten times faster.
+        return index[:count]
+    chosen = np.argpartition(_long_double(-scores), count)[:count]
+    index = torch.from_numpy(chosen)
+    return index[argsort(-scores[index])]
+
+
+def _long_double(values: Tensor) -> npt.NDArray[np.longdouble]:
+    array: npt.NDArray[np.float32] = values.detach().numpy()
+    return array.astype(np.longdouble)

@@ -1,0 +1,103 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mrcnn import layers
+from mrcnn.config import Config
+from mrcnn.errors import InputError
+
+
+def with_groups(**keys):
+    return dataclasses.replace(Config(), GROUP_NORM=dataclasses.replace(Config().GROUP_NORM, **keys))
+
+
+def test_group_norm_and_its_gradients_are_caffe2s(ops):
+    group = ops["group_norm"]
+    norm = layers.group_norm(with_groups(NUM_GROUPS=8), 32)
+    norm.weight.data, norm.bias.data = torch.from_numpy(group["gamma"][:]), torch.from_numpy(group["beta"][:])
+    x = torch.from_numpy(group["x"][:]).requires_grad_()
+    y = norm(x)
+    y.backward(torch.from_numpy(group["dy"][:]))
+    np.testing.assert_allclose(y.detach().numpy(), group["y"][:], atol=2e-5)
+    np.testing.assert_allclose(x.grad.numpy(), group["dx"][:], atol=2e-5)
+    np.testing.assert_allclose(norm.weight.grad.numpy(), group["dgamma"][:], atol=2e-4)
+    np.testing.assert_allclose(norm.bias.grad.numpy(), group["dbeta"][:], atol=2e-4)
+
+
+def test_affine_channel_is_caffe2s_and_is_never_trained(ops):
+    affine = layers.AffineChannel(32)
+    assert not any(parameter.requires_grad for parameter in affine.parameters())
+    affine.weight.data = torch.from_numpy(ops["group_norm/gamma"][:])
+    affine.bias.data = torch.from_numpy(ops["group_norm/beta"][:])
+    y = affine(torch.from_numpy(ops["group_norm/x"][:]))
+    np.testing.assert_allclose(y.numpy(), ops["affine_channel/y"][:], atol=1e-6)
+
+
+def test_upsampling_is_caffe2s(ops):
+    y = F.interpolate(torch.from_numpy(ops["upsample_nearest/x"][:]), scale_factor=2.0)
+    np.testing.assert_array_equal(y.numpy(), ops["upsample_nearest/y"][:])
+
+
+def test_deconvolution_takes_caffe2s_weights_as_they_are(ops):
+    group = ops["conv_transpose"]
+    x, w, b = (torch.from_numpy(group[name][:]) for name in "xwb")
+    np.testing.assert_allclose(F.conv_transpose2d(x, w, b, stride=2).numpy(), group["y"][:], atol=1e-5)
+
+
+def test_groups_come_from_one_of_two_keys():
+    assert layers.group_norm(with_groups(NUM_GROUPS=-1, DIM_PER_GP=16), 64).num_groups == 4
+    assert layers.group_norm(with_groups(NUM_GROUPS=32), 64).num_groups == 32
+    with pytest.raises(InputError, match=r"both set"):
+        layers.group_norm(with_groups(NUM_GROUPS=32, DIM_PER_GP=16), 64)
+    with pytest.raises(InputError, match=r"NUM_GROUPS is 32, which does not divide the 48 channels"):
+        layers.group_norm(with_groups(NUM_GROUPS=32), 48)
+
+
+@pytest.mark.parametrize(
+    ("fill", "shape", "std"),
+    [
+        (layers.xavier_fill, (64, 32, 3, 3), math.sqrt(1 / (32 * 9))),
+        (layers.msra_fill, (64, 32, 3, 3), math.sqrt(2 / (64 * 9))),
+        # A deconvolution's weight is (in, out, k, k); Caffe2 still divides by shape[1].
+        (layers.msra_fill, (96, 32, 2, 2), math.sqrt(2 / (96 * 4))),
+        (layers.msra_fill, (81, 256, 1, 1), math.sqrt(2 / 81)),
+        (layers.gauss_fill(0.01), (128, 256), 0.01),
+        (layers.zero_fill, (8, 8), 0.0),
+    ],
+)
+def test_fillers_have_caffe2s_spread(fill, shape, std):
+    torch.manual_seed(0)
+    weight = torch.empty(shape)
+    fill(weight)
+    assert weight.std().item() == pytest.approx(std, rel=0.02)
+
+
+def test_xavier_fill_is_uniform_within_its_bound():
+    weight = torch.empty(64, 32, 3, 3)
+    layers.xavier_fill(weight)
+    bound = math.sqrt(3 / (32 * 9))
+    assert weight.abs().max().item() <= bound
+    assert weight.abs().max().item() > 0.99 * bound
+
+
+def test_kinds_tell_weights_biases_scales_and_shifts_apart():
+    model = nn.Sequential(
+        layers.ConvNorm(layers.conv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8), relu=True),
+        layers.ConvNorm(layers.conv2d(8, 8, 1, bias=False), layers.AffineChannel(8), relu=True),
+        layers.conv2d(8, 2, 1),
+    )
+    assert layers.parameter_kinds(model) == {
+        "0.conv.weight": "weight",
+        "0.norm.weight": "gn_scale",
+        "0.norm.bias": "gn_shift",
+        "1.conv.weight": "weight",
+        "1.norm.weight": "affine",
+        "1.norm.bias": "affine",
+        "2.weight": "weight",
+        "2.bias": "bias",
+    }

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from mrcnn.box_voting import vote_boxes
+from mrcnn.errors import InputError
+from mrcnn.nms import nms
+from mrcnn.soft_nms import soft_nms
+
+
+def columns(dataset):
+    rows = torch.from_numpy(dataset[:])
+    return rows[:, :4], rows[:, 4]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_nms_keeps_what_detectron_keeps(ops, threshold):
+    kept = nms(*columns(ops["nms/dets"]), threshold)
+    np.testing.assert_array_equal(kept.numpy(), ops[f"nms/keep_{threshold}"][:])
+
+
+def test_nms_suppresses_at_equal_overlap():
+    # Two boxes of 2 x 1 that share one pixel: overlap 1 / 3 exactly in float32.
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 2.0, 0.0]])
+    scores = torch.tensor([0.9, 0.8])
+    third = float(torch.tensor(1.0) / torch.tensor(3.0))
+    assert nms(boxes, scores, third).tolist() == [0]
+    assert nms(boxes, scores, float(np.nextafter(np.float32(third), np.float32(1)))).tolist() == [0, 1]
+
+
+def test_nms_returns_input_order_and_not_score_order():
+    boxes = torch.tensor([[0.0, 0.0, 5.0, 5.0], [50.0, 0.0, 55.0, 5.0], [100.0, 0.0, 105.0, 5.0]])
+    assert nms(boxes, torch.tensor([0.1, 0.9, 0.5]), 0.5).tolist() == [0, 1, 2]
+
+
+def test_nms_prefers_the_later_of_equal_scores():
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]])
+    assert nms(boxes, torch.tensor([0.5, 0.5]), 0.5).tolist() == [1]
+
+
+def test_nms_does_not_let_a_suppressed_box_suppress():
+    # A chain: each overlaps the next by 0.6; the second goes, so the third stays.
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [2.5, 0.0, 11.5, 9.0], [5.0, 0.0, 14.0, 9.0]])
+    assert nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.55).tolist() == [0, 2]
+
+
+def test_nms_of_nothing_is_nothing():
+    assert nms(torch.zeros((0, 4)), torch.zeros(0), 0.5).tolist() == []
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_nms_is_detectrons(ops, method):
+    boxes, scores, index = soft_nms(
+        *columns(ops["nms/dets"]), sigma=0.5, overlap_threshold=0.5, score_threshold=0.0001, method=method
+    )
+    group = ops[f"soft_nms/{method}"]
+    np.testing.assert_array_equal(index.numpy(), group["keep"][:])
+    np.testing.assert_array_equal(boxes.numpy(), group["dets"][:, :4])
+    np.testing.assert_allclose(scores.numpy(), group["dets"][:, 4], rtol=1e-5)
+
+
+def test_soft_nms_refuses_an_unknown_method():
+    with pytest.raises(InputError, match="TEST.SOFT_NMS.METHOD"):
+        soft_nms(torch.zeros((1, 4)), torch.ones(1), sigma=0.5, overlap_threshold=0.5, score_threshold=0, method="x")
+
+
+@pytest.mark.parametrize("method", ["ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"])
+def test_box_voting_is_detectrons(ops, method):
+    group = ops["box_voting"]
+    boxes, scores = vote_boxes(
+        *columns(group["top_dets"]),
+        *columns(ops["nms/dets"]),
+        threshold=float(group.attrs["thresh"]),
+        method=method,
+        beta=float(group.attrs["beta"]),
+    )
+    np.testing.assert_allclose(boxes.numpy(), group[method][:, :4], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(scores.numpy(), group[method][:, 4], rtol=1e-5)
