@@ -40,13 +40,15 @@ def test_a_file_matches_itself_in_any_order(demo_model: Path) -> None:
 
 
 def test_a_moved_box_is_measured_at_its_edges() -> None:
-    # Left edge 1 px to the right, right edge 0.5 px to the right: 9.5 of 10 + 0.5 px in common.
-    parity = match_detections([box(1, 0.5, width=9.5)], [box(0, 0.75)], "bbox")
+    # Left edge 1 px to the right, right edge 1.5 px to the left: 7.5 of 10 px in common.
+    parity = match_detections([box(1, 0.5, width=7.5)], [box(0, 0.75)], "bbox")
     assert counts(parity) == (1, 0, 0, 0)
-    assert parity.max_box_difference == 1 and parity.max_score_difference == 0.25
-    assert parity.min_iou == pytest.approx(9 / 10.5)
+    assert parity.max_box_difference == 1.5 and parity.max_score_difference == 0.25
+    assert parity.min_iou == pytest.approx(0.75)
     assert not parity.holds and parity.share_matched == 0
-    assert parity.worst[0].unmatched == 1 and parity.worst[0].max_box_difference == 1
+    assert parity.worst[0].unmatched == 1 and parity.worst[0].max_box_difference == 1.5
+    # The left edge counts as much.
+    assert match_detections([box(1, 0.5)], [box(0, 0.5)], "bbox").max_box_difference == 1
 
 
 def test_tolerances_decide_what_is_matched() -> None:
