@@ -1,8 +1,8 @@
-"""A Detectron configuration: its keys, their meaning, and what must hold between them; answers to Detectron core/config.py."""
+"""A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
 from mrcnn.config.check import check_config, refuse_proposal_files
 from mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
-from mrcnn.config.keys import INERT, LIMITED, KeyUse, Limit, flatten, key_use, unserved_values
+from mrcnn.config.keys import INERT, LIMITED, KeyUse, Limit, flatten, key_use, unserved_values, with_values
 from mrcnn.config.sections import Config
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "norm_of_backbone",
     "refuse_proposal_files",
     "unserved_values",
+    "with_values",
 ]

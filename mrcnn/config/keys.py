@@ -7,7 +7,7 @@ built is for `check_config` to say. `SECTION.*` stands for all keys of a section
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from mrcnn.config import functions
 from mrcnn.config.sections import Config
@@ -109,6 +109,18 @@ def flatten(cfg: Config) -> dict[str, object]:
     return dict(_flatten(cfg, ""))
 
 
+def with_values(cfg: Config, values: Mapping[str, object]) -> Config:
+    """A copy in which the given full keys have other values: `with_values(cfg, {"TEST.NMS": 0.3})`.
+
+    The values must have the types of their fields; keys that do not exist raise KeyError.
+    """
+    missing = values.keys() - flatten(cfg)
+    if missing:
+        raise KeyError(f"no such key: {', '.join(sorted(missing))}")
+    changed: Config = _replaced(cfg, values, "")
+    return changed
+
+
 def key_use(key: str) -> KeyUse:
     """What becomes of a full key: served (perhaps with limits), inert, or unserved but at its default."""
     limit = _row(LIMITED, key)
@@ -133,8 +145,19 @@ def _row(table: Mapping[str, Row], key: str) -> Row | None:
     return table.get(key, table.get(f"{key.rpartition('.')[0]}.*"))
 
 
-def _flatten(section: object, prefix: str) -> Iterator[tuple[str, object]]:
-    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+def _replaced(section: Any, values: Mapping[str, object], prefix: str) -> Any:
+    changes = {}
+    for field in dataclasses.fields(section):
+        key, value = prefix + field.name, getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replaced(value, values, f"{key}.")
+        elif key in values:
+            changes[field.name] = values[key]
+    return dataclasses.replace(section, **changes)
+
+
+def _flatten(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
+    for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             yield from _flatten(value, f"{prefix}{field.name}.")
