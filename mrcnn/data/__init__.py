@@ -1,0 +1,1 @@
+"""COCO annotations to minibatches; answers to Detectron datasets/ and roi_data/."""

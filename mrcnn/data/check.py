@@ -1,0 +1,176 @@
+"""What Detectron would make of a data set, said before hours of training are spent: the work of `check-data`."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mrcnn.config import Config
+from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from mrcnn.data.roidb import ground_truth, is_trainable, read_segm, reason_to_drop
+from mrcnn.errors import InputError
+from mrcnn.image import read_image
+
+Severity = Literal["error", "dropped", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a data set.
+
+    Attributes:
+        severity: `error` stops a training run or spoils it, `dropped` is left out by Detectron's rules, `note` is odd.
+        subject: the image, annotation or category.
+        text: what about it.
+    """
+
+    severity: Severity
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.subject}: {self.text}"
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The findings, and what is left for training (flipped copies not counted)."""
+
+    findings: tuple[Finding, ...]
+    images: int
+    trained_images: int
+    annotations: int
+    trained_annotations: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop or spoil a run."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True, threads: int = 4) -> DataReport:
+    """Go through a data set as training would.
+
+    Args:
+        read_images: also decode every image file, which takes the time of an epoch's loading.
+    """
+    findings = [*_check_categories(dataset, cfg), *_check_ids(dataset)]
+    trained = []
+    for image in dataset.images:
+        in_image = list(_check_image_record(image, dataset, cfg))
+        findings += in_image
+        trained.append(0 if any(finding.severity == "error" for finding in in_image) else _trained(image, dataset, cfg))
+        if not trained[-1]:
+            findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
+    with ThreadPoolExecutor(threads) as pool:
+        for of_image in pool.map(lambda image: list(_check_file(image, dataset, read_images)), dataset.images):
+            findings += of_image
+    annotations = sum(len(image.annotations) for image in dataset.images)
+    return DataReport(tuple(findings), len(dataset.images), sum(map(bool, trained)), annotations, sum(trained))
+
+
+def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
+    subject = str(dataset.annotation_file)
+    if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
+        yield Finding(
+            "error",
+            subject,
+            f"{len(dataset.category_ids)} categories and the background are {len(dataset.classes)} classes, but "
+            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}",
+        )
+    for what, values in (("id", dataset.category_ids), ("name", dataset.classes[1:])):
+        for value, count in Counter(values).items():
+            if count > 1:
+                yield Finding("error", f"category {value}", f"the {what} stands {count} times in 'categories'")
+    used = {annotation["category_id"] for image in dataset.images for annotation in image.annotations}
+    for category_id, name in zip(dataset.category_ids, dataset.classes[1:], strict=True):
+        if category_id not in used:
+            yield Finding("note", f"category {name}", "has no annotation")
+
+
+def _check_ids(dataset: CocoDataset) -> Iterator[Finding]:
+    ids = Counter(annotation.get("id") for image in dataset.images for annotation in image.annotations)
+    for annotation_id, count in ids.items():
+        if annotation_id is not None and count > 1:
+            yield Finding("error", f"annotation {annotation_id}", f"the id stands {count} times; pycocotools keeps the last")
+    for file_name, count in Counter(image.file_name for image in dataset.images).items():
+        if count > 1:
+            yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
+
+
+def _check_image_record(image: CocoImage, dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
+    if not (isinstance(image.height, int) and isinstance(image.width, int) and min(image.height, image.width) > 0):
+        yield Finding("error", image.file_name, f"height {image.height!r} and width {image.width!r} are no size")
+        return
+    for annotation in image.annotations:
+        subject = f"annotation {annotation.get('id')} of {image.file_name}"
+        problem = _malformed(annotation)
+        if problem is not None:
+            yield Finding("error", subject, problem)
+            continue
+        reason = reason_to_drop(annotation, image.height, image.width, cfg)
+        if reason is not None:
+            yield Finding("dropped", subject, reason)
+        elif not annotation.get("iscrowd", 0):
+            yield from _check_segm(annotation, subject)
+
+
+def _malformed(annotation: Annotation) -> str | None:
+    """What makes an annotation unusable, if anything."""
+    try:
+        numbers = np.asarray([*annotation["bbox"], annotation["area"]], dtype=np.float64)
+        read_segm(annotation["segmentation"])
+    except (TypeError, ValueError) as error:
+        return str(error) if isinstance(error, InputError) else "bbox or area is not a number"
+    if len(numbers) != 5:
+        return f"bbox has {len(numbers) - 1} numbers instead of x, y, width and height"
+    return None if np.isfinite(numbers).all() else "bbox or area is not finite"
+
+
+def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
+    """Outlines on which Detectron would crash; this port trains on."""
+    segm = annotation["segmentation"]
+    if isinstance(segm, dict):
+        yield Finding("note", subject, "run-length encoded and no crowd: Detectron crashes on it, it is trained on here")
+        return
+    short = sum(len(polygon) < 6 for polygon in segm)
+    if short == len(segm):
+        yield Finding("note", subject, "no polygon of three points: Detectron crashes on it, here its box is trained on")
+    elif short:
+        yield Finding("dropped", subject, f"{short} of {len(segm)} polygons have fewer than three points")
+
+
+def _trained(image: CocoImage, dataset: CocoDataset, cfg: Config) -> int:
+    """How many annotations of an image are trained on; 0 when the image is filtered out."""
+    objects = ground_truth(image, dataset.class_of_category, cfg)
+    return len(objects.classes) if is_trainable(objects, cfg) else 0
+
+
+def _why_untrained(image: CocoImage) -> str:
+    if not image.annotations:
+        return "the image has no annotation"
+    return "the image has no annotation to train on but crowds and those listed"
+
+
+def _check_file(image: CocoImage, dataset: CocoDataset, read_images: bool) -> Iterator[Finding]:
+    path = dataset.image_path(image)
+    if not path.is_file():
+        yield Finding("error", str(path), "no such image file")
+        return
+    if not read_images:
+        return
+    try:
+        height, width = read_image(path).shape[:2]
+    except InputError as error:
+        yield Finding("error", image.file_name, str(error))
+        return
+    if (height, width) != (image.height, image.width):
+        yield Finding(
+            "error",
+            image.file_name,
+            f"the file is {height} x {width} (height x width), the annotations say {image.height} x {image.width}: "
+            "boxes and masks will not fit",
+        )

@@ -1,0 +1,124 @@
+"""A data set in COCO's JSON format, read with checks; answers to Detectron datasets/json_dataset.py:JsonDataset."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrcnn.errors import InputError
+
+Annotation = Mapping[str, Any]
+BACKGROUND = "__background__"
+
+_IMAGE_KEYS = ("id", "file_name", "height", "width")
+_ANNOTATION_KEYS = ("image_id", "category_id", "bbox", "area", "segmentation")
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of the data set: its record, and its annotations in the order of the file."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True)
+class CocoDataset:
+    """Images sorted by id, and the classes in the order of the file's `categories`.
+
+    `classes[0]` is the background; class `i` has the data set's own id `category_ids[i - 1]`
+    (Detectron datasets/json_dataset.py: json_category_id_to_contiguous_id).
+    """
+
+    annotation_file: Path
+    image_dir: Path
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[CocoImage, ...]
+
+    @property
+    def class_of_category(self) -> dict[int, int]:
+        """Category id of the file to class number, from 1."""
+        return {category_id: index for index, category_id in enumerate(self.category_ids, 1)}
+
+    def image_path(self, image: CocoImage) -> Path:
+        """Where the image's file should be."""
+        return self.image_dir / image.file_name
+
+
+def read_annotations(path: str | Path) -> dict[str, Any]:
+    """The JSON of a COCO annotation file, with `images`, `annotations` and `categories` known to be lists of objects.
+
+    Raises InputError that names the file and what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give a COCO annotation file") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): give a COCO annotation file") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a JSON {type(content).__name__}: a COCO annotation file holds an object")
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise InputError(f"{path} has no {key!r}: a COCO annotation file with ground truth has it")
+        records = content[key]
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise InputError(f"{path}: {key!r} must be a list of objects")
+    return content
+
+
+def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoDataset:
+    """Read a COCO annotation file for images that lie in `image_dir`.
+
+    Raises InputError for what cannot be trained on at all: records without the keys that are needed, a category or an
+    image that is used and not declared. `mrcnn.data.check` lists everything that is merely odd.
+    """
+    annotation_file, image_dir = Path(annotation_file), Path(image_dir)
+    if not image_dir.is_dir():
+        raise InputError(f"{image_dir}: no such image folder")
+    content = read_annotations(annotation_file)
+    _require_keys(annotation_file, "images", content["images"], _IMAGE_KEYS)
+    _require_keys(annotation_file, "annotations", content["annotations"], _ANNOTATION_KEYS)
+    _require_keys(annotation_file, "categories", content["categories"], ("id", "name"))
+    category_ids = tuple(category["id"] for category in content["categories"])
+    declared = set(category_ids)
+    # A repeated image id or annotation keeps the last record, as the dictionaries of pycocotools do.
+    records = {image["id"]: image for image in content["images"]}
+    annotations: dict[int, list[Annotation]] = {image_id: [] for image_id in records}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in declared:
+            raise InputError(
+                f"{annotation_file}: annotation {annotation.get('id')} has category_id {annotation['category_id']}, "
+                "which 'categories' does not list"
+            )
+        if annotation["image_id"] not in annotations:
+            raise InputError(
+                f"{annotation_file}: annotation {annotation.get('id')} has image_id {annotation['image_id']}, "
+                "which 'images' does not list"
+            )
+        annotations[annotation["image_id"]].append(annotation)
+    images = (
+        CocoImage(
+            image_id,
+            records[image_id]["file_name"],
+            records[image_id]["height"],
+            records[image_id]["width"],
+            tuple(annotations[image_id]),
+        )
+        for image_id in sorted(records)
+    )
+    names = (str(category["name"]) for category in content["categories"])
+    return CocoDataset(annotation_file, image_dir, (BACKGROUND, *names), category_ids, tuple(images))
+
+
+def _require_keys(path: Path, kind: str, records: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> None:
+    for number, record in enumerate(records):
+        for key in keys:
+            if key not in record:
+                raise InputError(f"{path}: {kind}[{number}] has no {key!r}")

@@ -1,0 +1,166 @@
+"""Ground truth by image, cleaned and filtered for training; answers to Detectron datasets/json_dataset.py and roidb.py."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mrcnn.config import Config
+from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from mrcnn.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+# An object's outline in pixels: polygons of (x, y, x, y, ...) float64, or a run-length encoded mask as COCO writes it.
+Polygons = tuple[npt.NDArray[np.float64], ...]
+Segm = Polygons | Mapping[str, Any]
+
+
+class GroundTruth(NamedTuple):
+    """The objects of an image, in pixels of the image as it is on disk.
+
+    `boxes [G, 4]` float32 with inclusive corners, `classes [G]` int64 from 1, `is_crowd [G]`, and an outline each.
+    """
+
+    boxes: FloatArray
+    classes: IntArray
+    is_crowd: BoolArray
+    segms: tuple[Segm, ...]
+
+
+@dataclass(frozen=True)
+class RoidbEntry:
+    """One training image. `height` and `width` are those of the annotation file.
+
+    A flipped entry shares the ground truth of its original; `mrcnn.data.minibatch` mirrors it when it is loaded, so
+    that the doubled roidb costs no memory.
+    """
+
+    image: Path
+    height: int
+    width: int
+    flipped: bool
+    ground_truth: GroundTruth
+
+
+def clean_box(annotation: Annotation, height: int, width: int) -> tuple[float, float, float, float]:
+    """An annotation's `bbox` (x, y, width, height) as inclusive corners clipped to the image.
+
+    Sides under a pixel become a pixel, whose corners coincide (Detectron utils/boxes.py:xywh_to_xyxy,
+    clip_xyxy_to_image).
+    """
+    x, y, box_width, box_height = annotation["bbox"]
+    corners = (x, y, x + max(0.0, box_width - 1.0), y + max(0.0, box_height - 1.0))
+    x1, y1, x2, y2 = (min(limit - 1.0, max(0.0, c)) for c, limit in zip(corners, (width, height) * 2, strict=True))
+    return x1, y1, x2, y2
+
+
+def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config) -> str | None:
+    """Why Detectron leaves an annotation out of training, or None (datasets/json_dataset.py:_add_gt_annotations)."""
+    if annotation["area"] < cfg.TRAIN.GT_MIN_AREA:
+        return f"area {annotation['area']:g} is under TRAIN.GT_MIN_AREA {cfg.TRAIN.GT_MIN_AREA:g}"
+    if annotation.get("ignore", 0) == 1:
+        return "ignore is set"
+    if not annotation["area"] > 0:
+        return "area is 0"
+    x1, y1, x2, y2 = clean_box(annotation, height, width)
+    if not (x2 > x1 and y2 > y1):
+        return "bbox is a pixel or less wide or high within the image"
+    return None
+
+
+def read_segm(segmentation: object) -> Segm:
+    """A COCO `segmentation`; polygons of fewer than three points are left out.
+
+    Raises InputError for what is neither a list of polygons nor a run-length encoding.
+    """
+    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
+        return segmentation
+    if isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
+        return tuple(np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6)
+    raise InputError("segmentation is neither a list of polygons nor a run-length encoding with counts and size")
+
+
+def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
+    """The annotations of an image that Detectron trains on, in the order of the file."""
+    boxes, classes, is_crowd, segms = [], [], [], []
+    for annotation in image.annotations:
+        try:
+            if reason_to_drop(annotation, image.height, image.width, cfg) is None:
+                boxes.append(clean_box(annotation, image.height, image.width))
+                classes.append(class_of_category[annotation["category_id"]])
+                is_crowd.append(bool(annotation.get("iscrowd", 0)))
+                segms.append(read_segm(annotation["segmentation"]))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"annotation {annotation.get('id')} of {image.file_name}: {error}") from None
+    return GroundTruth(
+        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        np.asarray(classes, dtype=np.int64),
+        np.asarray(is_crowd, dtype=np.bool_),
+        tuple(segms),
+    )
+
+
+def is_trainable(objects: GroundTruth, cfg: Config) -> bool:
+    """Whether an image stays in the roidb: one of its boxes counts as foreground or as background.
+
+    A gt box overlaps itself by 1 and a crowd counts as -1, so an image of crowds alone, or of nothing, goes
+    (Detectron datasets/roidb.py:filter_for_training).
+    """
+    overlaps = np.where(objects.is_crowd, -1.0, 1.0)
+    foreground = overlaps >= cfg.TRAIN.FG_THRESH
+    background = (overlaps < cfg.TRAIN.BG_THRESH_HI) & (overlaps >= cfg.TRAIN.BG_THRESH_LO)
+    return bool((foreground | background).any())
+
+
+def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEntry]:
+    """The images of the data sets that can be trained on, each followed, as a whole set, by its flipped copies.
+
+    With `cfg.TRAIN.USE_FLIPPED` every image is there twice; nothing is flipped at random
+    (Detectron datasets/roidb.py:combined_roidb_for_training).
+
+    Raises InputError when an image file is missing, when data sets differ in their classes, when they do not match
+    `cfg.MODEL.NUM_CLASSES`, or when no image is left.
+    """
+    roidb: list[RoidbEntry] = []
+    for dataset in datasets:
+        check_classes(dataset, cfg)
+        if dataset.classes != datasets[0].classes:
+            raise InputError(
+                f"{dataset.annotation_file} and {datasets[0].annotation_file} list different categories: "
+                "data sets that are trained on together need the same ones in the same order"
+            )
+        entries = list(_entries(dataset, cfg))
+        roidb += entries
+        if cfg.TRAIN.USE_FLIPPED:
+            roidb += [replace(entry, flipped=True) for entry in entries]
+    if not roidb:
+        names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
+        raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")
+    return roidb
+
+
+def check_classes(dataset: CocoDataset, cfg: Config) -> None:
+    """Raise InputError unless `cfg.MODEL.NUM_CLASSES` is the data set's categories and the background."""
+    if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
+        raise InputError(
+            f"{dataset.annotation_file} has {len(dataset.category_ids)} categories, which with the background makes "
+            f"{len(dataset.classes)} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}: "
+            f"pass --set MODEL.NUM_CLASSES {len(dataset.classes)}"
+        )
+
+
+def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
+    class_of_category = dataset.class_of_category
+    for image in dataset.images:
+        path = dataset.image_path(image)
+        if not path.is_file():
+            raise InputError(f"{path}: no such image file, but {dataset.annotation_file} lists it")
+        objects = ground_truth(image, class_of_category, cfg)
+        if is_trainable(objects, cfg):
+            yield RoidbEntry(path, image.height, image.width, False, objects)

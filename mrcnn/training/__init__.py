@@ -1,0 +1,1 @@
+"""Training with Caffe2's arithmetic: sampling, losses, solver, checkpoints and the loop."""

@@ -1,0 +1,131 @@
+"""What the RPN is trained towards: anchors labelled and sampled; answers to Detectron roi_data/rpn.py and data_utils.py."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrcnn.anchors import anchor_grid, pyramid_anchors
+from mrcnn.boxes import box_overlaps, encode_boxes
+from mrcnn.config import Config
+from mrcnn.proposals import RPN_BOX_WEIGHTS, ImInfo
+
+
+class AnchorSample(NamedTuple):
+    """The anchors of one image that the RPN is trained on.
+
+    `index [S]` (int64) into the field of anchors, `labels [S]` (float32, 1 object, 0 background) and `box_targets
+    [S, 4]`, which count where the label is 1.
+    """
+
+    index: Tensor
+    labels: Tensor
+    box_targets: Tensor
+
+
+class AnchorField:
+    """The anchors of every level on a square that holds the largest training image, and where they lie on the maps.
+
+    The square has the side `cfg.TRAIN.MAX_SIZE` rounded up to `cfg.FPN.COARSEST_STRIDE`, whatever the size of the
+    images (Detectron roi_data/data_utils.py:get_field_of_anchors). `anchors [F, 4]` has the levels one after the
+    other, finest first, and rows (y, x, anchor) within a level.
+    """
+
+    def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
+        stride = cfg.FPN.COARSEST_STRIDE
+        side = -(-cfg.TRAIN.MAX_SIZE // stride) * stride
+        strides = [2**level for level in range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)]
+        positions = [-(-side // stride) for stride in strides]
+        bases = pyramid_anchors(cfg)
+        grids = [anchor_grid(base, s, n, n) for base, s, n in zip(bases, strides, positions, strict=True)]
+        self.anchors = torch.cat(grids).to(device)
+        self._anchors_a_position = len(bases[0])
+        self._side = torch.tensor(positions, device=device)
+        sizes = torch.tensor([len(grid) for grid in grids], device=device)
+        self._ends = sizes.cumsum(0)
+        self._starts = self._ends - sizes
+
+    def locate(self, index: Tensor, map_sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Where anchors `index [S]` stand in the RPN's outputs.
+
+        Args:
+            map_sizes: (height, width) of each level's map.
+
+        Returns:
+            The level's number `[S]` from 0, the position `[S]` among all levels' outputs put one after the other with
+            rows (y, x, anchor), and which `[S]` of them lie on the maps at all: Detectron cuts the field to the map
+            with SpatialNarrowAs.
+        """
+        level = torch.bucketize(index, self._ends, right=True)
+        in_level = index - self._starts[level]
+        position, anchor = in_level // self._anchors_a_position, in_level % self._anchors_a_position
+        y, x = position // self._side[level], position % self._side[level]
+        heights, widths = index.new_tensor(map_sizes).T
+        map_sizes_in_anchors = heights * widths * self._anchors_a_position
+        map_starts = map_sizes_in_anchors.cumsum(0) - map_sizes_in_anchors
+        where = map_starts[level] + (y * widths[level] + x) * self._anchors_a_position + anchor
+        return level, where, (y < heights[level]) & (x < widths[level])
+
+
+def sample_anchors(
+    anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config, generator: torch.Generator
+) -> AnchorSample:
+    """Label the anchors of one image and draw those that are trained on.
+
+    Args:
+        anchors: `[F, 4]`, the field's.
+        gt_boxes: `[G, 4]` float32 in network pixels, crowds left out.
+        generator: of the anchors' device.
+
+    Anchors that leave the image by `cfg.TRAIN.RPN_STRADDLE_THRESH` or more are out. Objects are the anchors that
+    overlap a gt box by `RPN_POSITIVE_OVERLAP`, and for each gt box those that overlap it most, all of them where they
+    tie; of more than `RPN_FG_FRACTION * RPN_BATCH_SIZE_PER_IM` a random subset. The background is drawn from overlaps
+    under `RPN_NEGATIVE_OVERLAP` *with replacement*, which also draws, and so turns over, objects that are only the
+    best of a poor lot (Detectron roi_data/rpn.py:_get_rpn_blobs).
+    """
+    train = cfg.TRAIN
+    candidates = _within_image(anchors, im_info, train.RPN_STRADDLE_THRESH).nonzero()[:, 0]
+    boxes = anchors[candidates]
+    overlaps = box_overlaps(boxes, gt_boxes)
+    # Without gt boxes, where Detectron would stop with an UnboundLocalError, everything is background.
+    labels = torch.full_like(candidates, -1)
+    best_overlap, best_gt = boxes.new_zeros(len(boxes)), torch.zeros_like(candidates)
+    if overlaps.numel():
+        best_overlap, best_gt = overlaps.max(dim=1)
+        labels[(overlaps == overlaps.amax(dim=0)).any(dim=1)] = 1
+        labels[best_overlap >= train.RPN_POSITIVE_OVERLAP] = 1
+    objects = (labels == 1).nonzero()[:, 0]
+    surplus = len(objects) - int(train.RPN_FG_FRACTION * train.RPN_BATCH_SIZE_PER_IM)
+    if surplus > 0:
+        labels[random_subset(objects, surplus, generator)] = -1
+        objects = (labels == 1).nonzero()[:, 0]
+    background = (best_overlap < train.RPN_NEGATIVE_OVERLAP).nonzero()[:, 0]
+    wanted = train.RPN_BATCH_SIZE_PER_IM - len(objects)
+    if len(background) > wanted:
+        drawn = torch.randint(len(background), (wanted,), generator=generator, device=background.device)
+        background = background[drawn]
+    labels[background] = 0
+    sampled = (labels >= 0).nonzero()[:, 0]
+    if len(gt_boxes):
+        box_targets = encode_boxes(boxes[sampled], gt_boxes[best_gt[sampled]], RPN_BOX_WEIGHTS)
+    else:
+        box_targets = boxes.new_zeros((len(sampled), 4))
+    return AnchorSample(candidates[sampled], labels[sampled].to(boxes.dtype), box_targets)
+
+
+def random_subset(indices: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """`size` of the indices `[N]`, each subset equally likely."""
+    return indices[torch.randperm(len(indices), generator=generator, device=indices.device)[:size]]
+
+
+def _within_image(anchors: Tensor, im_info: ImInfo, straddle: float) -> Tensor:
+    """Which of `[F, 4]` anchors lie in the scaled image, give or take `straddle` pixels; all where it is negative."""
+    if straddle < 0:
+        return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    x1, y1, x2, y2 = anchors.unbind(1)
+    return (
+        (x1 >= -straddle)
+        & (y1 >= -straddle)
+        & (x2 < im_info.width + straddle)
+        & (y2 < im_info.height + straddle)
+    )

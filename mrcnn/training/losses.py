@@ -1,0 +1,96 @@
+"""The losses of one GPU's minibatch; answers to the losses of Detectron modeling/FPN.py, fast_rcnn_heads.py and mask_rcnn_heads.py.
+
+Every loss is scaled by 1 / `cfg.NUM_GPUS` and the gradients of all GPUs are summed, so that each GPU's minibatch is
+normalised by itself (Detectron modeling/detector.py:GetLossScale).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mrcnn.config import Config
+from mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from mrcnn.training.roi_targets import IGNORE, RoiSample
+
+RPN_BOX_BETA = 1.0 / 9.0
+ROI_BOX_BETA = 1.0
+
+
+def rpn_losses(
+    rpn_outputs: Sequence[tuple[Tensor, Tensor]], samples: Sequence[AnchorSample], field: AnchorField, cfg: Config
+) -> dict[str, Tensor]:
+    """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L.
+
+    Args:
+        rpn_outputs: logits `[N, A, H, W]` and deltas `[N, 4A, H, W]` of each level.
+        samples: of each image.
+
+    The sigmoid cross-entropy is summed and divided by `RPN_BATCH_SIZE_PER_IM` and the number of images, however few
+    anchors were drawn; the smooth L1 loss of an image by the number that *was* drawn, objects and background
+    (Detectron modeling/FPN.py:add_fpn_rpn_losses, roi_data/rpn.py: bbox_outside_weights).
+    """
+    logits = torch.cat([logits.permute(0, 2, 3, 1).flatten(1) for logits, _ in rpn_outputs], dim=1)
+    deltas = torch.cat([deltas.permute(0, 2, 3, 1).flatten(1) for _, deltas in rpn_outputs], dim=1)
+    deltas = deltas.view(*logits.shape, 4)
+    map_sizes = [(logits.shape[2], logits.shape[3]) for logits, _ in rpn_outputs]
+    cls_losses, bbox_losses = logits.new_zeros(len(rpn_outputs)), logits.new_zeros(len(rpn_outputs))
+    for image, sample in enumerate(samples):
+        level, where, on_map = field.locate(sample.index, map_sizes)
+        level, where, labels = level[on_map], where[on_map], sample.labels[on_map]
+        cls = F.binary_cross_entropy_with_logits(logits[image, where], labels, reduction="none")
+        cls_losses = cls_losses.index_add(0, level, cls)
+        chosen = labels == 1
+        bbox = F.smooth_l1_loss(
+            deltas[image, where[chosen]],
+            sample.box_targets[on_map][chosen],
+            beta=RPN_BOX_BETA,
+            reduction="none",
+        )
+        bbox_losses = bbox_losses.index_add(0, level[chosen], bbox.sum(dim=1) / max(len(sample.index), 1))
+    cls_losses = cls_losses / (cfg.NUM_GPUS * cfg.TRAIN.RPN_BATCH_SIZE_PER_IM * cfg.TRAIN.IMS_PER_BATCH)
+    bbox_losses = bbox_losses / (cfg.NUM_GPUS * len(samples))
+    levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
+    losses = {f"loss_rpn_cls_fpn{level}": loss for level, loss in zip(levels, cls_losses.unbind(), strict=True)}
+    losses |= {f"loss_rpn_bbox_fpn{level}": loss for level, loss in zip(levels, bbox_losses.unbind(), strict=True)}
+    return losses
+
+
+def fast_rcnn_losses(cls_score: Tensor, bbox_pred: Tensor, sample: RoiSample, cfg: Config) -> dict[str, Tensor]:
+    """`loss_cls`, the mean cross-entropy over the RoIs, and `loss_bbox`, the smooth L1 loss divided by their number.
+
+    Args:
+        cls_score: `[R, K]` logits.
+        bbox_pred: `[R, 4K]` deltas, of which those of the RoI's own class count.
+
+    Detectron modeling/fast_rcnn_heads.py:add_fast_rcnn_losses.
+    """
+    rows = (sample.box_classes > 0).nonzero()[:, 0]
+    own_class = bbox_pred.view(len(bbox_pred), -1, 4)[rows, sample.box_classes[rows]]
+    loss_bbox = F.smooth_l1_loss(own_class.float(), sample.box_targets[rows], beta=ROI_BOX_BETA, reduction="sum")
+    return {
+        "loss_cls": F.cross_entropy(cls_score.float(), sample.labels) / cfg.NUM_GPUS,
+        "loss_bbox": loss_bbox / len(bbox_pred) / cfg.NUM_GPUS,
+    }
+
+
+def accuracy_cls(cls_score: Tensor, sample: RoiSample) -> Tensor:
+    """The share of RoIs whose most likely class is theirs: Detectron's one metric beside the losses."""
+    return (cls_score.detach().argmax(dim=1) == sample.labels).float().mean()
+
+
+def mask_loss(mask_logits: Tensor, sample: RoiSample, cfg: Config) -> dict[str, Tensor]:
+    """`loss_mask`: the sigmoid cross-entropy of each RoI's own class, averaged over the pixels that are trained on.
+
+    Args:
+        mask_logits: `[Q, K, M, M]`.
+
+    Detectron modeling/mask_rcnn_heads.py:add_mask_rcnn_losses; Caffe2 SigmoidCrossEntropyLoss with normalize=1.
+    """
+    rows = torch.arange(len(mask_logits), device=mask_logits.device)
+    own_class = mask_logits[rows, sample.mask_classes].float()
+    trained = (sample.masks != IGNORE).float()
+    loss = F.binary_cross_entropy_with_logits(own_class, sample.masks.clamp(min=0).float(), trained, reduction="sum")
+    scale = cfg.MRCNN.WEIGHT_LOSS_MASK / cfg.NUM_GPUS
+    return {"loss_mask": loss / trained.sum().clamp(min=1e-5) * scale}
