@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from pycocotools.coco import COCO
 
+import mrcnn.data.coco
 from mrcnn.errors import InputError
 
 IouType: TypeAlias = Literal["bbox", "segm"]
@@ -38,12 +39,7 @@ def read_annotations(path: Path) -> COCO:
     keys, ids that repeat, annotations of unknown images or categories, and annotation ids below 1:
     pycocotools takes id 0 for "no match", and would count the detection of that object as false.
     """
-    document = _read_json(path)
-    if not isinstance(document, dict):
-        raise InputError(f"{path} is not an annotation file: it holds a {_kind(document)}, not a JSON object")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise InputError(f"{path} is not an annotation file: it has no list '{key}'")
+    document = mrcnn.data.coco.read_annotations(path)
     images = _ids(document["images"], f"{path}: image")
     categories = _ids(document["categories"], f"{path}: category")
     _ids(document["annotations"], f"{path}: annotation")
@@ -67,7 +63,12 @@ def read_annotations(path: Path) -> COCO:
 
 def read_results(path: Path) -> list[ResultRow]:
     """Read a COCO results file: a list that is not empty. `check_results` looks into its rows."""
-    rows = _read_json(path)
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise InputError(f"{path} is not a results file: it holds a {_kind(rows)}, not a list of detections")
     if not rows:
@@ -177,19 +178,10 @@ def _foreign(row: ResultRow, iou_type: IouType, annotations: COCO) -> str | None
     return None
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-
-
-def _ids(entries: list[Any], what: str) -> set[Any]:
+def _ids(entries: list[dict[str, Any]], what: str) -> set[Any]:
     seen: set[Any] = set()
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
+        if not isinstance(entry.get("id"), int | str):
             raise InputError(f"{what} number {number} has no 'id'")
         if entry["id"] in seen:
             raise InputError(f"{what} {entry['id']} stands in the file twice: ids must differ")

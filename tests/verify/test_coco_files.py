@@ -38,10 +38,10 @@ def read(tmp_path: Path, document: Any) -> Any:
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ("<html>", r"a\.json is not JSON: Expecting value"),
-        ("[" * 100_000, r"a\.json is not JSON: "),
-        ([], r"a\.json is not an annotation file: it holds a list"),
-        ({"images": []}, r"has no list 'annotations'"),
+        ("<html>", r"a\.json is not JSON \(Expecting value"),
+        ("[" * 100_000, r"a\.json is not JSON \("),
+        ([], r"a\.json holds a JSON list: a COCO annotation file holds an object"),
+        ({"images": []}, r"has no 'annotations'"),
         (instances(images=[{"height": 4}]), r"image number 0 has no 'id'"),
         (instances(images=[IMAGE, IMAGE]), r"image 7 stands in the file twice"),
         (instances(annotations=[ANNOTATION, ANNOTATION]), r"annotation 1 stands in the file twice"),
@@ -58,7 +58,7 @@ def test_a_damaged_annotation_file_is_refused(tmp_path: Path, document: Any, sen
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file or directory"):
+    with pytest.raises(InputError, match=r"none\.json: cannot be read \(No such file or directory\)"):
         read_annotations(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_results(tmp_path)
