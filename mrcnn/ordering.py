@@ -2,7 +2,8 @@
 
 Many of the best proposals tie: a float32 sigmoid is exactly 1 from a logit of 17 on, and coarse long before. Which
 of them are taken, and which goes first through NMS, then hangs on the algorithm alone. numpy has since replaced that
-unstable algorithm for float32, not for long doubles, which hold every float32: sorting those gives the order of 2018 to this day.
+unstable algorithm for float32, but not for long doubles, which hold every float32: sorting those gives the order of
+2018 to this day.
 """
 
 import numpy as np

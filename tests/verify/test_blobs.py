@@ -107,5 +107,5 @@ def test_detections_of_a_full_size_model_on_photos_are_caffe2s(name, shared):
             # In torch's own order the sums of sixty GroupNorms move boxes and scores a little further.
             found = compare_detections(model.detect(image), reference[image_name])
             assert found.matched == found.count == found.reference_count == 100
-            assert found.box_error < 0.02
-            assert found.score_error < 5e-4
+            assert found.box_error < 0.05
+            assert found.score_error < 1e-3

@@ -1,0 +1,44 @@
+"""Which file holds which image of an annotation file, whatever the folder's naming."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pycocotools.coco import COCO
+
+from mrcnn.errors import InputError
+
+
+def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
+    """The path of every image of the annotations, by image id, in the order of ids.
+
+    Each image is looked for under its `file_name`, then under the names that the same image has in COCO's 2014 and
+    2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017), in the folder
+    itself and then anywhere below it. Raises InputError that names the first image that is nowhere.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
+    below: dict[str, Path] | None = None
+    found = {}
+    for image_id in sorted(annotations.imgs):
+        names = list(_names(image_id, str(annotations.imgs[image_id].get("file_name", ""))))
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            below = {file.name: file for file in sorted(folder.rglob("*"))} if below is None else below
+            path = next((below[name] for name in names if name in below), None)
+        if path is None:
+            raise InputError(
+                f"image {image_id} ({names[0]}) is not in {folder}: --images must hold every image of the annotations"
+            )
+        found[image_id] = path
+    return found
+
+
+def _names(image_id: int, file_name: str) -> Iterator[str]:
+    """The names an image may go by, the annotation's own first; never one that leads out of the folder."""
+    path = PurePosixPath(file_name)
+    if file_name and not path.is_absolute() and ".." not in path.parts:
+        yield file_name
+        yield path.name
+    if isinstance(image_id, int):
+        yield f"{image_id:012d}.jpg"
+        yield f"COCO_val2014_{image_id:012d}.jpg"
