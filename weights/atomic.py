@@ -26,9 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WriteFailed(str(path), f"could not be written: {reason}; nothing was left behind") from error
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.unlink(temporary)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk hold what was written; folders too, so that the rename survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

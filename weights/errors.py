@@ -53,3 +53,19 @@ class UnsupportedArray(FileError):
 
 class WriteFailed(FileError):
     """The file could not be written; nothing of it is left."""
+
+
+class UnknownModel(WeightsError):
+    """No model of the catalog goes by that id, name or URL."""
+
+
+class NotPublished(WeightsError):
+    """The model is known by its results only: no file of it was ever published."""
+
+
+class DownloadFailed(WeightsError):
+    """A file could not be fetched, or what came is not the file; nothing wrong is left in the cache."""
+
+
+class NotCached(WeightsError):
+    """A file is not in the cache and the network may not be used."""

@@ -115,9 +115,7 @@ class _Dataset:
 def _read(file: ByteFile, dataset: _Dataset) -> Array:
     stored = np.empty(dataset.nbytes, np.uint8)
     file.read_into(stored, dataset.offset)
-    return (
-        stored.view(dataset.dtype).reshape(dataset.shape).astype(dataset.dtype.newbyteorder("<"), copy=False)
-    )
+    return stored.view(dataset.dtype).reshape(dataset.shape).astype(dataset.dtype.newbyteorder("<"), copy=False)
 
 
 class _Reader:
@@ -170,17 +168,13 @@ class _Reader:
             elif kind == 0x0B:
                 raise UnsupportedArray(self._source, f"{name} is compressed; write it plain")
         if len(found) != 3:
-            raise MalformedFile(
-                self._source, f"{name} is no dataset; a weights file has its arrays at the root"
-            )
+            raise MalformedFile(self._source, f"{name} is no dataset; a weights file has its arrays at the root")
         dtype = self._number_type(found[0x03], name)
         shape = self._shape(found[0x01], name)
         nbytes = array_bytes(shape, dtype.itemsize, name, self._source)
         layout = found[0x08]
         if layout[0] != 3 or layout[1] != 1:
-            raise UnsupportedArray(
-                self._source, f"{name} is stored in chunks or not at all; write it contiguous"
-            )
+            raise UnsupportedArray(self._source, f"{name} is stored in chunks or not at all; write it contiguous")
         offset, stored = _number(layout, 2), _number(layout, 10)
         if nbytes == 0:
             return _Dataset(0, 0, shape, dtype)
@@ -210,9 +204,7 @@ class _Reader:
         """(type, body) of the messages of a version 1 object header, its continuation blocks included."""
         header = self._bytes(address, 16)
         if header[0] != 1:
-            raise MalformedFile(
-                self._source, "an HDF5 object header is damaged or of a newer layout", address
-            )
+            raise MalformedFile(self._source, "an HDF5 object header is damaged or of a newer layout", address)
         blocks = [(address + 16, _number(header, 8, 4))]
         while blocks:
             start, length = blocks.pop(0)

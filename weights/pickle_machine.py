@@ -131,9 +131,7 @@ class Machine:
 
     def _refuse(self, code: int) -> NoReturn:
         if code in _FORBIDDEN:
-            raise self.error(
-                ForbiddenContent, f"the opcode {_FORBIDDEN[code]} can run code or reach outside the file"
-            )
+            raise self.error(ForbiddenContent, f"the opcode {_FORBIDDEN[code]} can run code or reach outside the file")
         name = _UNUSED.get(code, f"0x{code:02x}")
         raise self.error(MalformedFile, f"{name} is no opcode that a weights file uses")
 
@@ -253,9 +251,7 @@ class Machine:
     def _unicode_line(self) -> None:
         self._push(Text(*self._line(limit=None), "raw-unicode-escape", "text"))
 
-    def _counted(
-        self, width: int, written: Literal["plain", "utf-8"], kind: Literal["text", "bytes", "str"]
-    ) -> None:
+    def _counted(self, width: int, written: Literal["plain", "utf-8"], kind: Literal["text", "bytes", "str"]) -> None:
         length = self._unsigned(width)
         if kind == "str" and width == 4 and length >= 2**31:
             raise self.error(MalformedFile, "a BINSTRING of negative length")

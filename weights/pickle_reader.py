@@ -138,9 +138,7 @@ def _dtype(code: str) -> _Dtype:
     return _Dtype(code[1:], code[0]) if code[:1] in ("<", ">", "|", "=") else _Dtype(code)
 
 
-def _array(
-    machine: Machine, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value
-) -> _Array:
+def _array(machine: Machine, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value) -> _Array:
     """Complete `array`, after checking that its shape takes exactly as many bytes as there are."""
     if not isinstance(shape, tuple):
         raise machine.error(UnsupportedArray, f"an array whose shape is {describe(shape)}")
