@@ -1,0 +1,164 @@
+"""Pictures of detections: masks, boxes and labels over the image; answers to Detectron utils/vis.py.
+
+Nothing here has an influence on results. Everything is drawn in proportion to the picture, and a small picture is
+enlarged first, so that labels can be read and outlines do not hide what they surround.
+"""
+
+import colorsys
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mrcnn.image import Image
+from mrcnn.results import Detections
+
+Colour = tuple[int, int, int]
+Bitmap = npt.NDArray[np.bool_]
+
+# The longer side that a picture is enlarged to at least, in pixels, by a whole factor.
+_SMALLEST_SIDE = 640
+_MASK_OPACITY = 0.4
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+# Each class's hue lies the golden section of the circle after the one before, which keeps neighbours far apart.
+_FIRST_HUE = 0.56
+_GOLDEN_SECTION = 0.618034
+
+
+class DrawnObject(NamedTuple):
+    """What is drawn of one object.
+
+    Attributes:
+        box: (x1, y1, x2, y2) in pixels, inclusive corners.
+        mask: `[height, width]` bool, of the whole image; None draws the box alone.
+        label: text at the box; may be empty.
+        colour: BGR.
+    """
+
+    box: tuple[float, float, float, float]
+    mask: Bitmap | None
+    label: str
+    colour: Colour
+
+
+def draw_detections(
+    image: Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.5
+) -> Image:
+    """A picture of an image with the detections that score at least `min_score`.
+
+    Args:
+        image: `[H, W, 3]` uint8 BGR; it stays as it is.
+        class_names: of classes 1, 2, ...
+
+    Returns:
+        `[kH, kW, 3]` uint8 BGR, where k is 1 but for small images.
+    """
+    shown = [row for row in np.argsort(-detections.scores, kind="stable") if detections.scores[row] >= min_score]
+    masks = detections.masks()
+    objects = [
+        DrawnObject(
+            box=tuple(detections.boxes[row].tolist()),
+            mask=masks[row],
+            label=f"{class_names[detections.classes[row] - 1]} {detections.scores[row]:.2f}",
+            colour=class_colour(int(detections.classes[row])),
+        )
+        for row in shown
+    ]
+    return draw_objects(image, objects)
+
+
+def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
+    """A picture of an image with objects, the large ones beneath the small ones.
+
+    Labels of the objects that come first have the first choice of where to stand; one that could only stand over
+    another is left out.
+    """
+    factor = max(1, math.ceil(_SMALLEST_SIDE / max(image.shape[:2])))
+    canvas: Image = image.copy()
+    if factor > 1:
+        canvas = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
+    unit = max(canvas.shape[:2]) / _SMALLEST_SIDE
+    for item in sorted(objects, key=lambda item: -_area(item.box)):
+        if item.mask is not None:
+            _draw_mask(canvas, item.mask, item.colour, factor, unit)
+        left, top, right, bottom = _corners(item.box, factor)
+        cv2.rectangle(canvas, (left, top), (right, bottom), item.colour, max(1, round(0.8 * unit)))
+    placed: list[tuple[int, int, int, int]] = []
+    for item in objects:
+        if item.label:
+            placed += _draw_label(canvas, item, _corners(item.box, factor), placed, unit)
+    return canvas
+
+
+def class_colour(label: int) -> Colour:
+    """A bright BGR colour for class `label` (from 1 on), always the same."""
+    hue = (_FIRST_HUE + (label - 1) * _GOLDEN_SECTION) % 1.0
+    # Every second round of the circle is paler, so that near hues of distant classes differ as well.
+    saturation = (0.75, 0.5)[(label - 1) // 8 % 2]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
+    return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def _draw_mask(canvas: Image, mask: Bitmap, colour: Colour, factor: int, unit: float) -> None:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    # One empty pixel around, so that the enlarged outline is closed; it may lie outside of the image.
+    patch = np.pad(mask[top:bottom, left:right], 1).astype(np.float32)
+    if factor > 1:
+        patch = np.asarray(cv2.resize(patch, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
+    x, y = int(left - 1) * factor, int(top - 1) * factor
+    inside = (patch > 0.5).astype(np.uint8)
+    height, width = canvas.shape[:2]
+    visible = inside[max(-y, 0) : height - y, max(-x, 0) : width - x].astype(bool)
+    region = canvas[max(y, 0) : y + inside.shape[0], max(x, 0) : x + inside.shape[1]]
+    region[visible] = (1 - _MASK_OPACITY) * region[visible] + _MASK_OPACITY * np.array(colour)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
+    cv2.drawContours(canvas, contours, -1, colour, max(1, round(1.5 * unit)), cv2.LINE_AA)
+
+
+def _draw_label(
+    canvas: Image,
+    item: DrawnObject,
+    corners: tuple[int, int, int, int],
+    placed: list[tuple[int, int, int, int]],
+    unit: float,
+) -> list[tuple[int, int, int, int]]:
+    """Write the label where no other stands: above the box, in it, below it. Returns the place it takes, if any."""
+    scale, thickness, margin = 0.4 * unit, max(1, round(unit)), max(2, round(3 * unit))
+    (width, ascent), descent = cv2.getTextSize(item.label, _FONT, scale, thickness)
+    width, height = width + 2 * margin, ascent + descent + margin
+    left, top, _, bottom = corners
+    left = min(max(left, 0), max(canvas.shape[1] - width, 0))
+    lowest = max(canvas.shape[0] - height, 0)
+    tops = [min(max(y, 0), lowest) for y in (top - height, top, bottom, bottom - height)]
+    places = [(left, y, left + width, y + height) for y in tops]
+    free = [place for place in places if not any(_overlap(place, other) for other in placed)]
+    if not free:
+        return []
+    place = free[0]
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), item.colour, cv2.FILLED)
+    blue, green, red = item.colour
+    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
+    baseline = (place[0] + margin, place[1] + ascent + margin // 2)
+    cv2.putText(canvas, item.label, baseline, _FONT, scale, ink, thickness, cv2.LINE_AA)
+    return [place]
+
+
+def _corners(box: tuple[float, float, float, float], factor: int) -> tuple[int, int, int, int]:
+    """The outermost pixels of a box in the enlarged picture; its corners are pixels, so the last one counts whole."""
+    x1, y1, x2, y2 = box
+    return round(x1 * factor), round(y1 * factor), round((x2 + 1) * factor) - 1, round((y2 + 1) * factor) - 1
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,89 @@
+"""Pictures show every detection where it is, and drawing changes nothing but the picture."""
+
+import numpy as np
+import pytest
+
+from mrcnn.results import Detections
+from mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects
+
+GREY = 100
+
+
+def photo(height: int = 480, width: int = 640) -> np.ndarray:
+    return np.full((height, width, 3), GREY, dtype=np.uint8)
+
+
+def drawn(box: tuple[float, float, float, float], shape: tuple[int, int], label: str = "") -> DrawnObject:
+    x1, y1, x2, y2 = (round(corner) for corner in box)
+    mask = np.zeros(shape, dtype=bool)
+    mask[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1] = True
+    return DrawnObject(box, mask, label, (250, 0, 200))
+
+
+def test_a_mask_is_blended_inside_of_its_outline_only() -> None:
+    picture = draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640))])
+    assert picture.shape == (480, 640, 3)
+    # 0.6 * 100 + 0.4 * (250, 0, 200)
+    assert np.unique(picture[105:195, 205:295].reshape(-1, 3), axis=0).tolist() == [[160, 60, 140]]
+    assert picture[100, 250].tolist() == [250, 0, 200] and picture[199, 250].tolist() == [250, 0, 200]
+    outside = picture.copy()
+    outside[96:204, 196:304] = GREY
+    assert (outside == GREY).all()
+
+
+def test_a_box_without_a_mask_is_an_outline() -> None:
+    picture = draw_objects(photo(), [DrawnObject((200, 100, 299, 199), None, "", (250, 0, 200))])
+    rows, columns = np.nonzero((picture != GREY).any(axis=2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (100, 199, 200, 299)
+    assert (picture[102:198, 202:298] == GREY).all()
+
+
+def test_a_small_picture_is_enlarged_by_a_whole_factor_and_boxes_with_it() -> None:
+    picture = draw_objects(photo(120, 160), [DrawnObject((10, 20, 19, 39), None, "", (250, 0, 200))])
+    assert picture.shape == (480, 640, 3)
+    rows, columns = np.nonzero((picture != GREY).any(axis=2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (80, 159, 40, 79)
+
+
+@pytest.mark.parametrize("box", [(-20, -10, 30, 30), (600, 450, 700, 500), (639, 479, 639, 479), (-50, -50, 900, 900)])
+def test_objects_that_reach_over_the_edge_are_drawn_as_far_as_they_are_seen(
+    box: tuple[float, float, float, float],
+) -> None:
+    picture = draw_objects(photo(), [drawn(box, (480, 640), "near the edge 0.99")])
+    assert picture.shape == (480, 640, 3) and (picture != GREY).any()
+
+
+def test_an_empty_mask_and_no_objects_at_all_are_no_fault() -> None:
+    empty = DrawnObject((5, 5, 9, 9), np.zeros((480, 640), dtype=bool), "", (1, 2, 3))
+    draw_objects(photo(), [empty])
+    assert (draw_objects(photo(), []) == GREY).all()
+
+
+def test_a_label_that_would_cover_another_is_left_out() -> None:
+    # The box fills the picture, so every place for a label is at its top or its bottom.
+    boxes = [DrawnObject((0, 0, 639, 479), None, f"label {n}", (250, 0, 200)) for n in range(3)]
+    two, three = draw_objects(photo(), boxes[:2]), draw_objects(photo(), boxes)
+    assert (draw_objects(photo(), boxes[:1]) != two).any()
+    assert (two == three).all()
+
+
+def test_only_detections_above_the_score_are_drawn_and_the_image_stays() -> None:
+    detections = Detections(
+        boxes=np.array([[100, 100, 199, 199], [300, 300, 399, 399]], dtype=np.float32),
+        scores=np.array([0.4, 0.8], dtype=np.float32),
+        classes=np.array([1, 2]),
+        mask_probs=np.ones((2, 28, 28), dtype=np.float32),
+        image_size=(480, 640),
+        mask_threshold=0.5,
+    )
+    image = photo()
+    picture = draw_detections(image, detections, ["dog", "cat"], min_score=0.5)
+    assert (picture[150, 150] == GREY).all()
+    blended = 0.6 * GREY + 0.4 * np.array(class_colour(2))
+    np.testing.assert_allclose(picture[350, 350], blended, atol=1)
+    assert (image == GREY).all()
+    assert (picture == draw_detections(image, detections, ["dog", "cat"])).all()
+
+
+def test_eighty_classes_have_eighty_colours() -> None:
+    assert len({class_colour(label) for label in range(1, 81)}) == 80
