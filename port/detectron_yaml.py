@@ -1,4 +1,4 @@
-"""Detectron's YAML files, and the YAML inside its pickles, to `Config` and back; answers to Detectron core/config.py."""
+"""Detectron's YAML, from files or from inside weights, to `Config` and back (Detectron core/config.py)."""
 
 import dataclasses
 import difflib
@@ -12,8 +12,10 @@ from mrcnn.config import Config, flatten, unserved_values, with_values
 from mrcnn.errors import InputError
 from port.config_values import coerce, decode
 from port.old_keys import DROPPED_KEYS, RENAMED_KEYS
-from port.yaml_dumper import dump_yaml
+from port.yaml_dumper import dump_config
 from port.yaml_loader import MAX_CHARACTERS, load_yaml
+
+__all__ = ["bundled_config", "bundled_names", "dump_config", "merge_overrides", "parse_config", "read_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 _KINDS: dict[str, Any] = dict(_kinds(Config, ""))
 _SECTIONS = {key for key, kind in _KINDS.items() if dataclasses.is_dataclass(kind)}
 _DEFAULTS = flatten(Config())
-# Sections that are switched off in every model served, and whose defaults may have been others in an old weights file.
+# Switched off in every model served; in old weights their defaults may have been others.
 _IDLE_SECTIONS = ("KRCNN.", "RFCN.")
+_MAX_BYTES = 4 * MAX_CHARACTERS
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -43,7 +46,9 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(4 * MAX_CHARACTERS)
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InputError(f"{path}: it is too large for a configuration: give a Detectron YAML file")
         # A byte order mark of UTF-16 names its codec; that of UTF-8 is dropped.
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
@@ -65,8 +70,9 @@ def parse_config(
         source: what the text is called in errors, usually its file's name.
         overrides: `[KEY, VALUE, KEY, VALUE, ...]`, as on Detectron's command line.
         saved_in_weights: the text is the `cfg` of a weights file, which nobody can edit and which may be older than
-            today's keys. Renamed keys are then followed and unknown ones ignored with a warning. Without
-            MODEL.BBOX_REG_WEIGHTS the weights were (1, 1, 1, 1) (Detectron utils/net.py:configure_bbox_reg_weights).
+            today's keys. Renamed keys are then followed, unknown ones ignored with a warning, and so, without one,
+            are KRCNN and RFCN. Where MODEL.BBOX_REG_WEIGHTS is missing, the weights were (1, 1, 1, 1) (Detectron
+            utils/net.py:configure_bbox_reg_weights).
 
     Raises InputError, naming source, line and key.
     """
@@ -96,11 +102,6 @@ def merge_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
     Raises InputError, naming the key.
     """
     return _finished(with_values(cfg, _override_settings(overrides)), {})
-
-
-def dump_config(cfg: Config) -> str:
-    """YAML text of all keys that Detectron reads, from a file or inside weights, and that `parse_config` gives back."""
-    return dump_yaml(cfg)
 
 
 def bundled_config(name: str, overrides: Sequence[str] = ()) -> Config:

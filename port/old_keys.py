@@ -1,4 +1,4 @@
-"""Keys that Detectron once had: what they are called today, and which were dropped; answers to Detectron core/config.py."""
+"""Keys that Detectron once had: what they are called today, and which were dropped (Detectron core/config.py)."""
 
 import re
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Writes a configuration as Detectron saves its own inside a weights file; answers to Detectron utils/net.py:save_model_to_weights_file.
+"""Writes a configuration as Detectron does with its weights (Detectron utils/net.py:save_model_to_weights_file).
 
-Detectron reads such a file's `cfg` as an AttrDict (`saved_cfg.MODEL`), so plain YAML mappings would not do there.
+Detectron reads it back as an AttrDict (`saved_cfg.MODEL`), so plain YAML mappings would not do there.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ _PYTHON = "tag:yaml.org,2002:python/"
 _LISTS = ("SOLVER.STEPS", "SOLVER.LRS", "EXPECTED_RESULTS")
 
 
-def dump_yaml(cfg: Config) -> str:
-    """YAML text that Detectron reads, as a configuration file and as the `cfg` of a weights file."""
+def dump_config(cfg: Config) -> str:
+    """YAML text of all keys, which Detectron reads, from a file or inside weights, and `parse_config` gives back."""
     return yaml.dump(_attr_dict(cfg, ""), Dumper=_Dumper, default_flow_style=False)
 
 

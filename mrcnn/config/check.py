@@ -9,7 +9,7 @@ from mrcnn.errors import InputError
 def check_config(cfg: Config) -> None:
     """Raise InputError with one sentence that names the first key at fault, its value and the way out.
 
-    Types are the reader's to check. Widths that GroupNorm cannot divide are reported where the layer is built.
+    Types are the reader's to check. Widths that GroupNorm's groups do not divide are reported by the layer at fault.
     """
     for _, sentence in unserved_values(cfg):
         raise InputError(sentence)
@@ -17,20 +17,22 @@ def check_config(cfg: Config) -> None:
     refuse_proposal_files(cfg)
     _check_pyramid(cfg)
     _check_backbone(cfg)
+    _check_norm(cfg)
     _check_heads(cfg)
-    _check_images(cfg)
-    _check_solver(cfg)
+    _check_minibatches(cfg)
+    _check_test(cfg)
+    _check_schedule(cfg)
 
 
 def refuse_proposal_files(cfg: Config) -> None:
-    """Raise InputError for a model that takes its proposals from files: it has no RPN, and the port reads no such file.
+    """Raise InputError for a model without an RPN, which takes its proposals from files that the port does not read.
 
-    Such a configuration can be read all the same (`mask_rcnn_R-50-FPN_1x_gn.yaml` is one).
+    Such a configuration can be read all the same: `mask_rcnn_R-50-FPN_1x_gn.yaml` is one.
     """
     _require(
         cfg.MODEL.FASTER_RCNN,
-        "MODEL.FASTER_RCNN is False, so this model has no RPN and takes its proposals from TEST.PROPOSAL_FILES, "
-        "which are not read here: use an end-to-end configuration (e2e_mask_rcnn_...) with MODEL.FASTER_RCNN: True",
+        "MODEL.FASTER_RCNN is False, so the model has no RPN and takes its proposals from TEST.PROPOSAL_FILES, which "
+        "are not read here: set it to True, or use an end-to-end configuration (e2e_mask_rcnn_...)",
     )
 
 
@@ -39,8 +41,12 @@ def _require(holds: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
+def _require_positive(key: str, value: float) -> None:
+    _require(value > 0, f"{key} is {value}: set it to a number above 0")
+
+
 def _check_parts(cfg: Config) -> None:
-    """The two stages and their heads are there."""
+    """The body and both heads are there, and pool with RoIAlign."""
     model = cfg.MODEL
     _require(model.TYPE != "", "MODEL.TYPE is not set: set it to generalized_rcnn")
     backbone_depth(cfg)
@@ -49,37 +55,43 @@ def _check_parts(cfg: Config) -> None:
     mask_head_kind(cfg)
     _require(
         model.NUM_CLASSES >= 2,
-        f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes plus 1 for the background, "
+        f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes and one more for the background, "
         "81 for COCO",
     )
-    for name, part in (("FAST_RCNN", cfg.FAST_RCNN), ("MRCNN", cfg.MRCNN)):
-        method = part.ROI_XFORM_METHOD
-        _require(method == "RoIAlign", f"{name}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
+    _require(
+        min(model.BBOX_REG_WEIGHTS) > 0,
+        f"MODEL.BBOX_REG_WEIGHTS is {list(model.BBOX_REG_WEIGHTS)}: give four factors above 0, such as [10, 10, 5, 5]",
+    )
+    for section, method in (("FAST_RCNN", cfg.FAST_RCNN.ROI_XFORM_METHOD), ("MRCNN", cfg.MRCNN.ROI_XFORM_METHOD)):
+        _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
 
 
 def _check_pyramid(cfg: Config) -> None:
     fpn = cfg.FPN
-    for key in ("FPN_ON", "MULTILEVEL_ROIS", "MULTILEVEL_RPN"):
-        _require(getattr(fpn, key), f"FPN.{key} is False, but only models on a feature pyramid are served: set it to True")
+    switches = {"FPN_ON": fpn.FPN_ON, "MULTILEVEL_ROIS": fpn.MULTILEVEL_ROIS, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}
+    for key, is_on in switches.items():
+        _require(is_on, f"FPN.{key} is False, but only models on a feature pyramid are served: set it to True")
     _require(
         (fpn.RPN_MIN_LEVEL, fpn.RPN_MAX_LEVEL) == (2, 6),
-        f"FPN.RPN_MIN_LEVEL and FPN.RPN_MAX_LEVEL are {fpn.RPN_MIN_LEVEL} and {fpn.RPN_MAX_LEVEL}, but the pyramid "
-        "has the levels 2 to 6: set them to 2 and 6",
+        f"FPN.RPN_MIN_LEVEL is {fpn.RPN_MIN_LEVEL} and FPN.RPN_MAX_LEVEL is {fpn.RPN_MAX_LEVEL}, but the pyramid has "
+        "the levels 2 to 6: set them to 2 and 6",
     )
     _require(
         2 <= fpn.ROI_MIN_LEVEL <= fpn.ROI_MAX_LEVEL <= 5,
-        f"FPN.ROI_MIN_LEVEL and FPN.ROI_MAX_LEVEL are {fpn.ROI_MIN_LEVEL} and {fpn.ROI_MAX_LEVEL}, but RoIs take "
-        "their features from levels within 2 to 5: set them to 2 and 5",
+        f"FPN.ROI_MIN_LEVEL is {fpn.ROI_MIN_LEVEL} and FPN.ROI_MAX_LEVEL is {fpn.ROI_MAX_LEVEL}, but RoIs take their "
+        "features from levels within 2 to 5: set them to 2 and 5",
     )
     _require(
         fpn.COARSEST_STRIDE > 0 and fpn.COARSEST_STRIDE % 32 == 0,
-        f"FPN.COARSEST_STRIDE is {fpn.COARSEST_STRIDE}, but images must be padded to a multiple of 32: set it to 32",
+        f"FPN.COARSEST_STRIDE is {fpn.COARSEST_STRIDE}, but images are padded to multiples of 32: set it to 32",
     )
-    for key in ("DIM", "ROI_CANONICAL_SCALE", "RPN_ANCHOR_START_SIZE"):
-        _require_positive(f"FPN.{key}", getattr(fpn, key))
+    _require_positive("FPN.DIM", fpn.DIM)
+    _require_positive("FPN.ROI_CANONICAL_SCALE", fpn.ROI_CANONICAL_SCALE)
+    _require_positive("FPN.RPN_ANCHOR_START_SIZE", fpn.RPN_ANCHOR_START_SIZE)
+    ratios = fpn.RPN_ASPECT_RATIOS
     _require(
-        len(fpn.RPN_ASPECT_RATIOS) > 0 and min(fpn.RPN_ASPECT_RATIOS) > 0,
-        f"FPN.RPN_ASPECT_RATIOS is {fpn.RPN_ASPECT_RATIOS}: give at least one ratio, all above 0, such as (0.5, 1, 2)",
+        len(ratios) > 0 and min(ratios) > 0,
+        f"FPN.RPN_ASPECT_RATIOS is {list(ratios)}: give ratios above 0, such as [0.5, 1, 2]",
     )
 
 
@@ -87,37 +99,49 @@ def _check_backbone(cfg: Config) -> None:
     norm_of_backbone(cfg)
     _require_positive("RESNETS.NUM_GROUPS", cfg.RESNETS.NUM_GROUPS)
     _require_positive("RESNETS.WIDTH_PER_GROUP", cfg.RESNETS.WIDTH_PER_GROUP)
-    norm = cfg.GROUP_NORM
-    _require(
-        (norm.DIM_PER_GP > 0) != (norm.NUM_GROUPS > 0),
-        f"GROUP_NORM.DIM_PER_GP is {norm.DIM_PER_GP} and GROUP_NORM.NUM_GROUPS is {norm.NUM_GROUPS}: give one of "
-        "them and set the other to -1",
-    )
-    _require_positive("GROUP_NORM.EPSILON", norm.EPSILON)
     _require(
         cfg.TRAIN.FREEZE_AT in (0, 2, 3, 4, 5),
         f"TRAIN.FREEZE_AT is {cfg.TRAIN.FREEZE_AT}: set it to the last frozen stage, 2 to 5, or to 0 to freeze nothing",
     )
 
 
+def _check_norm(cfg: Config) -> None:
+    """GroupNorm's groups are given in one way, where there is any GroupNorm."""
+    parts = (norm_of_backbone(cfg) == "gn", box_head_kind(cfg) == "Xconv1fc_gn", mask_head_kind(cfg) == "v1up4convs_gn")
+    if not any(parts) and not cfg.FPN.USE_GN:
+        return
+    norm = cfg.GROUP_NORM
+    _require(
+        (norm.DIM_PER_GP > 0) != (norm.NUM_GROUPS > 0),
+        f"GROUP_NORM.DIM_PER_GP is {norm.DIM_PER_GP} and GROUP_NORM.NUM_GROUPS is {norm.NUM_GROUPS}: give one of them "
+        "and set the other to -1",
+    )
+    _require_positive("GROUP_NORM.EPSILON", norm.EPSILON)
+
+
 def _check_heads(cfg: Config) -> None:
     box, mask = cfg.FAST_RCNN, cfg.MRCNN
-    for name, part in (("FAST_RCNN", box), ("MRCNN", mask)):
-        _require_positive(f"{name}.ROI_XFORM_RESOLUTION", part.ROI_XFORM_RESOLUTION)
-        ratio = part.ROI_XFORM_SAMPLING_RATIO
-        _require(ratio >= 0, f"{name}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to adapt to each RoI")
+    for section, resolution, ratio in (
+        ("FAST_RCNN", box.ROI_XFORM_RESOLUTION, box.ROI_XFORM_SAMPLING_RATIO),
+        ("MRCNN", mask.ROI_XFORM_RESOLUTION, mask.ROI_XFORM_SAMPLING_RATIO),
+    ):
+        _require_positive(f"{section}.ROI_XFORM_RESOLUTION", resolution)
+        _require(
+            ratio >= 0,
+            f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
+        )
     _require_positive("FAST_RCNN.MLP_HEAD_DIM", box.MLP_HEAD_DIM)
     if box_head_kind(cfg) != "2mlp":
         _require_positive("FAST_RCNN.CONV_HEAD_DIM", box.CONV_HEAD_DIM)
         _require_positive("FAST_RCNN.NUM_STACKED_CONVS", box.NUM_STACKED_CONVS)
     _require_positive("MRCNN.DIM_REDUCED", mask.DIM_REDUCED)
-    # ConvGN passes DILATION on as padding alone, so any other value changes the size of the masks
+    _require_positive("MRCNN.DILATION", mask.DILATION)
+    # Detectron's GroupNorm head takes DILATION for its padding alone, so any other value would change the masks' size
     # (Detectron modeling/mask_rcnn_heads.py:mask_rcnn_fcn_head_v1upXconvs_gn).
     _require(
-        mask_head_kind(cfg) != "v1up4convs_gn" or mask.DILATION == 1,
-        f"MRCNN.DILATION is {mask.DILATION}, but the GroupNorm mask head is not dilated: set it to 1",
+        mask.DILATION == 1 or mask_head_kind(cfg) != "v1up4convs_gn",
+        f"MRCNN.DILATION is {mask.DILATION}, but the GroupNorm mask head cannot be dilated: set it to 1",
     )
-    _require_positive("MRCNN.DILATION", mask.DILATION)
     _require(
         mask.RESOLUTION == 2 * mask.ROI_XFORM_RESOLUTION,
         f"MRCNN.RESOLUTION is {mask.RESOLUTION}, but the mask head doubles MRCNN.ROI_XFORM_RESOLUTION, which is "
@@ -125,48 +149,45 @@ def _check_heads(cfg: Config) -> None:
     )
 
 
-def _check_images(cfg: Config) -> None:
-    scales = cfg.TRAIN.SCALES
+def _check_minibatches(cfg: Config) -> None:
+    train = cfg.TRAIN
     _require(
-        len(scales) > 0 and min(scales) > 0,
-        f"TRAIN.SCALES is {scales}: give at least one length of the shorter side, such as (800,)",
+        len(train.SCALES) > 0 and min(train.SCALES) > 0,
+        f"TRAIN.SCALES is {list(train.SCALES)}: give lengths of the shorter side, such as [800]",
     )
-    for key, value in (
-        ("TRAIN.MAX_SIZE", cfg.TRAIN.MAX_SIZE),
-        ("TEST.SCALE", cfg.TEST.SCALE),
-        ("TEST.MAX_SIZE", cfg.TEST.MAX_SIZE),
-        ("TRAIN.IMS_PER_BATCH", cfg.TRAIN.IMS_PER_BATCH),
-        ("NUM_GPUS", cfg.NUM_GPUS),
-    ):
-        _require_positive(key, value)
+    _require_positive("TRAIN.MAX_SIZE", train.MAX_SIZE)
+    _require_positive("TRAIN.IMS_PER_BATCH", train.IMS_PER_BATCH)
+    _require_positive("TRAIN.BATCH_SIZE_PER_IM", train.BATCH_SIZE_PER_IM)
+    _require_positive("TRAIN.RPN_BATCH_SIZE_PER_IM", train.RPN_BATCH_SIZE_PER_IM)
+    for key, share in (("FG_FRACTION", train.FG_FRACTION), ("RPN_FG_FRACTION", train.RPN_FG_FRACTION)):
+        _require(0 <= share <= 1, f"TRAIN.{key} is {share}: set it to a share between 0 and 1")
+    _require_positive("NUM_GPUS", cfg.NUM_GPUS)
 
 
-def _check_solver(cfg: Config) -> None:
+def _check_test(cfg: Config) -> None:
+    _require_positive("TEST.SCALE", cfg.TEST.SCALE)
+    _require_positive("TEST.MAX_SIZE", cfg.TEST.MAX_SIZE)
+    if cfg.TEST.SOFT_NMS.ENABLED:
+        _require_positive("TEST.SOFT_NMS.SIGMA", cfg.TEST.SOFT_NMS.SIGMA)
+
+
+def _check_schedule(cfg: Config) -> None:
     solver = cfg.SOLVER
-    policies = ("step", "steps_with_decay", "steps_with_lrs", "cosine_decay", "exp_decay")
-    _require(
-        solver.LR_POLICY in policies, f"SOLVER.LR_POLICY is {solver.LR_POLICY!r}: set it to {' or '.join(policies)}"
-    )
-    _require(
-        solver.WARM_UP_METHOD in ("linear", "constant"),
-        f"SOLVER.WARM_UP_METHOD is {solver.WARM_UP_METHOD!r}: set it to linear or constant",
-    )
     _require_positive("SOLVER.MAX_ITER", solver.MAX_ITER)
+    _require_positive("TRAIN.SNAPSHOT_ITERS", cfg.TRAIN.SNAPSHOT_ITERS)
     if solver.LR_POLICY == "step":
         _require_positive("SOLVER.STEP_SIZE", solver.STEP_SIZE)
+    if solver.LR_POLICY == "exp_decay":
+        _require_positive("SOLVER.GAMMA", solver.GAMMA)
     if solver.LR_POLICY in ("steps_with_decay", "steps_with_lrs"):
         steps = solver.STEPS
         _require(
-            len(steps) > 0 and steps[0] == 0 and all(a < b for a, b in zip(steps, steps[1:])),
+            steps[:1] == (0,) and all(step < later for step, later in zip(steps, steps[1:])),
             f"SOLVER.STEPS is {list(steps)}: {solver.LR_POLICY} needs growing iterations, the first of them 0",
         )
     if solver.LR_POLICY == "steps_with_lrs":
         _require(
             len(solver.LRS) == len(solver.STEPS),
-            f"SOLVER.LRS has {len(solver.LRS)} rates for the {len(solver.STEPS)} iterations of SOLVER.STEPS: "
-            "give one rate for each",
+            f"SOLVER.LRS has {len(solver.LRS)} rates for the {len(solver.STEPS)} iterations of SOLVER.STEPS: give one "
+            "rate for each",
         )
-
-
-def _require_positive(key: str, value: float) -> None:
-    _require(value > 0, f"{key} is {value}: set it to a number above 0")

@@ -1,8 +1,9 @@
 """Which keys of a Detectron configuration the port serves, which have no effect here, and which it refuses.
 
-A key is *served* unless it stands in one of the tables below. An *inert* key takes any value: it does not change what
-comes out. Of a *limited* key, Detectron's default and the values in its row are accepted; whether the default can be
-built is for `check_config` to say. `SECTION.*` stands for all keys of a section that have no row of their own.
+A key is *served* unless it stands in one of the tables below. An *inert* key takes any value: it does not change
+what comes out. A *limited* key takes the values in its row; and Detectron's default, so that a configuration can be
+read in parts, though a model of that value may be one that `check_config` refuses. `SECTION.*` stands for all keys of
+a section that have no row of their own.
 """
 
 import dataclasses
@@ -17,13 +18,14 @@ Row = TypeVar("Row")
 
 
 class Limit(NamedTuple):
-    """The values of a key that are served besides Detectron's default, and why there are no others."""
+    """The values of a key that are served (none: Detectron's default alone), and why there are no others."""
 
     values: tuple[object, ...]
     reason: str
 
 
 _OWN_PROPOSALS = "it is about proposals from files; the models served make their own"
+_UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
 _SWITCHED_OFF = "what it belongs to is switched off"
 _COMMAND_LINE = "the command line says it"
@@ -49,6 +51,7 @@ INERT: dict[str, str] = {
     "TEST.BBOX_AUG.*": _SWITCHED_OFF,
     "TEST.MASK_AUG.*": _SWITCHED_OFF,
     "TEST.KPS_AUG.*": _SWITCHED_OFF,
+    "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
     "MODEL.EXECUTION_TYPE": _CAFFE2,
     "RETINANET.*": _SWITCHED_OFF,
     "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
@@ -56,7 +59,7 @@ INERT: dict[str, str] = {
     "RPN.*": "it is about an RPN without a pyramid",
     "USE_NCCL": _CAFFE2,
     "DEDUP_BOXES": _OWN_PROPOSALS,
-    "EPS": "Detectron reads it nowhere",
+    "EPS": _UNREAD,
     "ROOT_DIR": _COMMAND_LINE,
     "OUTPUT_DIR": _COMMAND_LINE,
     "MATLAB": "no Matlab is called",
@@ -79,6 +82,10 @@ LIMITED: dict[str, Limit] = {
     "TEST.BBOX_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
     "TEST.MASK_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
     "TEST.KPS_AUG.ENABLED": Limit((), _NO_KEYPOINTS),
+    "TEST.SOFT_NMS.METHOD": Limit(("linear", "gaussian", "hard"), "Detectron has no other method"),
+    "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
+        ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
+    ),
     "MODEL.TYPE": Limit(("generalized_rcnn",), "only two-stage models are served"),
     "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are served"),
     "MODEL.CLS_AGNOSTIC_BBOX_REG": Limit((), "each class has its own box deltas"),
@@ -92,8 +99,12 @@ LIMITED: dict[str, Limit] = {
     "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not served"),
     "MRCNN.UPSAMPLE_RATIO": Limit((), "masks are predicted at their final resolution"),
     "MRCNN.USE_FC_OUTPUT": Limit((), "masks come from a convolution"),
-    "MRCNN.CONV_INIT": Limit(("MSRAFill", "XavierFill"), "it must name a Caffe2 filler"),
+    "MRCNN.CONV_INIT": Limit(("GaussianFill", "MSRAFill", "XavierFill"), "the port has no other of Caffe2's fillers"),
     "MRCNN.CLS_SPECIFIC_MASK": Limit((), "each class has its own mask"),
+    "SOLVER.LR_POLICY": Limit(
+        ("step", "steps_with_decay", "steps_with_lrs", "cosine_decay", "exp_decay"), "Detectron has no other policy"
+    ),
+    "SOLVER.WARM_UP_METHOD": Limit(("linear", "constant"), "Detectron has no other method"),
     "KRCNN.*": Limit((), _NO_KEYPOINTS),
     "RFCN.*": Limit((), "R-FCN is not served"),
     "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not served"),
@@ -136,7 +147,7 @@ def unserved_values(cfg: Config) -> Iterator[tuple[str, str]]:
         limit = _row(LIMITED, key)
         if limit is None or value == defaults[key] or value in limit.values:
             continue
-        way_out = " or ".join(map(str, limit.values)) if limit.values else repr(defaults[key])
+        way_out = " or ".join(map(str, limit.values or (defaults[key],)))
         yield key, f"{key} is {value!r}, which is not served here ({limit.reason}): set it to {way_out}"
 
 

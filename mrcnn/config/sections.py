@@ -328,7 +328,7 @@ class Resnets:
 
 
 @dataclass(frozen=True)
-class GroupNormSection:
+class GroupNorm:
     """GroupNorm: the channels of a group, or the number of groups; the other one is -1."""
 
     DIM_PER_GP: int = -1
@@ -363,7 +363,7 @@ class Config:
     KRCNN: Krcnn = Krcnn()
     RFCN: Rfcn = Rfcn()
     RESNETS: Resnets = Resnets()
-    GROUP_NORM: GroupNormSection = GroupNormSection()
+    GROUP_NORM: GroupNorm = GroupNorm()
     NUM_GPUS: int = 1  # the GPUs that losses and schedules are meant for
     USE_NCCL: bool = False
     DEDUP_BOXES: float = 0.0625  # scale at which proposals from files count as equal
