@@ -27,7 +27,7 @@ class _MaxPool(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         x, pooled = ctx.saved_tensors
         height, width = pooled.shape[2:]
         x_gradient = torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""Training parity: a run of the real Detectron replayed minibatch by minibatch, losses, updates and parameters compared.
+"""Training parity: a run of the real Detectron replayed; losses, updates and parameters compared.
 
 The reference is an HDF5 file, one group an iteration: see docs/reference_layout.md.
 """
@@ -243,9 +243,9 @@ def compare_samples(
     if "rpn_labels_int32_wide_fpn2" in group:
         for mine, theirs in zip(ours.given_anchors, reference.anchors(field, minibatch), strict=True):
             my_labels, their_labels = (_label_map(sample, len(field.anchors)) for sample in (mine, theirs))
-            anchors, reference_anchors = anchors + len(mine.index), reference_anchors + len(theirs.index)
+            anchors, reference_anchors = anchors + len(mine.anchors), reference_anchors + len(theirs.anchors)
             different_anchors += int((my_labels != their_labels).sum())
-            if torch.equal(mine.index, theirs.index) and bool((theirs.labels == 1).any()):
+            if torch.equal(mine.anchors, theirs.anchors) and bool((theirs.labels == 1).any()):
                 objects = theirs.labels == 1
                 box_error = max(box_error, float((mine.box_targets - theirs.box_targets)[objects].abs().max()))
     drawn, expected = ours.given_rois, reference.rois(torch.empty(0), minibatch)
@@ -302,7 +302,7 @@ def _minibatch(group: h5py.Group, entries: Mapping[tuple[str, bool], RoidbEntry]
             )
         chosen.append(entries[key])
     if len(cfg.TRAIN.SCALES) != 1:
-        raise InputError("TRAIN.SCALES holds several sizes, of which the reference does not tell the one that was drawn")
+        raise InputError("TRAIN.SCALES holds several sizes, and the reference does not tell which one was drawn")
     return load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
 
 
@@ -313,7 +313,7 @@ def _by_anchor(blob: Array, values: int) -> Array:
 
 def _label_map(sample: AnchorSample, size: int) -> Tensor:
     labels = sample.labels.new_full((size,), -1)
-    labels[sample.index] = sample.labels
+    labels[sample.anchors] = sample.labels
     return labels
 
 

@@ -95,7 +95,8 @@ def _check_ids(dataset: CocoDataset) -> Iterator[Finding]:
     ids = Counter(annotation.get("id") for image in dataset.images for annotation in image.annotations)
     for annotation_id, count in ids.items():
         if annotation_id is not None and count > 1:
-            yield Finding("error", f"annotation {annotation_id}", f"the id stands {count} times; pycocotools keeps the last")
+            text = f"the id stands {count} times; pycocotools keeps the last"
+            yield Finding("error", f"annotation {annotation_id}", text)
     for file_name, count in Counter(image.file_name for image in dataset.images).items():
         if count > 1:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
@@ -134,11 +135,11 @@ def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
     """Outlines on which Detectron would crash; this port trains on."""
     segm = annotation["segmentation"]
     if isinstance(segm, dict):
-        yield Finding("note", subject, "run-length encoded and no crowd: Detectron crashes on it, it is trained on here")
+        yield Finding("note", subject, "a run-length encoding of no crowd: Detectron crashes on it, this port does not")
         return
     short = sum(len(polygon) < 6 for polygon in segm)
     if short == len(segm):
-        yield Finding("note", subject, "no polygon of three points: Detectron crashes on it, here its box is trained on")
+        yield Finding("note", subject, "no polygon of three points: Detectron crashes on it, here it trains the box")
     elif short:
         yield Finding("dropped", subject, f"{short} of {len(segm)} polygons have fewer than three points")
 

@@ -33,7 +33,8 @@ class Minibatch:
     Attributes:
         number: the n-th minibatch of the run, from 0.
         data: `[N, 3, H, W]` float32, prepared and padded.
-        im_info: of each image the *scaled*, not the padded, size and the scale (Detectron roi_data/rpn.py:add_rpn_blobs).
+        im_info: of each image the *scaled*, not the padded, size and the scale
+            (Detectron roi_data/rpn.py:add_rpn_blobs).
         ground_truth: of each image, in pixels of the image on disk, mirrored where the entry is.
         names: the image files, for messages.
     """
@@ -123,7 +124,8 @@ class MinibatchSchedule:
                 np.resize(rng.permutation(group), (count, self._size)) for group, count in self._groups if count
             ]
             self._order, self._epoch = rng.permutation(np.concatenate(rows), axis=0), epoch
-        return self._order[row]
+        images: npt.NDArray[np.int64] = self._order[row]
+        return images
 
 
 class _Minibatches(Dataset["Minibatch | InputError"]):
@@ -153,7 +155,7 @@ def minibatches(
     loader = DataLoader(
         _Minibatches(roidb, cfg, seed),
         batch_size=None,
-        sampler=numbers,  # type: ignore[arg-type]
+        sampler=numbers,
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,

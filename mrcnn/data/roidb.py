@@ -1,4 +1,4 @@
-"""Ground truth by image, cleaned and filtered for training; answers to Detectron datasets/json_dataset.py and roidb.py."""
+"""Ground truth by image, cleaned and filtered; answers to Detectron datasets/json_dataset.py and datasets/roidb.py."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -42,7 +42,7 @@ def segm_boxes(segms: Sequence[Segm], fallback: FloatArray) -> FloatArray:
     Detectron knows polygons only. A run-length encoding is bounded by the edges of its pixels, as its polygon would
     be; an outline of nothing, on which Detectron crashes, takes its row of `fallback [G, 4]`.
     """
-    boxes = fallback.copy()
+    boxes: FloatArray = fallback.copy()
     for box, segm in zip(boxes, segms, strict=True):
         if isinstance(segm, Mapping):
             rows, columns = np.nonzero(decode_rle(segm))
@@ -71,7 +71,8 @@ def segm_in_box(segm: Segm, box: FloatArray, resolution: int) -> Mask | None:
         middle = (np.arange(resolution) + 0.5) / resolution
         columns = np.clip(np.floor(box[0] + middle * width), 0, mask.shape[1] - 1).astype(np.int64)
         rows = np.clip(np.floor(box[1] + middle * height), 0, mask.shape[0] - 1).astype(np.int64)
-        return mask[rows[:, None], columns]
+        sampled: Mask = mask[rows[:, None], columns]
+        return sampled
     if not segm:
         return None
     polygons = []
@@ -81,4 +82,5 @@ def segm_in_box(segm: Segm, box: FloatArray, resolution: int) -> Mask | None:
         scaled[1::2] = (scaled[1::2] - box[1]) * resolution / height
         polygons.append(scaled.astype(np.float64))
     encoded = coco_mask.frPyObjects(polygons, resolution, resolution)
-    return np.asarray(coco_mask.decode(encoded), dtype=np.uint8).any(axis=2).astype(np.uint8)
+    covered: Mask = np.any(coco_mask.decode(encoded), axis=2).astype(np.uint8)
+    return covered

@@ -1,4 +1,4 @@
-"""What the RPN is trained towards: anchors labelled and sampled; answers to Detectron roi_data/rpn.py and data_utils.py."""
+"""What the RPN is trained towards, labelled and sampled; answers to Detectron roi_data/rpn.py and data_utils.py."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ from mrcnn.proposals import RPN_BOX_WEIGHTS, ImInfo
 class AnchorSample(NamedTuple):
     """The anchors of one image that the RPN is trained on.
 
-    `index [S]` (int64) into the field of anchors, `labels [S]` (float32, 1 object, 0 background) and `box_targets
+    `anchors [S]` (int64) index the field of anchors, `labels [S]` (float32, 1 object, 0 background) and `box_targets
     [S, 4]`, which count where the label is 1.
     """
 
-    index: Tensor
+    anchors: Tensor
     labels: Tensor
     box_targets: Tensor
 

@@ -1,4 +1,4 @@
-"""The losses of one GPU's minibatch; answers to the losses of Detectron modeling/FPN.py, fast_rcnn_heads.py and mask_rcnn_heads.py.
+"""The losses of one GPU's minibatch; answers to Detectron modeling/FPN.py, fast_rcnn_heads.py and mask_rcnn_heads.py.
 
 Every loss is scaled by 1 / `cfg.NUM_GPUS` and the gradients of all GPUs are summed, so that each GPU's minibatch is
 normalised by itself (Detectron modeling/detector.py:GetLossScale).
@@ -37,7 +37,7 @@ def rpn_losses(
     map_sizes = [(logits.shape[2], logits.shape[3]) for logits, _ in rpn_outputs]
     cls_losses, bbox_losses = logits.new_zeros(len(rpn_outputs)), logits.new_zeros(len(rpn_outputs))
     for image, sample in enumerate(samples):
-        level, where, on_map = field.locate(sample.index, map_sizes)
+        level, where, on_map = field.locate(sample.anchors, map_sizes)
         level, where, labels = level[on_map], where[on_map], sample.labels[on_map]
         cls = F.binary_cross_entropy_with_logits(logits[image, where], labels, reduction="none")
         cls_losses = cls_losses.index_add(0, level, cls)
@@ -48,7 +48,7 @@ def rpn_losses(
             beta=RPN_BOX_BETA,
             reduction="none",
         )
-        bbox_losses = bbox_losses.index_add(0, level[chosen], bbox.sum(dim=1) / max(len(sample.index), 1))
+        bbox_losses = bbox_losses.index_add(0, level[chosen], bbox.sum(dim=1) / max(len(sample.anchors), 1))
     cls_losses = cls_losses / (cfg.NUM_GPUS * cfg.TRAIN.RPN_BATCH_SIZE_PER_IM * cfg.TRAIN.IMS_PER_BATCH)
     bbox_losses = bbox_losses / (cfg.NUM_GPUS * len(samples))
     levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)

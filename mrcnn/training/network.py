@@ -1,4 +1,4 @@
-"""The network with its losses, as it is trained on one GPU's minibatch; answers to the training half of Detectron modeling/model_builder.py."""
+"""The network with its losses, as one GPU's minibatch trains it; answers to Detectron modeling/model_builder.py."""
 
 from collections.abc import Sequence
 from typing import Protocol

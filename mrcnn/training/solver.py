@@ -48,7 +48,7 @@ def _policy_rate(cfg: Config, iteration: int) -> float:
 
 
 def _step_index(cfg: Config, iteration: int) -> int:
-    """How many of `cfg.SOLVER.STEPS`, the first of which is 0, have begun, less one (utils/lr_policy.py:get_step_index)."""
+    """How many of `cfg.SOLVER.STEPS`, the first of which is 0, have begun, less one (lr_policy.py:get_step_index)."""
     return sum(step <= iteration for step in cfg.SOLVER.STEPS) - 1
 
 

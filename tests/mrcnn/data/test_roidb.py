@@ -8,15 +8,20 @@ from mrcnn.data.coco import read_dataset
 from mrcnn.data.roidb import clean_box, training_roidb
 from mrcnn.errors import InputError
 
+
 def config(**train):
     cfg = Config()
     return replace(
-        cfg, MODEL=replace(cfg.MODEL, NUM_CLASSES=3), TRAIN=replace(cfg.TRAIN, **{"USE_FLIPPED": False} | train)
+        cfg,
+        MODEL=replace(cfg.MODEL, NUM_CLASSES=3),
+        TRAIN=replace(cfg.TRAIN, **{"USE_FLIPPED": False} | train),
     )
 
 
 def roidb_of(write_dataset, annotations, images=None, cfg=None):
-    return training_roidb([read_dataset(*write_dataset(images or {1: (60, 80)}, annotations))], cfg or config())
+    return training_roidb(
+        [read_dataset(*write_dataset(images or {1: (60, 80)}, annotations))], cfg or config()
+    )
 
 
 def test_boxes_are_inclusive_and_clipped_to_the_image(annotation):

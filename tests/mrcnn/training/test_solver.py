@@ -10,25 +10,15 @@ from mrcnn.errors import InputError
 from mrcnn.layers import AffineChannel
 from mrcnn.training.solver import MomentumSGD, learning_rate, parameter_groups
 
+DECAY = {"LR_POLICY": "steps_with_decay", "MAX_ITER": 90, "BASE_LR": 0.02, "GAMMA": 0.1, "WARM_UP_ITERS": 20}
+STEPS = {"STEPS": (0, 60, 80)}
 POLICIES = {
-    "steps": dict(
-        LR_POLICY="steps_with_decay", STEPS=(0, 60, 80), MAX_ITER=90, BASE_LR=0.02, GAMMA=0.1, WARM_UP_ITERS=20
-    ),
-    "steps_lrs": dict(
-        LR_POLICY="steps_with_lrs", STEPS=(0, 60, 80), LRS=(0.02, 0.002, 0.0002), MAX_ITER=90, WARM_UP_ITERS=0
-    ),
-    "cosine": dict(LR_POLICY="cosine_decay", MAX_ITER=90, BASE_LR=0.01, WARM_UP_ITERS=10),
-    "exp": dict(LR_POLICY="exp_decay", MAX_ITER=90, BASE_LR=0.01, GAMMA=0.01, WARM_UP_ITERS=10),
-    "step": dict(LR_POLICY="step", STEP_SIZE=30, MAX_ITER=90, BASE_LR=0.02, GAMMA=0.1, WARM_UP_ITERS=10),
-    "const": dict(
-        LR_POLICY="steps_with_decay",
-        STEPS=(0,),
-        MAX_ITER=90,
-        BASE_LR=0.02,
-        GAMMA=0.1,
-        WARM_UP_ITERS=20,
-        WARM_UP_METHOD="constant",
-    ),
+    "steps": DECAY | STEPS,
+    "steps_lrs": STEPS | {"LR_POLICY": "steps_with_lrs", "LRS": (0.02, 0.002, 0.0002), "WARM_UP_ITERS": 0},
+    "cosine": {"LR_POLICY": "cosine_decay", "MAX_ITER": 90, "BASE_LR": 0.01, "WARM_UP_ITERS": 10},
+    "exp": {"LR_POLICY": "exp_decay", "MAX_ITER": 90, "BASE_LR": 0.01, "GAMMA": 0.01, "WARM_UP_ITERS": 10},
+    "step": {"LR_POLICY": "step", "STEP_SIZE": 30, "BASE_LR": 0.02, "GAMMA": 0.1, "WARM_UP_ITERS": 10},
+    "const": DECAY | {"STEPS": (0,), "WARM_UP_METHOD": "constant"},
 }
 
 
@@ -62,7 +52,9 @@ def test_an_unknown_policy_is_refused_by_its_key():
 def test_momentum_sgd_is_caffe2s_through_two_changes_of_learning_rate(ops):
     group = ops["momentum_sgd"]
     parameter, solver = one_parameter(group["p0"][:])
-    for gradient, lr, expected, momentum in zip(group["grads"], group["lrs"], group["p"], group["m"], strict=True):
+    for gradient, lr, expected, momentum in zip(
+        group["grads"], group["lrs"], group["p"], group["m"], strict=True
+    ):
         solver.set_learning_rate(float(np.float32(lr)))
         parameter.grad = torch.from_numpy(gradient)
         solver.step()

@@ -1,0 +1,126 @@
+"""The training loop; answers to Detectron utils/train.py:train_model."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mrcnn.config import Config
+from mrcnn.data.minibatch import Minibatch, sampling_seed
+from mrcnn.errors import InputError
+from mrcnn.model import MaskRCNN
+from mrcnn.training.network import RandomSampler, TrainingNetwork
+from mrcnn.training.ranks import Ranks
+from mrcnn.training.solver import MomentumSGD, learning_rate
+
+
+class NonFiniteLoss(InputError):
+    """A loss became infinite or not a number; the parameters are those from before the iteration."""
+
+
+@dataclass(frozen=True)
+class IterationResult:
+    """What an iteration gave: the losses summed over its minibatches, the metrics averaged, the learning rate.
+
+    `momentum_scale` is what the momentum was multiplied by because the learning rate changed, 1.0 mostly.
+    """
+
+    iteration: int
+    lr: float
+    momentum_scale: float
+    outputs: dict[str, float]
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        """The total loss."""
+        return sum(value for name, value in self.outputs.items() if name.startswith("loss"))
+
+
+def train(
+    model: MaskRCNN,
+    solver: MomentumSGD,
+    minibatches: Iterator[Minibatch],
+    start: int,
+    ranks: Ranks,
+    *,
+    forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[IterationResult]:
+    """Train from iteration `start` to `cfg.SOLVER.MAX_ITER`; yields after every step.
+
+    Args:
+        model: on the device of `ranks`.
+        minibatches: this process's, in the order of `minibatch_numbers`.
+        forward_context: wraps the forward passes, for autocast.
+
+    An iteration has `cfg.NUM_GPUS` minibatches, whatever the number of processes: a process runs its share of them
+    one after another, each normalised by itself, and one step is taken on the sum of all gradients.
+
+    Raises NonFiniteLoss before a step on such a loss.
+    """
+    cfg = model.cfg
+    network = ranks.share(TrainingNetwork(model))
+    for iteration in range(start, cfg.SOLVER.MAX_ITER):
+        began = time.perf_counter()
+        lr = learning_rate(cfg, iteration)
+        momentum_scale = solver.set_learning_rate(lr)
+        solver.zero_grad(set_to_none=ranks.count == 1)
+        numbers = ranks.minibatches(iteration, cfg.NUM_GPUS)
+        names: list[str] = []
+        outputs: dict[str, Tensor] = {}
+        for number, minibatch in zip(numbers, minibatches):
+            assert minibatch.number == number
+            names += minibatch.names
+            with _synchronised_last(network, is_last=number == numbers[-1]):
+                for name, value in _backward(network, model, minibatch, cfg, forward_context).items():
+                    outputs[name] = outputs[name] + value if name in outputs else value
+        totals = ranks.sum(torch.stack(list(outputs.values()))).tolist()
+        summed = dict(zip(outputs, totals, strict=True))
+        summed["accuracy_cls"] /= cfg.NUM_GPUS
+        if not all(math.isfinite(value) for value in summed.values()):
+            raise NonFiniteLoss(_sentence(iteration, lr, summed, names))
+        solver.step()
+        yield IterationResult(iteration, lr, momentum_scale, summed, time.perf_counter() - began)
+
+
+def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> list[int]:
+    """The numbers of the minibatches that a process trains on from iteration `start` to the end."""
+    return [
+        number for iteration in range(start, cfg.SOLVER.MAX_ITER) for number in ranks.minibatches(iteration, cfg.NUM_GPUS)
+    ]
+
+
+def _backward(
+    network: TrainingNetwork | DistributedDataParallel,
+    model: MaskRCNN,
+    minibatch: Minibatch,
+    cfg: Config,
+    forward_context: Callable[[], AbstractContextManager[object]],
+) -> dict[str, Tensor]:
+    """Add the gradients of a minibatch to those there are; returns its losses and metrics."""
+    sampler = RandomSampler(model, sampling_seed(cfg.RNG_SEED, minibatch.number))
+    with forward_context():
+        outputs: dict[str, Tensor] = network(minibatch, sampler)
+    loss = torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {name: value.detach() for name, value in outputs.items()}
+
+
+def _synchronised_last(network: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:
+    """Let processes exchange gradients with the last minibatch of an iteration only."""
+    if isinstance(network, DistributedDataParallel) and not is_last:
+        return network.no_sync()
+    return nullcontext()
+
+
+def _sentence(iteration: int, lr: float, outputs: dict[str, float], names: Sequence[str]) -> str:
+    parts = ", ".join(f"{name} {value:g}" for name, value in outputs.items() if name.startswith("loss"))
+    return (
+        f"the loss is not finite at iteration {iteration} (learning rate {lr:g}; {parts}; images {', '.join(names)}): "
+        "look at these images with check-data, or lower SOLVER.BASE_LR"
+    )

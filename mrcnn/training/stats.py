@@ -1,0 +1,57 @@
+"""The running figures of a training run; answers to Detectron utils/training_stats.py and utils/logging.py."""
+
+import datetime
+import json
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+
+PERIOD = 20
+
+
+class TrainingStats:
+    """Medians of the losses over the last 20 iterations, as Detectron's `json_stats` lines give them.
+
+    `time` and `eta` are of the iterations of this process, without the first ones after the start.
+    """
+
+    def __init__(self, start: int, max_iter: int) -> None:
+        self._start, self._max_iter = start, max_iter
+        self._values: dict[str, deque[float]] = {}
+        self._seconds, self._iterations = 0.0, 0
+
+    def add(self, iteration: int, outputs: Mapping[str, float], seconds: float) -> None:
+        """Take in the losses and metrics of an iteration and the time it took."""
+        total = sum(value for name, value in outputs.items() if name.startswith("loss"))
+        for name, value in {**outputs, "loss": total}.items():
+            self._values.setdefault(name, deque(maxlen=PERIOD)).append(value)
+        if iteration == self._start + PERIOD:
+            # The first iterations are slower: files are not cached yet, libraries choose their algorithms.
+            self._seconds, self._iterations = 0.0, 0
+        self._seconds += seconds
+        self._iterations += 1
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether Detectron prints a line after this iteration."""
+        return iteration % PERIOD == 0 or iteration == self._max_iter - 1
+
+    def line(self, iteration: int, lr: float, device: torch.device) -> dict[str, float | int | str]:
+        """The figures of Detectron's line; `mem` in MiB, 0 on a CPU. Its queue length `mb_qsize` has no counterpart."""
+        seconds = self._seconds / max(self._iterations, 1)
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        return {
+            "iter": iteration,
+            "lr": lr,
+            "time": seconds,
+            "eta": str(datetime.timedelta(seconds=int(seconds * (self._max_iter - iteration)))),
+            "mem": -(-memory // 2**20),
+            **{name: median(values) for name, values in self._values.items()},
+        }
+
+
+def json_stats(line: Mapping[str, float | int | str]) -> str:
+    """A line as Detectron prints it: sorted keys, floats as text with six decimals."""
+    rounded = {key: f"{value:.6f}" if isinstance(value, float) else value for key, value in line.items()}
+    return f"json_stats: {json.dumps(rounded, sort_keys=True)}"
