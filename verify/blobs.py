@@ -3,7 +3,7 @@
 The reference is an HDF5 file, one group an image: see docs/reference_layout.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mrcnn.image import Image, read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.results import Detections
 from port.activations import Trace, trace_boxes, trace_masks
+from verify.tables import text_table
 
 Array = npt.NDArray[Any]
 
@@ -108,6 +109,54 @@ class ImageParity:
     same_rois: bool
     detections: DetectionRowParity
     not_compared: tuple[str, ...]
+
+
+def parity_holds(parity: ImageParity, tolerance: float) -> bool:
+    """Whether every blob is within `tolerance` and every detection has its partner.
+
+    Proposals that tie with the last one taken may be others; any further one without a partner is a difference.
+    """
+    found = parity.detections
+    return (
+        all(row.relative_error <= tolerance for row in parity.blobs)
+        and all(level.unmatched == level.tied for level in parity.proposals)
+        and found.matched == found.count == found.reference_count
+    )
+
+
+def first_difference(parity: ImageParity, tolerance: float) -> str | None:
+    """The first blob, in the order of the network, that is out of tolerance."""
+    return next((row.blob for row in parity.blobs if not row.relative_error <= tolerance), None)
+
+
+def blob_table(parity: ImageParity) -> str:
+    """Every blob of one image with its shape, largest and relative error, in the order of the network."""
+    rows = [
+        [row.blob, "x".join(map(str, row.shape)), f"{row.max_error:.2e}", f"{row.relative_error:.2e}"]
+        for row in parity.blobs
+    ]
+    return text_table(["blob", "shape", "max error", "relative"], rows, left=2)
+
+
+def summary_table(parities: Sequence[ImageParity]) -> str:
+    """One row an image: its worst blob, its detections, and how far they are from Caffe2's."""
+    header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score", "equal masks"]
+    rows = []
+    for parity in parities:
+        worst, found = max(parity.blobs, key=lambda row: row.relative_error), parity.detections
+        rows.append(
+            [
+                parity.image,
+                str(len(parity.blobs)),
+                worst.blob,
+                f"{worst.relative_error:.1e}",
+                f"{found.matched} of {found.reference_count}",
+                f"{found.box_error:.1e}",
+                f"{found.score_error:.1e}",
+                f"{found.equal_rles} of {found.matched}",
+            ]
+        )
+    return text_table(header, rows, left=1)
 
 
 def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
