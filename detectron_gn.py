@@ -1,0 +1,461 @@
+"""The front door: `detectron-gn COMMAND ...` and `detectron_gn.load()`, which dispatch to the rooms."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+# Rooms and libraries are imported by the command that needs them, so that the door opens without torch or OpenCV.
+
+DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
+
+
+def load(
+    source: str | Path, *, config: str | Path | None = None, overrides: Sequence[str] = (), device: str = "auto"
+) -> MaskRCNN:
+    """A model ready to detect: `load("model_final.pkl").detect(image)`.
+
+    Args:
+        source: a model id of the catalog, its URL, or a file (`.pkl .h5 .safetensors .pth`).
+        config: a Detectron YAML file, or the name of one in `yaml_configs/`. Where it is left out the configuration
+            inside the file counts, or else the catalog's.
+        overrides: `["TEST.NMS", "0.3", ...]`, as on Detectron's command line.
+        device: where it runs, as torch names it; "auto" is the first GPU, or the CPU where there is none.
+
+    Raises `weights.errors.WeightsError` or `mrcnn.errors.InputError`, both ValueErrors, with one sentence.
+    """
+    from port.model_source import load_model
+
+    return load_model(source, config, overrides, device)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input."""
+    try:
+        args = _parser().parse_args(arguments)
+        if args.json is not None:
+            _check_writable(args.json.parent)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("detectron-gn: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not try to flush the rest of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, OSError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"detectron-gn: error: {sentence}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _models(args: argparse.Namespace) -> int:
+    from weights import catalog
+
+    print(catalog.table())
+    _write_json(args, catalog.rows())
+    return DONE
+
+
+def _download(args: argparse.Namespace) -> int:
+    from weights.download import fetch, options
+
+    path = fetch(args.source, options(args.cache, args.base_url))
+    print(path)
+    _write_json(args, {"path": str(path)})
+    return DONE
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from weights.containers import convert
+    from weights.download import resolve
+
+    conversion = convert(resolve(args.source), args.out)
+    print(f"{conversion.out}: {len(conversion.weights.blobs)} blobs")
+    for loss in conversion.not_kept:
+        print(f"not kept: {loss}")
+    document = {"out": str(conversion.out), "blobs": len(conversion.weights.blobs), "not_kept": conversion.not_kept}
+    _write_json(args, document)
+    return DONE
+
+
+def _detect(args: argparse.Namespace) -> int:
+    import cv2
+
+    from mrcnn.image import read_image
+    from mrcnn.results import image_results
+    from mrcnn.visualize import draw_detections
+    from verify.evaluation import write_json
+    from weights.atomic import replacing
+
+    _check_writable(args.out)
+    for path in args.images:
+        path.open("rb").close()
+    model = _load(args)
+    names, category_ids = _categories(model, args.annotations)
+    stems = {path.stem for path in args.images}
+    rows: list[dict[str, Any]] = []
+    for image_id, path in zip(_image_ids(args.images), args.images):
+        image = read_image(path)
+        detections = model.detect(image)
+        picture = draw_detections(image, detections, names, args.min_score)
+        drawn = args.out / f"{path.stem if len(stems) == len(args.images) else image_id}_detections.png"
+        with replacing(drawn) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        shown = int((detections.scores >= args.min_score).sum())
+        print(f"{path}: {len(detections)} detections, {shown} of them drawn in {drawn}", flush=True)
+        results = image_results(image_id, detections, category_ids)
+        rows += [
+            {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
+            for box, segm in zip(results.boxes, results.segms)
+        ]
+    write_json(args.out / "detections.json", rows)
+    _write_json(args, rows)
+    return DONE
+
+
+def _test(args: argparse.Namespace) -> int:
+    from verify.ap import ap_table
+    from verify.evaluation import evaluate, write_evaluation
+
+    _check_writable(args.out)
+    evaluation = evaluate(_load(args), args.annotations, args.images, _progress_bar)
+    document = write_evaluation(evaluation, args.annotations.stem, args.out)
+    print(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}, per_class=args.per_class))
+    print(f"\n{args.out / 'ap.json'}, bbox.json and segm.json hold the numbers and the detections.")
+    _write_json(args, document)
+    return DONE
+
+
+def _score(args: argparse.Namespace) -> int:
+    from verify.ap import AP_JSON_KEY, ap_document, ap_table, score
+    from verify.coco_files import read_annotations, read_results, results_iou_type
+
+    rows = read_results(args.results)
+    iou_type = args.type or results_iou_type(rows, str(args.results))
+    summary = score(args.results, read_annotations(args.annotations), iou_type)
+    kind = AP_JSON_KEY[iou_type]
+    print(ap_table({kind: summary}, per_class=args.per_class))
+    _write_json(args, ap_document(args.annotations.stem, **{kind: summary}))
+    return DONE
+
+
+def _verify_blobs(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from verify.blobs import blob_table, compare_file, first_difference, parity_holds, summary_table
+
+    parities = []
+    for parity in compare_file(_load(args), args.reference, args.images):
+        print(f"{parity.image}\n{blob_table(parity)}\n", flush=True)
+        parities.append(parity)
+    print(summary_table(parities))
+    holds = [parity_holds(parity, args.tolerance) for parity in parities]
+    for parity, held in zip(parities, holds):
+        if not held:
+            first = first_difference(parity, args.tolerance) or "its detections"
+            print(f"{parity.image}: first out of tolerance: {first}")
+    print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
+    _write_json(args, {"holds": all(holds), "images": [asdict(parity) for parity in parities]})
+    return DONE if all(holds) else CHECK_FAILED
+
+
+def _verify_detections(args: argparse.Namespace) -> int:
+    from verify.ap import AP_JSON_KEY, ap_document, ap_table, score
+    from verify.coco_files import check_results, read_annotations, read_results, results_iou_type
+    from verify.detections import DetectionTolerances, match_detections, parity_table
+
+    annotations = read_annotations(args.annotations) if args.annotations else None
+    ours, reference = read_results(args.ours), read_results(args.reference)
+    iou_type = args.type or results_iou_type(reference, str(args.reference))
+    check_results(ours, iou_type, str(args.ours), annotations)
+    check_results(reference, iou_type, str(args.reference), annotations)
+    tolerances = DetectionTolerances(box_iou=args.box_iou, mask_iou=args.mask_iou, score=args.score)
+    parity = match_detections(ours, reference, iou_type, tolerances)
+    print(parity_table([parity]))
+    document = parity.document()
+    if parity.worst:
+        print(f"\nfurthest apart: {', '.join(_image_name(image.image_id, annotations) for image in parity.worst)}")
+    if annotations is not None:
+        both = {"ours": ours, "reference": reference}
+        summaries = {name: score(rows, annotations, iou_type) for name, rows in both.items()}
+        print(f"\n{ap_table(summaries)}")
+        kind = AP_JSON_KEY[iou_type]
+        document["ap"] = {name: ap_document(args.annotations.stem, **{kind: ap}) for name, ap in summaries.items()}
+    print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
+    _write_json(args, document)
+    return DONE if parity.holds else CHECK_FAILED
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from verify.demo import run_demo
+
+    _check_writable(args.out)
+    outcome = run_demo(args.out, lambda line: print(line, flush=True), _progress_bar)
+    print("\nPictures, Detectron's detections on the left and ours on the right:")
+    for picture in outcome.pictures:
+        print(f"  {picture}")
+    print("\nEverything agrees with Caffe2." if outcome.holds else "\nSomething does not agree with Caffe2: see above.")
+    blobs, detections = [asdict(parity) for parity in outcome.blobs], [p.document() for p in outcome.detections]
+    _write_json(args, {"holds": outcome.holds, "ap": outcome.ap, "detections": detections, "blobs": blobs})
+    return DONE if outcome.holds else CHECK_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="detectron-gn",
+        description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch.",
+        epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input. `detectron-gn COMMAND --help` has examples.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    command = _command_adder(commands)
+
+    command("models", _models, "list the published models with their AP and files", "models")
+
+    download = command(
+        "download", _download, "fetch a published model, check it, and print where it is kept", "download 48616381"
+    )
+    download.add_argument("source", metavar="ID|URL")
+    download.add_argument("--cache", metavar="DIR", help="cache folder (default: DETECTRON_GN_CACHE, ~/.cache)")
+    download.add_argument("--base-url", metavar="URL", help="a mirror (default: DETECTRON_GN_BASE_URL, Detectron's)")
+
+    convert = command(
+        "convert",
+        _convert,
+        "turn a weights file into another format, back to Detectron's pickle included",
+        "convert model_final.pkl --out model.safetensors",
+    )
+    _add_source(convert)
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="ends in .pkl, .h5, .safetensors or .pth"
+    )
+
+    detect = command(
+        "detect",
+        _detect,
+        "find the objects in images: pictures with boxes and masks, and COCO results",
+        "detect model_final.pkl photo.jpg --out out",
+    )
+    _add_model(detect)
+    detect.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    _add_out(detect)
+    detect.add_argument(
+        "--annotations", type=Path, metavar="A.json", help="where class names and ids are from (default: COCO)"
+    )
+    detect.add_argument(
+        "--min-score", type=float, default=0.5, metavar="X", help="what is drawn scores at least X (default 0.5)"
+    )
+
+    test = command(
+        "test",
+        _test,
+        "run a model over a data set in COCO's format and score it",
+        "test 48616381 --annotations instances_val2017.json --images val2017 --out out",
+    )
+    _add_model(test)
+    _add_data(test)
+    _add_out(test)
+    _add_per_class(test)
+
+    score = command(
+        "score",
+        _score,
+        "AP of a COCO results file, without a model",
+        "score bbox.json --annotations instances_val2017.json",
+    )
+    score.add_argument("results", type=Path, metavar="RESULTS.json", help="a list of detections in COCO's format")
+    score.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
+    _add_type(score)
+    _add_per_class(score)
+
+    verify = commands.add_parser("verify", help="compare with Caffe2: blobs, detections, AP")
+    checks = verify.add_subparsers(metavar="WHAT", required=True, parser_class=_Parser)
+    check = _command_adder(checks, "verify ")
+    blobs = check(
+        "blobs",
+        _verify_blobs,
+        "compare every activation and detection with a reference that Caffe2 computed",
+        "verify blobs model_final.pkl --reference blobs.h5 --images val2017",
+    )
+    _add_model(blobs)
+    blobs.add_argument("--reference", type=Path, required=True, metavar="R.h5", help="what dump_blobs.py wrote")
+    blobs.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
+    blobs.add_argument(
+        "--tolerance", type=float, default=1e-3, metavar="X", help="largest relative error of a blob (default 0.001)"
+    )
+
+    detections = check(
+        "detections",
+        _verify_detections,
+        "compare two COCO result files detection by detection",
+        "verify detections out/bbox.json bbox_coco_2014_minival_results.json --annotations instances_val2017.json",
+    )
+    detections.add_argument("ours", type=Path, metavar="OURS.json")
+    detections.add_argument("reference", type=Path, metavar="REFERENCE.json")
+    detections.add_argument("--annotations", type=Path, metavar="A.json", help="score both files as well")
+    _add_type(detections)
+    limits = {"box-iou": (0.999, "smallest IoU of two boxes"), "mask-iou": (0.99, "smallest IoU of two masks")}
+    limits["score"] = (1e-3, "largest difference of two scores")
+    for name, (default, meaning) in limits.items():
+        detections.add_argument(
+            f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (default {default})"
+        )
+
+    demo = command("demo", _demo, "the whole promise on the embedded model, beside Caffe2", "demo --out out/demo")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
+
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one sentence like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"detectron-gn: error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def _command_adder(
+    commands: Any, prefix: str = ""
+) -> Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]:
+    """Adds commands that have a handler, a help text, an example and the option --json."""
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], meaning: str, example: str
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=meaning,
+            description=f"{meaning[0].upper()}{meaning[1:]}.",
+            epilog=f"example:\n  detectron-gn {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(run=run)
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed to FILE, for programs")
+        return parser
+
+    return add
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a model id, a URL, or a .pkl, .h5, .safetensors or .pth file")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument(
+        "--config", metavar="YAML", help="Detectron YAML file or a name in yaml_configs/ (default: the model's own)"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY VALUE", dest="overrides", help="override keys of the configuration"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+
+
+def _add_type(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--type", choices=("bbox", "segm"), help="boxes or masks (default: masks where there are any)")
+
+
+def _add_per_class(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--per-class", action="store_true", help="show the AP of each class as well")
+
+
+def _load(args: argparse.Namespace) -> MaskRCNN:
+    return load(args.source, config=args.config, overrides=args.overrides, device=args.device)
+
+
+def _categories(model: MaskRCNN, annotations: Path | None) -> tuple[Sequence[str], Sequence[int]]:
+    """Names and category ids of a model's classes 1, 2, ...: those of an annotation file, or COCO's."""
+    from mrcnn.data.coco import read_annotations
+    from mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
+    from mrcnn.errors import InputError
+
+    classes = model.cfg.MODEL.NUM_CLASSES - 1
+    if annotations is None and classes == len(COCO_NAMES):
+        return COCO_NAMES, COCO_CATEGORY_IDS
+    if annotations is None:
+        return [f"class {label}" for label in range(1, classes + 1)], range(1, classes + 1)
+    categories = read_annotations(annotations)["categories"]
+    if len(categories) != classes:
+        raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
+    return [str(category["name"]) for category in categories], [category["id"] for category in categories]
+
+
+def _image_ids(paths: Sequence[Path]) -> list[int]:
+    """COCO's ids where all files are named by one (`COCO_val2014_000000000139.jpg`), else 1, 2, ..."""
+    numbers = [path.stem.rpartition("_")[2] for path in paths]
+    if all(number.isdecimal() for number in numbers) and len(set(map(int, numbers))) == len(numbers):
+        return [int(number) for number in numbers]
+    return list(range(1, len(paths) + 1))
+
+
+def _image_name(image_id: int | str, annotations: Any) -> str:
+    known = annotations.imgs.get(image_id, {}) if annotations is not None else {}
+    return str(known.get("file_name", image_id))
+
+
+def _progress_bar(images: list[int]) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(images, unit="image", disable=None)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the folder if need be and see that files can be put into it, before any long work."""
+    from mrcnn.errors import InputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".detectron-gn-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"nothing can be written to {folder}: {error.strerror or error}") from None
+
+
+def _write_json(args: argparse.Namespace, content: object) -> None:
+    if args.json is not None:
+        from weights.atomic import replacing
+
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _sentence(error: ValueError | OSError) -> str | None:
+    """What is wrong with the user's input, or None for an error that is the program's own."""
+    from mrcnn.errors import InputError
+    from weights.errors import WeightsError
+
+    if isinstance(error, InputError | WeightsError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
