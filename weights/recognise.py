@@ -53,10 +53,11 @@ def recognise(file: ByteFile) -> Container:
     for magic, cause in _OTHER:
         if head.startswith(magic):
             raise WrongContainer(file.source, cause)
-    if re.match(rb"\x80[\x00-\x05]|\(d[p.(]|\}[q.(]|\(?lp?|\]|c[\w.]+\n\w+\n", head):
-        return "pkl"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+    # Before the pickle: the length of a header, which comes first, may look like a PROTO opcode.
+    if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
         return "safetensors"
+    if re.match(rb"\x80[\x00-\x05]|\(d|\}|\(?l|\]|c[\w.]+\n\w+\n", head):
+        return "pkl"
     if head[257:262] == b"ustar":
         raise WrongContainer(file.source, "is a tar archive; unpack it first")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -1,0 +1,220 @@
+"""What a weights file is, told from its blobs' names and shapes: for people to read before they use it.
+
+Detectron's names carry the facts: `*_gn_s` is a GN scale, `*_bn_s` a frozen BatchNorm, `res4_5_branch2a_w` the
+sixth block of the fourth stage, `cls_score_w` has one row a class (Detectron modeling/*.py).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from weights.containers import read_blobs
+from weights.weights_file import Array, WeightsFile
+
+_CONFIG_KEYS = (
+    "MODEL.TYPE",
+    "MODEL.CONV_BODY",
+    "MODEL.NUM_CLASSES",
+    "FAST_RCNN.ROI_BOX_HEAD",
+    "MRCNN.ROI_MASK_HEAD",
+    "GROUP_NORM.NUM_GROUPS",
+    "RESNETS.STRIDE_1X1",
+    "TRAIN.WEIGHTS",
+    "TRAIN.DATASETS",
+    "TRAIN.FREEZE_AT",
+    "SOLVER.MAX_ITER",
+    "SOLVER.BASE_LR",
+    "NUM_GPUS",
+)
+_LONGEST_CONFIG = 1 << 20
+
+
+@dataclass(frozen=True)
+class BlobSummary:
+    """One blob. The statistics are over its finite values, in float64; None where it has none."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    nan: int
+    inf: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a file is.
+
+    Attributes:
+        source, container, bytes: the file, its format, its size.
+        family: `ImageNet backbone`, `detector`, `training checkpoint` (a detector with momentum), `unknown`.
+        norm: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), or None.
+        depth: 50, 101 or 152 layers, counted from the residual blocks; None without any.
+        neck: `FPN`, `C4`, or None for a backbone.
+        box_head: `2fc`, `4conv1fc`, or None. masks: whether there is a mask head.
+        classes: rows of the classifier, the background included in a detector; None without one.
+        values: numbers in all blobs that are neither momentum nor preserved classifier.
+        momentum: how many blobs have a momentum blob beside them.
+        iteration: index of the last training iteration done, from 0; None if unknown.
+        config: the configuration's main keys as the file writes them; None if it has no configuration.
+        not_finite: names of the blobs that hold NaN or infinity.
+        left_out: what the file holds beside arrays, and why it is not read.
+    """
+
+    source: str
+    container: str
+    bytes: int
+    family: str
+    norm: str | None
+    depth: int | None
+    neck: str | None
+    box_head: str | None
+    masks: bool
+    classes: int | None
+    values: int
+    momentum: int
+    iteration: int | None
+    config: dict[str, str] | None
+    not_finite: tuple[str, ...]
+    left_out: dict[str, str]
+    blobs: tuple[BlobSummary, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data, for `--json`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        head = [f"{self.source}: {self.title()}"]
+        head.append(f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values")
+        head.append(f"  momentum: {f'for {self.momentum} blobs' if self.momentum else 'none'}")
+        head.append(f"  iteration: {'unknown' if self.iteration is None else self.iteration}")
+        if self.config is None:
+            head.append("  config: none in the file")
+        else:
+            head.append("  config:")
+            head += [f"    {key}: {value}" for key, value in self.config.items()]
+        head.append(f"  NaN or infinity: {', '.join(self.not_finite) or 'none'}")
+        head += [f"  left out: {name} {reason}" for name, reason in self.left_out.items()]
+        rows = [("blob", "shape", "dtype", "mean", "std", "min", "max")]
+        for blob in self.blobs:
+            numbers = (blob.mean, blob.std, blob.min, blob.max)
+            mean, std, least, most = ("-" if number is None else f"{number:.4g}" for number in numbers)
+            rows.append((blob.name, "x".join(map(str, blob.shape)) or "-", blob.dtype, mean, std, least, most))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join([*head, "", *table])
+
+    def title(self) -> str:
+        """The file in a few words: `training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes`."""
+        words = [self.family]
+        backbone = " ".join(word for word in (f"R-{self.depth}" if self.depth else "", self.neck or "") if word)
+        words += [word for word in (backbone, self.norm) if word]
+        words += [f"{self.box_head} box head"] if self.box_head else []
+        words += ["masks"] if self.masks else []
+        words += [f"{self.classes} classes"] if self.classes else []
+        return ", ".join(words)
+
+
+def describe(path: str | os.PathLike[str]) -> Summary:
+    """Read a weights file and say what it is; raises what `read_blobs` raises."""
+    return summarise(read_blobs(path), os.path.getsize(path))
+
+
+def summarise(weights: WeightsFile, size: int) -> Summary:
+    """Say what `weights`, read from a file of `size` bytes, are."""
+    blobs = weights.blobs
+    momentum = {name for name in blobs if name.endswith("_momentum")}
+    detector = "cls_score_w" in blobs or any(name.startswith("rpn_cls_logits") for name in blobs)
+    if detector:
+        family = "training checkpoint" if momentum else "detector"
+    else:
+        family = "ImageNet backbone" if _blocks(blobs) else "unknown"
+    norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
+    classifier = blobs.get("cls_score_w" if detector else "pred_w")
+    rows = tuple(_statistics(name, array) for name, array in blobs.items())
+    blocks = _blocks(blobs)
+    return Summary(
+        source=weights.source,
+        container=weights.container,
+        bytes=size,
+        family=family,
+        norm=" and ".join(norms) or None,
+        depth=3 * blocks + 2 if blocks else None,
+        neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if detector else None,
+        box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
+        masks="mask_fcn_logits_w" in blobs,
+        classes=classifier.shape[0] if classifier is not None and classifier.ndim else None,
+        values=sum(a.size for n, a in blobs.items() if n not in momentum and not (detector and n.startswith("pred_"))),
+        momentum=len(momentum),
+        iteration=weights.iteration,
+        config=None if weights.cfg is None else config_summary(weights.cfg),
+        not_finite=tuple(row.name for row in rows if row.nan or row.inf),
+        left_out=weights.left_out,
+        blobs=rows,
+    )
+
+
+def config_summary(text: str) -> dict[str, str]:
+    """The main keys of a configuration, as written. The YAML is parsed to nodes only: no tag is acted upon."""
+    if len(text) > _LONGEST_CONFIG:
+        return {"not shown": f"the text has {len(text)} characters"}
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return {"not readable": str(error).split("\n")[0]}
+    found = {}
+    for key in _CONFIG_KEYS:
+        node = root
+        for part in key.split("."):
+            node = _child(node, part)
+        if isinstance(node, yaml.ScalarNode):
+            found[key] = node.value[:200]
+        elif isinstance(node, yaml.SequenceNode):
+            found[key] = ", ".join(item.value[:200] for item in node.value[:9] if isinstance(item, yaml.ScalarNode))
+    return found
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    """The value of `key` in a mapping; Detectron's AttrDict keeps its items under `dictitems`."""
+    items = _items(node)
+    return items[key] if key in items else _items(items.get("dictitems")).get(key)
+
+
+def _items(node: yaml.Node | None) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {name.value: value for name, value in node.value if isinstance(name, yaml.ScalarNode)}
+
+
+def _blocks(blobs: Mapping[str, Array]) -> int:
+    """How many residual blocks there are: 16 in R-50, 33 in R-101."""
+    return len({match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))})
+
+
+def _statistics(name: str, array: Array) -> BlobSummary:
+    shape, dtype = array.shape, array.dtype.name
+    nan = inf = 0
+    if array.dtype.kind == "f":
+        finite = np.isfinite(array)
+        if not finite.all():
+            nan = int(np.isnan(array).sum())
+            inf = int(array.size - finite.sum()) - nan
+            array = array[finite]
+    if not array.size:
+        return BlobSummary(name, shape, dtype, None, None, None, None, nan, inf)
+    mean = float(array.mean(dtype=np.float64))
+    # In pieces, so that a large blob is not held a second time in float64.
+    parts = np.array_split(array.reshape(-1), max(1, array.size >> 20))
+    std = math.sqrt(sum(float(np.square(part - np.float64(mean)).sum()) for part in parts) / array.size)
+    return BlobSummary(name, shape, dtype, mean, std, float(array.min()), float(array.max()), nan, inf)
