@@ -92,6 +92,16 @@ def _convert(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _inspect(args: argparse.Namespace) -> int:
+    from weights.download import resolve
+    from weights.summary import describe
+
+    summary = describe(resolve(args.source))
+    print(summary)
+    _write_json(args, summary.as_dict())
+    return DONE
+
+
 def _detect(args: argparse.Namespace) -> int:
     import cv2
 
@@ -244,6 +254,11 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="ends in .pkl, .h5, .safetensors or .pth"
     )
+
+    inspect = command(
+        "inspect", _inspect, "tell what is in a weights file: kind, configuration, blobs", "inspect model_final.pkl"
+    )
+    _add_source(inspect)
 
     detect = command(
         "detect",

@@ -292,6 +292,13 @@ def test_convert_gives_the_same_blobs_in_another_container(run: Run, pickle: Pat
     assert all(np.array_equal(after.blobs[name], array) for name, array in before.blobs.items())
 
 
+def test_inspect_tells_what_a_file_is(run: Run, pickle: Path, tmp_path: Path) -> None:
+    code, printed, _ = run("inspect", pickle, "--json", tmp_path / "summary.json")
+    assert code == 0
+    assert "detector, R-50 FPN, GN, 4conv1fc box head, masks, 5 classes" in printed.splitlines()[0]
+    assert json.loads((tmp_path / "summary.json").read_text())["classes"] == 5
+
+
 def test_load_gives_a_model_that_detects(pickle: Path, demo_model: Path) -> None:
     model = detectron_gn.load(pickle, overrides=["TEST.DETECTIONS_PER_IM", "1"], device="cpu")
     found = model.detect(cv2.imread(str(demo_model / "val" / "000000300000.png")))
