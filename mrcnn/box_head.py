@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.config import Config, box_head_kind
-from mrcnn.layers import ConvNorm, conv2d, gauss_fill, group_norm, linear, msra_fill
+from mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
 
 
 class BoxHead(nn.Module):
@@ -22,13 +22,13 @@ class BoxHead(nn.Module):
             for _ in range(cfg.FAST_RCNN.NUM_STACKED_CONVS):
                 width = cfg.FAST_RCNN.CONV_HEAD_DIM
                 gn = group_norm(cfg, width) if kind == "Xconv1fc_gn" else None
-                conv = conv2d(dim, width, 3, bias=gn is None, fill=msra_fill)
+                conv = FilledConv2d(dim, width, 3, bias=gn is None, fill=msra_fill)
                 self.convs.append(ConvNorm(conv, gn, relu=True))
                 dim = width
-        self.fc6 = linear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
-        self.fc7 = linear(hidden, hidden) if kind == "2mlp" else None
-        self.cls_score = linear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
-        self.bbox_pred = linear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
+        self.fc6 = FilledLinear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
+        self.fc7 = FilledLinear(hidden, hidden) if kind == "2mlp" else None
+        self.cls_score = FilledLinear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
+        self.bbox_pred = FilledLinear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""

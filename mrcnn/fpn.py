@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from mrcnn.boxes import box_areas
 from mrcnn.config import Config
-from mrcnn.layers import ConvNorm, Filler, conv2d, group_norm, xavier_fill, zero_fill
+from mrcnn.layers import ConvNorm, FilledConv2d, Filler, group_norm, xavier_fill, zero_fill
 from mrcnn.resnet import STAGE_CHANNELS
 
 
 def _conv(cfg: Config, dim_in: int, kernel: int, fill: Filler) -> ConvNorm:
     """A pyramid convolution: with GroupNorm and no bias (`cfg.FPN.USE_GN`), or with a bias alone; never a ReLU."""
     gn = group_norm(cfg, cfg.FPN.DIM) if cfg.FPN.USE_GN else None
-    return ConvNorm(conv2d(dim_in, cfg.FPN.DIM, kernel, bias=gn is None, fill=fill), gn, relu=False)
+    return ConvNorm(FilledConv2d(dim_in, cfg.FPN.DIM, kernel, bias=gn is None, fill=fill), gn, relu=False)
 
 
 class FPN(nn.Module):

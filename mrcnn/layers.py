@@ -48,32 +48,60 @@ def filler_named(name: str, std: float) -> Filler:
     return fillers[name]
 
 
-def conv2d(
-    dim_in: int,
-    dim_out: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-    bias: bool = True,
-    fill: Filler = xavier_fill,
-) -> nn.Conv2d:
+class FilledConv2d(nn.Conv2d):
     """A convolution padded to keep its size at stride 1, filled as Caffe2 does, with a zero bias."""
-    padding = dilation * (kernel - 1) // 2
-    conv = nn.Conv2d(dim_in, dim_out, kernel, stride, padding, dilation, groups, bias=False)
-    fill(conv.weight)
-    if bias:
-        conv.bias = nn.Parameter(torch.zeros(dim_out))
-    return conv
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        fill: Filler = xavier_fill,
+    ) -> None:
+        self.fill = fill
+        padding = dilation * (kernel - 1) // 2
+        super().__init__(dim_in, dim_out, kernel, stride, padding, dilation, groups, bias)
+
+    def reset_parameters(self) -> None:
+        """Fill the weight; the bias starts at 0."""
+        _fill(self, self.fill)
 
 
-def linear(dim_in: int, dim_out: int, fill: Filler = xavier_fill) -> nn.Linear:
+class FilledDeconv2d(nn.ConvTranspose2d):
+    """A 2x2 deconvolution with stride 2, filled as Caffe2 does, with a zero bias."""
+
+    def __init__(self, dim_in: int, dim_out: int, fill: Filler) -> None:
+        self.fill = fill
+        super().__init__(dim_in, dim_out, kernel_size=2, stride=2)
+
+    def reset_parameters(self) -> None:
+        """Fill the weight; the bias starts at 0."""
+        _fill(self, self.fill)
+
+
+class FilledLinear(nn.Linear):
     """A fully connected layer filled as Caffe2 does, with a zero bias."""
-    layer = nn.Linear(dim_in, dim_out, bias=False)
-    fill(layer.weight)
-    layer.bias = nn.Parameter(torch.zeros(dim_out))
-    return layer
+
+    def __init__(self, dim_in: int, dim_out: int, fill: Filler = xavier_fill) -> None:
+        self.fill = fill
+        super().__init__(dim_in, dim_out)
+
+    def reset_parameters(self) -> None:
+        """Fill the weight; the bias starts at 0."""
+        _fill(self, self.fill)
+
+
+def _fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fill: Filler) -> None:
+    # Drawing numbers for a tensor without memory would only load torch's compiler, which takes a second.
+    if not layer.weight.is_meta:
+        fill(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def group_norm(cfg: Config, channels: int) -> nn.GroupNorm:

@@ -1,11 +1,10 @@
 """The second stage's mask head; answers to Detectron modeling/mask_rcnn_heads.py."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.config import Config, mask_head_kind
-from mrcnn.layers import ConvNorm, conv2d, filler_named, group_norm
+from mrcnn.layers import ConvNorm, FilledConv2d, FilledDeconv2d, filler_named, group_norm
 
 NUM_CONVS = 4
 
@@ -20,13 +19,11 @@ class MaskHead(nn.Module):
         dim_in, dim = cfg.FPN.DIM, cfg.MRCNN.DIM_REDUCED
         self.convs = nn.Sequential()
         for _ in range(NUM_CONVS):
-            conv = conv2d(dim_in, dim, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
+            conv = FilledConv2d(dim_in, dim, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
             self.convs.append(ConvNorm(conv, group_norm(cfg, dim) if with_gn else None, relu=True))
             dim_in = dim
-        self.conv5_mask = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2, bias=False)
-        fill(self.conv5_mask.weight)
-        self.conv5_mask.bias = nn.Parameter(torch.zeros(dim))
-        self.mask_fcn_logits = conv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
+        self.conv5_mask = FilledDeconv2d(dim, dim, fill)
+        self.mask_fcn_logits = FilledConv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""

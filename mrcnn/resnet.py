@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.config import Config, backbone_depth, norm_of_backbone
-from mrcnn.layers import AffineChannel, ConvNorm, conv2d, group_norm
+from mrcnn.layers import AffineChannel, ConvNorm, FilledConv2d, group_norm
 from mrcnn.max_pool import max_pool
 
 BLOCK_COUNTS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -16,7 +16,7 @@ def _conv_norm(
     cfg: Config, dim_in: int, dim_out: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool
 ) -> ConvNorm:
     """A convolution without bias and the normalisation that the config chose for the body."""
-    conv = conv2d(dim_in, dim_out, kernel, stride=stride, groups=groups, bias=False)
+    conv = FilledConv2d(dim_in, dim_out, kernel, stride=stride, groups=groups, bias=False)
     norm = group_norm(cfg, dim_out) if norm_of_backbone(cfg) == "gn" else AffineChannel(dim_out)
     return ConvNorm(conv, norm, relu=relu)
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.config import Config
-from mrcnn.layers import conv2d, gauss_fill
+from mrcnn.layers import FilledConv2d, gauss_fill
 
 
 class RPN(nn.Module):
@@ -13,9 +13,9 @@ class RPN(nn.Module):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         dim, anchors = cfg.FPN.DIM, len(cfg.FPN.RPN_ASPECT_RATIOS)
-        self.conv = conv2d(dim, dim, 3, fill=gauss_fill(0.01))
-        self.cls_logits = conv2d(dim, anchors, 1, fill=gauss_fill(0.01))
-        self.bbox_pred = conv2d(dim, 4 * anchors, 1, fill=gauss_fill(0.01))
+        self.conv = FilledConv2d(dim, dim, 3, fill=gauss_fill(0.01))
+        self.cls_logits = FilledConv2d(dim, anchors, 1, fill=gauss_fill(0.01))
+        self.bbox_pred = FilledConv2d(dim, 4 * anchors, 1, fill=gauss_fill(0.01))
 
     def forward(self, levels: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Objectness logits `[N, A, H, W]` and box deltas `[N, 4A, H, W]` of each level `[N, C, H, W]`."""

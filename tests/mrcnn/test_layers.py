@@ -87,9 +87,9 @@ def test_xavier_fill_is_uniform_within_its_bound():
 
 def test_kinds_tell_weights_biases_scales_and_shifts_apart():
     model = nn.Sequential(
-        layers.ConvNorm(layers.conv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8), relu=True),
-        layers.ConvNorm(layers.conv2d(8, 8, 1, bias=False), layers.AffineChannel(8), relu=True),
-        layers.conv2d(8, 2, 1),
+        layers.ConvNorm(layers.FilledConv2d(4, 8, 3, bias=False), nn.GroupNorm(2, 8), relu=True),
+        layers.ConvNorm(layers.FilledConv2d(8, 8, 1, bias=False), layers.AffineChannel(8), relu=True),
+        layers.FilledConv2d(8, 2, 1),
     )
     assert layers.parameter_kinds(model) == {
         "0.conv.weight": "weight",
