@@ -54,7 +54,7 @@ def coerce(key: str, value: object, kind: Any, default: object) -> object:
     if get_origin(kind) is tuple:
         return _tuple(key, decoded, kind, default)
     if kind is float and type(decoded) is int and _is_of(decoded, int):
-        raise InputError(f"{key} is the whole number {decoded}, but Detectron takes only floats for it: write {decoded}.0")
+        raise InputError(f"{key} is the whole number {decoded}, but Detectron takes only floats: write {decoded}.0")
     if not _is_of(decoded, kind):
         raise _mismatch(key, decoded, kind, default)
     return decoded

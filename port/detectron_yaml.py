@@ -84,7 +84,7 @@ def parse_config(
         try:
             settings.update(setting(key, value))
         except InputError as error:
-            raise InputError(f"{places.get(key, f'{source}: ')}{error}") from error
+            raise InputError(f"{places[key]}{error}") from error
     if saved_in_weights:
         settings.setdefault("MODEL.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0))
     overriding = _override_settings(overrides)

@@ -67,7 +67,7 @@ def load_yaml(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         raise InputError(f"{source}: it is not YAML text ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
-        raise InputError(f"{source}: it is nested too deeply for a configuration: give a YAML file of Detectron's") from error
+        raise InputError(f"{source}: it is nested too deeply: give a YAML file of Detectron's") from error
     if not isinstance(values, dict):
         raise InputError(f"{source}: it is a {type(values).__name__}, but a configuration is a mapping")
     return Document(values, dict(_key_lines(root, "")))
@@ -205,7 +205,7 @@ def _check_extent(root: Node) -> None:
 
 
 def _key_lines(node: Node, prefix: str) -> Iterator[tuple[str, int]]:
-    """Full keys and their lines (from 1) in a mapping or an AttrDict; keys that `<<` merges in have none."""
+    """Full keys and their lines (from 1) in a mapping or an AttrDict; a key that `<<` merges in has its own line."""
     if not isinstance(node, MappingNode):
         return
     is_attr_dict = node.tag.startswith(_PYTHON)
@@ -238,7 +238,7 @@ def _kind(node: Node | None) -> str:
 
 
 def _shown(node: Node) -> str:
-    return _cut(node.value) if isinstance(node, ScalarNode) else "of several values"
+    return _cut(repr(node.value)) if isinstance(node, ScalarNode) else "of several values"
 
 
 def _cut(text: str) -> str:

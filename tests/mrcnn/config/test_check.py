@@ -1,0 +1,143 @@
+"""What must hold between keys: each rule broken by itself in a configuration that is right otherwise."""
+
+import pytest
+
+from mrcnn.config import Config, check_config, refuse_proposal_files, with_values
+from mrcnn.errors import InputError
+
+BN = with_values(
+    Config(),
+    {
+        "MODEL.TYPE": "generalized_rcnn",
+        "MODEL.CONV_BODY": "FPN.add_fpn_ResNet50_conv5_body",
+        "MODEL.NUM_CLASSES": 81,
+        "MODEL.FASTER_RCNN": True,
+        "MODEL.MASK_ON": True,
+        "FPN.FPN_ON": True,
+        "FPN.MULTILEVEL_ROIS": True,
+        "FPN.MULTILEVEL_RPN": True,
+        "FAST_RCNN.ROI_BOX_HEAD": "fast_rcnn_heads.add_roi_2mlp_head",
+        "FAST_RCNN.ROI_XFORM_METHOD": "RoIAlign",
+        "MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v1up4convs",
+    },
+)
+GN = with_values(
+    BN,
+    {
+        "RESNETS.STEM_FUNC": "basic_gn_stem",
+        "RESNETS.TRANS_FUNC": "bottleneck_gn_transformation",
+        "RESNETS.SHORTCUT_FUNC": "basic_gn_shortcut",
+        "FPN.USE_GN": True,
+        "FAST_RCNN.ROI_BOX_HEAD": "fast_rcnn_heads.add_roi_Xconv1fc_gn_head",
+        "MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v1up4convs_gn",
+        "MRCNN.DILATION": 1,
+    },
+)
+STEPS = {"SOLVER.LR_POLICY": "steps_with_decay", "SOLVER.STEPS": (0, 60, 80)}
+LRS = {**STEPS, "SOLVER.LR_POLICY": "steps_with_lrs", "SOLVER.LRS": (0.02, 0.002, 0.0002)}
+
+ACCEPTED = [
+    {},
+    {"GROUP_NORM.NUM_GROUPS": -1, "GROUP_NORM.DIM_PER_GP": 8},
+    {"FPN.ROI_MIN_LEVEL": 3, "FPN.ROI_MAX_LEVEL": 3},
+    {"FPN.COARSEST_STRIDE": 64},
+    {"FAST_RCNN.ROI_XFORM_SAMPLING_RATIO": 0},
+    {"TEST.DETECTIONS_PER_IM": 0},
+    {"TRAIN.FREEZE_AT": 5},
+    {"TRAIN.RPN_STRADDLE_THRESH": -1},
+    STEPS,
+    LRS,
+    {"SOLVER.WARM_UP_ITERS": 0},
+]
+
+REFUSED = [
+    ({"MODEL.TYPE": ""}, "MODEL.TYPE is not set: set it to generalized_rcnn"),
+    ({"MODEL.CONV_BODY": ""}, "MODEL.CONV_BODY is not set: set it to FPN.add_fpn_ResNet50_conv5_body or"),
+    ({"MODEL.MASK_ON": False}, "MODEL.MASK_ON is False, but only models with a mask head are served"),
+    ({"MODEL.NUM_CLASSES": -1}, "MODEL.NUM_CLASSES is -1: set it to the number of classes and one more"),
+    ({"MODEL.NUM_CLASSES": 1}, "MODEL.NUM_CLASSES is 1"),
+    ({"MODEL.FASTER_RCNN": False}, "MODEL.FASTER_RCNN is False, so the model has no RPN"),
+    ({"MODEL.BBOX_REG_WEIGHTS": (1.0, 1.0, 0.0, 1.0)}, "MODEL.BBOX_REG_WEIGHTS is [1.0, 1.0, 0.0, 1.0]: give four"),
+    ({"RETINANET.RETINANET_ON": True}, "RETINANET.RETINANET_ON is True, which is not served here"),
+    ({"FPN.FPN_ON": False}, "FPN.FPN_ON is False"),
+    ({"FPN.MULTILEVEL_ROIS": False}, "FPN.MULTILEVEL_ROIS is False"),
+    ({"FPN.MULTILEVEL_RPN": False}, "FPN.MULTILEVEL_RPN is False"),
+    ({"FPN.RPN_MAX_LEVEL": 5}, "FPN.RPN_MIN_LEVEL is 2 and FPN.RPN_MAX_LEVEL is 5"),
+    ({"FPN.RPN_MIN_LEVEL": 3}, "FPN.RPN_MIN_LEVEL is 3 and FPN.RPN_MAX_LEVEL is 6"),
+    ({"FPN.ROI_MAX_LEVEL": 6}, "FPN.ROI_MIN_LEVEL is 2 and FPN.ROI_MAX_LEVEL is 6"),
+    ({"FPN.ROI_MIN_LEVEL": 5, "FPN.ROI_MAX_LEVEL": 4}, "FPN.ROI_MIN_LEVEL is 5 and FPN.ROI_MAX_LEVEL is 4"),
+    ({"FPN.COARSEST_STRIDE": 16}, "FPN.COARSEST_STRIDE is 16, but images are padded to multiples of 32: set it to 32"),
+    ({"FPN.COARSEST_STRIDE": 0}, "FPN.COARSEST_STRIDE is 0"),
+    ({"FPN.DIM": 0}, "FPN.DIM is 0: set it to a number above 0"),
+    ({"FPN.ROI_CANONICAL_SCALE": 0}, "FPN.ROI_CANONICAL_SCALE is 0"),
+    ({"FPN.RPN_ANCHOR_START_SIZE": -32}, "FPN.RPN_ANCHOR_START_SIZE is -32"),
+    ({"FPN.RPN_ASPECT_RATIOS": ()}, "FPN.RPN_ASPECT_RATIOS is []"),
+    ({"FPN.RPN_ASPECT_RATIOS": (0.5, 0)}, "FPN.RPN_ASPECT_RATIOS is [0.5, 0]"),
+    ({"RESNETS.STEM_FUNC": "basic_bn_stem"}, "RESNETS.STEM_FUNC is basic_bn_stem, RESNETS.TRANS_FUNC is"),
+    ({"RESNETS.NUM_GROUPS": 0}, "RESNETS.NUM_GROUPS is 0"),
+    ({"RESNETS.WIDTH_PER_GROUP": 0}, "RESNETS.WIDTH_PER_GROUP is 0"),
+    ({"TRAIN.FREEZE_AT": 1}, "TRAIN.FREEZE_AT is 1: set it to the last frozen stage, 2 to 5, or to 0"),
+    ({"TRAIN.FREEZE_AT": 6}, "TRAIN.FREEZE_AT is 6"),
+    ({"GROUP_NORM.DIM_PER_GP": 8}, "GROUP_NORM.DIM_PER_GP is 8 and GROUP_NORM.NUM_GROUPS is 32: give one of them"),
+    ({"GROUP_NORM.NUM_GROUPS": -1}, "GROUP_NORM.DIM_PER_GP is -1 and GROUP_NORM.NUM_GROUPS is -1: give one of them"),
+    ({"GROUP_NORM.EPSILON": 0.0}, "GROUP_NORM.EPSILON is 0.0"),
+    ({"FAST_RCNN.ROI_XFORM_METHOD": "RoIPoolF"}, "FAST_RCNN.ROI_XFORM_METHOD is 'RoIPoolF': set it to RoIAlign"),
+    ({"FAST_RCNN.ROI_XFORM_RESOLUTION": 0}, "FAST_RCNN.ROI_XFORM_RESOLUTION is 0"),
+    ({"MRCNN.ROI_XFORM_SAMPLING_RATIO": -1}, "MRCNN.ROI_XFORM_SAMPLING_RATIO is -1"),
+    ({"FAST_RCNN.NUM_STACKED_CONVS": 0}, "FAST_RCNN.NUM_STACKED_CONVS is 0"),
+    ({"MRCNN.DILATION": 2}, "MRCNN.DILATION is 2, but the GroupNorm mask head cannot be dilated: set it to 1"),
+    ({"MRCNN.RESOLUTION": 28}, "MRCNN.RESOLUTION is 28, but the mask head doubles MRCNN.ROI_XFORM_RESOLUTION"),
+    ({"TRAIN.SCALES": ()}, "TRAIN.SCALES is []: give lengths of the shorter side, such as [800]"),
+    ({"TRAIN.SCALES": (800, 0)}, "TRAIN.SCALES is [800, 0]"),
+    ({"TRAIN.IMS_PER_BATCH": 0}, "TRAIN.IMS_PER_BATCH is 0"),
+    ({"TRAIN.BATCH_SIZE_PER_IM": 0}, "TRAIN.BATCH_SIZE_PER_IM is 0"),
+    ({"TRAIN.FG_FRACTION": 1.5}, "TRAIN.FG_FRACTION is 1.5: set it to a share between 0 and 1"),
+    ({"TRAIN.RPN_FG_FRACTION": -0.5}, "TRAIN.RPN_FG_FRACTION is -0.5"),
+    ({"NUM_GPUS": 0}, "NUM_GPUS is 0"),
+    ({"TEST.SCALE": 0}, "TEST.SCALE is 0"),
+    ({"TEST.SOFT_NMS.ENABLED": True, "TEST.SOFT_NMS.SIGMA": 0.0}, "TEST.SOFT_NMS.SIGMA is 0.0"),
+    ({"SOLVER.MAX_ITER": 0}, "SOLVER.MAX_ITER is 0"),
+    ({"SOLVER.STEP_SIZE": 0}, "SOLVER.STEP_SIZE is 0"),
+    ({"SOLVER.LR_POLICY": "exp_decay", "SOLVER.GAMMA": 0.0}, "SOLVER.GAMMA is 0.0"),
+    ({"SOLVER.LR_POLICY": "poly"}, "SOLVER.LR_POLICY is 'poly', which is not served here"),
+    ({**STEPS, "SOLVER.STEPS": ()}, "SOLVER.STEPS is []: steps_with_decay needs growing iterations, the first"),
+    ({**STEPS, "SOLVER.STEPS": (10, 20)}, "SOLVER.STEPS is [10, 20]"),
+    ({**STEPS, "SOLVER.STEPS": (0, 80, 60)}, "SOLVER.STEPS is [0, 80, 60]"),
+    ({**LRS, "SOLVER.LRS": (0.02,)}, "SOLVER.LRS has 1 rates for the 3 iterations of SOLVER.STEPS: give one rate for"),
+]
+
+
+@pytest.mark.parametrize("changes", ACCEPTED, ids=str)
+def test_what_can_be_built_is_accepted(changes):
+    check_config(with_values(GN, changes))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_cannot_be_built_is_refused_by_key_and_value(changes, sentence):
+    with pytest.raises(InputError) as error:
+        check_config(with_values(GN, changes))
+    assert str(error.value).startswith(sentence)
+
+
+def test_detectrons_defaults_are_no_model():
+    with pytest.raises(InputError, match=r"^MODEL.TYPE is not set"):
+        check_config(Config())
+
+
+def test_a_model_without_group_norm_may_leave_its_groups_unclear():
+    check_config(with_values(BN, {"GROUP_NORM.DIM_PER_GP": 8}))
+
+
+def test_the_mask_head_without_group_norm_may_be_dilated():
+    assert BN.MRCNN.DILATION == 2
+    check_config(BN)
+
+
+def test_a_two_layer_box_head_needs_no_convolutions():
+    check_config(with_values(BN, {"FAST_RCNN.NUM_STACKED_CONVS": 0}))
+
+
+def test_a_model_on_proposals_from_files_is_refused_by_a_function_of_its_own():
+    refuse_proposal_files(GN)
+    with pytest.raises(InputError, match=r"TEST\.PROPOSAL_FILES, which are not read here"):
+        refuse_proposal_files(with_values(GN, {"MODEL.FASTER_RCNN": False}))
