@@ -88,20 +88,23 @@ class TrainingParity:
 
 
 class _RecordingSampler:
-    """A sampler that remembers what it gave."""
+    """A sampler that remembers what it drew, but has the heads trained on the reference's RoIs.
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-        self.given_anchors: Sequence[AnchorSample] = ()
-        self.given_rois: RoiSample | None = None
+    Of two proposals whose scores tie the other one may be cut off; that shows in the comparison, and ends with it.
+    """
+
+    def __init__(self, sampler: Sampler, reference: "ReferenceSampler") -> None:
+        self._sampler, self._reference = sampler, reference
+        self.drawn_anchors: Sequence[AnchorSample] = ()
+        self.drawn_rois: RoiSample | None = None
 
     def anchors(self, field: AnchorField, minibatch: Minibatch) -> Sequence[AnchorSample]:
-        self.given_anchors = self._sampler.anchors(field, minibatch)
-        return self.given_anchors
+        self.drawn_anchors = self._sampler.anchors(field, minibatch)
+        return self.drawn_anchors
 
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
-        self.given_rois = self._sampler.rois(proposals, minibatch)
-        return self.given_rois
+        self.drawn_rois = self._sampler.rois(proposals, minibatch)
+        return self._reference.rois(proposals, minibatch)
 
 
 class ReferenceSampler:
@@ -180,7 +183,9 @@ def replay(
         group = reference[f"iter{iteration}"]
         minibatch = _minibatch(group, entries, model.cfg)
         reference_sampler = ReferenceSampler(group, model.cfg, model.device)
-        sampler = _RecordingSampler(reference_sampler if random else RandomSampler(model, seed=0))
+        sampler = _RecordingSampler(
+            reference_sampler if random else RandomSampler(model, seed=0), reference_sampler
+        )
         lr = learning_rate(model.cfg, iteration)
         solver.set_learning_rate(lr)
         solver.zero_grad()
@@ -241,14 +246,14 @@ def compare_samples(
     box_error = 0.0
     anchors = reference_anchors = different_anchors = 0
     if "rpn_labels_int32_wide_fpn2" in group:
-        for mine, theirs in zip(ours.given_anchors, reference.anchors(field, minibatch), strict=True):
+        for mine, theirs in zip(ours.drawn_anchors, reference.anchors(field, minibatch), strict=True):
             my_labels, their_labels = (_label_map(sample, len(field.anchors)) for sample in (mine, theirs))
             anchors, reference_anchors = anchors + len(mine.anchors), reference_anchors + len(theirs.anchors)
             different_anchors += int((my_labels != their_labels).sum())
             if torch.equal(mine.anchors, theirs.anchors) and bool((theirs.labels == 1).any()):
                 objects = theirs.labels == 1
                 box_error = max(box_error, float((mine.box_targets - theirs.box_targets)[objects].abs().max()))
-    drawn, expected = ours.given_rois, reference.rois(torch.empty(0), minibatch)
+    drawn, expected = ours.drawn_rois, reference.rois(torch.empty(0), minibatch)
     assert drawn is not None
     pairs = _pair_rois(drawn.rois, drawn.labels, expected.rois, expected.labels)
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()

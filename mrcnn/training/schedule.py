@@ -1,0 +1,37 @@
+"""Another number of GPUs by the linear rule: a step on fewer images, so a lower rate and more steps."""
+
+from mrcnn.config import Config, with_values
+
+
+def scaled_schedule(cfg: Config, num_gpus: int) -> Config:
+    """The same training on `num_gpus` GPUs: the rate goes with their number, iterations go against it.
+
+    The warm-up, in iterations, stays as it is, as in Detectron's own examples. Iterations are rounded up.
+    """
+    share = num_gpus / cfg.NUM_GPUS
+
+    def stretched(iterations: int) -> int:
+        return -int(-iterations // share)
+
+    return with_values(
+        cfg,
+        {
+            "NUM_GPUS": num_gpus,
+            "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR * share,
+            "SOLVER.LRS": tuple(rate * share for rate in cfg.SOLVER.LRS),
+            "SOLVER.MAX_ITER": stretched(cfg.SOLVER.MAX_ITER),
+            "SOLVER.STEPS": tuple(stretched(step) for step in cfg.SOLVER.STEPS),
+            "SOLVER.STEP_SIZE": stretched(cfg.SOLVER.STEP_SIZE),
+        },
+    )
+
+
+def schedule_changes(before: Config, after: Config) -> list[str]:
+    """Lines that show what `scaled_schedule` changed."""
+    images = [cfg.NUM_GPUS * cfg.TRAIN.IMS_PER_BATCH for cfg in (before, after)]
+    lines = [f"images an iteration: {images[0]} -> {images[1]}", f"NUM_GPUS: {before.NUM_GPUS} -> {after.NUM_GPUS}"]
+    for key in ("BASE_LR", "LRS", "MAX_ITER", "STEPS", "STEP_SIZE"):
+        old, new = getattr(before.SOLVER, key), getattr(after.SOLVER, key)
+        if old != new:
+            lines.append(f"SOLVER.{key}: {old} -> {new}")
+    return lines
