@@ -71,7 +71,7 @@ def _tuple(key: str, value: object, kind: Any, default: object) -> tuple[object,
     elements = get_args(kind)
     # An int may stand among floats: Detectron's own aspect ratios are (0.5, 1, 2).
     allowed = (float, int) if elements[0] is float else (elements[0],)
-    if elements[0] is not Any and _is_of(value, *allowed):
+    if elements[0] is not Any and elements[-1] is Ellipsis and _is_of(value, *allowed):
         raise InputError(f"{key} is {value!r}, but it must be a list: write [{value!r}]")
     if not isinstance(value, (tuple, list)) or not _is_sane(value):
         raise _mismatch(key, value, kind, default)

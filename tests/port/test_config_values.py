@@ -1,12 +1,17 @@
 """How a value takes its key's type, as Detectron core/config.py decodes and coerces."""
 
 import datetime
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from mrcnn.config import flatten
 from mrcnn.errors import InputError
 from port.config_values import MAX_CHARACTERS, coerce, decode
+from port.detectron_yaml import parse_config
 
 INTS, FLOATS, TEXTS = tuple[int, ...], tuple[float, ...], tuple[str, ...]
 MEANS = tuple[float, float, float]
@@ -118,3 +123,40 @@ def test_a_value_that_does_not_fit_is_refused_with_what_to_write(value, kind, de
         coerce("KEY", value, kind, default)
     assert str(raised.value).startswith(error)
     assert len(str(raised.value)) < 200
+
+
+# What Detectron made of 43 YAML values under 12 keys, at least one of every type.
+COERCION = json.loads((Path(__file__).parents[1] / "data" / "coercion.json").read_text())
+
+
+def only_we_refuse(key, value):
+    """Values that Detectron takes without a look: anything as text, anything in a list, any count of means."""
+    if key == "OUTPUT_DIR":
+        return not isinstance(value, (str, int, float, datetime.date))
+    decoded = decode(key, value)
+    elements = decoded if isinstance(decoded, (tuple, list)) else ()
+    if key in ("TRAIN.SCALES", "SOLVER.STEPS"):
+        return any(type(element) is not int for element in elements)
+    if key == "TRAIN.DATASETS":
+        return any(type(element) is not str for element in elements)
+    if key in ("MODEL.BBOX_REG_WEIGHTS", "PIXEL_MEANS"):
+        return len(elements) != {"MODEL.BBOX_REG_WEIGHTS": 4, "PIXEL_MEANS": 3}[key]
+    return key != "EXPECTED_RESULTS" and any(type(element) not in (int, float) for element in elements)
+
+
+def yaml_of(key, value):
+    *sections, name = key.split(".")
+    head = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
+    return f"{head}{'  ' * len(sections)}{name}: {value}\n"
+
+
+@pytest.mark.parametrize("key", COERCION)
+def test_a_value_becomes_what_detectron_makes_of_it(key):
+    for yaml_value, detectrons in COERCION[key].items():
+        text = yaml_of(key, yaml_value)
+        if detectrons == "refused" or only_we_refuse(key, yaml.load(yaml_value, Loader=yaml.FullLoader)):
+            with pytest.raises(InputError, match=rf"^a.yaml, line \d: {key} is "):
+                parse_config(text, "a.yaml")
+        else:
+            ours = json.loads(json.dumps(flatten(parse_config(text, "a.yaml"))[key]))
+            assert (ours, type(ours)) == (detectrons["value"], type(detectrons["value"])), text
