@@ -273,7 +273,7 @@ def _publish(part: Path, target: Path, url: str) -> None:
 
 def _published_md5(url: str, session: requests.Session, patience: Patience) -> str | None:
     """The md5 at `URL.md5sum` (Detectron utils/io.py:_get_reference_md5sum); None where there is none."""
-    body = transfer.get(url + ".md5sum", session, patience)
+    body = transfer.get(re.sub("([?#]|$)", r".md5sum\1", url, count=1), session, patience)
     match = re.match(rb"\s*\\?([0-9a-fA-F]{32})(\s|$)", body or b"")
     return match[1].decode().lower() if match else None
 

@@ -66,7 +66,7 @@ def recognise(file: ByteFile) -> Container:
             raise WrongContainer(file.source, cause)
     if not head.strip(b"\x00"):
         raise WrongContainer(file.source, "begins with zeros only; it was never written, fetch it again")
-    if all(byte >= 0x20 or byte in b"\t\n\r" for byte in head):
+    if all(0x20 <= byte < 0x7F or byte in b"\t\n\r" for byte in head):
         raise WrongContainer(file.source, f"is a text ({ascii(head[:40])[1:]}), not a weights file")
     beginning = head[:8].hex(" ")
     raise WrongContainer(

@@ -21,6 +21,7 @@ from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from tqdm import tqdm
 
 from weights.atomic import replacing
@@ -206,6 +207,10 @@ def _response(
         raise Refused(_in_words(error)) from None
     except requests.exceptions.RequestException as error:
         raise _TryAgain(_in_words(error)) from None
+    except urllib3.exceptions.ReadTimeoutError:
+        raise _TryAgain("the server does not answer in time") from None
+    except urllib3.exceptions.HTTPError:
+        raise _TryAgain("the connection broke") from None
 
 
 def _start(response: requests.Response, state: _State, have: int) -> int | None:
@@ -232,7 +237,9 @@ def _copy(
 ) -> None:
     """Write the body, watching for error pages and for a server that only drips."""
     since, received = time.monotonic(), 0
-    for chunk in response.iter_content(_CHUNK):
+    # read1 hands over what is there; read would wait for a whole chunk from a server that drips (urllib3 1).
+    read = getattr(response.raw, "read1", response.raw.read)
+    while chunk := read(_CHUNK, decode_content=True):
         if first and chunk.lstrip()[:1] == b"<":
             raise Refused("the server sent a web page instead of the file (a login or error page?)")
         first = False
