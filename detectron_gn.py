@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
+    from verify.evaluation import Evaluation
 
 # Rooms and libraries are imported by the command that needs them, so that the door opens without torch or OpenCV.
 
@@ -139,15 +140,31 @@ def _detect(args: argparse.Namespace) -> int:
 
 def _test(args: argparse.Namespace) -> int:
     from verify.ap import ap_table
-    from verify.evaluation import evaluate, write_evaluation
 
-    _check_writable(args.out)
-    evaluation = evaluate(_load(args), args.annotations, args.images, _progress_bar)
-    document = write_evaluation(evaluation, args.annotations.stem, args.out)
+    evaluation, document = _evaluate(args)
+    if evaluation is None:
+        return DONE
     print(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}, per_class=args.per_class))
     print(f"\n{args.out / 'ap.json'}, bbox.json and segm.json hold the numbers and the detections.")
     _write_json(args, document)
     return DONE
+
+
+def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any]]:
+    """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first."""
+    from verify.evaluation import evaluate, write_evaluation
+    from verify.ranks import device_of_rank, joined_ranks
+
+    _check_writable(args.out)
+    with joined_ranks() as ranks:
+        model = load(args.source, config=args.config, overrides=args.overrides, device=device_of_rank(args.device))
+        progress = _progress_bar if ranks.is_first else _no_progress_bar
+        evaluation = evaluate(
+            model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks
+        )
+    if evaluation is None:
+        return None, {}
+    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out)
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -285,6 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(test)
     _add_data(test)
     _add_out(test)
+    _add_batch(test)
     _add_per_class(test)
 
     score = command(
@@ -391,6 +409,12 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
 
 
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images of one padded size that run together (default 1)"
+    )
+
+
 def _add_type(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", choices=("bbox", "segm"), help="boxes or masks (default: masks where there are any)")
 
@@ -433,10 +457,15 @@ def _image_name(image_id: int | str, annotations: Any) -> str:
     return str(known.get("file_name", image_id))
 
 
-def _progress_bar(images: list[int]) -> Any:
+def _progress_bar(results: Any, count: int) -> Any:
+    """A bar with images a second and the time left; in a log, a line every half minute."""
     from tqdm import tqdm
 
-    return tqdm(images, unit="image", disable=None)
+    return tqdm(results, total=count, unit="image", mininterval=0.1 if sys.stderr.isatty() else 30)
+
+
+def _no_progress_bar(results: Any, _count: int) -> Any:
+    return results
 
 
 def _check_writable(folder: Path) -> None:
@@ -447,7 +476,7 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".detectron-gn-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"nothing can be written to {folder}: {error.strerror or error}") from None
 

@@ -72,6 +72,11 @@ def prepare_image(
     return PreparedImage(np.asarray(resized, dtype=np.float32), scale)
 
 
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width of an image that `prepare_image` scaled: rounded half to even, as OpenCV does."""
+    return round(height * scale), round(width * scale)
+
+
 def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
     """Height and width rounded up to multiples of `stride` (`cfg.FPN.COARSEST_STRIDE`)."""
     return -(-height // stride) * stride, -(-width // stride) * stride

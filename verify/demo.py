@@ -26,7 +26,7 @@ from verify.ap import METRICS
 from verify.blobs import ImageParity, compare_file, parity_holds, summary_table
 from verify.coco_files import ResultRow, read_annotations
 from verify.detections import DetectionParity, match_detections, parity_table
-from verify.evaluation import Evaluation, Progress, evaluate, write_evaluation
+from verify.evaluation import Evaluation, Progress, evaluate, no_progress, write_evaluation
 from verify.tables import text_table
 from weights import read_blobs, write_blobs
 
@@ -47,13 +47,13 @@ class DemoOutcome:
     holds: bool
 
 
-def run_demo(out: Path, say: Callable[[str], None], progress: Progress = iter) -> DemoOutcome:
+def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_progress) -> DemoOutcome:
     """Run the demo, telling each step as it is taken; pictures and result files go to `out`.
 
     Args:
         out: a folder that exists.
         say: is given the lines to show.
-        progress: wraps the list of images.
+        progress: wraps the results as they come.
     """
     with as_file(files("verify") / "demo_model") as folder:
         pickle = out / "model_final.pkl"
@@ -66,6 +66,7 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = iter) -
 
         say("\nDetecting in the 40 images of the validation set ...")
         evaluation = evaluate(model, folder / "instances_val.json", folder / "val", progress)
+        assert evaluation is not None
         write_evaluation(evaluation, "coco_shapes_val", out)
         reference = {kind: _rows(folder / f"{kind}_coco_shapes_val_results.json") for kind in ("bbox", "segmentations")}
         detections = [

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,17 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from mrcnn.errors import InputError
-from mrcnn.image import read_image
+from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
 from mrcnn.model import MaskRCNN
 from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from verify.ap import ApSummary, ap_document, score
 from verify.coco_files import read_annotations
 from verify.image_files import image_files
+from verify.journal import Journal, remove_journals, run_identity
+from verify.ranks import ALONE, Ranks
 
-# Wraps the images to be worked through, to show how far the work is: tqdm, or nothing.
-Progress = Callable[[list[int]], Iterable[int]]
+# Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
+Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
 
 
 @dataclass(frozen=True)
@@ -31,32 +35,77 @@ class Evaluation:
     mask_ap: ApSummary
 
 
-def evaluate(model: MaskRCNN, annotations: Path, images: Path, progress: Progress = iter) -> Evaluation:
+def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageResults]:
+    """Show nothing."""
+    return results
+
+
+def evaluate(
+    model: MaskRCNN,
+    annotations: Path,
+    images: Path,
+    progress: Progress = no_progress,
+    *,
+    batch: int = 1,
+    out: Path | None = None,
+    ranks: Ranks = ALONE,
+) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
+
+    Args:
+        progress: wraps the results of this process as they come.
+        batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
+            than the order of float32 sums.
+        out: a folder to keep a journal in, from which a run that was killed goes on.
+        ranks: the processes that share the images out. The results are the same for any number of them.
+
+    Returns:
+        The evaluation, or None in every process but the first.
 
     Raises InputError before any work where the annotations or images are not as they should be, or where the data
     set has another number of categories than the model has classes.
     """
     coco = read_annotations(annotations)
     check_categories(model, coco, annotations)
-    boxes, segms = coco_results(detect_images(model, coco, image_files(coco, images), progress))
+    files = image_files(coco, images)
+    batches = plan_batches(model, coco, batch)
+    journal = None if out is None else Journal(out, run_identity(model, annotations, batch), ranks.rank)
+    with journal or nullcontext():
+        done = {} if journal is None else journal.done
+        done_by_rank = ranks.exchange(set(done))
+        # A batch is done as a whole, so that a run that goes on makes the same batches as one in one go.
+        left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
+        share = ranks.share(left)
+        found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
+        results = _detect_batches(model, coco, files, share, journal)
+        for image in progress(results, sum(map(len, share))):
+            found[image.image_id] = image
+        parts = ranks.collect(found)
+    if not ranks.is_first:
+        return None
+    boxes, segms = coco_results({key: image for part in parts for key, image in part.items()}.values())
     return Evaluation(boxes, segms, score(boxes, coco, "bbox"), score(segms, coco, "segm"))
 
 
-def detect_images(
-    model: MaskRCNN, coco: COCO, files: dict[int, Path], progress: Progress = iter
-) -> Iterable[ImageResults]:
-    """The results of each image, one at a time, in the order of `files`."""
-    category_ids = coco.getCatIds()
-    for image_id in progress(list(files)):
-        image = read_image(files[image_id])
-        expected = (coco.imgs[image_id].get("height"), coco.imgs[image_id].get("width"))
-        if None not in expected and image.shape[:2] != expected:
-            raise InputError(
-                f"{files[image_id]} is {image.shape[0]} x {image.shape[1]} pixels, but the annotations say "
-                f"{expected[0]} x {expected[1]} (height x width): it is another picture"
-            )
-        yield image_results(image_id, model.detect(image), category_ids)
+def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:
+    """Image ids in batches of at most `batch` images that are padded to one and the same size.
+
+    The plan is made of all images of the data set, so it hangs neither on what is done already nor on who does it.
+    Images whose size the annotations do not give stay alone.
+    """
+    if batch < 1:
+        raise InputError(f"a batch holds at least one image, not {batch}")
+    test, stride = model.cfg.TEST, model.cfg.FPN.COARSEST_STRIDE
+    of_size: dict[object, list[int]] = defaultdict(list)
+    for image_id in sorted(coco.imgs):
+        height, width = (coco.imgs[image_id].get(side) for side in ("height", "width"))
+        size: object = image_id
+        if batch > 1 and height and width:
+            scaled = scaled_size(height, width, image_scale(height, width, test.SCALE, test.MAX_SIZE))
+            size = padded_size(*scaled, stride)
+        of_size[size].append(image_id)
+    plan = [ids[start : start + batch] for ids in of_size.values() for start in range(0, len(ids), batch)]
+    return sorted(plan)
 
 
 def check_categories(model: MaskRCNN, coco: COCO, annotations: Path) -> None:
@@ -74,10 +123,13 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
 
     Args:
         name: of the data set, the annotation file's stem.
+
+    The journals that were kept in the folder have served then, and go.
     """
     document = ap_document(name, evaluation.box_ap, evaluation.mask_ap)
     for file, content in (("bbox", evaluation.boxes), ("segm", evaluation.segms), ("ap", document)):
         write_json(folder / f"{file}.json", content)
+    remove_journals(folder)
     return document
 
 
@@ -90,3 +142,28 @@ def write_json(path: Path, content: object) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _detect_batches(
+    model: MaskRCNN, coco: COCO, files: dict[int, Path], batches: Sequence[list[int]], journal: Journal | None
+) -> Iterator[ImageResults]:
+    """The results of each image as they come, on record in the journal before they are handed on."""
+    category_ids = coco.getCatIds()
+    for members in batches:
+        found = model.detect_batch([_read(coco, image_id, files[image_id]) for image_id in members])
+        results = [image_results(image_id, each, category_ids) for image_id, each in zip(members, found, strict=True)]
+        if journal is not None:
+            journal.add(results)
+        yield from results
+
+
+def _read(coco: COCO, image_id: int, path: Path) -> Image:
+    """An image, if it has the size that the annotations give."""
+    image = read_image(path)
+    expected = (coco.imgs[image_id].get("height"), coco.imgs[image_id].get("width"))
+    if None not in expected and image.shape[:2] != expected:
+        raise InputError(
+            f"{path} is {image.shape[0]} x {image.shape[1]} pixels, but the annotations say "
+            f"{expected[0]} x {expected[1]} (height x width): it is another picture"
+        )
+    return image

@@ -1,0 +1,201 @@
+"""Evaluation over a data set: shared out, killed and gone on with, batched, always with the same results."""
+
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.errors import InputError
+from mrcnn.image import image_scale, scaled_size
+from port.model_source import load_model
+from verify.coco_files import read_annotations
+from verify.detections import match_detections
+from verify.evaluation import evaluate, plan_batches, write_evaluation
+from verify.image_files import image_files
+from verify.journal import Journal, run_identity
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("bbox.json", "segm.json", "ap.json")
+
+
+@pytest.fixture(scope="module")
+def pickle(tmp_path_factory, demo_model):
+    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
+    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(pickle):
+    return load_model(pickle, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def some_images(tmp_path_factory, demo_model):
+    """The annotations of the first eight images."""
+    return first_images(demo_model, 8, tmp_path_factory.mktemp("data") / "instances_some.json")
+
+
+def first_images(demo_model, count, path):
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    document["images"] = document["images"][:count]
+    ids = {image["id"] for image in document["images"]}
+    document["annotations"] = [row for row in document["annotations"] if row["image_id"] in ids]
+    path.write_text(json.dumps(document))
+    return path
+
+
+def command(pickle, annotations, demo_model, out, ranks=1):
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    arguments = ["test", pickle, "--annotations", annotations, "--images", demo_model / "val", "--out", out]
+    return [sys.executable, *launcher, "-m", "detectron_gn", *map(str, arguments), "--device", "cpu"]
+
+
+def run(*args, **kwargs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*args, **kwargs), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def results(out):
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, pickle, some_images, demo_model):
+    """The results files of one process that was left in peace."""
+    out = tmp_path_factory.mktemp("alone")
+    run(pickle, some_images, demo_model, out)
+    return results(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_results_files_are_the_same_to_the_byte_for_any_number_of_ranks(
+    ranks, tmp_path, pickle, some_images, demo_model, alone
+):
+    run(pickle, some_images, demo_model, tmp_path, ranks=ranks)
+    assert results(tmp_path) == alone
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_other_ranks_to_the_same_bytes(tmp_path, pickle, some_images, demo_model, alone):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(pickle, some_images, demo_model, tmp_path), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    journal = tmp_path / "journal_0.jsonl"
+    for _ in range(600):
+        if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert 3 <= len(lines) < 9 and not (tmp_path / "bbox.json").exists()
+    # As if it had been killed in the middle of a line.
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:-40])
+    run(pickle, some_images, demo_model, tmp_path, ranks=2)
+    assert results(tmp_path) == alone
+
+
+def test_images_on_record_are_not_detected_again(tmp_path, model, some_images, demo_model, monkeypatch):
+    whole = evaluate(model, some_images, demo_model / "val", out=tmp_path)
+    seen = []
+    monkeypatch.setattr(type(model), "detect_batch", lambda self, images: seen.append(len(images)))
+    again = evaluate(model, some_images, demo_model / "val", out=tmp_path)
+    assert seen == []
+    assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
+
+
+def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images, demo_model):
+    whole = evaluate(model, some_images, demo_model / "val", out=tmp_path)
+    path = tmp_path / "journal_0.jsonl"
+    text = path.read_bytes()
+    lines = text.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:100])
+    with Journal(tmp_path, run_identity(model, some_images, 1)) as journal:
+        assert len(journal.done) == 2
+    assert path.read_bytes() == b"".join(lines[:3])
+    # A header that was torn is written again.
+    path.write_bytes(lines[0][:20])
+    assert evaluate(model, some_images, demo_model / "val", out=tmp_path).segms == whole.segms
+    assert path.read_bytes() == text
+
+
+def test_a_damaged_journal_is_named(tmp_path, model, some_images):
+    (tmp_path / "journal_3.jsonl").write_text('{"weights"\n{}\n')
+    with pytest.raises(InputError, match=r"journal_3\.jsonl is damaged: delete it"):
+        Journal(tmp_path, run_identity(model, some_images, 1))
+
+
+def test_the_journal_of_another_run_is_refused_by_what_differs(tmp_path, pickle, some_images, demo_model):
+    model = load_model(pickle, device="cpu")
+    Journal(tmp_path, run_identity(model, some_images, 1)).__exit__(None, None, None)
+    others = {
+        "configuration": (load_model(pickle, overrides=["TEST.NMS", "0.4"], device="cpu"), some_images, 1),
+        "annotations": (model, first_images(demo_model, 3, tmp_path / "three.json"), 1),
+        r"batch \(1\)": (model, some_images, 2),
+    }
+    for name, (changed, annotations, batch) in others.items():
+        with pytest.raises(InputError, match=rf"journal_0\.jsonl is the journal of a run with another {name}"):
+            Journal(tmp_path, run_identity(changed, annotations, batch))
+    model.box_head.fc6.bias.data[0] += 1
+    with pytest.raises(InputError, match=r"another weights"):
+        Journal(tmp_path, run_identity(model, some_images, 1))
+
+
+def test_written_results_leave_no_journal(tmp_path, model, some_images, demo_model):
+    write_evaluation(evaluate(model, some_images, demo_model / "val", out=tmp_path), "some", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_images_share_a_batch_only_where_their_padded_sizes_are_equal(model, demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    plan = plan_batches(model, coco, 4)
+    files = image_files(coco, demo_model / "val")
+    assert sorted(image_id for members in plan for image_id in members) == sorted(coco.imgs)
+    assert max(map(len, plan)) == 4
+    for members in plan:
+        shapes = {model.prepare(cv2.imread(str(files[image_id]))).pixels.shape for image_id in members}
+        assert len({(-(-shape[0] // 32), -(-shape[1] // 32)) for shape in shapes}) == 1
+
+
+@pytest.fixture(scope="module")
+def one(model, demo_model):
+    """The evaluation of the whole data set, image by image."""
+    return evaluate(model, demo_model / "instances_val.json", demo_model / "val")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [2, 4, 8])
+def test_batches_change_nothing_but_float32_sums(batch, one, model, demo_model):
+    many = evaluate(model, demo_model / "instances_val.json", demo_model / "val", batch=batch)
+    parity = match_detections(many.boxes, one.boxes, "bbox")
+    assert parity.matched == parity.ours == parity.reference
+    assert parity.max_box_difference < 1e-3
+    assert parity.max_score_difference < 1e-5
+    assert many.box_ap.AP == pytest.approx(one.box_ap.AP, abs=1e-6)
+    assert many.mask_ap.AP == pytest.approx(one.mask_ap.AP, abs=1e-6)
+
+
+def test_scaled_sizes_are_opencvs():
+    generator = np.random.default_rng(0)
+    for height, width in generator.integers(20, 700, (200, 2)).tolist():
+        scale = image_scale(height, width, 160, 256)
+        resized = cv2.resize(np.zeros((height, width), np.float32), None, fx=scale, fy=scale)
+        assert scaled_size(height, width, scale) == resized.shape
+
+
+def test_a_batch_of_nothing_is_refused(model, some_images, demo_model):
+    with pytest.raises(InputError, match="a batch holds at least one image, not 0"):
+        evaluate(model, some_images, demo_model / "val", batch=0)

@@ -1,0 +1,145 @@
+"""The journal of an evaluation: the results of each finished image, on disk at once, so that a killed run goes on.
+
+A journal is a text file of JSON lines. The first says which run it is of; every other one holds an image. Each
+process of a run under `torchrun` writes one of its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from mrcnn.errors import InputError
+from mrcnn.model import MaskRCNN
+from mrcnn.results import ImageResults
+from port.detectron_yaml import dump_config
+
+_PATTERN = "journal_*.jsonl"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What the results of a run hang on to the last digit; a journal of another run is refused.
+
+    Attributes:
+        weights, configuration, annotations: sha256 of the parameters, of the configuration as YAML, of the file.
+        batch: images in a batch at most; float32 sums may differ with it.
+        device: kind of device and, on a CPU, the number of threads, for the same reason.
+        torch: its version.
+    """
+
+    weights: str
+    configuration: str
+    annotations: str
+    batch: int
+    device: str
+    torch: str
+
+
+def run_identity(model: MaskRCNN, annotations: Path, batch: int) -> RunIdentity:
+    """The identity of a run of this model in this process."""
+    device = model.device.type
+    return RunIdentity(
+        weights=weights_digest(model),
+        configuration=hashlib.sha256(dump_config(model.cfg).encode()).hexdigest(),
+        annotations=hashlib.sha256(annotations.read_bytes()).hexdigest(),
+        batch=batch,
+        device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
+        torch=torch.__version__,
+    )
+
+
+def weights_digest(model: MaskRCNN) -> str:
+    """sha256 of all parameters with their names, whatever kind of file they came from."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Journal:
+    """The journals in a folder: what earlier runs finished, and a file of this process's own to add to.
+
+    Attributes:
+        done: the results of the images that earlier runs finished, by image id.
+
+    Raises InputError where the folder holds the journal of another run, naming what is different. A last line that
+    was torn when its run was killed is dropped.
+    """
+
+    def __init__(self, folder: Path, identity: RunIdentity, rank: int = 0) -> None:
+        self.done: dict[int, ImageResults] = {}
+        for path in sorted(folder.glob(_PATTERN)):
+            self.done |= _read(path, identity)
+        self._path = folder / _PATTERN.replace("*", str(rank))
+        try:
+            whole = self._path.read_bytes() if self._path.exists() else b""
+            # Not opened for appending: a torn last line is written over.
+            self._file = self._path.open("r+b" if whole else "wb")
+            self._file.seek(whole.rfind(b"\n") + 1)
+            self._file.truncate()
+            if self._file.tell() == 0:
+                self._write([asdict(identity)])
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def add(self, images: Sequence[ImageResults]) -> None:
+        """Put the results of finished images on record."""
+        try:
+            self._write([asdict(image) for image in images])
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _write(self, lines: Sequence[object]) -> None:
+        self._file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._file.flush()
+
+
+def remove_journals(folder: Path) -> None:
+    """Delete the journals in a folder, once the results files that follow from them are written."""
+    for path in folder.glob(_PATTERN):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path, identity: RunIdentity) -> dict[int, ImageResults]:
+    """The images of one journal file."""
+    try:
+        *lines, _torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not lines:
+        return {}
+    try:
+        header, *images = (json.loads(line) for line in lines)
+        results = [ImageResults(**image) for image in images]
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is damaged: delete it, and its images are detected again") from None
+    _check_same_run(path, header, asdict(identity))
+    return {image.image_id: image for image in results}
+
+
+def _check_same_run(path: Path, header: dict[str, object], own: dict[str, object]) -> None:
+    for name, value in own.items():
+        if header.get(name) != value:
+            values = "" if name in ("weights", "configuration", "annotations") else f" ({header.get(name)})"
+            raise InputError(
+                f"{path} is the journal of a run with another {name}{values}: give another --out, delete the journal "
+                "to start again, or go on with what the run was started with"
+            )
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written: {error.strerror or error}")
