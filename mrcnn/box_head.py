@@ -32,8 +32,11 @@ class BoxHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""
-        x = self.convs(roi_features)
-        x = F.relu_(self.fc6(x.flatten(1)))
+        return self.predict(self.convs(roi_features).flatten(1))
+
+    def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the flattened output of the convolutions, `[R, C * S * S]`."""
+        x = F.relu_(self.fc6(conv_features))
         if self.fc7 is not None:
             x = F.relu_(self.fc7(x))
         return self.cls_score(x), self.bbox_pred(x)

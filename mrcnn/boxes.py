@@ -37,10 +37,14 @@ def box_centers(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def box_intersections(boxes: Tensor, others: Tensor) -> Tensor:
     """Areas `[N, M]` that `[N, 4]` and `[M, 4]` inclusive boxes share; boxes that touch by a pixel share that pixel."""
-    left_top = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    right_bottom = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = (right_bottom - left_top + 1).clamp_(min=0)
-    return sides[..., 0] * sides[..., 1]
+    return _shared_side(boxes, others, 0).mul_(_shared_side(boxes, others, 1))
+
+
+def _shared_side(boxes: Tensor, others: Tensor, axis: int) -> Tensor:
+    """How many pixels `[N, M]` boxes share along an axis (0 for x, 1 for y)."""
+    first = torch.maximum(boxes[:, None, axis], others[None, :, axis])
+    last = torch.minimum(boxes[:, None, axis + 2], others[None, :, axis + 2])
+    return last.sub_(first).add_(1).clamp_(min=0)
 
 
 def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:

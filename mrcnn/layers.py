@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mrcnn.config import Config
 from mrcnn.errors import InputError
+from mrcnn.group_norm import GroupNorm
 
 Filler = Callable[[Tensor], object]
 ParameterKind = Literal["weight", "bias", "gn_scale", "gn_shift", "affine"]
@@ -104,7 +105,7 @@ def _fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fill: Filler) -> No
             nn.init.zeros_(layer.bias)
 
 
-def group_norm(cfg: Config, channels: int) -> nn.GroupNorm:
+def group_norm(cfg: Config, channels: int) -> GroupNorm:
     """Group normalisation with scale 1 and shift 0, of as many groups as the config says.
 
     `cfg.GROUP_NORM.NUM_GROUPS` or `cfg.GROUP_NORM.DIM_PER_GP`, never both (Detectron utils/net.py:get_group_gn).
@@ -118,7 +119,7 @@ def group_norm(cfg: Config, channels: int) -> nn.GroupNorm:
         key, divisor = "GROUP_NORM.NUM_GROUPS", groups
     if divisor < 1 or channels % divisor:
         raise InputError(f"{key} is {divisor}, which does not divide the {channels} channels of a layer: change it")
-    return nn.GroupNorm(groups, channels, eps=cfg.GROUP_NORM.EPSILON)
+    return GroupNorm(groups, channels, eps=cfg.GROUP_NORM.EPSILON)
 
 
 class AffineChannel(nn.Module):

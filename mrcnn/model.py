@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mrcnn.anchors import pyramid_anchors
 from mrcnn.box_head import BoxHead
 from mrcnn.config import Config, check_config
+from mrcnn.config.sections import FastRcnn, Mrcnn
 from mrcnn.detections import class_boxes, select_detections
 from mrcnn.errors import InputError
 from mrcnn.fpn import FPN
@@ -21,6 +22,8 @@ from mrcnn.resnet import ResNet
 from mrcnn.results import Detections
 from mrcnn.roi_align import pyramid_roi_align
 from mrcnn.rpn import RPN
+
+ROIS_AT_ONCE = 64
 
 
 class MaskRCNN(nn.Module):
@@ -76,21 +79,18 @@ class MaskRCNN(nn.Module):
 
     def box_outputs(self, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits `[R, K]` and box deltas `[R, 4K]` of `[R, 5]` RoIs."""
-        pooling = self.cfg.FAST_RCNN
-        pooled = pyramid_roi_align(
-            levels, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
-        )
-        outputs: tuple[Tensor, Tensor] = self.box_head(pooled)
-        return outputs
+        parts = [
+            self.box_head.convs(self._pooled(levels, part, self.cfg.FAST_RCNN)).flatten(1) for part in _in_parts(rois)
+        ]
+        return self.box_head.predict(torch.cat(parts))
 
     def mask_outputs(self, levels: list[Tensor], rois: Tensor) -> Tensor:
         """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs."""
-        pooling = self.cfg.MRCNN
-        pooled = pyramid_roi_align(
-            levels, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
-        )
-        logits: Tensor = self.mask_head(pooled)
-        return logits
+        return torch.cat([self.mask_head(self._pooled(levels, part, self.cfg.MRCNN)) for part in _in_parts(rois)])
+
+    def _pooled(self, levels: list[Tensor], rois: Tensor, pooling: FastRcnn | Mrcnn) -> Tensor:
+        """The features of RoIs in the resolution that a head wants."""
+        return pyramid_roi_align(levels, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO)
 
     def prepare(self, image: Image) -> PreparedImage:
         """Scale an `[H, W, 3]` uint8 BGR image for testing."""
@@ -155,3 +155,9 @@ class MaskRCNN(nn.Module):
             image_size=image_size,
             mask_threshold=self.cfg.MRCNN.THRESH_BINARIZE,
         )
+
+
+def _in_parts(rois: Tensor) -> list[Tensor]:
+    """RoIs in parts small enough for their maps to stay in the cache; all at once where gradients are wanted."""
+    step = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
+    return [rois[first : first + step] for first in range(0, max(len(rois), 1), step)]

@@ -70,29 +70,35 @@ def trace_masks(model: MaskRCNN, image: Image, mask_rois: Tensor) -> Trace:
 def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
     """Record what the layers of the dictionary compute while the context is open.
 
-    Values are copied at once, since the network goes on in place.
+    Values are copied at once, since the network goes on in place. A layer that runs on the RoIs part by part has its
+    parts put together; of several layers that write one blob the last one counts.
     """
     handles = []
+    parts: dict[str, list[Tensor]] = {}
+    writers: dict[str, nn.Module] = {}
+
+    def note(module: nn.Module, name: str, value: Tensor) -> None:
+        if writers.get(name) is not module:
+            writers[name], parts[name] = module, []
+        parts[name].append(value)
+        trace.setdefault(name, value)  # keeps the trace in the order of the network
 
     def record(module: nn.Module, name: str, after: Callable[[Tensor], Tensor] = torch.clone) -> None:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            trace[name] = after(output)
+            note(module, name, after(output))
 
         handles.append(module.register_forward_hook(hook))
 
     def record_input(module: nn.Module, name: str) -> None:
         def hook(_module: nn.Module, inputs: Any) -> None:
-            trace[name] = inputs[0].clone()
+            note(module, name, inputs[0].clone())
 
         handles.append(module.register_forward_pre_hook(hook))
 
     for path, blob in layer_blobs(model.cfg):
-        try:
-            layer = model.get_submodule(path)
-        except AttributeError:
-            continue
         if path.startswith("rpn."):
-            continue
+            continue  # it runs once a level: see _trace_rpn
+        layer = model.get_submodule(path)
         if not isinstance(layer, ConvNorm):
             record(layer, blob, F.relu if blob in ("fc6", "fc7", "conv5_mask") else torch.clone)
         elif isinstance(layer.norm, nn.GroupNorm):
@@ -117,6 +123,8 @@ def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+        for name, values in parts.items():
+            trace[name] = torch.cat(values)
 
 
 def _block_output_blob(model: MaskRCNN, path: str) -> str:

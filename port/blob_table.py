@@ -10,8 +10,9 @@ from functools import cached_property
 
 import torch
 
-from mrcnn.config import Config, backbone_depth, mask_head_kind
+from mrcnn.config import Config, backbone_depth, box_head_kind, mask_head_kind
 from mrcnn.layers import ParameterKind, parameter_kinds
+from mrcnn.mask_head import NUM_CONVS
 from mrcnn.model import MaskRCNN
 from mrcnn.resnet import BLOCK_COUNTS
 
@@ -96,11 +97,12 @@ def layer_blobs(cfg: Config) -> Iterator[tuple[str, str]]:
     yield "rpn.conv", f"conv_rpn_fpn{finest}"
     yield "rpn.cls_logits", f"rpn_cls_logits_fpn{finest}"
     yield "rpn.bbox_pred", f"rpn_bbox_pred_fpn{finest}"
-    for index in range(cfg.FAST_RCNN.NUM_STACKED_CONVS):
+    two_layers = box_head_kind(cfg) == "2mlp"
+    for index in range(0 if two_layers else cfg.FAST_RCNN.NUM_STACKED_CONVS):
         yield f"box_head.convs.{index}", f"head_conv{index + 1}"
-    for layer in ("fc6", "fc7", "cls_score", "bbox_pred"):
+    for layer in ("fc6", *(("fc7",) if two_layers else ()), "cls_score", "bbox_pred"):
         yield f"box_head.{layer}", layer
-    for index in range(4):
+    for index in range(NUM_CONVS):
         yield f"mask_head.convs.{index}", f"{mask_blob_prefix(cfg)}fcn{index + 1}"
     for layer in ("conv5_mask", "mask_fcn_logits"):
         yield f"mask_head.{layer}", layer

@@ -7,6 +7,7 @@ PyTorch add in other orders and err otherwise. A network that agrees with a CPU 
 the same order has the same formulas; this is how the parity tests tell. Far too slow for anything else.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,25 +22,22 @@ LANES = 8
 def caffe2_moments(model: nn.Module) -> Iterator[None]:
     """Let every GroupNorm of a model sum as Caffe2's CPU operator does, while the context is open."""
     norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
-    hooks = [norm.register_forward_hook(_recompute) for norm in norms]
+    for norm in norms:
+        norm.forward = functools.partial(_normalise, norm)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for norm in norms:
+            del norm.forward
 
 
-def _recompute(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-    """A forward hook: GroupNorm's output `[N, C, H, W]` from its input, in float32 throughout."""
-    assert isinstance(norm, nn.GroupNorm)
-    x = inputs[0]
-    batch, channels = x.shape[:2]
-    mean, inverse_std = _moments(x.reshape(batch * norm.num_groups, -1), norm.eps)
-    scale = (inverse_std.view(batch, norm.num_groups, 1) * norm.weight.view(norm.num_groups, -1)).view(batch, -1)
-    shift = norm.bias - mean.view(batch, norm.num_groups, 1).expand(-1, -1, channels // norm.num_groups).reshape(
-        batch, -1
-    ).mul(scale)
-    return x * scale[:, :, None, None] + shift[:, :, None, None]
+def _normalise(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """GroupNorm of `[N, C, H, W]`, in float32 throughout."""
+    batch, groups = len(x), norm.num_groups
+    mean, inverse_std = _moments(x.reshape(batch * groups, -1), norm.eps)
+    scale = inverse_std.view(batch, groups, 1) * norm.weight.view(groups, -1)
+    shift = norm.bias.view(groups, -1) - mean.view(batch, groups, 1) * scale
+    return x * scale.view(batch, -1, 1, 1) + shift.view(batch, -1, 1, 1)
 
 
 def _moments(groups: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

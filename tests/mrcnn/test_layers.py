@@ -101,3 +101,26 @@ def test_kinds_tell_weights_biases_scales_and_shifts_apart():
         "2.weight": "weight",
         "2.bias": "bias",
     }
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_without_gradients_is_torchs_and_more_exact(memory_format):
+    generator = torch.Generator().manual_seed(0)
+    x = 50 + 20 * torch.randn((2, 16, 40, 36), generator=generator)
+    norm = layers.group_norm(with_groups(NUM_GROUPS=4), 16)
+    norm.weight.data, norm.bias.data = torch.randn(2, 16, generator=generator)
+    exact = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    with torch.no_grad():
+        ours = norm(x.clone(memory_format=memory_format))
+    assert (ours - exact).abs().max() < 2e-5
+    np.testing.assert_allclose(ours.numpy(), F.group_norm(x, 4, norm.weight, norm.bias).detach().numpy(), atol=1e-4)
+
+
+def test_group_norm_overwrites_its_input_only_without_gradients():
+    norm = layers.group_norm(with_groups(NUM_GROUPS=2), 4)
+    x = torch.randn(1, 4, 40, 40)
+    before = x.clone()
+    norm(x)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        assert norm(x).data_ptr() == x.data_ptr()

@@ -5,18 +5,18 @@ from pathlib import Path
 import cv2
 import h5py
 import pytest
+from recipe import recipe_weights
 
 from port.blob_table import BlobTable
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, merge_overrides
-from recipe import recipe_weights
 from verify.blobs import compare_detections, compare_image
 from verify.caffe2_moments import caffe2_moments
 
 BN_MODELS = ["tiny_bn_r50", "tiny_bn_r50_4conv1fc"]
 
 # Float32 sums of Caffe2's CPU GroupNorm err by 1e-5 a layer; these many layers of random weights turn that into:
-GN_MODELS = {"tiny_gn_r50": 1e-3, "tiny_gn_r101": 4e-3}
+GN_MODELS = {"tiny_gn_r50": 2e-3, "tiny_gn_r101": 4e-3}
 
 FULL_MODELS = ["full_gn_r50", "full_gn_r101", "full_bn_r50"]
 
