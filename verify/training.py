@@ -52,10 +52,15 @@ class SampleParity:
     masks: int
     different_masks: int
 
+    @property
+    def different(self) -> int:
+        """How many anchors, RoIs and masks differ."""
+        return self.different_anchors + self.different_rois + self.different_masks
+
 
 @dataclass(frozen=True)
 class IterationParity:
-    """One iteration: losses on both sides, and of each update `|ours - reference| / |reference|` by blob.
+    """One iteration on both sides: losses, and the update of each blob, or the sample of it that the reference holds.
 
     `samples` is None where the reference's samples were taken as given.
     """
@@ -65,7 +70,8 @@ class IterationParity:
     reference_lr: float
     losses: dict[str, float]
     reference_losses: dict[str, float]
-    update_errors: dict[str, float]
+    updates: dict[str, Array]
+    reference_updates: dict[str, Array]
     samples: SampleParity | None
 
     def loss_error(self, name: str) -> float:
@@ -73,18 +79,29 @@ class IterationParity:
         difference = abs(self.losses[name] - self.reference_losses[name])
         return 0.0 if difference <= 1e-6 else difference / abs(self.reference_losses[name])
 
+    @property
+    def update_errors(self) -> dict[str, float]:
+        """`|ours - reference| / |reference|` of each blob's update."""
+        pairs = ((blob, update, self.reference_updates[blob]) for blob, update in self.updates.items())
+        return {blob: share_apart(update, reference, reference) for blob, update, reference in pairs}
+
 
 @dataclass(frozen=True)
-class TrainingParity:
-    """A replayed run.
+class FinalParity:
+    """The parameters, or samples of them, at the end on both sides, and the way that Detectron's went, by blob."""
 
-    `final_errors` holds, by blob, how far the parameters end from Detectron's as a share of the way that Detectron's
-    went, or `inf` where Detectron's did not move and ours did.
-    """
-
-    iterations: tuple[IterationParity, ...]
-    final_errors: dict[str, float]
+    parameters: dict[str, Array]
+    reference_parameters: dict[str, Array]
+    travelled: dict[str, Array]
     momentum_errors: dict[str, float]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """How far the parameters end from Detectron's, as a share of the way that Detectron's went."""
+        return {
+            blob: share_apart(ours, self.reference_parameters[blob], self.travelled[blob])
+            for blob, ours in self.parameters.items()
+        }
 
 
 class _RecordingSampler:
@@ -196,7 +213,7 @@ def replay(
         updates = {
             blob_of[name]: solver.momentum_of(parameter)
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad
+            if parameter.requires_grad and f"{blob_of[name]}_grad" in group
         }
         yield IterationParity(
             iteration,
@@ -204,35 +221,33 @@ def replay(
             float(group.attrs["lr"]),
             {name: value.item() for name, value in losses.items()},
             {name: float(group.attrs[name]) for name in losses},
-            {
-                blob: relative_error(update, group[f"{blob}_grad"])
-                for blob, update in updates.items()
-                if f"{blob}_grad" in group
-            },
+            {blob: _sample(update, group[f"{blob}_grad"]) for blob, update in updates.items()},
+            {blob: _values(group[f"{blob}_grad"]) for blob in updates},
             None if random else compare_samples(sampler, reference_sampler, field, minibatch, group),
         )
 
 
 def compare_final(
     model: MaskRCNN, solver: MomentumSGD, start: Mapping[str, Array], reference: h5py.File
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The distance of each parameter from the reference's end over the way from `start`, and momentum errors, by blob.
+) -> FinalParity:
+    """Compare where the parameters and momenta have come to.
 
     Args:
         start: the blobs that the run started from.
     """
-    final, momenta = {}, {}
+    final = FinalParity({}, {}, {}, {})
     parameters = dict(model.named_parameters())
     for row in BlobTable.from_model(model).rows:
         dataset = reference["final"][row.blob]
-        ours, theirs = _sample(parameters[row.parameter], dataset), _values(dataset)
+        final.parameters[row.blob] = _sample(parameters[row.parameter], dataset)
+        final.reference_parameters[row.blob] = _values(dataset)
         before = _sample(torch.from_numpy(np.asarray(start[row.blob])), dataset)
-        travelled, apart = np.linalg.norm(theirs - before), np.linalg.norm(ours - theirs)
-        final[row.blob] = float(apart / travelled) if travelled else (float("inf") if apart else 0.0)
+        final.travelled[row.blob] = _values(dataset) - before
         if f"{row.blob}_momentum" in reference["final"]:
-            momentum = solver.momentum_of(parameters[row.parameter])
-            momenta[row.blob] = relative_error(momentum, reference["final"][f"{row.blob}_momentum"])
-    return final, momenta
+            momenta = reference["final"][f"{row.blob}_momentum"]
+            ours = _sample(solver.momentum_of(parameters[row.parameter]), momenta)
+            final.momentum_errors[row.blob] = share_apart(ours, _values(momenta), _values(momenta))
+    return final
 
 
 def compare_samples(
@@ -273,10 +288,9 @@ def compare_samples(
     )
 
 
-def relative_error(ours: Tensor, dataset: h5py.Dataset) -> float:
-    """`|ours - reference| / |reference|` over the values that the reference holds; 0 when both are 0."""
-    theirs = _values(dataset)
-    apart, norm = np.linalg.norm(_sample(ours, dataset) - theirs), np.linalg.norm(theirs)
+def share_apart(ours: Array, theirs: Array, whole: Array) -> float:
+    """`|ours - theirs| / |whole|`; 0 where both are equal, and `inf` where they are not and the whole is 0."""
+    apart, norm = np.linalg.norm(ours - theirs), np.linalg.norm(whole)
     return float(apart / norm) if norm else (float("inf") if apart else 0.0)
 
 
@@ -308,7 +322,10 @@ def _minibatch(group: h5py.Group, entries: Mapping[tuple[str, bool], RoidbEntry]
         chosen.append(entries[key])
     if len(cfg.TRAIN.SCALES) != 1:
         raise InputError("TRAIN.SCALES holds several sizes, and the reference does not tell which one was drawn")
-    return load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
+    minibatch = load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
+    # torch's GroupNorm sums channels-last maps five times less exactly than these.
+    minibatch.data = minibatch.data.contiguous()
+    return minibatch
 
 
 def _by_anchor(blob: Array, values: int) -> Array:
