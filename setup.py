@@ -31,10 +31,10 @@ setup(
         "yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
-        "h5py>=3.8",
+        "h5py>=3.11",
         "numpy>=1.26",
-        "opencv-python-headless>=4.8",
-        "pycocotools>=2.0.7",
+        "opencv-python-headless>=4.10",
+        "pycocotools>=2.0.8",
         "pyyaml>=6.0.1",
         "requests>=2.28",
         "safetensors>=0.4.3",
