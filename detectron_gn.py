@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.data.coco import CocoDataset
     from mrcnn.model import MaskRCNN
     from verify.evaluation import Evaluation
+    from weights import WeightsFile
 
 # Rooms and libraries are imported by the command that needs them, so that the door opens without torch or OpenCV.
 
@@ -227,6 +230,70 @@ def _verify_detections(args: argparse.Namespace) -> int:
     return DONE if parity.holds else CHECK_FAILED
 
 
+def _verify_training(args: argparse.Namespace) -> int:
+    from mrcnn.data.coco import read_dataset
+    from port.model_source import configured_weights
+    from verify.training_check import check_training, training_tables
+
+    cfg, weights = configured_weights(args.source, args.config, args.overrides)
+    dataset = read_dataset(args.annotations, args.images)
+    parity = check_training(cfg, weights, dataset, args.reference, replicas=args.replicas)
+    print(training_tables(parity))
+    print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
+    _write_json(args, parity.document())
+    return DONE if parity.holds else CHECK_FAILED
+
+
+def _train(args: argparse.Namespace) -> int:
+    from mrcnn.config import with_values
+    from mrcnn.training.ranks import joined_ranks
+    from port.training_run import RunOptions, print_line
+    from verify.training_run import EvaluationData, train_and_evaluate
+
+    cfg, weights = _training_source(args)
+    datasets = _training_data(args)
+    if args.classes is not None:
+        cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
+    if args.scale_schedule is not None:
+        return _scale_schedule(args, cfg)
+    evaluation_data = None
+    if args.eval_annotations is not None:
+        evaluation_data = EvaluationData(args.eval_annotations, args.eval_images or args.images[0])
+    options = RunOptions(
+        args.out,
+        resume=args.resume,
+        keep=args.keep,
+        detectron_checkpoints=args.detectron_checkpoints,
+        workers=args.workers,
+        # Two of Detectron's own models were trained like that; their configurations exist to reproduce them.
+        force=args.force or Path(args.config or "").stem.endswith("_freeze2"),
+        source_classes=_class_names(args.weights_classes) if args.weights_classes else None,
+        precision=args.precision,
+    )
+    with joined_ranks(cfg.NUM_GPUS) as ranks:
+        trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
+    if ranks.is_first:
+        _write_json(args, {"final": str(trained.final), "ap": trained.ap})
+    return DONE
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    from mrcnn.config import Config, with_values
+    from mrcnn.data.check import check_dataset, report_text
+    from mrcnn.data.coco import read_dataset
+    from port.model_source import find_config
+
+    dataset = read_dataset(args.annotations, args.images)
+    if args.config is None:
+        cfg = with_values(Config(), {"MODEL.NUM_CLASSES": len(dataset.classes)})
+    else:
+        cfg = find_config(args.config, args.overrides)
+    report = check_dataset(dataset, cfg, read_images=not args.no_decode)
+    print(report_text(report, most=args.most))
+    _write_json(args, report.document())
+    return CHECK_FAILED if report.errors else DONE
+
+
 def _demo(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
@@ -316,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_type(score)
     _add_per_class(score)
 
-    verify = commands.add_parser("verify", help="compare with Caffe2: blobs, detections, AP")
+    verify = commands.add_parser("verify", help="compare with Caffe2: blobs, detections, AP, training")
     checks = verify.add_subparsers(metavar="WHAT", required=True, parser_class=_Parser)
     check = _command_adder(checks, "verify ")
     blobs = check(
@@ -348,6 +415,39 @@ def _parser() -> argparse.ArgumentParser:
         detections.add_argument(
             f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (default {default})"
         )
+
+    training = check(
+        "training",
+        _verify_training,
+        "replay a training run of Caffe2 Detectron and compare losses, updates and parameters",
+        "verify training start.pkl --reference trace.h5 --annotations instances_train.json --images train",
+    )
+    _add_model(training)
+    _add_data(training)
+    training.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
+    training.add_argument(
+        "--replicas", type=int, default=4, metavar="N", help="replays that measure what rounding does (default 4)"
+    )
+
+    train = command(
+        "train",
+        _train,
+        "train from scratch, from other weights, or on from a checkpoint",
+        "train --config e2e_mask_rcnn_R-50-FPN_2x_gn --weights R-50-GN.pkl --annotations train.json --images train "
+        "--out run",
+    )
+    _add_train(train)
+
+    check_data = command(
+        "check-data",
+        _check_data,
+        "list what training would leave out of a data set and why, and what would stop it",
+        "check-data --annotations instances_train.json --images train",
+    )
+    _add_data(check_data)
+    _add_config(check_data, "thresholds and number of classes (default: Detectron's, and as many as there are)")
+    check_data.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
+    check_data.add_argument("--most", type=int, default=20, metavar="N", help="findings shown of a kind (default 20)")
 
     demo = command("demo", _demo, "the whole promise on the embedded model, beside Caffe2", "demo --out out/demo")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
@@ -403,6 +503,33 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+
+
+def _add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--config", metavar="YAML", help=f"Detectron YAML file or a name in yaml_configs/: {meaning}")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY VALUE", dest="overrides", help="override keys of the configuration"
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser, "what to train (default: that of the weights)")
+    add = parser.add_argument
+    add("--weights", metavar="SOURCE", help="model id, URL or file to start from; model_iterN.pkl goes on after N")
+    add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
+    add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
+    _add_out(parser)
+    add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
+    add("--weights-classes", type=Path, metavar="NAMES.txt", help="those of the weights, to keep rows of equal names")
+    add("--keep", type=int, default=3, metavar="K", help="checkpoints to keep (default 3)")
+    add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
+    add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
+    add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
+    add("--workers", type=int, default=2, metavar="N", help="processes that load images (default 2)")
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
+    add("--scale-schedule", type=int, metavar="N", help="write the configuration for N GPUs to --out and stop")
+    add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -466,6 +593,62 @@ def _progress_bar(results: Any, count: int) -> Any:
 
 def _no_progress_bar(results: Any, _count: int) -> Any:
     return results
+
+
+def _training_source(args: argparse.Namespace) -> tuple[Config, WeightsFile | None]:
+    """The configuration to train and the weights to start from, if there are any."""
+    from mrcnn.errors import InputError
+    from port.model_source import configured_weights, find_config
+
+    if args.weights is not None:
+        return configured_weights(args.weights, args.config, args.overrides)
+    if args.config is None:
+        raise InputError("nothing says what to train: pass --config, or --weights with a configuration inside")
+    return find_config(args.config, args.overrides), None
+
+
+def _training_data(args: argparse.Namespace) -> list[CocoDataset]:
+    """The data sets to train on, under the names of --classes where it is given."""
+    from dataclasses import replace
+
+    from mrcnn.data.coco import read_dataset
+    from mrcnn.errors import InputError
+
+    if len(args.annotations) != len(args.images):
+        raise InputError(f"{len(args.annotations)} --annotations need as many --images, not {len(args.images)}")
+    datasets = [read_dataset(*pair) for pair in zip(args.annotations, args.images)]
+    if args.classes is None:
+        return datasets
+    classes = _class_names(args.classes)
+    for dataset in datasets:
+        if len(dataset.classes) != len(classes):
+            raise InputError(
+                f"{args.classes} names {len(classes) - 1} classes, but {dataset.annotation_file} has "
+                f"{len(dataset.category_ids)} categories: give one name a line for each, in their order"
+            )
+    return [replace(dataset, classes=classes) for dataset in datasets]
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """Class names, one a line, after the background."""
+    from mrcnn.data.coco import BACKGROUND
+
+    return (BACKGROUND, *(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+
+
+def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
+    from mrcnn.training.schedule import scaled_schedule, schedule_changes
+    from port.detectron_yaml import dump_config
+    from weights.atomic import replacing
+
+    scaled = scaled_schedule(cfg, args.scale_schedule)
+    _check_writable(args.out)
+    path = args.out / f"config_{args.scale_schedule}gpu.yaml"
+    with replacing(path) as temporary:
+        temporary.write_text(dump_config(scaled), encoding="utf-8")
+    print("\n".join(schedule_changes(cfg, scaled)))
+    print(f"\n{path} holds this; nothing was trained. Pass it as --config to train with it.")
+    return DONE
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 A network with ReLUs is not continuous in its gradient, and the gradient of random weights is a chaotic thing: the real
 Caffe2, run twice on two machines, differs from itself by 1 % in some updates of its first iteration, and by all of the
-way it went after six. So the replay is done again from weights that are changed in their last bits only. What that moves
-as far as it is from the reference is no difference between the two programs.
+way it went after six. So the replay is done again from weights changed in their last bits only. What that moves as far
+as it is from the reference is no difference between the two programs.
 """
 
 from collections.abc import Callable, Iterator, Sequence

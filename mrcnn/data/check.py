@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from mrcnn.errors import InputError
 from mrcnn.image import read_image
 
 Severity = Literal["error", "dropped", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class DataReport:
         """The findings that stop or spoil a run."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
+    def document(self) -> dict[str, object]:
+        """The report for `--json`."""
+        return asdict(self)
+
 
 def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True, threads: int = 4) -> DataReport:
     """Go through a data set as training would.
@@ -70,6 +75,19 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
             findings += of_image
     annotations = sum(len(image.annotations) for image in dataset.images)
     return DataReport(tuple(findings), len(dataset.images), sum(map(bool, trained)), annotations, sum(trained))
+
+
+def report_text(report: DataReport, most: int = 20) -> str:
+    """The report for the terminal: errors first, at most `most` findings of a severity, and what is left."""
+    lines = []
+    for severity in SEVERITIES:
+        found = [finding for finding in report.findings if finding.severity == severity]
+        lines += map(str, found[:most])
+        if len(found) > most:
+            lines.append(f"{severity}: ... and {len(found) - most} more")
+    lines.append(f"trained on: {report.trained_images} of {report.images} images")
+    lines.append(f"            {report.trained_annotations} of {report.annotations} annotations")
+    return "\n".join(lines)
 
 
 def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:

@@ -4,10 +4,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from caffe2_rounding import CaffeRounding, max_pool_with_winners
+from recipe import recipe_weights
 
 import mrcnn.resnet
 import verify.training
-from caffe2_rounding import CaffeRounding, max_pool_with_winners
 from mrcnn.data.coco import read_dataset
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
@@ -17,7 +18,6 @@ from port.blob_table import BlobTable
 from port.convert import build_model, match_blobs
 from port.detectron_yaml import bundled_config
 from port.training_state import load_momentum
-from recipe import recipe_weights
 from verify.training import compare_final, read_reference, replay
 from weights import read_blobs
 

@@ -1,0 +1,61 @@
+"""Training with an eye on the AP: a run of `port.training_run` whose checkpoints are evaluated as they come."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrcnn.config import Config
+from mrcnn.data.coco import CocoDataset
+from mrcnn.model import MaskRCNN
+from mrcnn.training.ranks import Ranks
+from port.training_run import RunOptions, run_training
+from verify.ap import ap_table
+from verify.evaluation import evaluate, write_evaluation
+from weights.weights_file import WeightsFile
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What to evaluate on: a COCO instances file and the folder of its images."""
+
+    annotations: Path
+    images: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its `model_final.pkl`, and what `ap.json` holds of it where it was evaluated."""
+
+    final: Path | None
+    ap: dict[str, Any] | None
+
+
+def train_and_evaluate(
+    cfg: Config,
+    datasets: Sequence[CocoDataset],
+    weights: WeightsFile | None,
+    ranks: Ranks,
+    options: RunOptions,
+    evaluation_data: EvaluationData | None,
+    say: Callable[[str], None] = print,
+) -> Trained:
+    """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
+
+    The results of the model after iteration N lie in `eval_iterN/` of the run's folder. The first process evaluates,
+    the others wait.
+    """
+    documents: list[dict[str, Any]] = []
+
+    def on_checkpoint(model: MaskRCNN, iteration: int) -> None:
+        if evaluation_data is None:
+            return
+        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images)
+        assert evaluation is not None
+        folder = options.out / f"eval_iter{iteration}"
+        folder.mkdir(exist_ok=True)
+        documents.append(write_evaluation(evaluation, evaluation_data.annotations.stem, folder))
+        say(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}))
+
+    final = run_training(cfg, datasets, weights, ranks, options, say=say, on_checkpoint=on_checkpoint)
+    return Trained(final, documents[-1] if documents else None)
