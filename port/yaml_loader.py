@@ -6,6 +6,7 @@ Nothing is ever imported or called by name.
 """
 
 import math
+import re
 from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ _PYTHON = f"{_TAG}python/"
 _ATTR_DICTS = ("detectron.utils.collections.AttrDict", "utils.collections.AttrDict")
 _MULTIARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
+_NAME = re.compile(r"\w{1,100}")
 _BYTE_ORDERS = ("<", ">", "=", "|")
 
 
@@ -45,8 +47,8 @@ def load_yaml(text: str, source: str) -> Document:
     Args:
         source: what the text is called in errors, usually its file's name.
 
-    Raises InputError, naming source and line, for anything else: broken YAML, unknown tags, keys that are no text, have
-    a dot or are given twice, aliases that unfold to more than `MAX_NODES` values, more than `MAX_CHARACTERS` of text.
+    Raises InputError, naming source and line, for anything else: broken YAML, unknown tags, keys that are no names
+    or given twice, aliases that unfold to more than `MAX_NODES` values, more than `MAX_CHARACTERS` of text.
     """
     if len(text) > MAX_CHARACTERS:
         raise InputError(
@@ -94,8 +96,8 @@ class _DataLoader(yaml.SafeLoader):
             if not isinstance(key, str):
                 sentence = f"the key {_shown(key_node)} is no text to YAML (ON, OFF, YES and NO are truth values): "
                 raise _error(key_node, f"{sentence}write it in quotes")
-            if "." in key:
-                raise _error(key_node, f"the key {_cut(key)} has a dot: write what follows it below it, indented")
+            if not _NAME.fullmatch(key):
+                raise _error(key_node, f"the key {_shown(key_node)} is no name: write keys below their section")
             if key in first_lines:
                 sentence = f"the key {key} is given a second time, after line {first_lines[key]}: "
                 raise _error(key_node, f"{sentence}remove one of them")

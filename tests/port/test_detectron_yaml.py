@@ -90,7 +90,7 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
         ("TEST:", "line 1: TEST is a section, not a key"),
         ("TEST:\n  BBOX_AUG: True", "line 2: TEST.BBOX_AUG is a section, not a key: give its keys, such as"),
         ("NUM_GPUS: {A: 1}", "line 1: NUM_GPUS is {'A': 1}, but it must be a whole number, such as 1"),
-        ("TEST.NMS: 0.3", "line 1: the key TEST.NMS has a dot: write what follows it below it, indented"),
+        ("TEST.NMS: 0.3", "line 1: the key 'TEST.NMS' is no name: write keys below their section"),
         ("NUM_GPUS: 8\nNUM_GPUS: 4", "line 2: the key NUM_GPUS is given a second time, after line 1"),
         ("TEST:\n  NMS: 0.3\nNUM_GPUS: 1\nTEST: {}", "line 4: the key TEST is given a second time, after line 1"),
         ("RPN:\n  ON: True", "line 2: the key 'ON' is no text to YAML"),

@@ -141,7 +141,9 @@ def test_a_tag_is_refused_in_places_that_are_not_read():
         ("a: 1\n'a': 1", "x.yaml, line 2: the key a is given a second time"),
         ("{a: {b: 1, b: 2}}", "x.yaml, line 1: the key b is given a second time"),
         (f"{ATTR_DICT}\ndictitems:\n  a: 1\n  a: 2\n", "x.yaml, line 4: the key a is given a second time"),
-        ("a.b: 1", "x.yaml, line 1: the key a.b has a dot: write what follows it below it, indented"),
+        ("a.b: 1", "x.yaml, line 1: the key 'a.b' is no name: write keys below their section"),
+        ('"a\\nb": 1', "x.yaml, line 1: the key 'a\\nb' is no name"),
+        ("a" * 101 + ": 1", "x.yaml, line 1: the key 'aaaaaaa"),
         ("ON: 1", "x.yaml, line 1: the key 'ON' is no text to YAML (ON, OFF, YES and NO are truth values): "),
         ("7: 1", "x.yaml, line 1: the key '7' is no text to YAML"),
         ("? [a]\n: 1", "x.yaml, line 1: the key of several values is no text to YAML"),
@@ -206,7 +208,7 @@ def test_an_alias_to_itself_is_refused(text):
     assert error_of(text).startswith("x.yaml, line 1: it is nested too deeply, or in itself")
 
 
-@pytest.mark.parametrize("text", ["[" * 50_000, "a: " + "[" * 50_000, "a: " + "{b: " * 20_000, "- " * 40_000])
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "[" * 5000, "a: " + "{b: " * 5000, "- " * 5000])
 def test_a_deep_text_is_refused_whatever_its_depth(text):
     assert "nested too deeply" in error_of(text)
 
@@ -224,7 +226,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(PIECES, max_size=12), st.integers(0, len(LINES)), st.text(max_size=5))
 def test_a_damaged_text_is_read_or_refused_and_nothing_else(pieces, at, noise):
     text = "\n".join([*LINES[:at], noise, *pieces, *LINES[at:]])
