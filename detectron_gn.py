@@ -147,6 +147,7 @@ def _test(args: argparse.Namespace) -> int:
     evaluation, document = _evaluate(args)
     if evaluation is None:
         return DONE
+    print(evaluation.naming + "\n")
     print(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}, per_class=args.per_class))
     print(f"\n{args.out / 'ap.json'}, bbox.json and segm.json hold the numbers and the detections.")
     _write_json(args, document)
@@ -228,6 +229,36 @@ def _verify_detections(args: argparse.Namespace) -> int:
     print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
     _write_json(args, document)
     return DONE if parity.holds else CHECK_FAILED
+
+
+def _verify_published(args: argparse.Namespace) -> int:
+    from verify.ap import ap_document, ap_table
+    from verify.coco_files import read_annotations
+    from verify.published import comparison_table, score_published, verdict
+
+    annotations = read_annotations(args.annotations)
+    comparison, summaries = score_published(args.source, annotations, args.annotations)
+    print(f"{ap_table(summaries, per_class=args.per_class)}\n\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
+    _write_json(args, {**comparison.document(), "ap": ap_document(args.annotations.stem, **summaries)})
+    return DONE if comparison.holds else CHECK_FAILED
+
+
+def _verify_ap(args: argparse.Namespace) -> int:
+    from verify.ap import ap_table
+    from verify.coco_files import read_annotations
+    from verify.published import check_minival, compare_ap, comparison_table, expectation, verdict
+
+    expected = expectation(args.source, args.expect_box, args.expect_mask)
+    check_minival(read_annotations(args.annotations), args.annotations, expected)
+    evaluation, document = _evaluate(args)
+    if evaluation is None:
+        return DONE
+    summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
+    comparison = compare_ap(args.source, expected, summaries, evaluation.speed.seconds_per_image())
+    print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
+    print(f"\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
+    _write_json(args, {**comparison.document(), "naming": evaluation.naming, "ap": document})
+    return DONE if comparison.holds else CHECK_FAILED
 
 
 def _verify_training(args: argparse.Namespace) -> int:
@@ -416,6 +447,29 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (default {default})"
         )
 
+    published = check(
+        "published",
+        _verify_published,
+        "score the published detections of a model: checks annotations and evaluator without running it",
+        "verify published 48616381 --annotations instances_val2017.json",
+    )
+    published.add_argument("source", metavar="ID", help="a model of the catalog")
+    published.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="minival or val2017")
+    _add_per_class(published)
+
+    ap = check(
+        "ap",
+        _verify_ap,
+        "run a model over a data set and compare its AP with the published one",
+        "verify ap 48616381 --annotations instances_val2017.json --images val2017 --out out",
+    )
+    _add_model(ap)
+    _add_data(ap)
+    _add_out(ap, default=Path("out/verify"))
+    _add_batch(ap)
+    _add_expected_ap(ap)
+    _add_per_class(ap)
+
     training = check(
         "training",
         _verify_training,
@@ -532,8 +586,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
 
 
-def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+def _add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    meaning = "folder for what is written" + (f" (default: {default})" if default else "")
+    parser.add_argument("--out", type=Path, required=default is None, default=default, metavar="DIR", help=meaning)
+
+
+def _add_expected_ap(parser: argparse.ArgumentParser) -> None:
+    for kind in ("box", "mask"):
+        parser.add_argument(
+            f"--expect-{kind}", type=float, metavar="AP", help=f"the {kind} AP to compare with (default: the catalog's)"
+        )
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:

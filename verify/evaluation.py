@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from verify.ap import ApSummary, ap_document, score
 from verify.coco_files import read_annotations
-from verify.image_files import image_files
+from verify.image_files import image_files, naming_used
 from verify.journal import Journal, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
 
@@ -25,14 +26,44 @@ from verify.ranks import ALONE, Ranks
 Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
 
 
+@dataclass
+class Speed:
+    """What the images of this process took, without those that an earlier run had finished.
+
+    Attributes:
+        images: how many.
+        network_seconds: from the decoded image to boxes, scores and soft masks.
+        paste_seconds: from there to COCO's result rows.
+    """
+
+    images: int = 0
+    network_seconds: float = 0.0
+    paste_seconds: float = 0.0
+
+    def seconds_per_image(self) -> str | None:
+        """`network + post-processing`, as Detectron's tables have it; None where no image was left to do."""
+        if not self.images:
+            return None
+        return f"{self.network_seconds / self.images:.3f} + {self.paste_seconds / self.images:.3f}"
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model finds in a data set: COCO result rows in Detectron's order, and their AP."""
+    """What a model finds in a data set.
+
+    Attributes:
+        boxes, segms: COCO result rows in Detectron's order.
+        box_ap, mask_ap: their AP.
+        speed: of this process.
+        naming: under which names the images were found.
+    """
 
     boxes: list[BoxRow]
     segms: list[SegmRow]
     box_ap: ApSummary
     mask_ap: ApSummary
+    speed: Speed
+    naming: str
 
 
 def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageResults]:
@@ -69,6 +100,7 @@ def evaluate(
     check_categories(model, coco, annotations)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
+    speed = Speed()
     journal = None if out is None else Journal(out, run_identity(model, annotations, batch), ranks.rank)
     with journal or nullcontext():
         done = {} if journal is None else journal.done
@@ -77,14 +109,16 @@ def evaluate(
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
         found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
-        results = _detect_batches(model, coco, files, share, journal)
+        results = _detect_batches(model, coco, files, share, journal, speed)
         for image in progress(results, sum(map(len, share))):
             found[image.image_id] = image
         parts = ranks.collect(found)
     if not ranks.is_first:
         return None
     boxes, segms = coco_results({key: image for part in parts for key, image in part.items()}.values())
-    return Evaluation(boxes, segms, score(boxes, coco, "bbox"), score(segms, coco, "segm"))
+    return Evaluation(
+        boxes, segms, score(boxes, coco, "bbox"), score(segms, coco, "segm"), speed, naming_used(coco, files)
+    )
 
 
 def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:
@@ -145,13 +179,24 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _detect_batches(
-    model: MaskRCNN, coco: COCO, files: dict[int, Path], batches: Sequence[list[int]], journal: Journal | None
+    model: MaskRCNN,
+    coco: COCO,
+    files: dict[int, Path],
+    batches: Sequence[list[int]],
+    journal: Journal | None,
+    speed: Speed,
 ) -> Iterator[ImageResults]:
     """The results of each image as they come, on record in the journal before they are handed on."""
     category_ids = coco.getCatIds()
     for members in batches:
-        found = model.detect_batch([_read(coco, image_id, files[image_id]) for image_id in members])
+        images = [_read(coco, image_id, files[image_id]) for image_id in members]
+        start = time.perf_counter()
+        found = model.detect_batch(images)
+        pasted_from = time.perf_counter()
         results = [image_results(image_id, each, category_ids) for image_id, each in zip(members, found, strict=True)]
+        speed.images += len(members)
+        speed.network_seconds += pasted_from - start
+        speed.paste_seconds += time.perf_counter() - pasted_from
         if journal is not None:
             journal.add(results)
         yield from results

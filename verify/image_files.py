@@ -1,5 +1,6 @@
 """Which file holds which image of an annotation file, whatever the folder's naming."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +32,18 @@ def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
             )
         found[image_id] = path
     return found
+
+
+def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
+    """Which naming of the images was used, in words: the annotations' own, or COCO's other one."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for image_id, path in files.items():
+        own = PurePosixPath(str(annotations.imgs[image_id].get("file_name", ""))).name
+        kind = "as the annotations name them" if path.name == own else "by COCO's other naming"
+        counts[kind] += 1
+        examples.setdefault(kind, path.name)
+    return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
 
 
 def _names(image_id: int, file_name: str) -> Iterator[str]:

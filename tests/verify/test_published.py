@@ -1,0 +1,99 @@
+"""Published beside measured AP; the demo's data set stands in for minival, Detectron's results on it for published."""
+
+import dataclasses
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+import verify.published
+from detectron_gn import main
+from mrcnn.errors import InputError
+from verify.coco_files import read_annotations
+from verify.image_files import image_files, naming_used
+from verify.published import ApComparison, Expectation, check_minival, comparison_table, expectation
+from weights.catalog import lookup
+
+RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
+
+
+@pytest.fixture
+def demo_is_minival(monkeypatch, demo_model):
+    """48616381 with the demo's results, AP as its authors would print it, and data set."""
+    entry = dataclasses.replace(lookup(48616381), box_ap=90.8, mask_ap=88.9)
+    monkeypatch.setattr(verify.published, "lookup", lambda source: entry)
+    monkeypatch.setattr(verify.published, "MINIVAL_IMAGES", 40)
+    monkeypatch.setattr(verify.published, "fetch", lambda source, item: demo_model / RESULTS[item])
+    return entry
+
+
+def test_published_results_score_the_published_ap(demo_is_minival, demo_model, tmp_path, capsys):
+    out = tmp_path / "p.json"
+    annotations = str(demo_model / "instances_val.json")
+    assert main(["verify", "published", "48616381", "--annotations", annotations, "--json", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("case"))
+    assert header.split() == ["case", "lr", "schd", "s/im", "box", "AP", "mask", "AP", "model", "id"]
+    published = lines[lines.index(header) + 2]
+    assert published.split() == [
+        "R-50-FPN,", "GN", "published", "2x", "0.146", "+", "0.017", "90.8", "88.9", "48616381",
+    ]  # fmt: skip
+    document = json.loads(out.read_text())
+    assert document["holds"] and document["model"] == 48616381
+    assert document["measured"]["box"] == pytest.approx(0.9079807369923488, abs=1e-12)
+
+
+def test_published_results_that_score_otherwise_fail_the_check(demo_is_minival, demo_model, monkeypatch, capsys):
+    entry = dataclasses.replace(demo_is_minival, mask_ap=89.1)
+    monkeypatch.setattr(verify.published, "lookup", lambda source: entry)
+    assert main(["verify", "published", "48616381", "--annotations", str(demo_model / "instances_val.json")]) == 1
+    assert "do not agree within 0.1 points (box AP -0.00, mask AP -0.24)" in capsys.readouterr().out
+
+
+def test_another_data_set_than_minival_is_refused(demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    with pytest.raises(InputError, match=r"a\.json has 40 images, but published AP is of the 5000 of coco_"):
+        check_minival(coco, Path("a.json"), expectation("48616381"))
+    check_minival(coco, Path("a.json"), expectation("48616381", box=40))
+
+
+def test_what_is_expected_comes_from_the_catalog_or_the_user():
+    assert expectation("48616381").ap == {"box": 40.3, "mask": 35.7}
+    assert expectation("model_final.pkl", box=90.8, mask=0.889).ap == {"box": 90.8, "mask": pytest.approx(88.9)}
+    with pytest.raises(InputError, match="nothing says which AP to expect: pass --expect-box"):
+        expectation("model_final.pkl")
+    with pytest.raises(InputError, match="`verify imagenet` checks a classifier"):
+        expectation("R-50-GN")
+
+
+@pytest.mark.parametrize(("measured", "holds"), [(40.2, True), (40.4, True), (40.19, False), (40.41, False)])
+def test_a_tenth_of_a_point_is_what_a_rerun_may_differ_by(measured, holds):
+    comparison = ApComparison("x", Expectation({"box": 40.3, "mask": 35.7}), {"box": measured, "mask": 35.7})
+    assert comparison.holds is holds
+
+
+def test_only_what_is_expected_is_compared():
+    comparison = ApComparison("x.pkl", Expectation({"box": 40.3}), {"box": 40.3, "mask": 1.0})
+    assert comparison.holds
+    assert comparison_table(comparison).splitlines()[2].split() == ["x.pkl", "expected", "-", "-", "40.30", "-", "-"]
+
+
+@pytest.mark.slow
+def test_verify_ap_runs_the_model_and_fails_where_the_ap_is_another(demo_model, tmp_path, capsys):
+    pickle = tmp_path / "model_final.pkl"
+    pickle.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
+    arguments = ["verify", "ap", str(pickle), "--annotations", str(demo_model / "instances_val.json"), "--images"]
+    arguments += [str(demo_model / "val"), "--out", str(tmp_path / "out"), "--expect-box", "90.8", "--device", "cpu"]
+    assert main([*arguments, "--expect-mask", "88.9", "--json", str(tmp_path / "ap.json")]) == 0
+    assert "40 images found as the annotations name them (000000300000.png)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "ap.json").read_text())["measured"]["box"] == pytest.approx(0.90798, abs=1e-4)
+    assert main([*arguments, "--expect-mask", "88.5"]) == 1
+
+
+def test_the_naming_that_was_used_is_told(tmp_path, demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    for image_id in coco.imgs:
+        (tmp_path / f"COCO_val2014_{image_id:012d}.jpg").write_bytes(b"")
+    told = naming_used(coco, image_files(coco, tmp_path))
+    assert told == "40 images found by COCO's other naming (COCO_val2014_000000300000.jpg)"

@@ -1,0 +1,163 @@
+"""Measured beside published AP, in the shape of the tables of Detectron projects/GN/README.md and MODEL_ZOO.md."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+
+from mrcnn.errors import InputError
+from verify.ap import AP_JSON_KEY, ApSummary, score
+from verify.coco_files import IouType
+from verify.tables import text_table
+from weights.catalog import CatalogEntry, lookup
+from weights.download import Item, fetch
+from weights.errors import UnknownModel
+
+# Published numbers have one decimal: this many points of a percent are what a rerun may differ by.
+TOLERANCE = 0.1
+
+# coco_2014_minival, which is val2017.
+MINIVAL_IMAGES = 5000
+
+AP_KINDS = ("box", "mask")
+RESULT_FILES: dict[Item, IouType] = {"boxes": "bbox", "masks": "segm"}
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The AP that a model should have, in percent, and the catalog's entry where that is where it is from."""
+
+    ap: dict[str, float]
+    entry: CatalogEntry | None = None
+
+
+@dataclass(frozen=True)
+class ApComparison:
+    """Expected and measured AP, `box` and `mask`, in percent.
+
+    Attributes:
+        seconds_per_image: as measured here, network + post-processing; None where nothing was run.
+    """
+
+    case: str
+    expected: Expectation
+    measured: dict[str, float]
+    seconds_per_image: str | None = None
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Measured minus expected, in points of a percent, of what was measured and is expected."""
+        return {
+            kind: self.measured[kind] - self.expected.ap[kind]
+            for kind in AP_KINDS
+            if kind in self.measured and kind in self.expected.ap
+        }
+
+    @property
+    def holds(self) -> bool:
+        """Whether every difference is within `TOLERANCE`; the last digits of binary fractions do not count."""
+        return all(abs(difference) <= TOLERANCE + 1e-9 for difference in self.differences.values())
+
+    def document(self) -> dict[str, Any]:
+        """What --json writes; AP in 0..1, as everywhere in files."""
+        return {
+            "holds": self.holds,
+            "model": None if self.expected.entry is None else self.expected.entry.id,
+            "expected": {kind: value / 100 for kind, value in self.expected.ap.items()},
+            "measured": {kind: value / 100 for kind, value in self.measured.items()},
+            "tolerance": TOLERANCE / 100,
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+
+def expectation(source: str, box: float | None = None, mask: float | None = None) -> Expectation:
+    """What the user expects, or else what the catalog has published for this id, name or URL.
+
+    Args:
+        box, mask: AP in percent, as papers print it; a number up to 1 is taken as a share of 1.
+    """
+    if box is not None or mask is not None:
+        given = {"box": box, "mask": mask}
+        return Expectation({kind: 100 * ap if ap <= 1 else ap for kind, ap in given.items() if ap is not None})
+    try:
+        entry = lookup(source)
+    except UnknownModel:
+        raise InputError(
+            f"{source} is no model of the catalog, so nothing says which AP to expect: "
+            "pass --expect-box and --expect-mask, or give the model's id"
+        ) from None
+    if entry.box_ap is None or entry.mask_ap is None:
+        raise InputError(f"{entry.id} is {entry.name}, which has no AP: `verify imagenet` checks a classifier")
+    return Expectation({"box": entry.box_ap, "mask": entry.mask_ap}, entry)
+
+
+def check_minival(coco: COCO, annotations: Path, expected: Expectation) -> None:
+    """The catalog's AP is that of coco_2014_minival, so other data sets have nothing to compare with it."""
+    if expected.entry is not None and len(coco.imgs) != MINIVAL_IMAGES:
+        raise InputError(
+            f"{annotations} has {len(coco.imgs)} images, but published AP is of the {MINIVAL_IMAGES} of "
+            "coco_2014_minival: "
+            "give instances_val2017.json or instances_minival2014.json (they hold the same images), "
+            "or say which AP to expect with --expect-box and --expect-mask"
+        )
+
+
+def compare_ap(
+    source: str, expected: Expectation, summaries: dict[str, ApSummary], seconds_per_image: str | None = None
+) -> ApComparison:
+    """Compare `box` and `mask` summaries with what is expected of a source.
+
+    The case is named `R-50-FPN, GN`, as in Detectron's table, or after the file.
+    """
+    entry = expected.entry
+    case = f"{entry.backbone}, {entry.norm}" if entry else source.rpartition("/")[2]
+    measured = {kind: 100 * summary.AP for kind, summary in summaries.items()}
+    return ApComparison(case, expected, measured, seconds_per_image)
+
+
+def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApComparison, dict[str, ApSummary]]:
+    """Score the detections on minival that were published beside a model; they are downloaded if need be."""
+    expected = expectation(source)
+    check_minival(coco, annotations, expected)
+    summaries = {
+        AP_JSON_KEY[iou_type]: score(fetch(source, item=item), coco, iou_type)
+        for item, iou_type in RESULT_FILES.items()
+    }
+    return compare_ap(source, expected, summaries), summaries
+
+
+def comparison_table(comparison: ApComparison) -> str:
+    """Published and measured numbers, one above the other, under the column names of Detectron's GN table."""
+    entry = comparison.expected.entry
+    rows = [
+        [
+            comparison.case,
+            "published" if entry else "expected",
+            (entry.schedule if entry else None) or "-",
+            (entry.inference_seconds_per_image if entry else None) or "-",
+            *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in AP_KINDS),
+            str(entry.id) if entry else "-",
+        ],
+        [
+            "",
+            "measured",
+            "",
+            comparison.seconds_per_image or "-",
+            *(_number(comparison.measured.get(kind), 2) for kind in AP_KINDS),
+            "",
+        ],
+    ]
+    return text_table(["case", "", "lr schd", "s/im", "box AP", "mask AP", "model id"], rows, left=2)
+
+
+def verdict(comparison: ApComparison) -> str:
+    """One sentence."""
+    apart = ", ".join(f"{kind} AP {difference:+.2f}" for kind, difference in comparison.differences.items())
+    if comparison.holds:
+        return f"They agree within {TOLERANCE} points ({apart})."
+    return f"They do not agree within {TOLERANCE} points ({apart})."
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
