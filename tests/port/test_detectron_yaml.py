@@ -145,7 +145,7 @@ def test_a_renamed_key_is_refused_with_its_new_name(old, new):
         "FINAL_MSG", "MODEL.DILATION", "ROOT_GPU_ID", "RPN.ON", "TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED",
         "TRAIN.DROPOUT", "USE_GPU_NMS", "TEST.NUM_TEST_IMAGES",
     ],
-)  # fmt: skip
+)
 def test_a_dropped_key_is_ignored_with_a_warning(key, caplog):
     section, _, name = key.rpartition(".")
     text = f"{section}: {{'{name}': 1}}" if section else f"{name}: 1"

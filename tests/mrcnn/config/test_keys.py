@@ -39,7 +39,7 @@ def test_a_key_of_a_section_wide_row_may_have_its_own():
         "TEST.SOFT_NMS.ENABLED", "TEST.BBOX_VOTE.ENABLED", "RESNETS.NUM_GROUPS", "RESNETS.WIDTH_PER_GROUP",
         "MODEL.CONV_BODY", "SOLVER.LR_POLICY", "TRAIN.FREEZE_AT", "GROUP_NORM.DIM_PER_GP", "PIXEL_MEANS",
     ],
-)  # fmt: skip
+)
 def test_a_key_is_served(key):
     assert key_use(key) == "served"
 
@@ -49,7 +49,7 @@ SETTLED_BY_THE_CONFIG = {
     "MODEL.TYPE", "MODEL.CONV_BODY", "MODEL.MASK_ON", "FPN.FPN_ON", "FPN.MULTILEVEL_ROIS", "FPN.MULTILEVEL_RPN",
     "FAST_RCNN.ROI_XFORM_METHOD", "MRCNN.ROI_XFORM_METHOD",
     "RESNETS.STEM_FUNC", "RESNETS.TRANS_FUNC", "RESNETS.SHORTCUT_FUNC",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("key", [key for key in DEFAULTS if key_use(key) == "served"])
