@@ -79,7 +79,7 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
 
 def report_text(report: DataReport, most: int = 20) -> str:
     """The report for the terminal: errors first, at most `most` findings of a severity, and what is left."""
-    lines = []
+    lines: list[str] = []
     for severity in SEVERITIES:
         found = [finding for finding in report.findings if finding.severity == severity]
         lines += map(str, found[:most])

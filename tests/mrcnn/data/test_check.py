@@ -1,0 +1,144 @@
+import json
+
+import pytest
+
+from mrcnn.config import Config, with_values
+from mrcnn.data.check import check_dataset, report_text
+from mrcnn.data.coco import read_dataset
+
+
+@pytest.fixture
+def check(write_dataset):
+    """Check a data set of 60 x 80 images; returns the report."""
+
+    def run(annotations, images=None, cfg=None, change=None, **options):
+        file, folder = write_dataset(images or {1: (60, 80)}, annotations)
+        if change is not None:
+            content = json.loads(file.read_text())
+            change(content, folder)
+            file.write_text(json.dumps(content))
+        cfg = cfg or with_values(Config(), {"MODEL.NUM_CLASSES": 3})
+        return check_dataset(read_dataset(file, folder), cfg, **options)
+
+    return run
+
+
+def texts(report, severity):
+    return [str(finding) for finding in report.findings if finding.severity == severity]
+
+
+def test_a_sound_data_set_has_no_errors_and_its_numbers_are_counted(check, annotation):
+    report = check([annotation(), annotation(category_id=3)])
+    assert report.findings == ()
+    assert (report.images, report.trained_images, report.annotations, report.trained_annotations) == (
+        1,
+        1,
+        2,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"area": 0}, "area is 0"),
+        ({"ignore": 1}, "ignore is set"),
+        ({"bbox": [5.0, 5.0, 1.0, 20.0]}, "bbox is a pixel or less"),
+        ({"bbox": [90.0, 5.0, 20.0, 20.0]}, "bbox is a pixel or less"),
+        (
+            {"segmentation": [[1, 1, 5, 5], [1, 1, 9, 1, 9, 9]]},
+            "1 of 2 polygons have fewer than three points",
+        ),
+    ],
+)
+def test_what_detectron_drops_is_listed_with_the_reason(check, annotation, fields, reason):
+    report = check([annotation(**fields), annotation(category_id=3), annotation()])
+    (dropped,) = texts(report, "dropped")
+    assert "annotation 1 of 1.png" in dropped and reason in dropped
+    assert not report.errors
+
+
+def test_images_that_are_filtered_out_are_listed(check, annotation):
+    crowd = annotation(iscrowd=1, segmentation={"counts": [0, 4800], "size": [60, 80]}, image_id=2)
+    report = check([annotation(), annotation(category_id=3), crowd], {1: (60, 80), 2: (60, 80), 3: (60, 80)})
+    assert [text.split(": ")[1] for text in texts(report, "dropped")] == ["2.png", "3.png"]
+    assert report.trained_images == 1
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ({"counts": [0, 4800], "size": [60, 80]}, "run-length encoding"),
+        ([[1, 1, 5, 5]], "no polygon of three points"),
+    ],
+)
+def test_outlines_on_which_detectron_crashes_are_noted(check, annotation, segmentation, words):
+    report = check([annotation(segmentation=segmentation), annotation(category_id=3)])
+    (note,) = texts(report, "note")
+    assert words in note and "Detectron crashes" in note
+    assert not report.errors
+
+
+def test_missing_and_unreadable_and_other_sized_images_are_errors(check, annotation):
+    def change(content, folder):
+        (folder / "1.png").unlink()
+        (folder / "2.png").write_text("no image")
+        content["images"][2]["width"] = 100
+
+    images = {1: (60, 80), 2: (60, 80), 3: (60, 80)}
+    annotations = [annotation(image_id=i) for i in images] + [annotation(category_id=3)]
+    report = check(annotations, images, change=change)
+    assert [
+        any(words in text for text in texts(report, "error")) for words in ("no such", "cannot be decoded")
+    ]
+    assert any(
+        "the file is 60 x 80 (height x width), the annotations say 60 x 100" in t
+        for t in texts(report, "error")
+    )
+    assert len(report.errors) == 3
+    assert len(check(annotations, images, change=change, read_images=False).errors) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"bbox": [1, 2, 3]}, "bbox has 3 numbers"),
+        ({"bbox": [1, 2, "wide", 4]}, "bbox or area is not a number"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "not finite"),
+        ({"segmentation": "none"}, "neither a list of polygons"),
+    ],
+)
+def test_malformed_annotations_are_errors_and_not_crashes(check, annotation, fields, words):
+    report = check([annotation(**fields), annotation(category_id=3)])
+    assert [words in text for text in texts(report, "error")] == [True]
+
+
+def test_another_number_of_classes_is_an_error(check, annotation):
+    report = check(
+        [annotation(), annotation(category_id=3)], cfg=with_values(Config(), {"MODEL.NUM_CLASSES": 81})
+    )
+    assert "MODEL.NUM_CLASSES is 81" in texts(report, "error")[0]
+
+
+def test_categories_without_annotation_and_repeated_ids_are_found(check, annotation):
+    def change(content, folder):
+        content["annotations"].append(content["annotations"][0])
+
+    report = check([annotation()], change=change)
+    assert texts(report, "note") == ["note: category circle: has no annotation"]
+    assert "the id stands 2 times" in texts(report, "error")[0]
+
+
+def test_the_text_shows_errors_first_and_cuts_long_lists(check, annotation):
+    annotations = [annotation(area=0)] * 5 + [annotation(category_id=3)]
+    report = check(annotations, cfg=with_values(Config(), {"MODEL.NUM_CLASSES": 9}))
+    lines = report_text(report, most=2).splitlines()
+    assert lines[0].startswith("error: ")
+    assert "dropped: ... and 3 more" in lines
+    assert lines[-1].split() == ["1", "of", "6", "annotations"]
+
+
+def test_the_report_is_for_programs_too(check, annotation):
+    document = check([annotation(area=0), annotation(category_id=3), annotation()]).document()
+    (finding,) = json.loads(json.dumps(document))["findings"]
+    assert finding == {"severity": "dropped", "subject": "annotation 1 of 1.png", "text": "area is 0"}
