@@ -76,6 +76,12 @@ def test_every_command_has_help_with_an_example_and_writes_json(run: Run, comman
     assert "--json FILE" in printed
 
 
+def test_the_readme_lists_every_command() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    for command in COMMANDS:
+        assert any(row.startswith(f"| `{' '.join(command)}") for row in rows), command
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
