@@ -61,12 +61,26 @@ def level_proposals(
         base_anchors: `[A, 4]` of the level.
         stride: network pixels a position.
         image_index: written into column 0 of the RoIs.
+    """
+    return scored_proposals(logits.sigmoid(), deltas, base_anchors, stride, image_index, im_info, limits)
+
+
+def scored_proposals(
+    probabilities: Tensor,
+    deltas: Tensor,
+    base_anchors: Tensor,
+    stride: int,
+    image_index: int,
+    im_info: ImInfo,
+    limits: ProposalLimits,
+) -> Proposals:
+    """`level_proposals` from `[A, H, W]` objectness after the sigmoid, which is where Detectron's operator begins.
 
     Top `RPN_PRE_NMS_TOP_N` by score, decode, clip, drop what is too small, NMS, top `RPN_POST_NMS_TOP_N`
     (Detectron ops/generate_proposals.py:proposals_for_one_image).
     """
-    num_anchors, _, width = logits.shape
-    scores = logits.permute(1, 2, 0).reshape(-1).sigmoid()
+    num_anchors, _, width = probabilities.shape
+    scores = probabilities.permute(1, 2, 0).reshape(-1)
     index = argtop(scores, limits.RPN_PRE_NMS_TOP_N)
     scores = scores[index]
     position, anchor = index // num_anchors, index % num_anchors
