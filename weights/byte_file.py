@@ -1,11 +1,13 @@
-"""A weights file opened for reading: its size, a map for its structure, and reads of array bytes.
+"""A weights file opened for reading: its size, a map for its structure, and the bytes of its arrays.
 
-The map serves headers and opcodes only. Arrays are read into memory of their own, so that they are aligned,
-writable, independent of the file afterwards, and so that a process holds the numbers once and not twice.
+The map serves headers and opcodes. Arrays are read into memory of their own, so that they are aligned, writable
+and independent of the file afterwards, and so that a process holds the numbers once and not twice. Only where
+they are written on at once do they stay where they are, in the map: that is twice as fast.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
@@ -24,6 +26,10 @@ _CHUNK = 1 << 20
 class ByteFile:
     """A regular, non-empty file opened for reading; use it in a `with` statement.
 
+    Args:
+        path: the file.
+        keep_mapped: let arrays be views of the map, of any alignment; they keep the map open.
+
     Attributes:
         source: the path as the user gave it, for messages.
         path: the same as a `Path`.
@@ -33,7 +39,8 @@ class ByteFile:
     Raises UnreadableFile where there is no such file, WrongContainer where it is empty.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], keep_mapped: bool = False) -> None:
+        self._keep_mapped = keep_mapped
         self.path = Path(path)
         self.source = str(path)
         try:
@@ -54,7 +61,9 @@ class ByteFile:
         if self.size == 0:
             self._file.close()
             raise WrongContainer(self.source, "is empty; download or copy it again")
-        self.map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        # A private copy only looks writable: torch wants that of arrays, and nobody writes to these.
+        access = mmap.ACCESS_COPY if keep_mapped else mmap.ACCESS_READ
+        self.map = mmap.mmap(self._file.fileno(), 0, access=access)
 
     def __enter__(self) -> ByteFile:
         return self
@@ -62,10 +71,19 @@ class ByteFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.map.close()
+        with contextlib.suppress(BufferError):  # arrays still lie in it
+            self.map.close()
         self._file.close()
 
-    def read_into(self, array: NDArray[np.uint8], offset: int) -> None:
+    def array(self, offset: int, count: int) -> NDArray[np.uint8]:
+        """The `count` bytes from `offset` on, `[count]` uint8."""
+        if self._keep_mapped and count:
+            return np.frombuffer(self.map, np.uint8, count, offset)
+        content = np.empty(count, np.uint8)
+        self._read_into(content, offset)
+        return content
+
+    def _read_into(self, array: NDArray[np.uint8], offset: int) -> None:
         """Fill `array` (`[N]` uint8, contiguous) with the N bytes from `offset` on."""
         view = memoryview(array.data)
         self._file.seek(offset)
@@ -80,7 +98,7 @@ class ByteFile:
         end = offset + length
         while offset < end:
             piece = np.empty(min(_CHUNK, end - offset), np.uint8)
-            self.read_into(piece, offset)
+            self._read_into(piece, offset)
             offset += piece.size
             yield piece.tobytes()
 

@@ -42,7 +42,10 @@ def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: the weights it moved, and in words what the new container could not keep."""
+    """What `convert` did: the weights it moved, and in words what the new container could not keep.
+
+    The arrays are views of the file that was read: to be looked at, not to be trained.
+    """
 
     weights: WeightsFile
     out: Path
@@ -56,7 +59,8 @@ def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Conver
     """
     out = Path(out)
     _writer(out)
-    weights = read_blobs(path)
+    with ByteFile(path, keep_mapped=True) as file:
+        weights = _reader(recognise(file))(file)
     write_blobs(out, weights)
     not_kept = [f"{name} {reason}" for name, reason in weights.left_out.items()]
     if out.suffix == ".pkl" and weights.iteration != iteration_from_name(out.name):

@@ -113,8 +113,7 @@ class _Dataset:
 
 
 def _read(file: ByteFile, dataset: _Dataset) -> Array:
-    stored = np.empty(dataset.nbytes, np.uint8)
-    file.read_into(stored, dataset.offset)
+    stored = file.array(dataset.offset, dataset.nbytes)
     return stored.view(dataset.dtype).reshape(dataset.shape).astype(dataset.dtype.newbyteorder("<"), copy=False)
 
 

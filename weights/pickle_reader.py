@@ -164,10 +164,10 @@ def _read(file: ByteFile, name: str, array: _Array) -> Array:
     """Bring an array's bytes from the file into memory."""
     assert array.dtype is not None and array.content is not None
     wanted = array_bytes(array.shape, array.dtype.itemsize, name, file.source)
-    stored = np.empty(wanted, np.uint8)
     if array.content.written == "plain":
-        file.read_into(stored, array.content.offset)
+        stored = file.array(array.content.offset, wanted)
     else:
+        stored = np.empty(wanted, np.uint8)
         filled = 0
         for piece in _decoded(file, name, array.content):
             if filled + len(piece) > wanted:

@@ -251,8 +251,7 @@ class _Archive:
             raise MalformedFile(file.source, f"its directory is wrong about {ascii(name)[:80]}")
         if start + member.file_size > file.size or member.file_size != member.compress_size:
             raise TruncatedFile(file.source, f"its member {ascii(name)[:80]} runs past the end of the file")
-        content = np.empty(member.file_size, np.uint8)
-        file.read_into(content, start)
+        content = file.array(start, member.file_size)
         if zlib.crc32(content.data) != member.CRC:
             raise MalformedFile(file.source, f"the checksum of {ascii(name)[:80]} is wrong; copy it again")
         return content

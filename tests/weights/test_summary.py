@@ -1,0 +1,119 @@
+"""What a file is said to be follows from its blobs."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from weights import WeightsFile, write_blobs
+from weights.summary import config_summary, describe, summarise
+
+STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+def backbone(depth: int, norm: str) -> dict[str, np.ndarray]:
+    blobs = {"conv1_w": np.ones((1, 1), "f4"), f"res_conv1_{norm}_s": np.ones(1, "f4")}
+    for stage, count in enumerate(STAGES[depth], 2):
+        blobs |= {f"res{stage}_{block}_branch2a_w": np.ones((1, 1), "f4") for block in range(count)}
+    return blobs
+
+
+HEADS = {
+    "fpn_inner_res5_2_sum_w": np.ones(1, "f4"),
+    "rpn_cls_logits_fpn2_w": np.ones(1, "f4"),
+    "cls_score_w": np.ones((81, 2), "f4"),
+    "mask_fcn_logits_w": np.ones((81, 2), "f4"),
+}
+
+
+def title(blobs: dict[str, np.ndarray]) -> str:
+    return summarise(WeightsFile(blobs, None, None, "x", "pkl"), 1).title()
+
+
+def test_imagenet_backbone() -> None:
+    blobs = backbone(101, "gn") | {"pred_w": np.ones((1000, 2), "f4")}
+    assert title(blobs) == "ImageNet backbone, R-101, GN, 1000 classes"
+
+
+def test_gn_detector_with_preserved_classifier() -> None:
+    blobs = backbone(50, "gn") | HEADS | {"head_conv1_w": np.ones(1, "f4"), "pred_w": np.ones((1000, 2), "f4")}
+    assert title(blobs) == "detector, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes"
+
+
+def test_bn_training_checkpoint() -> None:
+    blobs = backbone(50, "bn") | HEADS | {"fc7_w": np.ones(1, "f4"), "cls_score_w_momentum": np.ones((81, 2), "f4")}
+    assert title(blobs) == "training checkpoint, R-50 FPN, BN*, 2fc box head, masks, 81 classes"
+
+
+def test_something_else() -> None:
+    assert title({"a": np.ones(1, "f4")}) == "unknown"
+
+
+def test_statistics_are_over_finite_values_and_the_others_are_named() -> None:
+    blobs = {"w": np.array([1, 2, 3, 6, np.nan, np.inf, -np.inf], "f4"), "none": np.array([np.nan], "f4")}
+    found = summarise(WeightsFile(blobs, None, None, "x", "pkl"), 1)
+    first, second = found.blobs
+    assert (first.mean, first.min, first.max, first.nan, first.inf) == (3.0, 1.0, 6.0, 1, 2)
+    assert first.std == pytest.approx(math.sqrt(3.5))
+    assert (second.mean, second.std, second.nan) == (None, None, 1)
+    assert found.not_finite == ("w", "none")
+
+
+def test_large_mean_does_not_spoil_the_standard_deviation() -> None:
+    array = (1e4 + np.random.default_rng(0).standard_normal(2_500_000)).astype("f4")
+    found = summarise(WeightsFile({"w": array}, None, None, "x", "pkl"), 1).blobs[0]
+    assert found.std == pytest.approx(array.astype("f8").std(), rel=1e-9)
+
+
+def test_describe_prints_a_table_and_json(tmp_path: Path) -> None:
+    path = tmp_path / "model_iter9.pkl"
+    blobs = backbone(50, "gn") | HEADS | {"cls_score_w_momentum": np.ones((81, 2), "f4")}
+    write_blobs(path, WeightsFile(blobs, "MODEL:\n  NUM_CLASSES: 81\n", None, "x", "pkl"))
+    found = describe(path)
+    assert found.iteration == 9 and found.momentum == 1 and found.bytes == path.stat().st_size
+    text = str(found)
+    assert "MODEL.NUM_CLASSES: 81" in text and "cls_score_w_momentum    81x2" in text
+    assert json.loads(json.dumps(found.as_dict()))["family"] == "training checkpoint"
+
+
+def test_config_of_detectron_is_summarised_without_acting_on_its_tags() -> None:
+    text = """!!python/object/new:detectron.utils.collections.AttrDict
+dictitems:
+  MODEL: !!python/object/new:detectron.utils.collections.AttrDict
+    dictitems: {NUM_CLASSES: 81, TYPE: !!python/unicode 'generalized_rcnn'}
+    state: {__immutable__: true}
+  NUM_GPUS: !!python/object/apply:os.system ['touch canary']
+  TRAIN: {DATASETS: !!python/tuple [coco_2014_train, coco_2014_valminusminival]}
+"""
+    assert config_summary(text) == {
+        "MODEL.TYPE": "generalized_rcnn",
+        "MODEL.NUM_CLASSES": "81",
+        "TRAIN.DATASETS": "coco_2014_train, coco_2014_valminusminival",
+        "NUM_GPUS": "touch canary",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "[" * 20000,
+        "&a {dictitems: *a}",
+        "a: &a [x,x]\nb: &b [*a,*a]\n" * 99,
+        "\t",
+        "",
+        "x",
+        "- MODEL",
+        "a: " + "x" * 2**21,
+    ],
+)
+def test_strange_config_is_no_obstacle(text: str) -> None:
+    assert isinstance(config_summary(text), dict)
+
+
+def test_demo_checkpoint_is_what_it_is(shared: Path) -> None:
+    found = describe(shared / "parity" / "demo" / "model_iter2399.pkl")
+    assert found.title() == "training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 5 classes"
+    assert (found.momentum, found.iteration, found.values, found.not_finite) == (223, 2399, 4_515_533, ())
