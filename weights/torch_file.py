@@ -28,7 +28,8 @@ from weights.errors import (
     UnsupportedArray,
 )
 from weights.layout import sort_out
-from weights.pickle_machine import Machine, Symbol, Text, Value, describe
+from weights.pickle_machine import Machine
+from weights.pickle_values import Symbol, Text, Value, describe
 from weights.weights_file import (
     Array,
     WeightsFile,
@@ -36,6 +37,7 @@ from weights.weights_file import (
     check_total_bytes,
     element_type,
 )
+from weights.zip_members import zip_members
 
 _STORAGES = {
     "BoolStorage": "b1", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8",
@@ -43,8 +45,6 @@ _STORAGES = {
     "BFloat16Storage": "bfloat16",
 }  # fmt: skip
 _DTYPES = {"uint16": "u2", "uint32": "u4", "uint64": "u8"}
-_MAX_DIRECTORY_BYTES = 4 << 20
-_END_RECORD = b"PK\x05\x06"
 
 
 def write_torch(path: Path, weights: WeightsFile) -> None:
@@ -59,7 +59,13 @@ def write_torch(path: Path, weights: WeightsFile) -> None:
     if weights.iteration is not None:
         content["iteration"] = weights.iteration
     with replacing(path) as temporary, open(temporary, "wb") as handle:
-        torch.save(content, handle)
+        try:
+            torch.save(content, handle)
+        except RuntimeError as error:
+            # A write that the system refuses leaves torch's archive at an unexpected place, which it reports instead.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_torch(file: ByteFile) -> WeightsFile:
@@ -209,16 +215,7 @@ class _Archive:
 
     def __init__(self, file: ByteFile) -> None:
         self._file = file
-        end = bytes(file.map[-22:])
-        if not end.startswith(_END_RECORD):
-            raise TruncatedFile(file.source, "is a PyTorch file whose end is missing; copy it again")
-        if int.from_bytes(end[12:16], "little") > _MAX_DIRECTORY_BYTES:
-            raise OverBudget(file.source, "has a directory larger than that of any weights file")
-        try:
-            with zipfile.ZipFile(file.path) as archive:
-                members = archive.infolist()
-        except Exception as error:  # zipfile raises half a dozen types for a damaged directory
-            raise MalformedFile(file.source, f"is a damaged PyTorch file: {str(error)[:200]}") from None
+        members = zip_members(file)
         if sum(member.file_size for member in members) > file.size:
             raise OverBudget(file.source, "its members claim to be larger than it (a zip bomb)")
         names = [member.filename for member in members]

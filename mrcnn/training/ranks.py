@@ -1,10 +1,9 @@
-"""The processes that train together under `torchrun`; answers to Detectron modeling/optimizer.py:_add_allreduce_graph."""
+"""Processes that train together under `torchrun`; answers to Detectron modeling/optimizer.py:_add_allreduce_graph."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -83,7 +82,7 @@ def joined_ranks(num_gpus: int) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _sum_gradients(_state: None, bucket: Any) -> torch.futures.Future[Tensor]:
+def _sum_gradients(_state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """What DistributedDataParallel does with a bucket of gradients."""
     summed = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     reduced: torch.futures.Future[Tensor] = summed.then(lambda future: future.value()[0])

@@ -162,7 +162,7 @@ def test_every_anchor_that_ties_for_best_is_an_object(cfg, generator):
 
 
 def test_a_poor_best_anchor_is_turned_over_when_it_is_drawn_as_background(cfg, generator):
-    """Its overlap is under 0.3, so Detectron's background draw includes it (roi_data/rpn.py: labels[enable_inds] = 0)."""
+    # Its overlap is under 0.3, so Detectron draws it too (roi_data/rpn.py: labels[enable_inds] = 0).
     cfg = with_values(cfg, {"TRAIN.RPN_BATCH_SIZE_PER_IM": 256})
     anchors = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
     sample = sample_anchors(
