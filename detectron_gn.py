@@ -261,6 +261,24 @@ def _verify_ap(args: argparse.Namespace) -> int:
     return DONE if comparison.holds else CHECK_FAILED
 
 
+def _verify_imagenet(args: argparse.Namespace) -> int:
+    from port.classifier import build_classifier
+    from port.model_source import usable_device
+    from verify.imagenet import classify, error_table, labelled_images, published_error
+    from weights import read_blobs
+    from weights.download import resolve
+
+    expected = args.expect_error if args.expect_error is not None else published_error(args.source)
+    images = labelled_images(args.images, args.list)
+    model = build_classifier(read_blobs(resolve(args.source))).to(usable_device(args.device))
+    found = classify(
+        model, images, expected, lambda batches, count: _progress_bar(batches, count, unit="batch"), batch=args.batch
+    )
+    print(error_table(args.source, found))
+    _write_json(args, found.document())
+    return DONE if found.holds else CHECK_FAILED
+
+
 def _verify_training(args: argparse.Namespace) -> int:
     from mrcnn.data.coco import read_dataset
     from port.model_source import configured_weights
@@ -470,6 +488,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_expected_ap(ap)
     _add_per_class(ap)
 
+    imagenet = check(
+        "imagenet",
+        _verify_imagenet,
+        "classify the ImageNet validation images with a backbone's file and compare its published top-1 error",
+        "verify imagenet R-50-GN.pkl --images imagenet/val",
+    )
+    _add_source(imagenet)
+    imagenet.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="holds a folder a class, or the images"
+    )
+    imagenet.add_argument(
+        "--list", type=Path, metavar="FILE", help="lines `name label`, where there are no class folders"
+    )
+    imagenet.add_argument("--batch", type=int, default=32, metavar="N", help="images that run together (default 32)")
+    imagenet.add_argument(
+        "--expect-error", type=float, metavar="X", help="top-1 error in percent (default: the catalog's)"
+    )
+    _add_device(imagenet)
+
     training = check(
         "training",
         _verify_training,
@@ -522,9 +559,7 @@ def _command_adder(
 ) -> Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]:
     """Adds commands that have a handler, a help text, an example and the option --json."""
 
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int], meaning: str, example: str
-    ) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable[[argparse.Namespace], int], meaning: str, example: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(
             name,
             help=meaning,
@@ -551,6 +586,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY VALUE", dest="overrides", help="override keys of the configuration"
     )
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
@@ -569,7 +608,11 @@ def _add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_config(parser, "what to train (default: that of the weights)")
     add = parser.add_argument
-    add("--weights", metavar="SOURCE", help="model id, URL or file to start from; model_iterN.pkl goes on after N")
+    add(
+        "--weights",
+        metavar="SOURCE",
+        help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
+    )
     add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
     add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
     _add_out(parser)
@@ -646,11 +689,11 @@ def _image_name(image_id: int | str, annotations: Any) -> str:
     return str(known.get("file_name", image_id))
 
 
-def _progress_bar(results: Any, count: int) -> Any:
+def _progress_bar(results: Any, count: int, unit: str = "image") -> Any:
     """A bar with images a second and the time left; in a log, a line every half minute."""
     from tqdm import tqdm
 
-    return tqdm(results, total=count, unit="image", mininterval=0.1 if sys.stderr.isatty() else 30)
+    return tqdm(results, total=count, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30)
 
 
 def _no_progress_bar(results: Any, _count: int) -> Any:
@@ -658,7 +701,7 @@ def _no_progress_bar(results: Any, _count: int) -> Any:
 
 
 def _training_source(args: argparse.Namespace) -> tuple[Config, WeightsFile | None]:
-    """The configuration to train and the weights to start from, if there are any."""
+    """The configuration to train and the weights to start from: `--weights`, or else what TRAIN.WEIGHTS names."""
     from mrcnn.errors import InputError
     from port.model_source import configured_weights, find_config
 
@@ -666,7 +709,8 @@ def _training_source(args: argparse.Namespace) -> tuple[Config, WeightsFile | No
         return configured_weights(args.weights, args.config, args.overrides)
     if args.config is None:
         raise InputError("nothing says what to train: pass --config, or --weights with a configuration inside")
-    return find_config(args.config, args.overrides), None
+    cfg = find_config(args.config, args.overrides)
+    return configured_weights(cfg.TRAIN.WEIGHTS, args.config, args.overrides) if cfg.TRAIN.WEIGHTS else (cfg, None)
 
 
 def _training_data(args: argparse.Namespace) -> list[CocoDataset]:

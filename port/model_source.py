@@ -27,13 +27,19 @@ def load_model(
 
     Raises InputError or WeightsError with one sentence, also for a device that this machine does not have.
     """
+    device = usable_device(device)
+    return build_model(*configured_weights(source, config, overrides)).to(device)
+
+
+def usable_device(device: str) -> str:
+    """The device itself, "auto" made definite; InputError for one that this machine does not have."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
-    return build_model(*configured_weights(source, config, overrides)).to(device)
+    return device
 
 
 def configured_weights(
@@ -55,8 +61,7 @@ def configured_weights(
 
 def find_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file, or of a name in `yaml_configs/`."""
-    is_file = Path(config).exists() or Path(config).suffix in (".yaml", ".yml")
-    return read_config(config, overrides) if is_file else bundled_config(str(config), overrides)
+    return read_config(config, overrides) if Path(config).exists() else bundled_config(str(config), overrides)
 
 
 def _own_config(source: str, weights: WeightsFile, overrides: Sequence[str]) -> Config:

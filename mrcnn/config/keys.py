@@ -33,7 +33,6 @@ _NO_KEYPOINTS = "keypoints are not predicted"
 _TIME_AUGMENTATION = "there is no test-time augmentation"
 
 INERT: dict[str, str] = {
-    "TRAIN.WEIGHTS": _COMMAND_LINE,
     "TRAIN.DATASETS": _COMMAND_LINE,
     "TRAIN.PROPOSAL_FILES": _OWN_PROPOSALS,
     "TRAIN.CROWD_FILTER_THRESH": _OWN_PROPOSALS,
