@@ -1,0 +1,149 @@
+"""The ImageNet classifier beside Caffe2's (random weights by recipe), its labels, its verdict."""
+
+import json
+import sys
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from recipe import recipe_blob
+
+import detectron_gn
+import verify.imagenet
+from mrcnn.classifier import center_crop, crop_blob
+from mrcnn.errors import InputError
+from port.blob_table import BlobTable
+from port.classifier import build_classifier
+from port.detectron_yaml import bundled_config, merge_overrides
+from verify.imagenet import ImageNetError, classify, labelled_images, published_error
+from weights import write_blobs
+from weights.weights_file import WeightsFile
+
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def reference(data):
+    with h5py.File(data / "imagenet_r50_gn.h5") as file:
+        yield {**file.attrs, **{name: dataset[:] for name, dataset in file.items()}}
+
+
+@pytest.fixture(scope="module")
+def cfg(reference):
+    return merge_overrides(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"), str(reference["opts"]).split())
+
+
+@pytest.fixture(scope="module")
+def weights(cfg, reference):
+    """A narrow R-50-GN.pkl with ten classes."""
+    rows = [row for row in BlobTable.from_config(cfg).rows if row.parameter.startswith("backbone.")]
+    shapes = {row.blob: row.shape for row in rows} | {"pred_w": (CLASSES, 2048), "pred_b": (CLASSES,)}
+    blobs = {name: recipe_blob(name, shape, int(reference["seed"])) for name, shape in shapes.items()}
+    return WeightsFile(blobs, None, None, "R-50-GN.pkl", "pkl")
+
+
+@pytest.fixture(scope="module")
+def model(weights, cfg):
+    return build_classifier(weights, cfg)
+
+
+def test_logits_are_caffe2s(model, reference, demo_model):
+    images = [cv2.imread(str(demo_model / "val" / name.decode())) for name in reference["images"]]
+    logits = model(crop_blob(images, model.cfg.PIXEL_MEANS)).detach().numpy()
+    difference = np.abs(logits - reference["pred"]).max() / np.abs(reference["pred"]).max()
+    assert difference < 1e-3
+    assert (logits.argmax(axis=1) == reference["pred"].argmax(axis=1)).all()
+
+
+def test_the_crop_is_the_middle_of_256_pixels_in_bgr_with_the_mean_removed():
+    image = np.zeros((512, 1024, 3), np.uint8)
+    image[..., 0] = np.arange(1024) // 4
+    crop = center_crop(image, (100.0, 0.5, 0.0))
+    assert crop.shape == (224, 224, 3) and crop.dtype == np.float32
+    # 512 x 1024 becomes 256 x 512; columns 144 to 367 of those are 288 to 735 of the image.
+    assert crop[0, 0].tolist() == [288 // 4 - 100, -0.5, 0]
+    assert crop[0, -1, 0] == 734 // 4 - 100
+
+
+@pytest.fixture
+def folders(tmp_path, demo_model):
+    """Four images in folders of three classes; `b` has two."""
+    images = sorted((demo_model / "val").glob("*.png"))[:4]
+    for image, name in zip(images, ["a", "b", "b", "c"]):
+        (tmp_path / "val" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "val" / name / image.name).write_bytes(image.read_bytes())
+    (tmp_path / "val" / "b" / "readme.txt").write_text("no image")
+    return tmp_path / "val"
+
+
+def test_folders_in_sorted_order_are_the_labels(folders):
+    assert [(path.parent.name, label) for path, label in labelled_images(folders)] == [
+        ("a", 0), ("b", 1), ("b", 1), ("c", 2),
+    ]  # fmt: skip
+
+
+def test_a_list_file_gives_the_labels(folders):
+    path = folders.parent / "val.txt"
+    path.write_text("a/000000300000.png 7\n\nc/000000300003.png 0\n")
+    assert labelled_images(folders, path) == [
+        (folders / "a" / "000000300000.png", 7), (folders / "c" / "000000300003.png", 0),
+    ]  # fmt: skip
+    for text, sentence in [
+        ("a/000000300000.png", r"val\.txt, line 1: 'a/000000300000\.png' is not `name label`"),
+        ("x.png 3", r"val\.txt, line 1: .*x\.png is missing"),
+        ("", r"val\.txt lists no image"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            labelled_images(folders, path)
+
+
+def test_errors_are_counted(model, folders):
+    images = [path for path, _ in labelled_images(folders)]
+    logits = model(crop_blob([cv2.imread(str(path)) for path in images], model.cfg.PIXEL_MEANS))
+    ranks = logits.argsort(dim=1, descending=True)
+    # Right at once, right as third and as sixth guess, right at once.
+    labels = [int(ranks[0, 0]), int(ranks[1, 2]), int(ranks[2, 5]), int(ranks[3, 0])]
+    found = classify(model, list(zip(images, labels)), None, lambda batches, _count: batches, batch=3)
+    assert (found.images, found.top1, found.top5) == (4, 50.0, 25.0)
+    with pytest.raises(InputError, match="label 10 is beyond the model's 10 classes"):
+        classify(model, [(images[0], 10)], None, lambda batches, _count: batches)
+
+
+def test_the_published_error_is_found_by_id_and_by_the_files_name():
+    assert published_error("47261647") == published_error("some/where/R-50-GN.pkl") == 24.0
+    assert published_error("R-101-GN") == 22.6
+    assert published_error("mine.pkl") is None
+    with pytest.raises(InputError, match="is e2e_mask_rcnn_R-50-FPN_2x_gn, a detector: `verify ap` checks it"):
+        published_error("48616381")
+
+
+def test_half_a_point_is_what_resizing_may_explain():
+    assert ImageNetError(50_000, 24.5, 7, 24.0).holds
+    assert not ImageNetError(50_000, 24.6, 7, 24.0).holds
+    # Three standard errors of 1,000 images are 4.05 points more.
+    assert ImageNetError(1_000, 28.5, 7, 24.0).holds
+    assert not ImageNetError(1_000, 28.6, 7, 24.0).holds
+
+
+def test_a_detector_has_no_classification_head(weights):
+    blobs = dict(weights.blobs)
+    del blobs["pred_w"]
+    with pytest.raises(InputError, match="has no classification head"):
+        build_classifier(WeightsFile(blobs, None, None, "x.pkl", "pkl"))
+    finetuned = {**weights.blobs, "cls_score_w": np.zeros((81, 1024), np.float32)}
+    with pytest.raises(InputError, match="is a detector; its body was trained on"):
+        build_classifier(WeightsFile(finetuned, None, None, "x.pkl", "pkl"))
+
+
+def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verify.imagenet, "VALIDATION_IMAGES", 4)
+    monkeypatch.setattr(sys.modules["port.classifier"], "bundled_config", lambda name: cfg)
+    path = tmp_path / "R-50-GN.pkl"
+    write_blobs(path, weights)
+    arguments = ["verify", "imagenet", str(path), "--images", str(folders), "--device", "cpu"]
+    assert detectron_gn.main([*arguments, "--json", str(tmp_path / "e.json")]) == 1
+    document = json.loads((tmp_path / "e.json").read_text())
+    assert document["expected"] == 24.0 and document["images"] == 4 and document["top1"] >= 50
+    assert "published" in capsys.readouterr().out

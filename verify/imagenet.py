@@ -1,0 +1,156 @@
+"""Top-1 and top-5 error of an ImageNet file on the validation images, beside the published error."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrcnn.classifier import Classifier, crop_blob
+from mrcnn.errors import InputError
+from mrcnn.image import read_image
+from verify.tables import text_table
+from weights.catalog import CatalogEntry, lookup
+from weights.errors import UnknownModel
+
+# Points of a percent: how the crop was resized is not published, and moves the error by tenths.
+TOLERANCE = 0.5
+VALIDATION_IMAGES = 50_000
+
+_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
+
+Labelled = tuple[Path, int]
+Progress = Callable[[Sequence[Sequence[Labelled]], int], Iterable[Sequence[Labelled]]]
+
+
+@dataclass(frozen=True)
+class ImageNetError:
+    """Errors in percent.
+
+    Attributes:
+        images: how many were classified.
+        expected: the published top-1 error, or None where there is none to compare with.
+    """
+
+    images: int
+    top1: float
+    top5: float
+    expected: float | None
+
+    @property
+    def tolerance(self) -> float:
+        """Points that top-1 may differ by; with fewer images than the whole set, three standard errors more."""
+        if self.expected is None or self.images >= VALIDATION_IMAGES:
+            return TOLERANCE
+        share = self.expected / 100
+        return TOLERANCE + 300 * math.sqrt(share * (1 - share) / self.images)
+
+    @property
+    def holds(self) -> bool:
+        """Whether top-1 is the published error; nothing to compare with is no contradiction."""
+        return self.expected is None or abs(self.top1 - self.expected) <= self.tolerance
+
+    def document(self) -> dict[str, Any]:
+        """What --json writes."""
+        return {"holds": self.holds, "tolerance": self.tolerance, **asdict(self)}
+
+
+def published_error(source: str) -> float | None:
+    """The published top-1 error of an id, a URL, or a file that is called as its authors called it."""
+    for name in (source, Path(source).stem):
+        try:
+            return _error_of(lookup(name))
+        except UnknownModel:
+            continue
+    return None
+
+
+def labelled_images(folder: Path, list_file: Path | None = None) -> list[Labelled]:
+    """Images and their labels, from 0 on.
+
+    Args:
+        folder: holds a folder a class, whose sorted names (n01440764, ...) are the labels; or, with a list, the images.
+        list_file: lines `name label`, as Caffe's val.txt.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one with the validation images")
+    if list_file is not None:
+        return [_listed(folder, list_file, number, line) for number, line in _lines(list_file)]
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    images = [
+        (path, label)
+        for label, each in enumerate(classes)
+        for path in sorted(each.iterdir())
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    if not images:
+        raise InputError(
+            f"{folder} has no folders of images by class: give such a folder, or --list with lines `name label`"
+        )
+    return images
+
+
+@torch.inference_mode()
+def classify(
+    model: Classifier, images: Sequence[Labelled], expected: float | None, progress: Progress, batch: int = 32
+) -> ImageNetError:
+    """Classify the centre crop of every image.
+
+    Raises InputError for a label that the model has no class for.
+    """
+    classes = model.pred.out_features
+    worst = max(label for _, label in images)
+    if worst >= classes:
+        raise InputError(f"label {worst} is beyond the model's {classes} classes, from 0 on: it is another data set")
+    device = model.pred.weight.device
+    batches = [images[start : start + batch] for start in range(0, len(images), batch)]
+    right1 = right5 = 0
+    for members in progress(batches, len(batches)):
+        data = crop_blob([read_image(path) for path, _ in members], model.cfg.PIXEL_MEANS)
+        labels = torch.tensor([label for _, label in members], device=device)
+        best = model(data.to(device)).topk(min(5, classes), dim=1).indices
+        right1 += int((best[:, 0] == labels).sum())
+        right5 += int((best == labels[:, None]).any(dim=1).sum())
+    count = len(images)
+    return ImageNetError(count, 100 - 100 * right1 / count, 100 - 100 * right5 / count, expected)
+
+
+def error_table(source: str, found: ImageNetError) -> str:
+    """Published and measured error in percent, and the verdict."""
+    published = "-" if found.expected is None else f"{found.expected:.1f}"
+    measured = ["measured", str(found.images), f"{found.top1:.2f}", f"{found.top5:.2f}"]
+    header = ["", "images", "top-1 error", "top-5 error"]
+    table = text_table(header, [["published", str(VALIDATION_IMAGES), published, "-"], measured])
+    if found.expected is None:
+        return f"{table}\n\n{source} has no published error to compare with."
+    verdict = "They agree" if found.holds else "They do not agree"
+    return f"{table}\n\n{verdict} within {found.tolerance:.2f} points."
+
+
+def _error_of(entry: CatalogEntry) -> float:
+    if entry.top1_error is None:
+        raise InputError(f"{entry.id} is {entry.name}, a detector: `verify ap` checks it")
+    return entry.top1_error
+
+
+def _lines(list_file: Path) -> list[tuple[int, str]]:
+    try:
+        text = list_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{list_file} cannot be read as a list of images: {error}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"{list_file} lists no image")
+    return lines
+
+
+def _listed(folder: Path, list_file: Path, number: int, line: str) -> Labelled:
+    name, _, label = line.strip().rpartition(" ")
+    if not name or not label.isdecimal():
+        raise InputError(f"{list_file}, line {number}: {line.strip()[:60]!r} is not `name label`")
+    path = folder / name.strip()
+    if not path.is_file():
+        raise InputError(f"{list_file}, line {number}: {path} is missing")
+    return path, int(label)
