@@ -109,6 +109,7 @@ def _inspect(args: argparse.Namespace) -> int:
 def _detect(args: argparse.Namespace) -> int:
     import cv2
 
+    from mrcnn.errors import InputError
     from mrcnn.image import read_image
     from mrcnn.results import image_results
     from mrcnn.visualize import draw_detections
@@ -124,7 +125,10 @@ def _detect(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for image_id, path in zip(_image_ids(args.images), args.images):
         image = read_image(path)
-        detections = model.detect(image)
+        try:
+            detections = model.detect(image)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         picture = draw_detections(image, detections, names, args.min_score)
         drawn = args.out / f"{path.stem if len(stems) == len(args.images) else image_id}_detections.png"
         with replacing(drawn) as temporary:

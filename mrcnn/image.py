@@ -67,6 +67,11 @@ def prepare_image(
     # numpy subtracts the float64 means in float64 and rounds once; a table of the 256 values does just that.
     table = (np.arange(256, dtype=np.float64)[:, None] - np.asarray(pixel_means)).astype(np.float32)
     scale = image_scale(image.shape[0], image.shape[1], target_size, max_size)
+    if min(scaled_size(image.shape[0], image.shape[1], scale)) == 0:
+        raise InputError(
+            f"an image of {image.shape[1]} x {image.shape[0]} pixels (width x height) whose long side is scaled to "
+            f"{max_size} has no short side left: cut it into pieces"
+        )
     centered = cv2.LUT(image, table[None])
     resized = cv2.resize(centered, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     return PreparedImage(np.asarray(resized, dtype=np.float32), scale)

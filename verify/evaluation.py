@@ -191,7 +191,10 @@ def _detect_batches(
     for members in batches:
         images = [_read(coco, image_id, files[image_id]) for image_id in members]
         start = time.perf_counter()
-        found = model.detect_batch(images)
+        try:
+            found = model.detect_batch(images)
+        except InputError as error:
+            raise InputError(f"{' or '.join(str(files[image_id]) for image_id in members)}: {error}") from None
         pasted_from = time.perf_counter()
         results = [image_results(image_id, each, category_ids) for image_id, each in zip(members, found, strict=True)]
         speed.images += len(members)

@@ -49,3 +49,9 @@ def test_unreadable_image_is_named(tmp_path):
 def test_array_of_another_kind_is_refused():
     with pytest.raises(InputError, match=r"not \[4, 5\] uint8"):
         prepare_image(np.zeros((4, 5), np.uint8), PIXEL_MEANS, 8, 8)
+
+
+def test_image_too_narrow_to_be_scaled_is_refused():
+    with pytest.raises(InputError, match=r"10 x 20000 pixels \(width x height\) .* cut it into pieces"):
+        prepare_image(np.zeros((20000, 10, 3), np.uint8), PIXEL_MEANS, 160, 256)
+    assert prepare_image(np.zeros((1, 300, 3), np.uint8), PIXEL_MEANS, 160, 256).pixels.shape == (1, 256, 3)
