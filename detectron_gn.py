@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mrcnn.data.coco import CocoDataset
     from mrcnn.model import MaskRCNN
     from verify.evaluation import Evaluation
-    from weights import WeightsFile
 
 # Rooms and libraries are imported by the command that needs them, so that the door opens without torch or OpenCV.
 
@@ -299,16 +298,22 @@ def _verify_training(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from mrcnn.config import with_values
+    from mrcnn.data.roidb import check_classes
     from mrcnn.training.ranks import joined_ranks
     from port.training_run import RunOptions, print_line
     from verify.training_run import EvaluationData, train_and_evaluate
+    from weights import read_blobs
+    from weights.download import resolve
 
-    cfg, weights = _training_source(args)
+    cfg, source = _training_source(args)
+    if args.scale_schedule is not None:
+        return _scale_schedule(args, cfg)
     datasets = _training_data(args)
     if args.classes is not None:
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
-    if args.scale_schedule is not None:
-        return _scale_schedule(args, cfg)
+    for dataset in datasets:
+        check_classes(dataset, cfg)
+    weights = read_blobs(resolve(source)) if source else None
     evaluation_data = None
     if args.eval_annotations is not None:
         evaluation_data = EvaluationData(args.eval_annotations, args.eval_images or args.images[0])
@@ -704,17 +709,17 @@ def _no_progress_bar(results: Any, _count: int) -> Any:
     return results
 
 
-def _training_source(args: argparse.Namespace) -> tuple[Config, WeightsFile | None]:
-    """The configuration to train and the weights to start from: `--weights`, or else what TRAIN.WEIGHTS names."""
+def _training_source(args: argparse.Namespace) -> tuple[Config, str]:
+    """The configuration to train, and where to start from: `--weights`, or what TRAIN.WEIGHTS names, or nothing."""
     from mrcnn.errors import InputError
     from port.model_source import configured_weights, find_config
 
-    if args.weights is not None:
-        return configured_weights(args.weights, args.config, args.overrides)
-    if args.config is None:
+    if args.config is not None:
+        cfg = find_config(args.config, args.overrides)
+        return cfg, args.weights or cfg.TRAIN.WEIGHTS
+    if args.weights is None:
         raise InputError("nothing says what to train: pass --config, or --weights with a configuration inside")
-    cfg = find_config(args.config, args.overrides)
-    return configured_weights(cfg.TRAIN.WEIGHTS, args.config, args.overrides) if cfg.TRAIN.WEIGHTS else (cfg, None)
+    return configured_weights(args.weights, None, args.overrides)[0], args.weights
 
 
 def _training_data(args: argparse.Namespace) -> list[CocoDataset]:

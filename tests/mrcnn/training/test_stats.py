@@ -1,0 +1,55 @@
+import json
+
+import cv2
+import pytest
+import torch
+
+from mrcnn.errors import InputError
+from mrcnn.training.curves import draw_curves
+from mrcnn.training.stats import TrainingStats, json_stats
+
+CPU = torch.device("cpu")
+
+
+def test_a_line_holds_medians_of_the_last_20_iterations_and_their_total():
+    stats = TrainingStats(0, 100)
+    for iteration in range(41):
+        stats.add(iteration, {"loss_cls": float(iteration), "loss_mask": 1.0, "accuracy_cls": 0.5}, 2.0)
+    line = stats.line(40, 0.02, CPU)
+    assert (line["loss_cls"], line["loss"], line["accuracy_cls"]) == (30.5, 31.5, 0.5)
+    assert (line["iter"], line["lr"], line["time"], line["eta"]) == (40, 0.02, 2.0, "0:02:00")
+
+
+def test_lines_are_due_every_20_iterations_and_after_the_last():
+    stats = TrainingStats(0, 45)
+    assert [i for i in range(45) if stats.is_due(i)] == [0, 20, 40, 44]
+
+
+def test_the_slow_first_iterations_leave_the_average():
+    stats = TrainingStats(100, 200)
+    for iteration in range(100, 130):
+        stats.add(iteration, {"loss_cls": 1.0}, 60.0 if iteration < 120 else 1.0)
+    assert stats.line(129, 0.1, CPU)["time"] == 1.0
+
+
+def test_json_stats_are_written_as_detectron_writes_them():
+    text = json_stats({"loss": 0.123456789, "iter": 20, "eta": "1:00:00"})
+    assert text == 'json_stats: {"eta": "1:00:00", "iter": 20, "loss": "0.123457"}'
+    assert json.loads(text.removeprefix("json_stats: "))["iter"] == 20
+
+
+def test_curves_show_every_series_in_its_own_colour(tmp_path):
+    path = tmp_path / "curves.png"
+    series = {"loss": [3.0, 2.0, 1.0], "loss_cls": [1.0, float("nan"), 0.5]}
+    draw_curves([0, 20, 40], {"losses": series, "rate": {"lr": [0.01, 0.01, 0.001]}}, path)
+    picture = cv2.imread(str(path))
+    assert picture.shape == (840, 900, 3)
+    colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
+    assert {(180, 119, 31), (14, 127, 255)} <= colours
+
+
+def test_curves_of_a_single_line_and_of_none_can_be_drawn(tmp_path):
+    draw_curves([0], {"losses": {"loss": [0.0]}}, tmp_path / "one.png")
+    draw_curves([], {"losses": {"loss": []}}, tmp_path / "none.png")
+    with pytest.raises(InputError, match="cannot be written"):
+        draw_curves([0], {"losses": {"loss": [1.0]}}, tmp_path / "no" / "folder.png")

@@ -1,0 +1,132 @@
+"""`train`, `check-data` and `verify training` through the front door."""
+
+import json
+from pathlib import Path
+
+import pytest
+from recipe import recipe_weights
+
+import detectron_gn
+from port.blob_table import BlobTable
+from port.detectron_yaml import bundled_config, dump_config, read_config
+from weights import read_blobs, write_blobs
+
+DATA = Path(__file__).parent / "data"
+TRAIN = ["--annotations", str(DATA / "train_images.json"), "--images", str(DATA / "train_images")]
+SMALL = (
+    "FPN.DIM 16 FAST_RCNN.CONV_HEAD_DIM 16 FAST_RCNN.MLP_HEAD_DIM 16 MRCNN.DIM_REDUCED 16 TRAIN.SCALES (64,) "
+    "GROUP_NORM.NUM_GROUPS 4 TRAIN.MAX_SIZE 128 TEST.SCALE 64 TEST.MAX_SIZE 128 SOLVER.MAX_ITER 1 SOLVER.STEPS [0] "
+    "TEST.RPN_POST_NMS_TOP_N 20"
+).split()
+CONFIG = ["--config", "e2e_mask_rcnn_R-50-FPN_shapes_gn", "--set", *SMALL]
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def test_train_prints_detectrons_lines_and_evaluates_what_it_trained(tmp_path, capsys):
+    out, document = tmp_path / "run", tmp_path / "train.json"
+    data = [*TRAIN, "--eval-annotations", TRAIN[1]]
+    arguments = ["train", *CONFIG, *data, "--out", str(out), "--workers", "0", "--json", str(document)]
+    assert detectron_gn.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "json_stats: {" in printed and "starting from scratch (RNG_SEED 3)" in printed
+    content = json.loads(document.read_text())
+    assert content["final"] == str(out / "model_final.pkl")
+    assert set(content["ap"]["train_images"]) == {"box", "mask"}
+    assert (out / "eval_iter0" / "bbox.json").exists()
+    assert len(read_blobs(out / "model_final.pkl").blobs) == 446
+
+
+def test_train_takes_new_classes_from_a_file_of_names(tmp_path, capsys):
+    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", [*SMALL, "MODEL.NUM_CLASSES", "3"])
+    weights = recipe_weights(BlobTable.from_config(cfg), 1)
+    write_blobs(tmp_path / "model.pkl", weights)
+    (tmp_path / "old.txt").write_text("star\ncircle\n")
+    (tmp_path / "new.txt").write_text("circle\nsquare\ntriangle\nstar\n")
+    names = ["--classes", str(tmp_path / "new.txt"), "--weights-classes", str(tmp_path / "old.txt")]
+    start = [
+        "--weights",
+        str(tmp_path / "model.pkl"),
+        *names,
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+    ]
+    assert detectron_gn.main(["train", *CONFIG, *TRAIN, *start]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "cls_score_w: rows of __background__, circle, star are copied, the others are initialised" in printed
+    )
+    assert read_blobs(tmp_path / "run" / "model_final.pkl").blobs["cls_score_w"].shape[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([*TRAIN, "--out", "run"], "nothing says what to train: pass --config"),
+        ([*CONFIG, *TRAIN[:2], *TRAIN, "--out", "run"], "2 --annotations need as many --images, not 1"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--classes", "three.txt"], "three.txt names 3 classes"),
+        (
+            ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *TRAIN, "--out", "run"],
+            "pass --set MODEL.NUM_CLASSES 5",
+        ),
+        ([*CONFIG, *TRAIN, "--out", "run", "--classes", "absent.txt"], "absent.txt"),
+        ([*CONFIG, "TRAIN.FREEZE_AT", "2", *TRAIN, "--out", "run"], "36.2 instead of 39.5"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    Path("three.txt").write_text("a\nb\nc\n")
+    assert detectron_gn.main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("detectron-gn: error: ") and error.count("\n") == 1 and sentence in error
+    assert not Path("run").exists()
+
+
+def test_scale_schedule_writes_the_configuration_and_trains_nothing(tmp_path, capsys):
+    scale = ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", "--scale-schedule", "2", "--out", str(tmp_path)]
+    assert detectron_gn.main(["train", *scale, *TRAIN]) == 0
+    assert "SOLVER.BASE_LR: 0.02 -> 0.005" in capsys.readouterr().out
+    cfg = read_config(tmp_path / "config_2gpu.yaml")
+    assert (cfg.NUM_GPUS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (2, 720000, (0, 480000, 640000))
+    assert [path.name for path in tmp_path.iterdir()] == ["config_2gpu.yaml"]
+
+
+def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
+    document = tmp_path / "check.json"
+    assert detectron_gn.main(["check-data", *TRAIN, "--json", str(document)]) == 0
+    assert "trained on: 12 of 12 images" in capsys.readouterr().out
+    assert json.loads(document.read_text())["trained_images"] == 12
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert detectron_gn.main(["check-data", *TRAIN[:3], str(empty)]) == 1
+    assert "no such image file" in capsys.readouterr().out
+    assert detectron_gn.main(["check-data", *TRAIN, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"]) == 1
+
+
+def test_verify_training_knows_the_same_run_from_another(tmp_path, capsys):
+    narrow = (
+        "MODEL.NUM_CLASSES 5 FPN.DIM 32 TRAIN.SCALES (160,) TRAIN.MAX_SIZE 256 FAST_RCNN.MLP_HEAD_DIM 64 NUM_GPUS 1 "
+        "MRCNN.DIM_REDUCED 32 RESNETS.WIDTH_PER_GROUP 8 GROUP_NORM.NUM_GROUPS 8 FAST_RCNN.CONV_HEAD_DIM 32 "
+        "FPN.ROI_CANONICAL_SCALE 60 TRAIN.RPN_POST_NMS_TOP_N 200 TRAIN.RPN_PRE_NMS_TOP_N 100 SOLVER.BASE_LR 0.005 "
+        "SOLVER.WARM_UP_ITERS 4 TRAIN.RPN_BATCH_SIZE_PER_IM 64 TRAIN.BATCH_SIZE_PER_IM 48"
+    ).split()
+    cfg = bundled_config("scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", narrow)
+    (tmp_path / "config.yaml").write_text(dump_config(cfg))
+    write_blobs(tmp_path / "start.pkl", recipe_weights(BlobTable.from_config(cfg), 10))
+    source = [str(tmp_path / "start.pkl"), "--config", str(tmp_path / "config.yaml")]
+    trace = ["--reference", str(DATA / "train_gn_sampled.h5"), *TRAIN]
+    document = tmp_path / "training.json"
+    assert detectron_gn.main(["verify", "training", *source, *trace, "--json", str(document)]) == 0
+    assert "It is the same run." in capsys.readouterr().out
+    content = json.loads(document.read_text())
+    first = content["iterations"][0]
+    assert first["loss_cls"] == pytest.approx(first["reference"]["loss_cls"], rel=1e-4)
+    assert content["holds"] is True
+    # Without weight decay the run is another one, and rounding is no excuse.
+    other = [*source, "--set", "SOLVER.MOMENTUM", "0.8", *trace, "--replicas", "2"]
+    assert detectron_gn.main(["verify", "training", *other]) == 1
+    assert "It is not the same run." in capsys.readouterr().out
