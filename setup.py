@@ -36,10 +36,11 @@ setup(
         "opencv-python-headless>=4.10",
         "pycocotools>=2.0.8",
         "pyyaml>=6.0.1",
-        "requests>=2.28",
+        "requests>=2.31",
         "safetensors>=0.4.3",
         "torch>=2.6",
         "tqdm>=4.64",
+        "urllib3>=2.2",
     ],
     extras_require={
         "test": [

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from weights.errors import MalformedFile
-from weights.pickle_machine import Machine, Text, Value, describe
+from weights.pickle_machine import Machine
+from weights.pickle_values import Text, Value, describe
 from weights.weights_file import MAX_CFG_BYTES, check_blob_name
 
 Kind = TypeVar("Kind")

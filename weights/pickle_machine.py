@@ -8,48 +8,22 @@ accepted.
 
 from __future__ import annotations
 
-import codecs
 import mmap
-import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal, NoReturn, Protocol
 
 from weights.errors import FileError, ForbiddenContent, MalformedFile, OverBudget, TruncatedFile
+from weights.pickle_values import Symbol, Text, Value, describe, unescape
 from weights.weights_file import MAX_NAME_BYTES
 
-MAX_OPCODES = 500_000
-"""The largest published model takes 16,000; what this many can pile up stays below 100 MiB."""
+MAX_OPCODES = 200_000
+"""The largest published model takes 16,000. What this many can pile up takes 20 MiB and a second or two."""
 MAX_MEMO = 100_000
 MAX_STACK = 10_000
 MAX_OPEN_MARKS = 64
 MAX_LINE = 256
 MAX_INTEGER_BYTES = 16
-
-Value = object
-"""What the stack holds: None, bool, int, float, tuple, list, dict, Text, Symbol, or the grammar's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """A global of the grammar's table: a name that stands for itself and is never imported."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A string or bytes of the pickle: where it lies, undecoded until someone asks.
-
-    `written` is how the bytes stand in the file. `kind` is what they were: `text`, `bytes`, or a Python 2
-    `str`, which may be either.
-    """
-
-    offset: int
-    length: int
-    written: Literal["plain", "utf-8", "raw-unicode-escape", "string-escape"]
-    kind: Literal["text", "bytes", "str"]
 
 
 class Grammar(Protocol):
@@ -88,7 +62,8 @@ class Machine:
             self.start_of_opcode = self.position
             if self.position == self._frame_end:
                 self._frame_end = None
-            code = self._take(1)[0]
+            self._skip(1)
+            code = self.data[self.start_of_opcode]
             if code == ord("."):
                 return self._stop()
             handler = _OPCODES.get(code)
@@ -138,7 +113,7 @@ class Machine:
     # What the opcodes are made of.
 
     def _take(self, count: int) -> bytes:
-        return bytes(self.data[self._skip(count) : self.position])
+        return self.data[self._skip(count) : self.position]
 
     def _skip(self, count: int) -> int:
         """Step over `count` bytes and return where they begin."""
@@ -347,31 +322,6 @@ class Machine:
 
     def _persistent(self) -> None:
         self._push(self.grammar.persistent(self, self._pop()))
-
-
-def unescape(stored: bytes) -> bytes:
-    """The bytes that the inside of a Python 2 string literal stands for; ValueError for a strange escape."""
-    if _STRANGE_ESCAPE.search(stored.replace(rb"\\", b"")):
-        raise ValueError("an escape that Python 2 does not write")
-    return codecs.escape_decode(stored)[0]
-
-
-_STRANGE_ESCAPE = re.compile(rb"\\(?!x[0-9a-f]{2}|['\"nrt])")
-
-
-def describe(value: Value) -> str:
-    """A value's kind in words, for messages; never its content, which may be huge or nested."""
-    if value is None:
-        return "None"
-    if isinstance(value, Symbol):
-        return value.name
-    names: dict[type, str] = {
-        bool: "a truth value", int: "a whole number", float: "a number", tuple: "a tuple", list: "a list",
-        dict: "a dictionary",
-    }  # fmt: skip
-    if isinstance(value, Text):
-        return "bytes" if value.kind == "bytes" else "a text"
-    return names.get(type(value), "an array")
 
 
 def _with(method: Callable[..., None], *arguments: object) -> Callable[[Machine], None]:

@@ -16,7 +16,8 @@ import numpy as np
 from weights.byte_file import ByteFile
 from weights.errors import FileError, ForbiddenContent, MalformedFile, UnsupportedArray
 from weights.layout import sort_out
-from weights.pickle_machine import Machine, Symbol, Text, Value, describe, unescape
+from weights.pickle_machine import Machine
+from weights.pickle_values import Symbol, Text, Value, describe, unescape
 from weights.weights_file import (
     Array,
     WeightsFile,

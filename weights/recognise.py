@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from typing import Literal
 
 from weights.byte_file import ByteFile
 from weights.errors import WrongContainer
+from weights.zip_members import zip_members
 
 Container = Literal["pkl", "h5", "safetensors", "pth"]
 
@@ -43,7 +43,8 @@ _TEXTS = [
 def recognise(file: ByteFile) -> Container:
     """Which of the four containers `file` is.
 
-    Raises WrongContainer, with a sentence that says what the file is, where it is none of them.
+    Raises WrongContainer, with a sentence that says what the file is, where it is none of them; for a zip
+    archive also what `zip_members` raises.
     """
     head = bytes(file.map[:_HEAD])
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -76,11 +77,7 @@ def recognise(file: ByteFile) -> Container:
 
 def _zip(file: ByteFile) -> Container:
     """PyTorch's files are zip archives with a `data.pkl`; numpy's and TorchScript's are zip archives too."""
-    try:
-        with zipfile.ZipFile(file.path) as archive:
-            names = [name.rsplit("/", 1)[-1] for name in archive.namelist()]
-    except Exception:  # zipfile raises half a dozen types for damage; the reader names it
-        return "pth"
+    names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
     if "constants.pkl" in names and "data.pkl" in names:
         raise WrongContainer(file.source, "is a TorchScript archive, not a dictionary of tensors")
     if "data.pkl" in names:

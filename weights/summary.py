@@ -216,5 +216,5 @@ def _statistics(name: str, array: Array) -> BlobSummary:
     mean = float(array.mean(dtype=np.float64))
     # In pieces, so that a large blob is not held a second time in float64.
     parts = np.array_split(array.reshape(-1), max(1, array.size >> 20))
-    std = math.sqrt(sum(float(np.square(part - np.float64(mean)).sum()) for part in parts) / array.size)
+    std = math.sqrt(sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts) / array.size)
     return BlobSummary(name, shape, dtype, mean, std, float(array.min()), float(array.max()), nan, inf)

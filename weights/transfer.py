@@ -86,7 +86,7 @@ def get(url: str, session: requests.Session, patience: Patience) -> bytes | None
                 if response.status_code == 200:
                     return next(response.iter_content(4096), b"")
                 failure = f"the server answers {response.status_code}"
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
             failure = _in_words(error)
     raise Refused(failure)
 
@@ -121,7 +121,10 @@ def fetch_part(url: str, part: Path, session: requests.Session, patience: Patien
 
 def check_address(url: str) -> None:
     """Raise Refused unless `url` is http or https to an ordinary host."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused("it is no address at all") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Refused("only http and https addresses are fetched")
     with contextlib.suppress(ValueError):
@@ -205,12 +208,8 @@ def _response(
         raise Refused(_in_words(error)) from None
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
         raise Refused(_in_words(error)) from None
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _TryAgain(_in_words(error)) from None
-    except urllib3.exceptions.ReadTimeoutError:
-        raise _TryAgain("the server does not answer in time") from None
-    except urllib3.exceptions.HTTPError:
-        raise _TryAgain("the connection broke") from None
 
 
 def _start(response: requests.Response, state: _State, have: int) -> int | None:
@@ -237,9 +236,8 @@ def _copy(
 ) -> None:
     """Write the body, watching for error pages and for a server that only drips."""
     since, received = time.monotonic(), 0
-    # read1 hands over what is there; read would wait for a whole chunk from a server that drips (urllib3 1).
-    read = getattr(response.raw, "read1", response.raw.read)
-    while chunk := read(_CHUNK, decode_content=True):
+    # read1 hands over what is there; read would wait for a whole chunk from a server that drips.
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
         if first and chunk.lstrip()[:1] == b"<":
             raise Refused("the server sent a web page instead of the file (a login or error page?)")
         first = False
@@ -306,7 +304,7 @@ def _save_state(state: _State, part: Path) -> None:
         temporary.write_text(json.dumps(vars(state)), "utf-8")
 
 
-def _in_words(error: requests.exceptions.RequestException) -> str:
+def _in_words(error: requests.exceptions.RequestException | urllib3.exceptions.HTTPError) -> str:
     """A failure of the network in a few words; requests' own repeat addresses and class names."""
     if isinstance(error, requests.exceptions.SSLError):
         return "the server's certificate is not trusted"
@@ -314,10 +312,12 @@ def _in_words(error: requests.exceptions.RequestException) -> str:
         return "the server redirects in a circle"
     if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL):
         return "it leads to an address that is not http or https"
-    if isinstance(error, requests.exceptions.Timeout):
+    if isinstance(error, requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
         return "the server does not answer in time"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, urllib3.exceptions.LocationParseError):
+        return "its host name is none"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.HTTPError):
         return "the connection broke"
     return "the server cannot be reached"

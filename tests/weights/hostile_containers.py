@@ -121,6 +121,8 @@ def _torch_cases() -> Iterator[Case]:
     yield Case(
         "D25 local header lies", good.replace(b"PK\x03\x04", b"PK\x03\x05", 1), ("MalformedFile", "WrongContainer")
     )
+    crowd = {f"{folder}/data.pkl": data} | {f"{folder}/{number}": b"" for number in range(90_000)}
+    yield Case("D25 directory of 90000", _zip(crowd), ("OverBudget", "MalformedFile", "TruncatedFile"))
     yield Case("D25 no end", good[:-1], ("TruncatedFile",))
     yield Case("D25 local name lies", good.replace(b"data.pkl", b"data.pxl", 1), ("MalformedFile",))
     payloads = {

@@ -332,9 +332,16 @@ def test_redirect_to_a_strange_address_is_refused(target: str, given: Options, s
     refused(given, "only http and https|own infrastructure")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y.pkl", "http://169.254.169.254/a", "gopher://x/y"])
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "ftp://x/y.pkl", "http://169.254.169.254/a", "gopher://x/y", "http://[::1/a", "http:///a"]
+    + ["http://.x/a", "http://a b/c", "http://x:99999/a", "http://x/", "http://\u2100/a", f"http://{'x' * 70}/a"],
+)
 def test_strange_addresses_are_refused(url: str, given: Options) -> None:
-    with pytest.raises(DownloadFailed, match="only http and https|own infrastructure"):
+    with pytest.raises(
+        DownloadFailed,
+        match="only http|own infrastructure|no address|names no file|http or https|reached|host name is none",
+    ):
         resolve(url, given)
 
 
