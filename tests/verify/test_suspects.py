@@ -1,0 +1,202 @@
+"""Wrong ports, each injected on purpose: the first difference is found where it begins and laid to what was done."""
+
+import lzma
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from recipe import recipe_weights
+
+import mrcnn.boxes
+import mrcnn.detections
+import mrcnn.image
+import mrcnn.model
+import mrcnn.paste
+import mrcnn.proposals
+import mrcnn.results
+import mrcnn.roi_align
+from port.blob_table import BlobTable
+from port.convert import build_model
+from port.detectron_yaml import bundled_config, merge_overrides
+from port.model_source import load_model
+from verify.blobs import compare_file
+from verify.suspects import FLOW, first_finding, step_of
+
+# What verify blobs lets pass; the embedded model agrees to 3e-5.
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def pickle(tmp_path_factory, demo_model):
+    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
+    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
+    return path
+
+
+@pytest.fixture
+def model(pickle):
+    return load_model(pickle, device="cpu")
+
+
+def found(model, demo_model):
+    """The finding in each image of the embedded reference."""
+    reference, images = demo_model / "blobs.h5", demo_model / "val"
+    return [
+        first_finding(model, parity, reference, images, TOLERANCE)
+        for parity in compare_file(model, reference, images)
+    ]
+
+
+def assert_found(findings, rung, where, suspect):
+    for finding in findings:
+        assert finding.rung == rung
+        assert finding.where.startswith(where)
+        assert finding.suspect.startswith(suspect)
+
+
+def test_a_right_port_is_under_no_suspicion(model, demo_model):
+    assert found(model, demo_model) == [None, None]
+
+
+def test_roi_align_moved_by_half_a_pixel(model, demo_model, monkeypatch):
+    right = mrcnn.roi_align.roi_align
+
+    def wrong(features, rois, spatial_scale, resolution, sampling_ratio):
+        moved = rois.clone()
+        moved[:, 1:] -= 0.5 / spatial_scale
+        return right(features, moved, spatial_scale, resolution, sampling_ratio)
+
+    monkeypatch.setattr(mrcnn.roi_align, "roi_align", wrong)
+    assert_found(found(model, demo_model), "blobs", "roi_feat (", "RoIAlign's half-pixel shift")
+
+
+def test_roi_align_with_other_samples(model, demo_model, monkeypatch):
+    right = mrcnn.roi_align.roi_align
+    monkeypatch.setattr(mrcnn.roi_align, "roi_align", lambda *args: right(*args[:-1], 1))
+    assert_found(found(model, demo_model), "blobs", "roi_feat (", "RoIAlign: corners moved by half a pixel, rounded,")
+
+
+def test_no_plus_one_in_widths(model, demo_model, monkeypatch):
+    right = mrcnn.boxes.decode_boxes
+
+    def wrong(boxes, deltas, weights):
+        decoded = right(boxes, deltas, weights).clone()
+        decoded.view(len(decoded), -1, 4)[..., 2:] += 1
+        return decoded
+
+    monkeypatch.setattr(mrcnn.boxes, "box_sides", lambda boxes: (boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))
+    monkeypatch.setattr(mrcnn.proposals, "decode_boxes", wrong)
+    monkeypatch.setattr(mrcnn.detections, "decode_boxes", wrong)
+    assert_found(found(model, demo_model), "proposals", "rpn_rois_fpn2 (", "the + 1 of box widths")
+
+
+def test_rgb_images(model, demo_model, monkeypatch):
+    right = mrcnn.model.prepare_image
+    monkeypatch.setattr(
+        mrcnn.model, "prepare_image", lambda image, *rest: right(np.ascontiguousarray(image[..., ::-1]), *rest)
+    )
+    assert_found(found(model, demo_model), "blobs", "data (", "RGB instead of BGR")
+
+
+def test_images_divided_by_a_standard_deviation(model, demo_model, monkeypatch):
+    right = mrcnn.model.prepare_image
+
+    def wrong(*args):
+        prepared = right(*args)
+        return mrcnn.image.PreparedImage(prepared.pixels / 57.4, prepared.scale)
+
+    monkeypatch.setattr(mrcnn.model, "prepare_image", wrong)
+    assert_found(found(model, demo_model), "blobs", "data (", "a division by a standard deviation")
+
+
+def test_another_mean_colour(model, demo_model, monkeypatch):
+    right = mrcnn.model.prepare_image
+    means = (122.7, 115.9, 103.0)
+    monkeypatch.setattr(mrcnn.model, "prepare_image", lambda image, _, *rest: right(image, means, *rest))
+    assert_found(found(model, demo_model), "blobs", "data (", "the mean colour")
+
+
+def test_images_resized_as_pil_does(model, demo_model, monkeypatch):
+    def smoothed(image, means, target_size, max_size):
+        """Bilinear with a filter as wide as the reduction, rounded to grey levels, then the mean."""
+        scale = mrcnn.image.image_scale(*image.shape[:2], target_size, max_size)
+        size = mrcnn.image.scaled_size(*image.shape[:2], scale)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).round()
+        return mrcnn.image.PreparedImage((resized.numpy() - np.array(means)).astype(np.float32), scale)
+
+    monkeypatch.setattr(mrcnn.model, "prepare_image", smoothed)
+    assert_found(found(model, demo_model), "blobs", "data (", "resizing: cv2.resize in float")
+
+
+def test_anchors_rounded_down(model, demo_model):
+    for level in range(2, 7):
+        ratios = np.array(model.cfg.FPN.RPN_ASPECT_RATIOS)
+        widths = np.floor(np.sqrt(4.0**level / ratios))
+        half = 0.5 * (np.stack([widths, np.floor(widths * ratios)], axis=1) * 8 - 1)
+        middle = 0.5 * (2**level - 1)
+        anchors = torch.from_numpy(np.concatenate([middle - half, middle + half], axis=1)).float()
+        model.register_buffer(f"anchors_fpn{level}", anchors, persistent=False)
+    assert_found(found(model, demo_model), "proposals", "rpn_rois_fpn2 (", "the anchors of these ratios")
+
+
+def test_another_nms_of_proposals(pickle, demo_model):
+    model = load_model(pickle, overrides=["TEST.RPN_NMS_THRESH", "0.6"], device="cpu")
+    assert_found(found(model, demo_model), "proposals", "rpn_rois_fpn2 (", "choosing proposals: RPN_NMS_THRESH")
+
+
+def test_another_nms_of_detections(pickle, demo_model):
+    model = load_model(pickle, overrides=["TEST.SCORE_THRESH", "0.001"], device="cpu")
+    assert_found(found(model, demo_model), "detections", "detections (", "choosing detections: TEST.NMS, TEST.SCORE")
+
+
+def test_masks_pasted_without_padding(model, demo_model, monkeypatch):
+    def paste(probabilities, box, image_size, threshold):
+        x1, y1, x2, y2 = (int(corner) for corner in box)
+        resized = cv2.resize(probabilities, (max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)))
+        left, top = max(x1, 0), max(y1, 0)
+        visible = resized[top - y1 : image_size[0] - y1, left - x1 : image_size[1] - x1]
+        return mrcnn.paste.Patch(visible > threshold, left, top)
+
+    monkeypatch.setattr(mrcnn.results, "paste_boxes", lambda boxes, _resolution: boxes.astype(np.int32))
+    monkeypatch.setattr(mrcnn.results, "paste_mask", paste)
+    assert_found(found(model, demo_model), "detections", "masks (", "pasting masks: one zero bin of padding")
+
+
+def test_group_norm_with_another_epsilon(pickle, demo_model):
+    model = load_model(pickle, overrides=["GROUP_NORM.EPSILON", "0.001"], device="cpu")
+    findings = found(model, demo_model)
+    assert_found(findings, "blobs", "res2_0_branch", "GroupNorm's epsilon: GROUP_NORM.EPSILON is 1e-5")
+    assert all("variance + epsilon is 0.00099 more in every group" in finding.evidence for finding in findings)
+
+
+def test_other_box_weights(pickle, demo_model):
+    model = load_model(pickle, overrides=["MODEL.BBOX_REG_WEIGHTS", "(1.0, 1.0, 1.0, 1.0)"], device="cpu")
+    assert_found(found(model, demo_model), "detections", "boxes (", "decoding boxes: widths with + 1, MODEL.BBOX_REG")
+
+
+@pytest.mark.parametrize(("stride_1x1", "right"), [("True", True), ("False", False)])
+def test_the_stride_of_an_affine_model_on_the_wrong_convolution(stride_1x1, right, data, demo_model):
+    path = data / "tiny_bn_r50.h5"
+    with h5py.File(path) as reference:
+        cfg = bundled_config(Path(reference.attrs["cfg"]).stem)
+        cfg = merge_overrides(cfg, [*str(reference.attrs["opts"]).split(), "RESNETS.STRIDE_1X1", stride_1x1])
+        model = build_model(cfg, recipe_weights(BlobTable.from_config(cfg), int(reference.attrs["seed"])))
+    for parity in compare_file(model, path, demo_model / "val"):
+        finding = first_finding(model, parity, path, demo_model / "val", TOLERANCE)
+        if right:
+            assert finding is None
+        else:
+            assert_found([finding], "blobs", "res3_0_branch2a (", "the stride of a stage stands on the other conv")
+
+
+def test_every_blob_of_the_references_belongs_to_a_step(data, demo_model):
+    steps = {step for step, _ in FLOW}
+    for path in (demo_model / "blobs.h5", data / "tiny_bn_r50.h5", data / "tiny_gn_r50.h5"):
+        with h5py.File(path) as reference:
+            for image in reference.values():
+                assert {step_of(blob) for blob in image["blobs"]} <= steps
