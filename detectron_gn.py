@@ -327,6 +327,7 @@ def _train(args: argparse.Namespace) -> int:
         force=args.force or Path(args.config or "").stem.endswith("_freeze2"),
         source_classes=_class_names(args.weights_classes) if args.weights_classes else None,
         precision=args.precision,
+        recompute=args.recompute,
     )
     with joined_ranks(cfg.NUM_GPUS) as ranks:
         trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
@@ -634,6 +635,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
     add("--workers", type=int, default=2, metavar="N", help="processes that load images (default 2)")
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
+    add("--recompute", action="store_true", help="save memory: compute the backbone's activations twice")
     add("--scale-schedule", type=int, metavar="N", help="write the configuration for N GPUs to --out and stop")
     add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
 

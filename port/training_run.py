@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
 from mrcnn.training.curves import draw_curves
 from mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
+from mrcnn.training.network import recompute_activations
 from mrcnn.training.ranks import Ranks
 from mrcnn.training.solver import MomentumSGD, learning_rate
 from mrcnn.training.stats import TrainingStats, json_stats
@@ -51,6 +52,7 @@ class RunOptions:
         source_classes: the classes of the weights file, the background first, where they cannot be known.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
         channels_last: whether parameters are kept in channels-last memory.
+        recompute: whether activations within the backbone's stages are computed again for the backward pass.
     """
 
     out: Path
@@ -62,6 +64,7 @@ class RunOptions:
     source_classes: tuple[str, ...] | None = None
     precision: Precision = "fp32"
     channels_last: bool = True
+    recompute: bool = False
 
 
 @dataclass
@@ -132,6 +135,7 @@ def run_training(
         pin_memory=ranks.device.type == "cuda",
     )
     stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
+    board = _tensorboard(options.out, run.start) if ranks.is_first else None
     period = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
     result: IterationResult | None = None
     try:
@@ -141,7 +145,7 @@ def run_training(
         for result in steps:
             if not ranks.is_first:
                 continue
-            _record(result, stats, folder, ranks, say)
+            _record(result, stats, folder, ranks, say, board)
             done = result.iteration + 1
             if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
                 say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
@@ -179,6 +183,8 @@ def _prepare(
         model = MaskRCNN(cfg)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     model = model.to(ranks.device, memory_format=layout).train()  # type: ignore[call-overload]
+    if options.recompute:
+        recompute_activations(model)
     solver = MomentumSGD.from_config(model, cfg)
     text = dump_config(cfg)
     if weights is None:
@@ -217,7 +223,12 @@ def _introduce(
 
 
 def _record(
-    result: IterationResult, stats: TrainingStats, folder: RunFolder, ranks: Ranks, say: Callable[[str], None]
+    result: IterationResult,
+    stats: TrainingStats,
+    folder: RunFolder,
+    ranks: Ranks,
+    say: Callable[[str], None],
+    board: Any,
 ) -> None:
     """Keep the figures of an iteration and print them when a line is due."""
     stats.add(result.iteration, result.outputs, result.seconds)
@@ -227,6 +238,19 @@ def _record(
         line = stats.line(result.iteration, result.lr, ranks.device)
         folder.add_line(line)
         say(json_stats(line))
+        if board is not None:
+            for name, value in line.items():
+                if isinstance(value, float):
+                    board.add_scalar(name, value, result.iteration)
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    """TensorBoard's writer of the same figures, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out / "tensorboard"), purge_step=start)
 
 
 def _draw(folder: RunFolder) -> None:

@@ -90,9 +90,8 @@ def train(
 
 def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> list[int]:
     """The numbers of the minibatches that a process trains on from iteration `start` to the end."""
-    return [
-        number for iteration in range(start, cfg.SOLVER.MAX_ITER) for number in ranks.minibatches(iteration, cfg.NUM_GPUS)
-    ]
+    iterations = range(start, cfg.SOLVER.MAX_ITER)
+    return [number for iteration in iterations for number in ranks.minibatches(iteration, cfg.NUM_GPUS)]
 
 
 def _backward(

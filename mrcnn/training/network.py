@@ -1,10 +1,12 @@
-"""The network with its losses, as one GPU's minibatch trains it; answers to Detectron modeling/model_builder.py."""
+"""The network with its losses, as one GPU trains it; answers to Detectron modeling/model_builder.py."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mrcnn.data.minibatch import Minibatch
 from mrcnn.model import MaskRCNN
@@ -54,6 +56,16 @@ class RandomSampler:
                 )
             ]
         )
+
+
+def recompute_activations(model: MaskRCNN) -> None:
+    """Keep only the outputs of the backbone's stages for the backward pass and compute what is within them again.
+
+    That saves most of the memory of a training step for a third more time in the backbone; the numbers are the same.
+    """
+    for stage in model.backbone.children():
+        if isinstance(stage, nn.Sequential):
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 class TrainingNetwork(nn.Module):

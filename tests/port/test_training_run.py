@@ -320,3 +320,18 @@ def test_values_of_the_schedule_follow_the_linear_rule():
     assert solver.STEPS == (0, 960000, 1280000) and solver.WARM_UP_ITERS == cfg.SOLVER.WARM_UP_ITERS
     assert with_values(scaled, {"NUM_GPUS": 8, "SOLVER.BASE_LR": 0.02}).SOLVER.GAMMA == cfg.SOLVER.GAMMA
     assert "images an iteration: 16 -> 2" in schedule_changes(cfg, scaled)
+
+
+def test_recomputed_activations_give_the_same_run(tmp_path, whole_run):
+    run(tmp_path, recompute=True)
+    assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
+
+
+def test_a_run_in_bf16_keeps_float32_parameters_and_comes_near(tmp_path):
+    cfg = config("SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[0]")
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run(tmp_path / precision, cfg, precision=precision)
+        losses.append(json.loads((tmp_path / precision / "json_stats.jsonl").read_text())["loss"])
+        assert read_blobs(tmp_path / precision / "model_final.pkl").blobs["fc6_w"].dtype == np.float32
+    assert losses[1] != losses[0] and losses[1] == pytest.approx(losses[0], rel=0.02)
