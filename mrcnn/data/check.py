@@ -67,7 +67,10 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
     for image in dataset.images:
         in_image = list(_check_image_record(image, dataset, cfg))
         findings += in_image
-        trained.append(0 if any(finding.severity == "error" for finding in in_image) else _trained(image, dataset, cfg))
+        if any(finding.severity == "error" for finding in in_image):
+            trained.append(0)
+            continue
+        trained.append(_trained(image, dataset, cfg))
         if not trained[-1]:
             findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
     with ThreadPoolExecutor(threads) as pool:
