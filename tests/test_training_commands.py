@@ -130,3 +130,12 @@ def test_verify_training_knows_the_same_run_from_another(tmp_path, capsys):
     other = [*source, "--set", "SOLVER.MOMENTUM", "0.8", *trace, "--replicas", "2"]
     assert detectron_gn.main(["verify", "training", *other]) == 1
     assert "It is not the same run." in capsys.readouterr().out
+
+
+def test_the_two_models_that_detectron_froze_by_mistake_can_be_reproduced_without_force(tmp_path, capsys):
+    name = "scratch_e2e_mask_rcnn_R-50-FPN_3x_gn_freeze2"
+    narrow = [*SMALL, "MODEL.NUM_CLASSES", "5", "NUM_GPUS", "1", "RESNETS.WIDTH_PER_GROUP", "8"]
+    arguments = ["--config", name, "--set", *narrow, *TRAIN, "--out", str(tmp_path / "run"), "--workers", "0"]
+    assert detectron_gn.main(["train", *arguments]) == 0
+    assert "TRAIN.FREEZE_AT 2" in capsys.readouterr().out
+    assert "conv1_w_momentum" not in read_blobs(tmp_path / "run" / "model_final.pkl").blobs
