@@ -54,7 +54,7 @@ def structure() -> Iterator[Case]:
         "8 long get": b"\x80\x02j\xff\xff\xff\xff.",
         "9 second PROTO": b"\x80\x02\x80\x02}.",
         "9 PROTO later": b"\x80\x02}\x80\x02.",
-        "9 PROTO 0": b"\x80\x00}.",
+        "9 PROTO 0": b"\x80\x00" + wrap(array())[2:],
         "9 frame in frame": b"\x80\x04\x95" + struct.pack("<Q", 11) + b"\x95" + struct.pack("<Q", 1) + b"}.",
         "9 frame ends in opcode": b"\x80\x04\x95" + struct.pack("<Q", 4) + b"}X\x02\0\0\0ab.",
         "10 BINSTRING negative": b"\x80\x02T\xff\xff\xff\xffabc.",
@@ -96,6 +96,8 @@ def structure() -> Iterator[Case]:
     yield Case("A9 PROTO 6", b"\x80\x06}.", ("MalformedFile", "WrongContainer"))
     yield Case("A9 PROTO 255", b"\x80\xff}.", ("MalformedFile", "WrongContainer"))
     yield Case("A13 key with path", wrap(array(), u(b"../../etc/passwd")), blobs=("../../etc/passwd", "z"))
+    brace = b"\x80\x02}X\x01\0\0\0{" + array() + b"s."  # begins like a safetensors header, but for its length
+    yield Case("A13 key brace", brace, blobs=("{",))
     yield Case("A13 key bytes", wrap(array(), b"C\x01b"), blobs=("b", "z"))
     over = ("OverBudget",)
     yield Case("A6 100,000 values", b"\x80\x02" + b"N" * 100_000 + b".", over)
