@@ -249,19 +249,61 @@ def _verify_published(args: argparse.Namespace) -> int:
 def _verify_ap(args: argparse.Namespace) -> int:
     from verify.ap import ap_table
     from verify.coco_files import read_annotations
-    from verify.published import check_minival, compare_ap, comparison_table, expectation, verdict
+    from verify.ladder import LadderInputs, ap_ladder
+    from verify.pages import ladder_report
+    from verify.published import check_minival, comparison_table, expectation, verdict
+    from verify.report import write_report
 
     expected = expectation(args.source, args.expect_box, args.expect_mask)
     check_minival(read_annotations(args.annotations), args.annotations, expected)
     evaluation, document = _evaluate(args)
     if evaluation is None:
         return DONE
+    inputs = LadderInputs(args.source, args.out, annotations=args.annotations, images=args.images, expected=expected)
+    ladder = ap_ladder(inputs, evaluation)
+    assert ladder.comparison is not None
     summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
-    comparison = compare_ap(args.source, expected, summaries, evaluation.speed.seconds_per_image())
     print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
-    print(f"\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
-    _write_json(args, {**comparison.document(), "naming": evaluation.naming, "ap": document})
-    return DONE if comparison.holds else CHECK_FAILED
+    print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
+    report = args.out / "report.html"
+    write_report(ladder_report(ladder.comparison.case, ladder, inputs, "reference"), report)
+    print(f"The report: {report}")
+    _write_json(args, {**ladder.comparison.document(), "naming": evaluation.naming, "ap": document})
+    return DONE if ladder.holds else CHECK_FAILED
+
+
+def _verify_all(args: argparse.Namespace) -> int:
+    from verify.ladder import LadderInputs, climb, ladder_table
+    from verify.pages import ladder_report
+    from verify.published import known_expectation, published_results
+    from verify.report import write_report
+
+    _check_writable(args.out)
+    expected = known_expectation(args.source, args.annotations, args.expect_box, args.expect_mask)
+    files = (args.reference_boxes, args.reference_masks)
+    if expected is not None and expected.entry is not None and files == (None, None):
+        files = published_results(expected.entry)
+    inputs = LadderInputs(
+        args.source,
+        args.out,
+        config=args.config,
+        overrides=args.overrides,
+        device=args.device,
+        reference=args.reference,
+        images=args.images,
+        annotations=args.annotations,
+        reference_boxes=files[0],
+        reference_masks=files[1],
+        expected=expected,
+        tolerance=args.tolerance,
+        batch=args.batch,
+    )
+    ladder = climb(inputs, lambda line: print(line, flush=True), _progress_bar)
+    report = args.out / "report.html"
+    write_report(ladder_report(args.source, ladder, inputs, "Detectron (Caffe2)"), report)
+    print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
+    _write_json(args, ladder.document())
+    return DONE if ladder.holds else CHECK_FAILED
 
 
 def _verify_imagenet(args: argparse.Namespace) -> int:
@@ -363,9 +405,11 @@ def _demo(args: argparse.Namespace) -> int:
     print("\nPictures, Detectron's detections on the left and ours on the right:")
     for picture in outcome.pictures:
         print(f"  {picture}")
+    print(f"\nThe report: {outcome.report}")
     print("\nEverything agrees with Caffe2." if outcome.holds else "\nSomething does not agree with Caffe2: see above.")
     blobs, detections = [asdict(parity) for parity in outcome.blobs], [p.document() for p in outcome.detections]
-    _write_json(args, {"holds": outcome.holds, "ap": outcome.ap, "detections": detections, "blobs": blobs})
+    document = {"holds": outcome.holds, "report": str(outcome.report), "ap": outcome.ap}
+    _write_json(args, {**document, "detections": detections, "blobs": blobs})
     return DONE if outcome.holds else CHECK_FAILED
 
 
@@ -497,6 +541,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_batch(ap)
     _add_expected_ap(ap)
     _add_per_class(ap)
+
+    every = check(
+        "all",
+        _verify_all,
+        "climb from the file to the AP, stop at the first rung that differs from Caffe2, name the usual suspect",
+        "verify all model_final.pkl --reference blobs.h5 --images val2017 --annotations instances_val2017.json",
+    )
+    _add_model(every)
+    every.add_argument("--reference", type=Path, metavar="R.h5", help="blobs and proposals: what dump_blobs.py wrote")
+    every.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
+    every.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
+    for kind in ("boxes", "masks"):
+        every.add_argument(
+            f"--reference-{kind}", type=Path, metavar="R.json", help=f"Detectron's {kind} (default: the published)"
+        )
+    _add_expected_ap(every)
+    _add_out(every, default=Path("out/verify"))
+    _add_batch(every)
+    every.add_argument(
+        "--tolerance", type=float, default=1e-3, metavar="X", help="largest relative error of a blob (default 0.001)"
+    )
 
     imagenet = check(
         "imagenet",

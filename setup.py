@@ -26,7 +26,7 @@ setup(
         "yaml_configs",
     ],
     package_data={
-        "verify": ["caffe2/*.py", "demo_model/*", "demo_model/val/*"],
+        "verify": ["*.css", "caffe2/*.py", "demo_model/*", "demo_model/val/*"],
         "weights": ["*.yaml"],
         "yaml_configs": ["*.yaml", "*/*.yaml"],
     },

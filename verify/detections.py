@@ -167,8 +167,8 @@ def match_detections(
     )
 
 
-def parity_table(parities: Sequence[DetectionParity]) -> str:
-    """A table with a column for each type of results that was compared."""
+def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with a column for each type of results that was compared."""
     header = ["", *({"bbox": "box", "segm": "mask"}[parity.iou_type] for parity in parities)]
     lines: list[tuple[str, list[str]]] = [
         ("detections, ours", [str(parity.ours) for parity in parities]),
@@ -183,7 +183,12 @@ def parity_table(parities: Sequence[DetectionParity]) -> str:
         ("largest box difference (px)", [_pixels(parity) for parity in parities]),
         ("largest score difference", [f"{parity.max_score_difference:.2e}" for parity in parities]),
     ]
-    return text_table(header, [[name, *cells] for name, cells in lines])
+    return header, [[name, *cells] for name, cells in lines]
+
+
+def parity_table(parities: Sequence[DetectionParity]) -> str:
+    """`parity_rows` as text."""
+    return text_table(*parity_rows(parities))
 
 
 def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: IouType) -> _Pairs:
@@ -285,4 +290,4 @@ def _worst(
 
 
 def _pixels(parity: DetectionParity) -> str:
-    return f"{parity.max_box_difference:.4f}" if parity.iou_type == "bbox" else "-"
+    return f"{parity.max_box_difference:.2g}" if parity.iou_type == "bbox" else "-"

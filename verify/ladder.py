@@ -113,6 +113,13 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
     return climber.ladder
 
 
+def ap_ladder(inputs: LadderInputs, evaluation: Evaluation) -> Ladder:
+    """The last rung alone, of an evaluation that was made already."""
+    ladder = Ladder(sha256=file_digest(resolve(inputs.source)), evaluation=evaluation)
+    ladder.rungs.append(compare_average_precision(ladder, inputs))
+    return ladder
+
+
 def ladder_table(ladder: Ladder) -> str:
     """The rungs as a table, the ones that were not reached as well."""
     states = {rung.name: rung.state for rung in ladder.rungs}

@@ -8,11 +8,11 @@ from pycocotools.coco import COCO
 
 from mrcnn.errors import InputError
 from verify.ap import AP_JSON_KEY, ApSummary, score
-from verify.coco_files import IouType
+from verify.coco_files import IouType, read_annotations
 from verify.tables import text_table
 from weights.catalog import CatalogEntry, lookup
 from weights.download import Item, fetch
-from weights.errors import UnknownModel
+from weights.errors import UnknownModel, WeightsError
 
 # Published numbers have one decimal: this many points of a percent are what a rerun may differ by.
 TOLERANCE = 0.1
@@ -92,6 +92,28 @@ def expectation(source: str, box: float | None = None, mask: float | None = None
     return Expectation({"box": entry.box_ap, "mask": entry.mask_ap}, entry)
 
 
+def known_expectation(
+    source: str, annotations: Path | None, box: float | None = None, mask: float | None = None
+) -> Expectation | None:
+    """`expectation`, or None where nothing says what to expect of the source on this data set."""
+    if annotations is None:
+        return None
+    try:
+        expected = expectation(source, box, mask)
+        check_minival(read_annotations(annotations), annotations, expected)
+    except InputError:
+        return None
+    return expected
+
+
+def published_results(entry: CatalogEntry) -> tuple[Path | None, Path | None]:
+    """The published detections on minival, downloaded if need be; None where that cannot be done."""
+    try:
+        return fetch(str(entry.id), item="boxes"), fetch(str(entry.id), item="masks")
+    except WeightsError:
+        return None, None
+
+
 def check_minival(coco: COCO, annotations: Path, expected: Expectation) -> None:
     """The catalog's AP is that of coco_2014_minival, so other data sets have nothing to compare with it."""
     if expected.entry is not None and len(coco.imgs) != MINIVAL_IMAGES:
@@ -127,28 +149,31 @@ def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApCompa
     return compare_ap(source, expected, summaries), summaries
 
 
-def comparison_table(comparison: ApComparison) -> str:
-    """Published and measured numbers, one above the other, under the column names of Detectron's GN table."""
+def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: published and measured numbers under the column names of Detectron's GN table."""
     entry = comparison.expected.entry
-    rows = [
-        [
-            comparison.case,
-            "published" if entry else "expected",
-            (entry.schedule if entry else None) or "-",
-            (entry.inference_seconds_per_image if entry else None) or "-",
-            *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in AP_KINDS),
-            str(entry.id) if entry else "-",
-        ],
-        [
-            "",
-            "measured",
-            "",
-            comparison.seconds_per_image or "-",
-            *(_number(comparison.measured.get(kind), 2) for kind in AP_KINDS),
-            "",
-        ],
+    expected = [
+        comparison.case,
+        "published" if entry else "expected",
+        (entry.schedule if entry else None) or "-",
+        (entry.inference_seconds_per_image if entry else None) or "-",
+        *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in AP_KINDS),
+        str(entry.id) if entry else "-",
     ]
-    return text_table(["case", "", "lr schd", "s/im", "box AP", "mask AP", "model id"], rows, left=2)
+    measured = [
+        "",
+        "measured",
+        "",
+        comparison.seconds_per_image or "-",
+        *(_number(comparison.measured.get(kind), 2) for kind in AP_KINDS),
+        "",
+    ]
+    return ["case", "", "lr schd", "s/im", "box AP", "mask AP", "model id"], [expected, measured]
+
+
+def comparison_table(comparison: ApComparison) -> str:
+    """`comparison_rows` as text."""
+    return text_table(*comparison_rows(comparison), left=2)
 
 
 def verdict(comparison: ApComparison) -> str:

@@ -1,0 +1,131 @@
+"""The ladder as a user climbs it, and the page it leaves."""
+
+import json
+import lzma
+import re
+
+import numpy as np
+import pytest
+
+from detectron_gn import main
+from port.model_source import configured_weights
+from verify.blobs import BlobParity, DetectionRowParity, ImageParity
+from verify.ladder import RUNGS, Ladder, LadderInputs, Rung, check_statistics
+from verify.pages import ladder_report
+from verify.plots import depth_plot
+from verify.report import Report, Tile, report_html
+from weights.weights_file import WeightsFile
+
+
+@pytest.fixture(scope="module")
+def pickle(tmp_path_factory, demo_model):
+    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
+    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
+    return path
+
+
+def climb(pickle, out, *arguments):
+    """Exit code, the rungs by name, and the page."""
+    code = main(["verify", "all", str(pickle), "--out", str(out), "--json", str(out / "all.json"), "--device", "cpu",
+                 *map(str, arguments)])  # fmt: skip
+    document = json.loads((out / "all.json").read_text())
+    assert document["holds"] is (code == 0)
+    return code, {rung["name"]: rung for rung in document["rungs"]}, (out / "report.html").read_text()
+
+
+def test_without_a_reference_the_file_alone_is_climbed(pickle, tmp_path):
+    code, rungs, page = climb(pickle, tmp_path)
+    assert code == 0
+    assert [rung["state"] for rung in rungs.values()] == ["holds"] * 3 + ["not run"] * 4
+    assert "Agrees as far as it was compared" in page
+
+
+def test_it_stops_at_names_where_the_configuration_is_of_another_model(pickle, tmp_path):
+    code, rungs, _ = climb(pickle, tmp_path, "--set", "FAST_RCNN.MLP_HEAD_DIM", "32")
+    assert code == 1
+    assert list(rungs) == ["file", "names"]
+    assert rungs["names"]["seen"].startswith("fc6_w is [64, 1568]")
+    assert "pass --config" in rungs["names"]["suspect"]
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        (lambda blobs: blobs["fc6_w"].__setitem__((0, 0), np.nan), "fc6_w holds 1 values that are not finite"),
+        (lambda blobs: blobs["fc6_w"].fill(0), "all values of fc6_w are 0"),
+        (lambda blobs: [blobs[name].fill(0) for name in blobs if name.endswith("_b")], "biases are zero, as at first"),
+    ],
+)
+def test_values_that_cannot_be_a_trained_models_are_found(pickle, change, seen):
+    cfg, weights = configured_weights(pickle)
+    blobs = {name: array.copy() for name, array in weights.blobs.items()}
+    change(blobs)
+    rung = check_statistics(cfg, WeightsFile(blobs, weights.cfg, None, "x.pkl", "pkl"))
+    assert rung.state == "differs" and seen in rung.seen
+    assert check_statistics(cfg, weights).state == "holds"
+
+
+def test_it_stops_at_the_blobs_and_names_the_suspect(pickle, demo_model, tmp_path, capsys):
+    reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    wrong = ["--set", "GROUP_NORM.EPSILON", "0.001", "--annotations", demo_model / "instances_val.json"]
+    code, rungs, page = climb(pickle, tmp_path, *reference, *wrong)
+    assert code == 1
+    assert list(rungs) == ["file", "names", "statistics", "blobs"]
+    assert rungs["blobs"]["suspect"].startswith("GroupNorm's epsilon")
+    assert "Differs: blobs" in page and "Usual suspect: GroupNorm&#x27;s epsilon" in page
+    printed = capsys.readouterr().out
+    assert "suspect: GroupNorm's epsilon" in printed
+    assert re.search(r"^AP +not reached$", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_right_model_climbs_to_the_top(pickle, demo_model, tmp_path):
+    code, rungs, page = climb(
+        pickle, tmp_path, "--reference", demo_model / "blobs.h5", "--images", demo_model / "val",
+        "--annotations", demo_model / "instances_val.json",
+        "--reference-boxes", demo_model / "bbox_coco_shapes_val_results.json",
+        "--reference-masks", demo_model / "segmentations_coco_shapes_val_results.json",
+    )  # fmt: skip
+    assert code == 0
+    assert [rung["state"] for rung in rungs.values()] == ["holds"] * len(RUNGS)
+    assert "Agrees with Caffe2" in page
+    assert page.count("data:image/webp;base64,") == 16
+    assert len(page) < 3_000_000
+    assert_asks_nobody(page)
+
+
+@pytest.mark.slow
+def test_an_ap_that_is_not_the_expected_one_fails_the_last_rung(pickle, demo_model, tmp_path):
+    data = ["--images", demo_model / "val", "--annotations", demo_model / "instances_val.json"]
+    code, rungs, _ = climb(pickle, tmp_path, *data, "--expect-box", "90.8", "--expect-mask", "88.6")
+    assert code == 1
+    assert rungs["detections"]["state"] == "not run"
+    assert rungs["AP"]["state"] == "differs" and "mask +0.26" in rungs["AP"]["seen"]
+
+
+def assert_asks_nobody(page):
+    """Nothing on the page is fetched from anywhere: no links, scripts or style sheets, pictures inside it."""
+    assert not re.findall(r'(?:src|href|srcset|action|data)="(?!data:image/)[^"]*"', page)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe|https?://", page)
+
+
+def test_what_users_name_is_text_and_never_markup():
+    rung = Rung("names", "differs", "<script>alert(1)</script>", "a & b")
+    page = report_html(Report("<b>model</b>", False, "Differs: names", "<i>", [Tile("<u>", "1 < 2")], [rung]))
+    assert "<script>" not in page and "<b>model" not in page and "<u>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "a &amp; b" in page
+    assert_asks_nobody(page)
+
+
+def test_a_blob_out_of_tolerance_stands_out_in_the_plot():
+    blobs = (BlobParity("conv1", (1, 2), 0, 1e-6), BlobParity("res2_0_branch2a", (1, 2), 0, 3e-2))
+    detections = DetectionRowParity(0, 0, 0, 0.0, 0.0, 0.0, 0, 1.0)
+    plot = depth_plot([ImageParity("a.png", blobs, (), True, detections, ())], 1e-3)
+    assert plot.count('class="dot"') == 1 and plot.count('class="dot out"') == 1
+    assert "<title>res2_0_branch2a: 3.0e-02</title>" in plot
+
+
+def test_a_page_without_pictures_or_blobs_has_no_empty_sections(tmp_path):
+    ladder = Ladder(rungs=[Rung("file", "holds", "pkl, 3 blobs")])
+    page = report_html(ladder_report("x.pkl", ladder, LadderInputs("x.pkl", tmp_path), "reference"))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["The ladder", "How this page came about"]

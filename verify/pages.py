@@ -1,0 +1,138 @@
+"""What the page of a ladder shows; the page itself is made in report.py."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from port.detectron_yaml import dump_config
+from verify.ap import AP_JSON_KEY, ApSummary, score
+from verify.blobs import ImageParity
+from verify.coco_files import IouType, ResultRow, read_annotations
+from verify.gallery import Pair, Side, annotation_pairs, result_pairs
+from verify.image_files import image_files
+from verify.ladder import RUNGS, Ladder, LadderInputs, file_digest
+from verify.published import ApComparison
+from verify.report import Report, Tile, machine_facts, scatter_points
+
+MOST_PAIRS = 8
+_OURS = "detectron-gn"
+
+
+def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_title: str) -> Report:
+    """The report of a ladder, however far it came.
+
+    Args:
+        title: the model's name.
+        reference_title: what the reference's side of the pictures is called.
+    """
+    evaluation, rows = ladder.evaluation, ladder.reference_rows
+    scatter: tuple[Sequence[tuple[float, float]], Sequence[tuple[float, float]]] = ((), ())
+    if evaluation is not None and "bbox" in rows:
+        scatter = scatter_points(ladder.detections[0], evaluation.boxes, rows["bbox"])
+    device = torch.device("cpu") if ladder.model is None else ladder.model.device
+    return Report(
+        title=title,
+        holds=ladder.holds,
+        verdict=_verdict(ladder),
+        lead=_lead(ladder),
+        tiles=[*_ap_tiles(ladder.comparison), *_blob_tiles(ladder.blobs), *_detection_tiles(ladder)],
+        rungs=ladder.rungs,
+        comparison=ladder.comparison,
+        ap={} if evaluation is None else {"box": evaluation.box_ap, "mask": evaluation.mask_ap},
+        reference_ap=_reference_ap(rows, inputs.annotations),
+        blobs=ladder.blobs,
+        tolerance=inputs.tolerance,
+        detections=ladder.detections,
+        scatter=scatter,
+        pairs=_pairs(ladder, inputs, reference_title),
+        provenance=[*_facts(ladder, inputs), *machine_facts(device)],
+    )
+
+
+def _verdict(ladder: Ladder) -> str:
+    differs = next((rung.name for rung in ladder.rungs if rung.state == "differs"), None)
+    if differs is not None:
+        return f"Differs: {differs}"
+    return "Agrees with Caffe2" if _complete(ladder) else "Agrees as far as it was compared"
+
+
+def _lead(ladder: Ladder) -> str:
+    last = ladder.rungs[-1]
+    if last.state == "differs":
+        return f"The first step that differs is {last.name}: {last.seen}."
+    if _complete(ladder):
+        return "File, values, every blob, every proposal, every detection and the average precision agree."
+    held = [rung.name for rung in ladder.rungs if rung.state == "holds"]
+    return f"Compared and found equal: {', '.join(held)}." if held else "Nothing was compared."
+
+
+def _complete(ladder: Ladder) -> bool:
+    return [rung.name for rung in ladder.rungs if rung.state == "holds"] == list(RUNGS)
+
+
+def _ap_tiles(comparison: ApComparison | None) -> list[Tile]:
+    if comparison is None:
+        return []
+    decimals = 1 if comparison.expected.entry else 2
+    return [
+        Tile(f"{kind} AP", f"{measured:.2f}", f"reference {comparison.expected.ap[kind]:.{decimals}f}")
+        for kind, measured in comparison.measured.items()
+        if kind in comparison.expected.ap
+    ]
+
+
+def _blob_tiles(parities: Sequence[ImageParity]) -> list[Tile]:
+    if not parities:
+        return []
+    errors = [row.relative_error for parity in parities for row in parity.blobs]
+    where = f"{len(parities[0].blobs)} blobs, {len(parities)} image{'s' * (len(parities) > 1)}"
+    return [Tile("largest blob error", f"{max(errors):.1e}", where)]
+
+
+def _detection_tiles(ladder: Ladder) -> list[Tile]:
+    names = {"bbox": "boxes matched", "segm": "masks matched"}
+    return [
+        Tile(names[parity.iou_type], f"{100 * parity.share_matched:.4g} %", f"{parity.matched} of {parity.reference}")
+        for parity in ladder.detections
+    ]
+
+
+def _reference_ap(rows: dict[IouType, list[ResultRow]], annotations: Path | None) -> dict[str, ApSummary]:
+    if annotations is None or not rows:
+        return {}
+    coco = read_annotations(annotations)
+    return {AP_JSON_KEY[iou_type]: score(found, coco, iou_type) for iou_type, found in rows.items()}
+
+
+def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[Pair]:
+    """Pictures beside the reference's where there are its boxes and masks, else beside the annotations."""
+    evaluation, rows = ladder.evaluation, ladder.reference_rows
+    if evaluation is None or inputs.annotations is None or inputs.images is None:
+        return []
+    coco = read_annotations(inputs.annotations)
+    files = image_files(coco, inputs.images)
+    ours = Side(_OURS, evaluation.boxes, evaluation.segms)
+    if rows.keys() == {"bbox", "segm"} and len(rows["bbox"]) == len(rows["segm"]):
+        return result_pairs(coco, files, Side(reference_title, rows["bbox"], rows["segm"]), ours, MOST_PAIRS)
+    return annotation_pairs(coco, files, ours, MOST_PAIRS)
+
+
+def _facts(ladder: Ladder, inputs: LadderInputs) -> list[tuple[str, str]]:
+    facts = [("model", inputs.source), ("sha256 of the file", ladder.sha256)]
+    if ladder.model is not None:
+        digest = hashlib.sha256(dump_config(ladder.model.cfg).encode()).hexdigest()
+        facts += [("configuration", f"{inputs.config or 'the one in the file'}, sha256 {digest}")]
+    for name, path in (("annotations", inputs.annotations), ("reference blobs", inputs.reference)):
+        if path is not None:
+            facts.append((name, f"{path.name}, sha256 {file_digest(path)}"))
+    for path in (inputs.reference_boxes, inputs.reference_masks):
+        if path is not None:
+            facts.append(("reference results", f"{path.name}, sha256 {file_digest(path)}"))
+    if ladder.evaluation is not None:
+        seconds = ladder.evaluation.speed.seconds_per_image()
+        facts.append(("images", ladder.evaluation.naming))
+        if seconds is not None:
+            facts.append(("seconds an image", f"{seconds} (network + pasting)"))
+    return facts
