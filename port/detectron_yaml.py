@@ -117,7 +117,8 @@ def bundled_config(name: str, overrides: Sequence[str] = ()) -> Config:
         if wanted in (known, known.rpartition("/")[2]):
             text = (resources.files("yaml_configs") / known).read_text(encoding="utf-8")
             return parse_config(text, f"yaml_configs/{known}", overrides)
-    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: choose from {', '.join(bundled_names())}")
+    choice = ", ".join(bundled_names())
+    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: choose from {choice}")
 
 
 def bundled_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""A training run on disk: its checkpoints, what it was started with, and its figures; answers to Detectron utils/train.py."""
+"""A training run on disk: checkpoints, what it was started with, figures; answers to Detectron utils/train.py."""
 
 import hashlib
 import json

@@ -14,7 +14,7 @@ from mrcnn.max_pool import _MaxPool
 
 
 class CaffeRounding(TorchFunctionMode):
-    """Every ReLU takes the signs that a trace holds for the inputs next to 0 (`relu_signs`, over all ReLUs in order)."""
+    """Every ReLU takes the signs that a trace holds for inputs next to 0 (`relu_signs`, over all ReLUs in order)."""
 
     def __init__(self, group):
         super().__init__()
