@@ -250,7 +250,7 @@ def _verify_ap(args: argparse.Namespace) -> int:
     from verify.ap import ap_table
     from verify.coco_files import read_annotations
     from verify.ladder import LadderInputs, ap_ladder
-    from verify.pages import ladder_report
+    from verify.pages import ladder_report, model_title
     from verify.published import check_minival, comparison_table, expectation, verdict
     from verify.report import write_report
 
@@ -266,7 +266,7 @@ def _verify_ap(args: argparse.Namespace) -> int:
     print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
     print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
     report = args.out / "report.html"
-    write_report(ladder_report(ladder.comparison.case, ladder, inputs, "reference"), report)
+    write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)
     print(f"The report: {report}")
     _write_json(args, {**ladder.comparison.document(), "naming": evaluation.naming, "ap": document})
     return DONE if ladder.holds else CHECK_FAILED
@@ -274,7 +274,7 @@ def _verify_ap(args: argparse.Namespace) -> int:
 
 def _verify_all(args: argparse.Namespace) -> int:
     from verify.ladder import LadderInputs, climb, ladder_table
-    from verify.pages import ladder_report
+    from verify.pages import ladder_report, model_title
     from verify.published import known_expectation, published_results
     from verify.report import write_report
 
@@ -300,7 +300,7 @@ def _verify_all(args: argparse.Namespace) -> int:
     )
     ladder = climb(inputs, lambda line: print(line, flush=True), _progress_bar)
     report = args.out / "report.html"
-    write_report(ladder_report(args.source, ladder, inputs, "Detectron (Caffe2)"), report)
+    write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
     _write_json(args, ladder.document())
     return DONE if ladder.holds else CHECK_FAILED

@@ -216,7 +216,7 @@ def compare_average_precision(ladder: Ladder, inputs: LadderInputs) -> Rung:
         return Rung("AP", "not run", f"{seen}; nothing to compare with")
     seconds = ladder.evaluation.speed.seconds_per_image()
     ladder.comparison = compare_ap(inputs.source, expected, summaries, seconds)
-    apart = ", ".join(f"{kind} {difference:+.2f}" for kind, difference in ladder.comparison.differences.items())
+    apart = ladder.comparison.told_differences()
     if ladder.comparison.holds:
         return Rung("AP", "holds", f"{seen} ({apart})")
     suspect = "the data set: other annotations or images than the expected AP was measured on (`verify published`)"

@@ -15,6 +15,8 @@ from verify.image_files import image_files
 from verify.ladder import RUNGS, Ladder, LadderInputs, file_digest
 from verify.published import ApComparison
 from verify.report import Report, Tile, machine_facts, scatter_points
+from weights.catalog import lookup
+from weights.errors import UnknownModel
 
 MOST_PAIRS = 8
 _OURS = "detectron-gn"
@@ -51,10 +53,21 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
     )
 
 
+def model_title(source: str) -> str:
+    """The catalog's name and id of a model, or the file's name."""
+    try:
+        entry = lookup(source)
+    except UnknownModel:
+        return Path(source).name
+    return f"{entry.name} ({entry.id})"
+
+
 def _verdict(ladder: Ladder) -> str:
     differs = next((rung.name for rung in ladder.rungs if rung.state == "differs"), None)
     if differs is not None:
         return f"Differs: {differs}"
+    if [rung.name for rung in ladder.rungs] == ["AP"]:
+        return "AP as expected"
     return "Agrees with Caffe2" if _complete(ladder) else "Agrees as far as it was compared"
 
 
@@ -64,6 +77,8 @@ def _lead(ladder: Ladder) -> str:
         return f"The first step that differs is {last.name}: {last.seen}."
     if _complete(ladder):
         return "File, values, every blob, every proposal, every detection and the average precision agree."
+    if last.name == "AP" and len(ladder.rungs) == 1:
+        return f"Measured {last.seen}."
     held = [rung.name for rung in ladder.rungs if rung.state == "holds"]
     return f"Compared and found equal: {', '.join(held)}." if held else "Nothing was compared."
 

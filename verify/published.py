@@ -59,6 +59,11 @@ class ApComparison:
         """Whether every difference is within `TOLERANCE`; the last digits of binary fractions do not count."""
         return all(abs(difference) <= TOLERANCE + 1e-9 for difference in self.differences.values())
 
+    def told_differences(self, noun: str = "") -> str:
+        """`box +0.00, mask -0.04`, each followed by a noun."""
+        # Adding zero takes the sign off a rounded -0.00.
+        return ", ".join(f"{kind}{noun} {round(apart, 2) + 0.0:+.2f}" for kind, apart in self.differences.items())
+
     def document(self) -> dict[str, Any]:
         """What --json writes; AP in 0..1, as everywhere in files."""
         return {
@@ -178,7 +183,7 @@ def comparison_table(comparison: ApComparison) -> str:
 
 def verdict(comparison: ApComparison) -> str:
     """One sentence."""
-    apart = ", ".join(f"{kind} AP {difference:+.2f}" for kind, difference in comparison.differences.items())
+    apart = comparison.told_differences(" AP")
     if comparison.holds:
         return f"They agree within {TOLERANCE} points ({apart})."
     return f"They do not agree within {TOLERANCE} points ({apart})."

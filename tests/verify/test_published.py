@@ -48,7 +48,7 @@ def test_published_results_that_score_otherwise_fail_the_check(demo_is_minival, 
     entry = dataclasses.replace(demo_is_minival, mask_ap=89.1)
     monkeypatch.setattr(verify.published, "lookup", lambda source: entry)
     assert main(["verify", "published", "48616381", "--annotations", str(demo_model / "instances_val.json")]) == 1
-    assert "do not agree within 0.1 points (box AP -0.00, mask AP -0.24)" in capsys.readouterr().out
+    assert "do not agree within 0.1 points (box AP +0.00, mask AP -0.24)" in capsys.readouterr().out
 
 
 def test_another_data_set_than_minival_is_refused(demo_model):
