@@ -76,8 +76,10 @@ class IterationParity:
 
     def loss_error(self, name: str) -> float:
         """The relative difference of a loss, or 0 where the absolute one is at most 1e-6."""
-        difference = abs(self.losses[name] - self.reference_losses[name])
-        return 0.0 if difference <= 1e-6 else difference / abs(self.reference_losses[name])
+        difference, reference = abs(self.losses[name] - self.reference_losses[name]), abs(self.reference_losses[name])
+        if difference <= 1e-6:
+            return 0.0
+        return difference / reference if reference else float("inf")
 
     @property
     def update_errors(self) -> dict[str, float]:

@@ -165,3 +165,8 @@ def test_a_wrong_gradient_shows(data, caffe_choices, monkeypatch):
         first = next(replay(model, solver, roidb, reference))
     assert first.update_errors["conv1_w"] > 0.5
     assert first.update_errors["fc6_w"] < 1e-3
+
+
+def test_a_loss_where_the_reference_has_none_is_infinitely_apart():
+    parity = verify.training.IterationParity(0, 0.1, 0.1, {"a": 1.0, "b": 5e-7}, {"a": 0.0, "b": 0.0}, {}, {}, None)
+    assert (parity.loss_error("a"), parity.loss_error("b")) == (float("inf"), 0.0)
