@@ -49,7 +49,10 @@ def paste_mask(
     """
     x1, y1, x2, y2 = (int(corner) for corner in box)
     size = (max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1))
-    resized = cv2.resize(np.pad(probabilities, 1), size)
+    side = len(probabilities) + 2
+    padded = np.zeros((side, side), dtype=np.float32)
+    padded[1:-1, 1:-1] = probabilities
+    resized = cv2.resize(padded, size)
     left, right = max(x1, 0), min(x2 + 1, image_size[1])
     top, bottom = max(y1, 0), min(y2 + 1, image_size[0])
     visible = resized[top - y1 : max(bottom, top) - y1, left - x1 : max(right, left) - x1]
@@ -67,21 +70,47 @@ def patch_bitmap(patch: Patch, image_size: tuple[int, int]) -> npt.NDArray[np.bo
 def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
     """The mask in COCO's compressed run lengths, the same text as from a bitmap of the whole image, without one.
 
-    Runs are counted down the columns of the image. A run that ends at the bottom of one column and goes on at the
-    top of the next is one run.
+    Runs are counted down the columns of the image, so only the columns of the patch are encoded; what lies left and
+    right of them lengthens the first and the last run.
     """
     height, width = image_size
-    columns = np.pad(patch.pixels.T, ((0, 0), (1, 1))).view(np.int8)
-    step = np.diff(columns, axis=1)
-    offset = patch.x * height + patch.y
-    column, row = np.nonzero(step == 1)
-    starts = column * height + row + offset
-    column, row = np.nonzero(step == -1)
-    ends = column * height + row + offset
-    positions, times = np.unique(np.concatenate((starts, ends)), return_counts=True)
-    borders = positions[times == 1]
-    counts = np.diff(np.concatenate(([0], borders, [height * width])))
-    if len(counts) > 1 and counts[-1] == 0:
-        counts = counts[:-1]
-    rle = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    rows, columns = patch.pixels.shape
+    if not patch.pixels.any():
+        return {"size": [height, width], "counts": _run_text(height * width)}
+    # One more column, where there is one, for the last run to be of background, as the ones right of it are.
+    last = min(patch.x + columns + 1, width)
+    bitmap = np.zeros((last - patch.x, height), dtype=np.uint8)
+    bitmap[:columns, patch.y : patch.y + rows] = patch.pixels.T
+    text = pycocotools.mask.encode(bitmap.T)["counts"].decode("ascii")
+    first_end = next(place for place, character in enumerate(text, 1) if not _goes_on(character))
+    last_start = len(text) - 1
+    while _goes_on(text[last_start - 1]):
+        last_start -= 1
+    left = _run_text(_run_of(text[:first_end]) + patch.x * height)
+    right = text[last_start:] if last == width else _run_text(_run_of(text[last_start:]) + (width - last) * height)
+    return {"size": [height, width], "counts": left + text[first_end:last_start] + right}
+
+
+# COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one a
+# character from "0" on; bit 5 says that more follow. From the fourth run on it is the difference to the run two before.
+
+
+def _goes_on(character: str) -> bool:
+    return bool((ord(character) - 48) & 32)
+
+
+def _run_of(text: str) -> int:
+    codes = [ord(character) - 48 for character in text]
+    value = sum((code & 31) << 5 * place for place, code in enumerate(codes))
+    return value - (1 << 5 * len(codes)) if codes[-1] & 16 else value
+
+
+def _run_text(value: int) -> str:
+    text = ""
+    while True:
+        group, value = value & 31, value >> 5
+        # The last group carries the sign in its highest bit, which must agree with what is left.
+        ends = value == (-1 if group & 16 else 0)
+        text += chr(48 + (group if ends else group | 32))
+        if ends:
+            return text

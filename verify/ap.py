@@ -66,15 +66,20 @@ def score(results: Sequence[ResultRow] | Path, annotations: COCO | Path, iou_typ
     ground_truth = read_annotations(annotations) if isinstance(annotations, Path) else annotations
     rows = read_results(results) if isinstance(results, Path) else results
     check_results(rows, iou_type, source, ground_truth)
+    return score_checked(rows, ground_truth, iou_type)
+
+
+def score_checked(rows: Sequence[ResultRow], annotations: COCO, iou_type: IouType) -> ApSummary:
+    """`score` of rows that are known to be what they should: our own, fresh from the network."""
     if iou_type == "segm":
-        _rasterise(ground_truth)
+        _rasterise(annotations)
     with quiet():
-        evaluation = COCOeval(ground_truth, _load(rows, ground_truth, iou_type), iou_type)
+        evaluation = COCOeval(annotations, _load(rows, annotations, iou_type), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats)}
-    return ApSummary(**metrics, per_class=_per_class(evaluation, ground_truth))
+    return ApSummary(**metrics, per_class=_per_class(evaluation, annotations))
 
 
 def ap_document(name: str, box: ApSummary | None = None, mask: ApSummary | None = None) -> dict[str, object]:

@@ -16,7 +16,7 @@ from mrcnn.errors import InputError
 from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
 from mrcnn.model import MaskRCNN
 from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
-from verify.ap import ApSummary, ap_document, score
+from verify.ap import ApSummary, ap_document, score_checked
 from verify.coco_files import read_annotations
 from verify.image_files import image_files, naming_used
 from verify.journal import Journal, remove_journals, run_identity
@@ -117,7 +117,12 @@ def evaluate(
         return None
     boxes, segms = coco_results({key: image for part in parts for key, image in part.items()}.values())
     return Evaluation(
-        boxes, segms, score(boxes, coco, "bbox"), score(segms, coco, "segm"), speed, naming_used(coco, files)
+        boxes,
+        segms,
+        score_checked(boxes, coco, "bbox"),
+        score_checked(segms, coco, "segm"),
+        speed,
+        naming_used(coco, files),
     )
 
 
