@@ -182,7 +182,7 @@ def config_summary(text: str) -> dict[str, str]:
             found[key] = node.value[:200]
         elif isinstance(node, yaml.SequenceNode):
             found[key] = ", ".join(item.value[:200] for item in node.value[:9] if isinstance(item, yaml.ScalarNode))
-    return found
+    return found or {"not readable": "none of a Detectron configuration's main keys is in it"}
 
 
 def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:

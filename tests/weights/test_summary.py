@@ -117,3 +117,7 @@ def test_demo_checkpoint_is_what_it_is(shared: Path) -> None:
     found = describe(shared / "parity" / "demo" / "model_iter2399.pkl")
     assert found.title() == "training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 5 classes"
     assert (found.momentum, found.iteration, found.values, found.not_finite) == (223, 2399, 4_515_533, ())
+
+
+def test_a_configuration_without_known_keys_is_said_to_be_unreadable():
+    assert list(config_summary("a: &a [x, x]\nb: [*a, *a]\n")) == ["not readable"]
