@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,9 @@ import pytest
 
 from mrcnn.config import Config
 from mrcnn.data.coco import read_dataset
+from mrcnn.data.minibatch import mirror
 from mrcnn.data.roidb import clean_box, training_roidb
+from mrcnn.data.segms import decode_rle
 from mrcnn.errors import InputError
 
 
@@ -120,3 +123,22 @@ def test_an_annotation_of_nothing_that_is_declared_is_refused(write_dataset, fie
 def test_ground_truth_is_float32(write_dataset, annotation):
     (entry,) = roidb_of(write_dataset, [annotation(bbox=[10.1, 10.2, 20.3, 20.4])])
     assert entry.ground_truth.boxes.dtype == np.float32
+
+
+def test_the_doubled_roidb_is_detectrons_with_flipped_polygons_and_crowds(data):
+    """`tests/data/train_roidb.json` is what combined_roidb_for_training made of tests/data/train_images."""
+    cfg = config(USE_FLIPPED=True)
+    cfg = replace(cfg, MODEL=replace(cfg.MODEL, NUM_CLASSES=5))
+    roidb = training_roidb([read_dataset(data / "train_images.json", data / "train_images")], cfg)
+    expected = json.loads((data / "train_roidb.json").read_text())
+    assert len(roidb) == len(expected) == 24
+    for entry, theirs in zip(roidb, expected):
+        objects = mirror(entry.ground_truth, entry.width) if entry.flipped else entry.ground_truth
+        assert (entry.image.name, entry.flipped) == (theirs["image"], theirs["flipped"])
+        np.testing.assert_array_equal(objects.boxes, np.array(theirs["boxes"], np.float32))
+        assert objects.classes.tolist() == theirs["classes"] and objects.is_crowd.tolist() == theirs["crowd"]
+        for segm, their_segm in zip(objects.segms, theirs["segms"], strict=True):
+            if isinstance(their_segm, dict):
+                np.testing.assert_array_equal(decode_rle(segm), decode_rle(their_segm))
+            else:
+                np.testing.assert_array_equal(np.concatenate(segm), their_segm)
