@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(arguments)
         if args.json is not None:
             _check_writable(args.json.parent)
+            _check_no_folder(args.json)
         code: int = args.run(args)
         sys.stdout.flush()
         return code
@@ -122,23 +123,29 @@ def _detect(args: argparse.Namespace) -> int:
     names, category_ids = _categories(model, args.annotations)
     stems = {path.stem for path in args.images}
     rows: list[dict[str, Any]] = []
-    for image_id, path in zip(_image_ids(args.images), args.images):
-        image = read_image(path)
-        try:
-            detections = model.detect(image)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        picture = draw_detections(image, detections, names, args.min_score)
-        drawn = args.out / f"{path.stem if len(stems) == len(args.images) else image_id}_detections.png"
-        with replacing(drawn) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-        shown = int((detections.scores >= args.min_score).sum())
-        print(f"{path}: {len(detections)} detections, {shown} of them drawn in {drawn}", flush=True)
-        results = image_results(image_id, detections, category_ids)
-        rows += [
-            {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
-            for box, segm in zip(results.boxes, results.segms)
-        ]
+    try:
+        for image_id, path in zip(_image_ids(args.images), args.images):
+            image = read_image(path)
+            try:
+                detections = model.detect(image)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+            picture = draw_detections(image, detections, names, args.min_score)
+            drawn = args.out / f"{path.stem if len(stems) == len(args.images) else image_id}_detections.png"
+            with replacing(drawn) as temporary:
+                temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            shown = int((detections.scores >= args.min_score).sum())
+            print(f"{path}: {len(detections)} detections, {shown} of them drawn in {drawn}", flush=True)
+            results = image_results(image_id, detections, category_ids)
+            rows += [
+                {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
+                for box, segm in zip(results.boxes, results.segms)
+            ]
+    except InputError:
+        # What was found is not lost with an image that cannot be read.
+        if rows:
+            write_json(args.out / "detections.json", rows)
+        raise
     write_json(args.out / "detections.json", rows)
     _write_json(args, rows)
     return DONE
@@ -190,13 +197,16 @@ def _score(args: argparse.Namespace) -> int:
 def _verify_blobs(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from verify.blobs import blob_table, compare_file, first_difference, parity_holds, summary_table
+    from verify.blobs import blob_table, compare_file, first_difference, parity_holds, remarks, summary_table
 
     parities = []
     for parity in compare_file(_load(args), args.reference, args.images):
         print(f"{parity.image}\n{blob_table(parity)}\n", flush=True)
         parities.append(parity)
     print(summary_table(parities))
+    for parity in parities:
+        for line in remarks(parity):
+            print(f"{parity.image}: {line}")
     holds = [parity_holds(parity, args.tolerance) for parity in parities]
     for parity, held in zip(parities, holds):
         if not held:
@@ -659,7 +669,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="YAML", help="Detectron YAML file or a name in yaml_configs/ (default: the model's own)"
     )
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY VALUE", dest="overrides", help="override keys of the configuration"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        dest="overrides",
+        help="override keys of the configuration",
     )
     _add_device(parser)
 
@@ -676,7 +692,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--config", metavar="YAML", help=f"Detectron YAML file or a name in yaml_configs/: {meaning}")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY VALUE", dest="overrides", help="override keys of the configuration"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        dest="overrides",
+        help="override keys of the configuration",
     )
 
 
@@ -844,6 +866,13 @@ def _check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"nothing can be written to {folder}: {error.strerror or error}") from None
+
+
+def _check_no_folder(file: Path) -> None:
+    from mrcnn.errors import InputError
+
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: --json takes the name of a file")
 
 
 def _write_json(args: argparse.Namespace, content: object) -> None:

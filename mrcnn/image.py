@@ -60,7 +60,9 @@ def prepare_image(
 
     OpenCV resizes by the exact factor, so that source positions follow the factor and not the rounded size.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image must be a [height, width, 3] uint8 array, not {type(image).__name__}: was it read?")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(
             f"an image must be a [height, width, 3] uint8 array in BGR order, not {list(image.shape)} {image.dtype}"
         )

@@ -93,7 +93,8 @@ def build_model(cfg: Config, weights: WeightsFile) -> MaskRCNN:
             f"{weights.source} holds {_listed(match.unexpected)}, which the configuration has no place for: "
             "pass --config with the YAML it was trained with"
         )
-    parameters = {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in match.filled.items()}
+    blobs = table.by_parameter
+    parameters = {name: _finite(weights, blobs[name].blob, array) for name, array in match.filled.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval()
 
@@ -177,6 +178,17 @@ def _checked(weights: WeightsFile, blob: str, row: BlobRow) -> Array:
             "pass --config with the YAML it was trained with"
         )
     return array
+
+
+def _finite(weights: WeightsFile, blob: str, array: Array) -> Tensor:
+    """A copy in float32, if all of its values are numbers there."""
+    with np.errstate(over="ignore"):
+        values = np.array(array, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{blob} in {weights.source} holds NaN or infinity: its training diverged, or the file is damaged"
+        )
+    return torch.from_numpy(values)
 
 
 def _array(tensor: Tensor) -> Array:

@@ -33,6 +33,9 @@ PARTNER_DISTANCE = 0.5
 # may tie at the cut than there are places.
 TIE = 1e-6
 
+# What the names of blobs begin with that are computed before there are RoIs.
+BEFORE_ROIS = ("data", "im_info", "conv1", "pool1", "res", "fpn_", "conv_rpn", "rpn_")
+
 
 @dataclass(frozen=True)
 class BlobParity:
@@ -129,6 +132,20 @@ def first_difference(parity: ImageParity, tolerance: float) -> str | None:
     return next((row.blob for row in parity.blobs if not row.relative_error <= tolerance), None)
 
 
+def remarks(parity: ImageParity) -> list[str]:
+    """What a reader must know besides the numbers: other proposals, RoIs taken from the reference, blobs left out."""
+    lines = [
+        f"P{level.level}: {level.unmatched} proposals of either side are others, {level.tied} of them tied at the cut"
+        for level in parity.proposals
+        if level.unmatched
+    ]
+    if not parity.same_rois:
+        lines.append("the RoIs are not all the same: what follows them was computed on the reference's, or left out")
+    if parity.not_compared:
+        lines.append(f"not compared: {', '.join(parity.not_compared)}")
+    return lines
+
+
 def blob_table(parity: ImageParity) -> str:
     """Every blob of one image with its shape, largest and relative error, in the order of the network."""
     rows = [
@@ -167,7 +184,8 @@ def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[Ima
     try:
         file = h5py.File(reference)
     except OSError as error:
-        raise InputError(f"{reference} is not an HDF5 reference file ({error}): make one with dump_blobs.py") from None
+        cause = str(error).splitlines()[0]
+        raise InputError(f"{reference} is not an HDF5 reference file ({cause}): make one with dump_blobs.py") from None
     with file:
         names = [name for name, group in file.items() if isinstance(group, h5py.Group) and "det_boxes" in group]
         if not names:
@@ -190,9 +208,14 @@ def compare_image(model: MaskRCNN, image: Image, reference: h5py.Group, name: st
     rows = _class_boxes(model, trace, image, scale)
     order = _order_like(rows, torch.from_numpy(reference["boxes"][:]))
     same_rois = order is not None
-    rois = trace["rois"][order] if order is not None else _whole(blobs, "rois").to(rows)
-    trace |= {key: value for key, value in trace_boxes(model, image, rois).items() if not key.startswith("rpn_ro")}
-    trace["boxes"], trace["scores"] = _class_boxes(model, trace, image, scale), trace["cls_prob"]
+    if same_rois or _is_whole(blobs["rois"]):
+        rois = trace["rois"][order] if order is not None else _whole(blobs, "rois").to(rows)
+        trace |= {key: value for key, value in trace_boxes(model, image, rois).items() if not key.startswith("rpn_ro")}
+        trace["boxes"], trace["scores"] = _class_boxes(model, trace, image, scale), trace["cls_prob"]
+    else:
+        # Of other RoIs than the reference's, and a reference that holds a sample of its own, no row can be compared.
+        rois = trace["rois"]
+        trace = {key: value for key, value in trace.items() if key.startswith(BEFORE_ROIS)}
     levels = model.features(trace["data"].to(model.device))
     detections = model.detect_in_rois(levels, rois, (image.shape[0], image.shape[1]), scale)
     if len(detections) and "mask_rois" in blobs:
@@ -251,7 +274,7 @@ def _pair_proposals(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Iterato
     """
     for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
         name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in blobs or int(blobs[name].attrs.get("stride", 1)) != 1:
+        if name not in blobs or not _is_whole(blobs[name]):
             continue
         rois, theirs = trace[name], _whole(blobs, name).to(trace[name])
         order = _order_like(rois, theirs)
@@ -300,9 +323,13 @@ def _without_partner(rows: Tensor, others: Tensor) -> Tensor:
     return distances.amin(dim=1) > PARTNER_DISTANCE
 
 
+def _is_whole(dataset: h5py.Dataset) -> bool:
+    return int(dataset.attrs.get("stride", 1)) == 1
+
+
 def _whole(blobs: h5py.Group, name: str) -> Tensor:
     """A blob the reference must hold whole."""
-    if int(blobs[name].attrs.get("stride", 1)) != 1:
+    if not _is_whole(blobs[name]):
         raise InputError(
             f"the reference {blobs.file.filename} holds only a sample of {name}, and the RoIs are not the same: "
             "dump it whole"

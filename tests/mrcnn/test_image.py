@@ -33,9 +33,19 @@ def test_images_are_stacked_top_left_with_zeros_around():
     assert blob[1].sum() == large.sum() and blob[1, :, :33, :5].min() == 2
 
 
-def test_gray_and_turned_images_become_upright_colour(tmp_path):
+def test_gray_images_become_colour(tmp_path):
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((4, 6), 7, np.uint8))
     assert read_image(tmp_path / "gray.png").shape == (4, 6, 3)
+
+
+def test_a_photo_that_says_it_lies_on_its_side_is_stood_up(tmp_path):
+    # EXIF orientation 6 after the JPEG's first marker: turn by a quarter to the right.
+    jpeg = cv2.imencode(".jpg", np.zeros((4, 6, 3), np.uint8))[1].tobytes()
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+    (tmp_path / "turned.jpg").write_bytes(turned)
+    assert read_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
 
 
 def test_unreadable_image_is_named(tmp_path):
@@ -49,6 +59,10 @@ def test_unreadable_image_is_named(tmp_path):
 def test_array_of_another_kind_is_refused():
     with pytest.raises(InputError, match=r"not \[4, 5\] uint8"):
         prepare_image(np.zeros((4, 5), np.uint8), PIXEL_MEANS, 8, 8)
+    with pytest.raises(InputError, match="not NoneType: was it read"):
+        prepare_image(None, PIXEL_MEANS, 8, 8)
+    with pytest.raises(InputError, match=r"not \[0, 0, 3\] uint8"):
+        prepare_image(np.zeros((0, 0, 3), np.uint8), PIXEL_MEANS, 8, 8)
 
 
 def test_image_too_narrow_to_be_scaled_is_refused():

@@ -28,6 +28,15 @@ def test_nms_suppresses_at_equal_overlap():
     assert nms(boxes, scores, float(np.nextafter(np.float32(third), np.float32(1)))).tolist() == [0, 1]
 
 
+def test_nms_suppresses_at_equal_overlap_across_blocks_as_well():
+    # The first and the last of many boxes share one pixel of two; those between lie far away.
+    left = torch.cat((torch.tensor([0.0]), 100 + 10 * torch.arange(600.0), torch.tensor([1.0])))
+    boxes = torch.stack((left, torch.zeros(602), left + 1, torch.zeros(602)), dim=1)
+    scores = torch.linspace(1, 0.1, len(boxes))
+    third = float(torch.tensor(1.0) / torch.tensor(3.0))
+    assert nms(boxes, scores, third).tolist() == list(range(601))
+
+
 def test_nms_returns_input_order_and_not_score_order():
     boxes = torch.tensor([[0.0, 0.0, 5.0, 5.0], [50.0, 0.0, 55.0, 5.0], [100.0, 0.0, 105.0, 5.0]])
     assert nms(boxes, torch.tensor([0.1, 0.9, 0.5]), 0.5).tolist() == [0, 1, 2]

@@ -41,3 +41,10 @@ def test_mask_outside_of_the_image_is_empty():
     patch = paste_mask(np.ones((28, 28), np.float32), np.array([-50, -50, -20, -20], np.int32), (30, 40), 0.5)
     assert patch.pixels.size == 0
     assert patch_bitmap(patch, (30, 40)).sum() == 0
+
+
+def test_a_pixel_must_exceed_the_threshold():
+    box = np.array([0, 0, 29, 29], np.int32)  # as large as the padded mask, so nothing is interpolated
+    half = np.full((28, 28), 0.5, np.float32)
+    assert not paste_mask(half, box, (30, 30), 0.5).pixels.any()
+    assert paste_mask(half + np.float32(1e-6), box, (30, 30), 0.5).pixels.sum() == 28 * 28

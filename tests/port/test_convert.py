@@ -135,3 +135,10 @@ def test_a_model_without_a_pyramid_is_refused(gn, gn_weights):
     blobs = {name: array for name, array in gn_weights.blobs.items() if not name.startswith("fpn_")}
     with pytest.raises(InputError, match="without a feature pyramid"):
         build_model(gn, dataclasses.replace(gn_weights, blobs=blobs))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_weights_that_are_no_numbers_in_float32_are_refused_by_name(gn, gn_weights, value):
+    bias = np.full_like(gn_weights.blobs["fc6_b"], value, dtype=np.float64)
+    with pytest.raises(InputError, match="fc6_b in recipe 0 holds NaN or infinity"):
+        build_model(gn, changed(gn_weights, fc6_b=bias))

@@ -10,7 +10,7 @@ from recipe import recipe_weights
 from port.blob_table import BlobTable
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, merge_overrides
-from verify.blobs import compare_detections, compare_image
+from verify.blobs import compare_detections, compare_image, remarks
 from verify.caffe2_moments import caffe2_moments
 
 BN_MODELS = ["tiny_bn_r50", "tiny_bn_r50_4conv1fc"]
@@ -79,6 +79,7 @@ def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name,
             assert found.matched == found.count == found.reference_count
             assert found.box_error < 0.05
             assert found.score_error < 1e-3
+            assert found.min_mask_iou > 0.98
             assert found.min_mask_iou > 0.995
 
 
@@ -89,6 +90,8 @@ def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_mode
     assert not parity.same_rois
     assert {level.level for level in parity.proposals if level.tied} == {2, 3}
     assert all(level.unmatched == level.tied for level in parity.proposals if level.level < 6)
+    assert any(line.startswith("P2: ") and "tied at the cut" in line for line in remarks(parity))
+    assert any("computed on the reference's" in line for line in remarks(parity))
 
 
 @pytest.mark.slow
@@ -109,3 +112,4 @@ def test_detections_of_a_full_size_model_on_photos_are_caffe2s(name, shared):
             assert found.matched == found.count == found.reference_count == 100
             assert found.box_error < 0.05
             assert found.score_error < 1e-3
+            assert found.min_mask_iou > 0.98
