@@ -111,11 +111,13 @@ def _detect(args: argparse.Namespace) -> int:
 
     from mrcnn.errors import InputError
     from mrcnn.image import read_image
+    from mrcnn.memory import keep_freed_memory
     from mrcnn.results import image_results
     from mrcnn.visualize import draw_detections
     from verify.evaluation import write_json
     from weights.atomic import replacing
 
+    keep_freed_memory()
     _check_writable(args.out)
     for path in args.images:
         path.open("rb").close()
@@ -166,9 +168,11 @@ def _test(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any]]:
     """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first."""
+    from mrcnn.memory import keep_freed_memory
     from verify.evaluation import evaluate, write_evaluation
     from verify.ranks import device_of_rank, joined_ranks
 
+    keep_freed_memory()
     _check_writable(args.out)
     with joined_ranks() as ranks:
         model = load(args.source, config=args.config, overrides=args.overrides, device=device_of_rank(args.device))
@@ -283,11 +287,13 @@ def _verify_ap(args: argparse.Namespace) -> int:
 
 
 def _verify_all(args: argparse.Namespace) -> int:
+    from mrcnn.memory import keep_freed_memory
     from verify.ladder import LadderInputs, climb, ladder_table
     from verify.pages import ladder_report, model_title
     from verify.published import known_expectation, published_results
     from verify.report import write_report
 
+    keep_freed_memory()
     _check_writable(args.out)
     expected = known_expectation(args.source, args.annotations, args.expect_box, args.expect_mask)
     files = (args.reference_boxes, args.reference_masks)
@@ -317,12 +323,14 @@ def _verify_all(args: argparse.Namespace) -> int:
 
 
 def _verify_imagenet(args: argparse.Namespace) -> int:
+    from mrcnn.memory import keep_freed_memory
     from port.classifier import build_classifier
     from port.model_source import usable_device
     from verify.imagenet import classify, error_table, labelled_images, published_error
     from weights import read_blobs
     from weights.download import resolve
 
+    keep_freed_memory()
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
     images = labelled_images(args.images, args.list)
     model = build_classifier(read_blobs(resolve(args.source))).to(usable_device(args.device))
@@ -351,12 +359,14 @@ def _verify_training(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from mrcnn.config import with_values
     from mrcnn.data.roidb import check_classes
+    from mrcnn.memory import keep_freed_memory
     from mrcnn.training.ranks import joined_ranks
     from port.training_run import RunOptions, print_line
     from verify.training_run import EvaluationData, train_and_evaluate
     from weights import read_blobs
     from weights.download import resolve
 
+    keep_freed_memory()
     cfg, source = _training_source(args)
     if args.scale_schedule is not None:
         return _scale_schedule(args, cfg)
@@ -408,8 +418,10 @@ def _check_data(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from mrcnn.memory import keep_freed_memory
     from verify.demo import run_demo
 
+    keep_freed_memory()
     _check_writable(args.out)
     outcome = run_demo(args.out, lambda line: print(line, flush=True), _progress_bar)
     print("\nPictures, Detectron's detections on the left and ours on the right:")

@@ -37,14 +37,17 @@ def box_centers(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def box_intersections(boxes: Tensor, others: Tensor) -> Tensor:
     """Areas `[N, M]` that `[N, 4]` and `[M, 4]` inclusive boxes share; boxes that touch by a pixel share that pixel."""
-    return _shared_side(boxes, others, 0).mul_(_shared_side(boxes, others, 1))
+    # Contiguous columns: strided ones are four times slower to compare.
+    x1, y1, x2, y2 = boxes.t().contiguous()[:, :, None]
+    other_x1, other_y1, other_x2, other_y2 = others.t().contiguous()[:, None, :]
+    widths = _shared_side(x1, x2, other_x1, other_x2)
+    return widths.mul_(_shared_side(y1, y2, other_y1, other_y2))
 
 
-def _shared_side(boxes: Tensor, others: Tensor, axis: int) -> Tensor:
-    """How many pixels `[N, M]` boxes share along an axis (0 for x, 1 for y)."""
-    first = torch.maximum(boxes[:, None, axis], others[None, :, axis])
-    last = torch.minimum(boxes[:, None, axis + 2], others[None, :, axis + 2])
-    return last.sub_(first).add_(1).clamp_(min=0)
+def _shared_side(first: Tensor, last: Tensor, other_first: Tensor, other_last: Tensor) -> Tensor:
+    """How many pixels ranges `[N, 1]` and `[1, M]` with inclusive ends share: `[N, M]`."""
+    shared = torch.minimum(last, other_last)
+    return shared.sub_(torch.maximum(first, other_first)).add_(1).clamp_(min=0)
 
 
 def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mrcnn.config import Config
 from mrcnn.errors import InputError
 from mrcnn.group_norm import GroupNorm
+from mrcnn.pointwise import pointwise_conv
 
 Filler = Callable[[Tensor], object]
 ParameterKind = Literal["weight", "bias", "gn_scale", "gn_shift", "affine"]
@@ -71,6 +72,12 @@ class FilledConv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
         """Fill the weight; the bias starts at 0."""
         _fill(self, self.fill)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and self.kernel_size == (1, 1) and self.groups == 1 and x.dtype == torch.float32:
+            if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+                return pointwise_conv(x, self.weight, self.bias, self.stride[0])
+        return super().forward(x)
 
 
 class FilledDeconv2d(nn.ConvTranspose2d):

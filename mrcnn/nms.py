@@ -10,13 +10,15 @@ from mrcnn.ordering import argsort
 BLOCK = 256
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, threshold: float, first_kept: int = 0) -> Tensor:
     """Greedy suppression: a box goes when a kept box of higher score overlaps it by `threshold` or more.
 
     Args:
         boxes: `[N, 4]` float32, inclusive corners.
         scores: `[N]` float32.
         threshold: intersection over union; equality suppresses.
+        first_kept: how many of the kept boxes are wanted, the first in input order; 0 for all. Where the input is
+            sorted, best first, the rest is not looked at.
 
     Returns:
         Indices `[K]` (int64) of the kept boxes, **in input order** and not by score. Equal scores go in the
@@ -24,13 +26,17 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """
     order = argsort(scores).flip(0)
     ordered = boxes[order]
-    kept = torch.zeros(0, dtype=torch.long, device=boxes.device)
-    for first in range(0, len(order), BLOCK):
-        block = torch.arange(first, min(first + BLOCK, len(order)), device=boxes.device)
-        free = ~(_overlaps(ordered[kept], ordered[block]) >= threshold).any(dim=0)
-        block = block[free]
-        kept = torch.cat((kept, block[_keep(ordered[block], threshold)]))
-    return order[kept].sort().values
+    # earliest_after[i]: the first row of the input that is settled at i or later; nothing before it can change then.
+    earliest_after = order.flip(0).cummin(0).values.flip(0)
+    kept: list[Tensor] = []
+    for block in torch.split(torch.arange(len(order), device=boxes.device), BLOCK):
+        if 0 < first_kept <= sum(int((order[part] < earliest_after[block[0]]).sum()) for part in kept):
+            break
+        for part in kept:
+            block = block[~(_overlaps(ordered[part], ordered[block]) >= threshold).any(dim=0)]
+        kept.append(block[_keep(ordered[block], threshold)])
+    indices = order[torch.cat(kept)].sort().values
+    return indices[:first_kept] if first_kept > 0 else indices
 
 
 def _keep(ordered: Tensor, threshold: float) -> Tensor:

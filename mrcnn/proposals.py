@@ -91,9 +91,7 @@ def scored_proposals(
     large = _large_enough(boxes, im_info, limits.RPN_MIN_SIZE)
     boxes, scores = boxes[large], scores[large]
     if limits.RPN_NMS_THRESH > 0:
-        kept = nms(boxes, scores, limits.RPN_NMS_THRESH)
-        if limits.RPN_POST_NMS_TOP_N > 0:
-            kept = kept[: limits.RPN_POST_NMS_TOP_N]
+        kept = nms(boxes, scores, limits.RPN_NMS_THRESH, limits.RPN_POST_NMS_TOP_N)
         boxes, scores = boxes[kept], scores[kept]
     return Proposals(torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes), dim=1), scores)
 

@@ -45,9 +45,7 @@ class DrawnObject(NamedTuple):
     colour: Colour
 
 
-def draw_detections(
-    image: Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.5
-) -> Image:
+def draw_detections(image: Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.5) -> Image:
     """A picture of an image with the detections that score at least `min_score`.
 
     Args:

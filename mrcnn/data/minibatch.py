@@ -120,9 +120,7 @@ class MinibatchSchedule:
         epoch, row = divmod(number, self.minibatches_per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, _ORDER, epoch])
-            rows = [
-                np.resize(rng.permutation(group), (count, self._size)) for group, count in self._groups if count
-            ]
+            rows = [np.resize(rng.permutation(group), (count, self._size)) for group, count in self._groups if count]
             self._order, self._epoch = rng.permutation(np.concatenate(rows), axis=0), epoch
         images: npt.NDArray[np.int64] = self._order[row]
         return images

@@ -123,9 +123,4 @@ def _within_image(anchors: Tensor, im_info: ImInfo, straddle: float) -> Tensor:
     if straddle < 0:
         return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
     x1, y1, x2, y2 = anchors.unbind(1)
-    return (
-        (x1 >= -straddle)
-        & (y1 >= -straddle)
-        & (x2 < im_info.width + straddle)
-        & (y2 < im_info.height + straddle)
-    )
+    return (x1 >= -straddle) & (y1 >= -straddle) & (x2 < im_info.width + straddle) & (y2 < im_info.height + straddle)

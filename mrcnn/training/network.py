@@ -51,9 +51,7 @@ class RandomSampler:
                 sample_rois(
                     proposals[proposals[:, 0] == index, 1:], objects, index, im_info.scale, self._cfg, self._generator
                 )
-                for index, (objects, im_info) in enumerate(
-                    zip(minibatch.ground_truth, minibatch.im_info, strict=True)
-                )
+                for index, (objects, im_info) in enumerate(zip(minibatch.ground_truth, minibatch.im_info, strict=True))
             ]
         )
 

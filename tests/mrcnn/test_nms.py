@@ -53,6 +53,22 @@ def test_nms_does_not_let_a_suppressed_box_suppress():
     assert nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.55).tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("wanted", [1, 7, 200, 5000])
+@pytest.mark.parametrize("sort", ["best first", "best first, many equal", "shuffled"])
+def test_the_first_that_nms_keeps_are_the_first_of_all_that_it_keeps(sort, wanted):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand((1200, 2), generator=generator) * 200
+    boxes = torch.cat((corners, corners + 10 + torch.rand((1200, 2), generator=generator) * 60), dim=1)
+    scores = torch.rand(1200, generator=generator)
+    if sort != "shuffled":
+        scores = scores.sort(descending=True).values
+    if "equal" in sort:
+        scores = (scores * 10).round()
+    every = nms(boxes, scores, 0.5)
+    assert 200 < len(every) < 1200
+    assert nms(boxes, scores, 0.5, wanted).tolist() == every[:wanted].tolist()
+
+
 def test_nms_of_nothing_is_nothing():
     assert nms(torch.zeros((0, 4)), torch.zeros(0), 0.5).tolist() == []
 
