@@ -116,6 +116,23 @@ def test_group_norm_without_gradients_is_torchs_and_more_exact(memory_format):
     np.testing.assert_allclose(ours.numpy(), F.group_norm(x, 4, norm.weight, norm.bias).detach().numpy(), atol=1e-4)
 
 
+# torch's own operator takes the maps in contiguous memory.
+@pytest.mark.parametrize(("memory_format", "precision"), [(torch.channels_last, 1e-6), (torch.contiguous_format, 1e-5)])
+def test_group_norm_sums_large_maps_exactly_in_training(memory_format, precision):
+    generator = torch.Generator().manual_seed(0)
+    x = 1 + torch.randn((2, 16, 200, 304), generator=generator)
+    x = x.to(memory_format=memory_format).requires_grad_()
+    norm = layers.group_norm(with_groups(NUM_GROUPS=4), 16)
+    norm.weight.data, norm.bias.data = torch.randn(2, 16, generator=generator)
+    inputs, gradient = (x, norm.weight, norm.bias), torch.randn(x.shape, generator=generator)
+    ours = norm(x)
+    exact = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert (ours - exact).abs().max() < 3e-6
+    expected = torch.autograd.grad(exact, inputs, gradient.double())
+    for mine, theirs in zip(torch.autograd.grad(ours, inputs, gradient), expected, strict=True):
+        assert (mine - theirs).abs().max() < precision * theirs.abs().max()
+
+
 def test_group_norm_overwrites_its_input_only_without_gradients():
     norm = layers.group_norm(with_groups(NUM_GROUPS=2), 4)
     x = torch.randn(1, 4, 40, 40)
