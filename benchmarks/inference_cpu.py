@@ -1,94 +1,125 @@
-"""How far CPU inference is from the time of its bare convolutions and matrix products.
+"""How far CPU inference is from the time of its bare convolutions and matrix products, and from detectron2.
 
-Usage: python benchmarks/inference_cpu.py [--config NAME] [--rounds 7] [--threads 2] [--keep-memory] [--json FILE]
+    python benchmarks/inference_cpu.py [--config NAME] [--rounds 7] [--threads 2] [--keep-memory] [--peer] [--json FILE]
 
-One synthetic 800 x 1200 picture through a network of full width with random weights: 1000 proposals, 100 detections.
-The floor is the same process running every convolution and matrix product of that run again, on inputs of the same
-shapes in channels-last memory, and nothing else. Model and floor take turns, so that a ratio compares seconds of the
-same minute. `--keep-memory` tells the C library not to give freed memory back, as a program that detects in many
-images may do: it spares both sides the first touch of every page.
+One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. The floor is the same process running
+every convolution and matrix product of that run again, on inputs of the same shapes in channels-last memory, and
+nothing else. Model and floor take turns, so that a ratio compares seconds of the same minute. `--keep-memory` tells
+the C library not to give freed memory back, as a program that detects in many images may do: it spares every side the
+first touch of every page.
+
+`--peer` lets detectron2, where it is importable, take its turn too: everything up to pasted masks on its side, and run
+lengths of the pasted masks on ours. The peak memory of each is then measured in a process of its own, over the runs
+that spread the class scores and two more: resident, beyond the interpreter with everything imported and the weights.
 """
 
 import argparse
-import ctypes
 import json
-import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import common  # noqa: E402
+from benchmarks import detectron2_peer as peer  # noqa: E402
+from benchmarks.common import Parts, Seconds, seconds, timed_parts  # noqa: E402
 from mrcnn.image import Image  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.results import Detections  # noqa: E402
 from port.detectron_yaml import bundled_config  # noqa: E402
 
 PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD = -4, -1, -2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="e2e_mask_rcnn_R-50-FPN_2x_gn")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keep-memory", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser = common.options(__doc__)
+    parser.add_argument("--peer", action="store_true", help="run detectron2 too, and measure the memory of each")
+    parser.add_argument("--memory-of", choices=("ours", "detectron2"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.keep_memory:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1), libc.mallopt(M_TOP_PAD, 2**28)
+    common.set_up(args)
+    image = common.picture(800, 1200)
+    if args.memory_of is not None:
+        print(json.dumps(measured_memory(args.memory_of, args.config, image)))
+        return
+    compare = args.peer and peer.available()
 
-    image = picture()
     model = random_model(args.config)
+    spread_scores(model, image)
     products = recorded_products(model, image)
-    found = model.detect(image)
-    times: dict[str, list[float]] = {"model": [], "floor": []}
-    stages: dict[str, list[float]] = {}
+    detect_ours = inference(model, image)
+    if compare:
+        torch.manual_seed(0)
+        peer_model = peer.network(model.cfg)
+        detect_theirs = peer.inference(peer_model, image)
+        assert detect_theirs() == detect_ours()
+    times: Seconds = {"floor": [], "model": []}
+    stages: dict[str, Seconds] = {"ours": {}, "detectron2": {}}
     for _ in range(args.rounds):
         times["floor"].append(seconds(lambda: replay(products)))
-        with timed_stages(model, stages):
-            times["model"].append(seconds(lambda: model.detect(image)))
-    ratio = statistics.median(model / floor for model, floor in zip(times["model"], times["floor"], strict=True))
-    print(f"{args.config}, {args.threads} threads, {len(found)} detections, {len(products)} products")
-    for name, values in times.items():
-        print(f"{name:24} {1e3 * statistics.median(values):8.0f} ms  (from {1e3 * min(values):.0f})")
-    print(f"{'model / floor':24} {ratio:8.3f}     (median of {args.rounds} pairs)")
-    for name, values in stages.items():
-        print(f"  {name:22} {1e3 * statistics.median(values):8.0f} ms")
+        found: list[Detections] = []
+        with timed_parts(inference_parts(model), stages["ours"]):
+            times["model"].append(seconds(lambda: found.append(model.detect(image))))  # noqa: B023
+        if compare:
+            times.setdefault("paste and run lengths", []).append(seconds(found[0].rles))
+            with timed_parts(peer.inference_parts(peer_model), stages["detectron2"]):
+                times.setdefault("detectron2", []).append(seconds(detect_theirs))
+
+    proposals = next(len(value) for module, value in products if module is model.box_head.cls_score)
+    print(f"{args.config}, {args.threads} threads, {proposals} proposals, {detect_ours()} detections")
+    common.print_medians(times)
+    results: dict[str, Any] = {"ratio": common.paired_ratio(times["model"], times["floor"])}
+    print(f"{'model / floor':28} {results['ratio']:8.3f}     (median of {args.rounds} pairs)")
+    if compare:
+        whole = [sum(parts) for parts in zip(times["model"], times["paste and run lengths"], strict=True)]
+        results["peer_ratio"] = common.paired_ratio(times["detectron2"], whole)
+        print(f"{'detectron2 / ours with paste':28} {results['peer_ratio']:8.3f}     (median of {args.rounds} pairs)")
+        results["memory"] = {side: memory_in_own_process(side, args) for side in ("ours", "detectron2")}
+        for side, memory in results["memory"].items():
+            print(f"peak memory, {side:15} {memory['above']:8.0f} MiB above the weights, {memory['peak']:.0f} in all")
+    elif args.peer:
+        print(peer.HOW_TO_GET)
+    for side in ("ours", "detectron2") if compare else ("ours",):
+        print(f"{side}, by stage:")
+        common.print_medians(stages[side], "  ")
     if args.json is not None:
-        args.json.write_text(json.dumps({"ratio": ratio, "seconds": times, "stages": stages}, indent=1))
-
-
-def picture() -> Image:
-    """A synthetic 800 x 1200 picture that needs no scaling: coloured noise at several scales."""
-    rng = np.random.default_rng(0)
-    layers = [
-        cv2.resize(rng.uniform(0, 255, (800 // size, 1200 // size, 3)), (1200, 800), interpolation=cv2.INTER_CUBIC)
-        for size in (10, 40, 100)
-    ]
-    return np.clip(sum(layers) / len(layers), 0, 255).astype(np.uint8)
+        args.json.write_text(json.dumps({**results, "seconds": times, "stages": stages}, indent=1))
 
 
 def random_model(config: str) -> MaskRCNN:
-    """A network as Caffe2 fills it, its class scores spread out until a hundred detections stay."""
+    """A network as Caffe2 fills it."""
     torch.manual_seed(0)
-    model = MaskRCNN(bundled_config(config)).eval().to(memory_format=torch.channels_last)
-    image = picture()
+    return MaskRCNN(bundled_config(config)).eval().to(memory_format=torch.channels_last)
+
+
+def spread_scores(model: MaskRCNN, image: Image) -> None:
+    """Raise the weights of the class scores until as many detections stay as the configuration allows."""
     while len(model.detect(image)) < model.cfg.TEST.DETECTIONS_PER_IM:
         with torch.no_grad():
-            model.box_head.cls_score.weight.mul_(1.5)
-    return model
+            model.box_head.cls_score.weight.mul_(2)
+
+
+def inference(model: MaskRCNN, image: Image) -> Callable[[], int]:
+    """A function that detects, pastes the masks and encodes them, and gives the number of detections."""
+    return lambda: len(model.detect(image).rles())
+
+
+def inference_parts(model: MaskRCNN) -> Parts:
+    """The parts of a detection, for `timed_parts`."""
+    return {
+        "image": (model, "prepare"),
+        "ResNet": (model.backbone, "forward"),
+        "FPN": (model.fpn, "forward"),
+        "RPN head": (model.rpn, "forward"),
+        "proposals": (model, "image_proposals"),
+        "box RoIAlign and head": (model, "box_outputs"),
+        "mask RoIAlign and head": (model, "mask_outputs"),
+    }
 
 
 def recorded_products(model: MaskRCNN, image: Image) -> list[tuple[nn.Module, Tensor]]:
@@ -112,40 +143,35 @@ def recorded_products(model: MaskRCNN, image: Image) -> list[tuple[nn.Module, Te
 
 @torch.inference_mode()
 def replay(products: list[tuple[nn.Module, Tensor]]) -> None:
+    """Run the products again and nothing else."""
     for module, value in products:
         module(value)
 
 
-@contextmanager
-def timed_stages(model: MaskRCNN, stages: dict[str, list[float]]) -> Iterator[None]:
-    """Time the parts of a run by wrapping them for as long as the context is open."""
-
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            stages[name][-1] += time.perf_counter() - start
-            return result
-
-        return call
-
-    parts = {"backbone": (model.backbone, "forward"), "FPN": (model.fpn, "forward"), "RPN head": (model.rpn, "forward")}
-    parts |= {"proposals": (model, "image_proposals"), "box head with RoIAlign": (model, "box_outputs")}
-    parts |= {"mask head with RoIAlign": (model, "mask_outputs"), "image": (model, "prepare")}
-    for name, (owner, attribute) in parts.items():
-        stages.setdefault(name, []).append(0.0)
-        setattr(owner, attribute, timed(name, getattr(owner, attribute)))
-    try:
-        yield
-    finally:
-        for owner, attribute in parts.values():
-            delattr(owner, attribute)
+def memory_in_own_process(side: str, args: argparse.Namespace) -> dict[str, float]:
+    """What `measured_memory` gives in a fresh process with the same options."""
+    command = [sys.executable, __file__, "--memory-of", side, "--config", args.config, "--threads", str(args.threads)]
+    command += ["--keep-memory"] if args.keep_memory else []
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    memory: dict[str, float] = json.loads(output.splitlines()[-1])
+    return memory
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def measured_memory(side: str, config: str, image: Image) -> dict[str, float]:
+    """Resident MiB of this process: with the weights, at its peak of several detections, and the difference."""
+    if side == "ours":
+        model = random_model(config)
+        weights, _ = common.resident_mib()
+        spread_scores(model, image)
+        detect = inference(model, image)
+    else:
+        peer_model = peer.network(bundled_config(config))
+        weights, _ = common.resident_mib()
+        detect = peer.inference(peer_model, image)
+    for _ in range(2):
+        detect()
+    _, peak = common.resident_mib()
+    return {"weights": weights, "peak": peak, "above": peak - weights}
 
 
 if __name__ == "__main__":
