@@ -4,9 +4,8 @@
 
 One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. The floor is the same process running
 every convolution and matrix product of that run again, on inputs of the same shapes in channels-last memory, and
-nothing else. Model and floor take turns, so that a ratio compares seconds of the same minute. `--keep-memory` tells
-the C library not to give freed memory back, as a program that detects in many images may do: it spares every side the
-first touch of every page.
+nothing else. Model and floor take turns, so that a ratio compares seconds of the same minute. `--keep-memory` has freed
+memory kept, as the commands of `detectron-gn` have it: it spares every side the first touch of every page.
 
 `--peer` lets detectron2, where it is importable, take its turn too: everything up to pasted masks on its side, and run
 lengths of the pasted masks on ours. The peak memory of each is then measured in a process of its own, over the runs

@@ -1,0 +1,106 @@
+"""What the benchmarks of speed share: their options, a picture, taking turns, medians and memory."""
+
+import argparse
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from mrcnn.image import Image
+from mrcnn.memory import keep_freed_memory
+
+Seconds = dict[str, list[float]]
+# What is timed, by name: an object and the attribute of it that is called.
+Parts = Mapping[str, tuple[Any, str]]
+
+
+def options(description: str | None, config: str = "e2e_mask_rcnn_R-50-FPN_2x_gn") -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark of speed has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=config, help=f"of yaml_configs/ (default {config})")
+    parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side (default 7)")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
+    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory, as our commands do")
+    parser.add_argument("--json", type=Path, help="write every measured value here")
+    return parser
+
+
+def set_up(args: argparse.Namespace) -> None:
+    """Apply `--threads` and `--keep-memory` to this process."""
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    if args.keep_memory:
+        keep_freed_memory()
+
+
+def picture(height: int, width: int) -> Image:
+    """A synthetic `[height, width, 3]` picture: coloured noise at several scales."""
+    rng = np.random.default_rng(0)
+    layers = [
+        cv2.resize(
+            rng.uniform(0, 255, (height // size, width // size, 3)), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        for size in (10, 40, 100)
+    ]
+    return np.clip(sum(layers) / len(layers), 0, 255).astype(np.uint8)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def timed_parts(parts: Parts, times: Seconds) -> Iterator[None]:
+    """Add to `times[name]` one value for each part: the seconds spent in it while the context was open."""
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            times[name][-1] += time.perf_counter() - start
+            return result
+
+        return call
+
+    own = {name: vars(owner).get(attribute) for name, (owner, attribute) in parts.items()}
+    for name, (owner, attribute) in parts.items():
+        times.setdefault(name, []).append(0.0)
+        setattr(owner, attribute, timed(name, getattr(owner, attribute)))
+    try:
+        yield
+    finally:
+        for name, (owner, attribute) in parts.items():
+            if own[name] is None:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, own[name])
+
+
+def paired_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """The median of `value / other` over turns of the same minute."""
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
+
+
+def print_medians(times: Seconds, indent: str = "") -> None:
+    """A line for each name: the median in milliseconds and the least."""
+    for name, values in times.items():
+        median, least = 1e3 * statistics.median(values), 1e3 * min(values)
+        print(f"{indent + name:28} {median:8.0f} ms  (from {least:.0f})")
+
+
+def resident_mib() -> tuple[float, float]:
+    """Resident memory of this process on Linux in MiB: now, with what was freed given back, and at its peak."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    now, peak = (int(fields[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+    return now, peak

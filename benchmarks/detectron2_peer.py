@@ -1,0 +1,199 @@
+"""detectron2's Mask R-CNN with GroupNorm in the setting of one of our configurations, to be measured beside ours.
+
+detectron2 is not a dependency: the module imports without it, `available` tells whether it is there. Its own compiled
+operators are not needed, only torchvision's. Weights are random and nothing of detectron2 is changed, except that the
+training step hands it proposals that lie close to the objects, as ours gets them.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import Parts
+from mrcnn.config import Config
+from mrcnn.config.functions import CONV_BODIES
+from mrcnn.data.roidb import GroundTruth
+from mrcnn.image import Image
+
+HOW_TO_GET = (
+    "detectron2 is not importable, so there is nothing to compare with: install it together with torchvision, or put "
+    "its checkout on PYTHONPATH (pip install fvcore iopath omegaconf hydra-core pillow matplotlib cloudpickle tabulate "
+    "termcolor for what it imports; its own compiled part is not needed)"
+)
+LEVELS = ["p2", "p3", "p4", "p5"]
+STAGES = ["res2", "res3", "res4", "res5"]
+
+
+def available() -> bool:
+    """Whether detectron2 and what it needs can be imported here."""
+    try:
+        importlib.import_module("detectron2.modeling")
+    except ImportError:
+        return False
+    return True
+
+
+def network(cfg: Config) -> Any:
+    """A Mask R-CNN on a ResNet and a feature pyramid with GroupNorm, randomly filled, on the CPU.
+
+    Where detectron2 and Detectron have the same setting, ours is taken over: sizes, numbers of proposals, RoIs and
+    detections, thresholds, samples of RoIAlign. The rest is detectron2's default, so RoIAlign is shifted by half a
+    pixel. The configuration must be one with GroupNorm and the heads of Detectron's GN baselines.
+    """
+    return _from("modeling", "build_model")(_peer_config(cfg))
+
+
+def inference(model: Any, image: Image) -> Callable[[], int]:
+    """A function that detects in an `[H, W, 3]` uint8 BGR image without scaling it, and gives the number of detections.
+
+    It is all that detectron2 does, from normalising and padding to masks pasted into `[D, H, W]` bitmaps. The weights
+    of the class scores are raised until as many detections come out as the configuration allows. Asserts the number of
+    proposals.
+    """
+    model.eval()
+    predictor = model.roi_heads.box_predictor
+    wanted = model.proposal_generator.post_nms_topk[False]
+
+    def check_proposals(_module: Any, inputs: tuple[Tensor]) -> None:
+        assert len(inputs[0]) == wanted, f"{len(inputs[0])} proposals of detectron2, not {wanted}"
+
+    predictor.cls_score.register_forward_pre_hook(check_proposals)
+
+    @torch.no_grad()
+    def detect() -> int:
+        pixels = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
+        found = model([{"image": pixels, "height": image.shape[0], "width": image.shape[1]}])[0]["instances"]
+        assert found.pred_masks.shape[1:] == image.shape[:2]
+        return len(found)
+
+    while detect() < predictor.test_topk_per_image:
+        with torch.no_grad():
+            predictor.cls_score.weight.mul_(2)
+    return detect
+
+
+def inference_parts(model: Any) -> Parts:
+    """The parts of a detection, for `timed_parts`."""
+    heads, rpn = model.roi_heads, model.proposal_generator
+    return {
+        "ResNet": (model.backbone.bottom_up, "forward"),
+        "ResNet and FPN": (model.backbone, "forward"),
+        "RPN head": (rpn.rpn_head, "forward"),
+        "proposals": (rpn, "predict_proposals"),
+        "box RoIAlign": (heads.box_pooler, "forward"),
+        "box head": (heads.box_head, "forward"),
+        "mask RoIAlign": (heads.mask_pooler, "forward"),
+        "mask head": (heads.mask_head, "layers"),
+        "paste": (importlib.import_module("detectron2.modeling.meta_arch.rcnn"), "detector_postprocess"),
+    }
+
+
+def training_step(
+    cfg: Config, image: Image, objects: GroundTruth, close: Tensor, learning_rate: float
+) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+    """A forward pass that gives the total loss of one image, and a step of detectron2's SGD on the gradients.
+
+    Args:
+        image: `[H, W, 3]` uint8 BGR, not scaled.
+        objects: with polygons.
+        close: `[P, 4]` float32 boxes in pixels that join the proposals.
+
+    The forward pass asserts that it trained on `cfg.TRAIN.BATCH_SIZE_PER_IM` RoIs, `FG_FRACTION` of them objects.
+    """
+    boxes, polygons, instances = (_from("structures", name) for name in ("Boxes", "PolygonMasks", "Instances"))
+    peer_config = _peer_config(cfg)
+    peer_config.SOLVER.BASE_LR = learning_rate
+    model = _from("modeling", "build_model")(peer_config).train()
+    optimizer = _from("solver", "build_optimizer")(peer_config, model)
+
+    targets = instances(image.shape[:2])
+    # Our corners are inclusive, detectron2's are edges; its classes begin at 0.
+    targets.gt_boxes = boxes(torch.from_numpy(objects.boxes + np.array([0, 0, 1, 1], np.float32)))
+    targets.gt_classes = torch.from_numpy(objects.classes - 1)
+    targets.gt_masks = polygons([list(segm) for segm in objects.segms])
+    inputs = [{"image": torch.as_tensor(image.astype("float32").transpose(2, 0, 1)), "instances": targets}]
+
+    heads = model.roi_heads
+    sample = heads.label_and_sample_proposals
+
+    def sample_with_close(proposals: list[Any], targets: list[Any]) -> list[Any]:
+        extra = instances(proposals[0].image_size)
+        extra.proposal_boxes, extra.objectness_logits = boxes(close), torch.zeros(len(close))
+        sampled: list[Any] = sample([instances.cat([proposals[0], extra])], targets)
+        labels = sampled[0].gt_classes
+        counts = len(labels), int((labels < heads.num_classes).sum())
+        wanted = cfg.TRAIN.BATCH_SIZE_PER_IM, round(cfg.TRAIN.FG_FRACTION * cfg.TRAIN.BATCH_SIZE_PER_IM)
+        assert counts == wanted, f"detectron2's (RoIs, objects among them) are {counts}, not {wanted}"
+        return sampled
+
+    heads.label_and_sample_proposals = sample_with_close
+    event_storage = _from("utils.events", "EventStorage")
+
+    def forward() -> Tensor:
+        with event_storage():
+            loss: Tensor = sum(model(inputs).values())
+        return loss
+
+    def update() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return forward, update
+
+
+def _from(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"detectron2.{module}"), name)
+
+
+def _peer_config(cfg: Config) -> Any:
+    assert cfg.FPN.USE_GN, "detectron2 is built with GroupNorm here: choose a configuration that has it"
+    sizes = [[cfg.FPN.RPN_ANCHOR_START_SIZE * 2**level] for level in range(5)]
+    settings: dict[str, Any] = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.MASK_ON": True,
+        "MODEL.PIXEL_MEAN": list(cfg.PIXEL_MEANS),
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.BACKBONE.FREEZE_AT": cfg.TRAIN.FREEZE_AT,
+        "MODEL.RESNETS.DEPTH": CONV_BODIES[cfg.MODEL.CONV_BODY],
+        "MODEL.RESNETS.NORM": "GN",
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.RESNETS.OUT_FEATURES": STAGES,
+        "MODEL.FPN.IN_FEATURES": STAGES,
+        "MODEL.FPN.NORM": "GN",
+        "MODEL.ANCHOR_GENERATOR.SIZES": sizes,
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.FPN.RPN_ASPECT_RATIOS)],
+        "MODEL.RPN.IN_FEATURES": [*LEVELS, "p6"],
+        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": cfg.TRAIN.RPN_BATCH_SIZE_PER_IM,
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN": cfg.TRAIN.RPN_PRE_NMS_TOP_N,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": cfg.TRAIN.RPN_POST_NMS_TOP_N,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": cfg.TEST.RPN_PRE_NMS_TOP_N,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": cfg.TEST.RPN_POST_NMS_TOP_N,
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES": LEVELS,
+        "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.NUM_CLASSES - 1,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": cfg.TRAIN.BATCH_SIZE_PER_IM,
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION": cfg.TRAIN.FG_FRACTION,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": cfg.TEST.SCORE_THRESH,
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST": cfg.TEST.NMS,
+        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV": cfg.FAST_RCNN.NUM_STACKED_CONVS,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+        "MODEL.ROI_BOX_HEAD.NORM": "GN",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": cfg.FAST_RCNN.ROI_XFORM_RESOLUTION,
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO,
+        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+        "MODEL.ROI_MASK_HEAD.NORM": "GN",
+        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": cfg.MRCNN.ROI_XFORM_RESOLUTION,
+        "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO,
+        "SOLVER.MOMENTUM": cfg.SOLVER.MOMENTUM,
+        "SOLVER.WEIGHT_DECAY": cfg.SOLVER.WEIGHT_DECAY,
+        "TEST.DETECTIONS_PER_IMAGE": cfg.TEST.DETECTIONS_PER_IM,
+    }
+    peer_config = _from("config", "get_cfg")()
+    peer_config.merge_from_list([part for setting in settings.items() for part in setting])
+    return peer_config

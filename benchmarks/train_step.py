@@ -1,0 +1,167 @@
+"""What a training step takes, beside detectron2's in the same setting.
+
+    python benchmarks/train_step.py [--config NAME] [--rounds 7] [--threads 2] [--freeze-at 0] [--foreground 128]
+        [--keep-memory] [--json FILE]
+
+One synthetic 320 x 480 picture with eight drawn objects, random weights, 512 RoIs, `--foreground` of them objects. A
+step is the forward pass with sampling and losses, the backward pass and the solver. Boxes close to the objects join
+the proposals of either side, and both assert in every step that they trained on as many RoIs and objects. With
+detectron2 importable the two take turns within the process, and the ratio is the median over pairs of turns.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import detectron2_peer as peer  # noqa: E402
+from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up  # noqa: E402
+from mrcnn.config import Config, with_values  # noqa: E402
+from mrcnn.data.minibatch import Minibatch  # noqa: E402
+from mrcnn.data.roidb import GroundTruth  # noqa: E402
+from mrcnn.image import Image, image_blob, prepare_image  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.proposals import ImInfo  # noqa: E402
+from mrcnn.training.network import RandomSampler, TrainingNetwork  # noqa: E402
+from mrcnn.training.roi_targets import RoiSample  # noqa: E402
+from mrcnn.training.solver import MomentumSGD  # noqa: E402
+from port.detectron_yaml import bundled_config  # noqa: E402
+
+HEIGHT, WIDTH = 320, 480
+OBJECTS = 8
+CLOSE_BOXES = 64  # of each object, each overlapping it by more than half
+# So small that the network stays as it was filled, however many steps are measured.
+LEARNING_RATE = 1e-5
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--freeze-at", type=int, default=0, help="TRAIN.FREEZE_AT (default 0: everything is trained)")
+    parser.add_argument("--foreground", type=int, default=128, help="RoIs that are objects, of 512 (default 128)")
+    args = parser.parse_args()
+    set_up(args)
+    torch.manual_seed(0)
+    settings = {"TRAIN.FREEZE_AT": args.freeze_at, "TRAIN.IMS_PER_BATCH": 1, "NUM_GPUS": 1}
+    settings |= {"TRAIN.BATCH_SIZE_PER_IM": 512, "TRAIN.FG_FRACTION": args.foreground / 512}
+    cfg = with_values(bundled_config(args.config), settings)
+
+    image, objects = drawn_objects()
+    close = close_boxes(objects)
+    sides = {"ours": training_step(cfg, image, objects, close)}
+    if peer.available():
+        sides["detectron2"] = peer.training_step(cfg, image, objects, close, LEARNING_RATE)
+    times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "in all": []} for side in sides}
+    for turn in range(args.rounds + 1):
+        for side, (forward, update) in sides.items():
+            measured = timed_step(forward, update)
+            if turn:  # the first finds everything cold
+                for part, value in measured.items():
+                    times[side][part].append(value)
+
+    print(f"{args.config}, {args.threads} threads, {HEIGHT} x {WIDTH}, 512 RoIs, {args.foreground} of them objects")
+    for side, parts in times.items():
+        print(f"{side}:")
+        print_medians(parts, "  ")
+    ratios = {}
+    if "detectron2" in times:
+        for part, ours in times["ours"].items():
+            ratios[part] = paired_ratio(ours, times["detectron2"][part])
+        print(f"ours / detectron2 (medians of {args.rounds} pairs):")
+        for part, ratio in ratios.items():
+            print(f"  {part:26} {ratio:8.3f}")
+    else:
+        print(peer.HOW_TO_GET)
+    if args.json is not None:
+        args.json.write_text(json.dumps({"ratios": ratios, "seconds": times}, indent=1))
+
+
+def drawn_objects() -> tuple[Image, GroundTruth]:
+    """A picture with objects of all sizes on it, ellipses as polygons of 24 points."""
+    image, rng = picture(HEIGHT, WIDTH), np.random.default_rng(1)
+    boxes, segms = [], []
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    for _ in range(OBJECTS):
+        radius = np.array([WIDTH, HEIGHT]) / 2 * rng.uniform(0.1, 0.5, 2)
+        centre = rng.uniform(radius + 1, np.array([WIDTH, HEIGHT]) - radius - 1)
+        points = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        colour = [int(value) for value in rng.integers(0, 256, 3)]
+        cv2.fillPoly(image, [points.round().astype(np.int32)], colour)
+        boxes.append([*points.min(axis=0), *(points.max(axis=0) - 1)])
+        segms.append((points.ravel(),))
+    classes = np.arange(1, OBJECTS + 1, dtype=np.int64)
+    return image, GroundTruth(np.array(boxes, dtype=np.float32), classes, np.zeros(OBJECTS, bool), tuple(segms))
+
+
+def close_boxes(objects: GroundTruth) -> Tensor:
+    """Boxes `[P, 4]` float32 whose corners are off the objects' by up to a twentieth of their sides."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.from_numpy(objects.boxes).repeat(CLOSE_BOXES, 1)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    boxes = boxes + (torch.rand(boxes.shape, generator=generator) - 0.5) * sides / 10
+    return torch.minimum(boxes.clamp(min=0), torch.tensor([WIDTH - 1, HEIGHT - 1] * 2))
+
+
+class CloseSampler(RandomSampler):
+    """Detectron's sampling, from the network's proposals and boxes close to the objects."""
+
+    def __init__(self, model: MaskRCNN, close: Tensor) -> None:
+        super().__init__(model, seed=0)
+        self._close = torch.cat((close.new_zeros((len(close), 1)), close), dim=1)
+
+    def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
+        sample = super().rois(torch.cat((proposals, self._close)), minibatch)
+        train = self._cfg.TRAIN
+        counts = len(sample.rois), len(sample.mask_rois)
+        wanted = train.BATCH_SIZE_PER_IM, round(train.FG_FRACTION * train.BATCH_SIZE_PER_IM)
+        assert counts == wanted, f"(RoIs, objects among them) are {counts}, not {wanted}"
+        return sample
+
+
+def training_step(
+    cfg: Config, image: Image, objects: GroundTruth, close: Tensor
+) -> tuple[Callable[[], Tensor], Callable[[], None]]:
+    """A forward pass that gives the total loss of the image, and a step of the solver on the gradients."""
+    model = MaskRCNN(cfg).train().to(memory_format=torch.channels_last)
+    network, solver = TrainingNetwork(model), MomentumSGD.from_config(model, cfg)
+    solver.set_learning_rate(LEARNING_RATE)
+    prepared = prepare_image(image, cfg.PIXEL_MEANS, HEIGHT, WIDTH)
+    assert prepared.scale == 1
+    data = image_blob([prepared.pixels], cfg.FPN.COARSEST_STRIDE)
+    minibatch = Minibatch(0, data, [ImInfo(HEIGHT, WIDTH, 1.0)], [objects], ["synthetic"])
+
+    def forward() -> Tensor:
+        outputs = network(minibatch, CloseSampler(model, close))
+        return torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
+
+    def update() -> None:
+        solver.step()
+        solver.zero_grad()
+
+    return forward, update
+
+
+def timed_step(forward: Callable[[], Tensor], update: Callable[[], None]) -> dict[str, float]:
+    """The seconds of a step's parts and of all of it."""
+    moments = [time.perf_counter()]
+    loss = forward()
+    moments.append(time.perf_counter())
+    loss.backward()
+    moments.append(time.perf_counter())
+    update()
+    moments.append(time.perf_counter())
+    assert math.isfinite(loss.item()), f"the loss is {loss.item()}"
+    parts = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    return dict(zip(("forward", "backward", "step", "in all"), (*parts, sum(parts)), strict=True))
+
+
+if __name__ == "__main__":
+    main()

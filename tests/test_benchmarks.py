@@ -1,0 +1,56 @@
+"""The parts of the benchmarks that a wrong number could hide in."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import detectron2_peer  # noqa: E402
+from benchmarks.common import paired_ratio, timed_parts  # noqa: E402
+from benchmarks.train_step import HEIGHT, OBJECTS, WIDTH, close_boxes, drawn_objects  # noqa: E402
+from mrcnn.boxes import box_overlaps  # noqa: E402
+
+
+class Owner:
+    def double(self, value):
+        return 2 * value
+
+    @staticmethod
+    def halve(value):
+        return value / 2
+
+
+def test_timed_parts_are_counted_and_put_back_even_after_a_fault():
+    owner, times = Owner(), {}
+    halve = vars(Owner)["halve"]
+    for _ in range(2):
+        with timed_parts({"double": (owner, "double"), "halve": (Owner, "halve")}, times):
+            assert (owner.double(2), Owner.halve(2)) == (4, 1)
+    with pytest.raises(TypeError), timed_parts({"double": (owner, "double")}, times):
+        owner.double()
+    assert [len(values) for values in times.values()] == [3, 2] and min(times["halve"]) > 0
+    assert "double" not in vars(owner) and vars(Owner)["halve"] is halve
+
+
+def test_a_ratio_is_of_pairs():
+    assert paired_ratio([1, 10, 3], [2, 10, 30]) == 0.5
+
+
+def test_boxes_close_to_an_object_overlap_it_by_more_than_half():
+    _, objects = drawn_objects()
+    close = close_boxes(objects)
+    assert len(objects.boxes) == OBJECTS and objects.boxes.min() >= 0
+    assert (objects.boxes[:, 2:] <= [WIDTH - 1, HEIGHT - 1]).all()
+    own = torch.arange(len(close)) % OBJECTS
+    overlaps = box_overlaps(close, torch.from_numpy(objects.boxes))
+    assert overlaps[torch.arange(len(close)), own].min() > 0.5
+
+
+def test_the_peer_is_absent_without_detectron2(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    monkeypatch.delitem(sys.modules, "detectron2.modeling", raising=False)
+    assert not detectron2_peer.available()
