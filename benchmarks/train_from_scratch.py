@@ -16,6 +16,7 @@ import torch
 
 from mrcnn.config import with_values
 from mrcnn.data.coco import read_dataset
+from mrcnn.memory import keep_freed_memory
 from mrcnn.training.ranks import Ranks
 from port.detectron_yaml import bundled_config
 from port.training_run import RunOptions
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     rows, holds = [], True
     for seed in args.seeds:
         box, mask, median, total = train(args, seed)
