@@ -82,7 +82,7 @@ def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name,
             assert found.matched == found.count == found.reference_count
             assert found.box_error < 0.05
             assert found.score_error < 1e-3
-            assert found.min_mask_iou > 0.98
+            assert found.min_mask_iou > 0.995
 
 
 def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_model):
