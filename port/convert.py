@@ -96,7 +96,8 @@ def build_model(cfg: Config, weights: WeightsFile) -> MaskRCNN:
     blobs = table.by_parameter
     parameters = {name: _finite(weights, blobs[name].blob, array) for name, array in match.filled.items()}
     model.load_state_dict(parameters, assign=True)
-    return model.eval()
+    # The layout that convolutions are fastest in; it makes the maps channels-last too.
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def fill_parameters(model: MaskRCNN, match: BlobMatch) -> None:
