@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 from pycocotools.coco import COCO
 
 import mrcnn.data.coco
+from mrcnn.data.run_lengths import MOST_PIXELS, runs_cover
 from mrcnn.errors import InputError
 
 IouType: TypeAlias = Literal["bbox", "segm"]
@@ -19,10 +19,6 @@ ResultRow: TypeAlias = Mapping[str, Any]
 
 # The key that holds the shape of a results row, by IoU type.
 SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
-
-# pycocotools counts a mask's pixels in 32 bits, so that a run needs no more than seven characters of five.
-_MOST_PIXELS = 2**32 - 1
-_MAX_CHARACTERS_OF_A_RUN = 7
 
 
 @contextlib.contextmanager
@@ -130,36 +126,12 @@ def _mask_fault(rle: Any) -> str | None:
     size = rle.get("size")
     if not isinstance(size, Sequence) or len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
         return f"has a segmentation of size {size!r}, which is not [height, width]"
-    if size[0] * size[1] > _MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         return f"has a segmentation of {size[0]}x{size[1]} pixels, more than pycocotools can count"
     counts = rle["counts"]
-    if not _runs_cover(counts if isinstance(counts, bytes) else counts.encode("utf-8"), size[0] * size[1]):
+    if not runs_cover(counts if isinstance(counts, bytes) else counts.encode("utf-8"), size[0] * size[1]):
         return f"has run lengths that are damaged or do not make up {size[0]}x{size[1]} pixels"
     return None
-
-
-def _runs_cover(text: bytes, pixels: int) -> bool:
-    """Whether compressed run lengths are well formed and add up to `pixels`.
-
-    pycocotools trusts them, and would read or write outside of the mask where they are wrong. The coding
-    (pycocotools `rleFrString`): a run is a signed number in 5-bit groups, lowest first, one a character
-    from '0' on, bit 5 set where more follow; from the fourth run on it is the
-    difference to the run two before.
-    """
-    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return False
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_CHARACTERS_OF_A_RUN:
-        return False
-    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 31) << shifts, starts)
-    runs -= (codes[ends] & 16 != 0).astype(np.int64) << (5 * lengths)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return bool(runs.min() >= 0 and runs.sum() == pixels)
 
 
 def _foreign(row: ResultRow, iou_type: IouType, annotations: COCO) -> str | None:

@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import numpy as np
-
 from mrcnn.config import Config
 from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
-from mrcnn.data.roidb import ground_truth, is_trainable, read_segm, reason_to_drop
+from mrcnn.data.faults import faults
+from mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
 from mrcnn.errors import InputError
 from mrcnn.image import read_image
 
@@ -65,7 +64,7 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
     findings = [*_check_categories(dataset, cfg), *_check_ids(dataset)]
     trained = []
     for image in dataset.images:
-        in_image = list(_check_image_record(image, dataset, cfg))
+        in_image = list(_check_image_record(image, cfg))
         findings += in_image
         if any(finding.severity == "error" for finding in in_image):
             trained.append(0)
@@ -73,6 +72,8 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
         trained.append(_trained(image, dataset, cfg))
         if not trained[-1]:
             findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
+    if not any(trained):
+        findings.append(Finding("error", str(dataset.annotation_file), "no image is left to train on"))
     with ThreadPoolExecutor(threads) as pool:
         for of_image in pool.map(lambda image: list(_check_file(image, dataset, read_images)), dataset.images):
             findings += of_image
@@ -123,33 +124,19 @@ def _check_ids(dataset: CocoDataset) -> Iterator[Finding]:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
 
 
-def _check_image_record(image: CocoImage, dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
-    if not (isinstance(image.height, int) and isinstance(image.width, int) and min(image.height, image.width) > 0):
-        yield Finding("error", image.file_name, f"height {image.height!r} and width {image.width!r} are no size")
+def _check_image_record(image: CocoImage, cfg: Config) -> Iterator[Finding]:
+    """What is unusable or, where nothing is, what is left out."""
+    unusable = [Finding("error", subject, fault) for subject, fault in faults(image)]
+    yield from unusable
+    if unusable:
         return
     for annotation in image.annotations:
         subject = f"annotation {annotation.get('id')} of {image.file_name}"
-        problem = _malformed(annotation)
-        if problem is not None:
-            yield Finding("error", subject, problem)
-            continue
         reason = reason_to_drop(annotation, image.height, image.width, cfg)
         if reason is not None:
             yield Finding("dropped", subject, reason)
         elif not annotation.get("iscrowd", 0):
             yield from _check_segm(annotation, subject)
-
-
-def _malformed(annotation: Annotation) -> str | None:
-    """What makes an annotation unusable, if anything."""
-    try:
-        numbers = np.asarray([*annotation["bbox"], annotation["area"]], dtype=np.float64)
-        read_segm(annotation["segmentation"])
-    except (TypeError, ValueError) as error:
-        return str(error) if isinstance(error, InputError) else "bbox or area is not a number"
-    if len(numbers) != 5:
-        return f"bbox has {len(numbers) - 1} numbers instead of x, y, width and height"
-    return None if np.isfinite(numbers).all() else "bbox or area is not finite"
 
 
 def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:

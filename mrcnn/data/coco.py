@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mrcnn.errors import InputError
 
 Annotation = Mapping[str, Any]
+# An object's outline in pixels: polygons of (x, y, x, y, ...) float64, or a run-length encoded mask as COCO writes it.
+Polygons = tuple[npt.NDArray[np.float64], ...]
+Segm = Polygons | Mapping[str, Any]
 BACKGROUND = "__background__"
 
 _IMAGE_KEYS = ("id", "file_name", "height", "width")
+_ID_KEYS = ("id", "image_id", "category_id")
 _ANNOTATION_KEYS = ("image_id", "category_id", "bbox", "area", "segmentation")
 
 
@@ -88,6 +95,8 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
     _require_keys(annotation_file, "categories", content["categories"], ("id", "name"))
     category_ids = tuple(category["id"] for category in content["categories"])
     declared = set(category_ids)
+    if len({type(image["id"]) for image in content["images"]}) > 1:
+        raise InputError(f"{annotation_file}: some ids of 'images' are numbers and some are texts: give one kind")
     # A repeated image id or annotation keeps the last record, as the dictionaries of pycocotools do.
     records = {image["id"]: image for image in content["images"]}
     annotations: dict[int, list[Annotation]] = {image_id: [] for image_id in records}
@@ -117,8 +126,28 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
     return CocoDataset(annotation_file, image_dir, (BACKGROUND, *names), category_ids, tuple(images))
 
 
+def read_segm(segmentation: object) -> Segm:
+    """A COCO `segmentation`; polygons of fewer than three points are left out.
+
+    Raises InputError for what is neither a list of polygons nor a run-length encoding.
+    """
+    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
+        return segmentation
+    if isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
+        try:
+            return tuple(np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError("segmentation holds what is no number") from None
+    raise InputError("segmentation is neither a list of polygons nor a run-length encoding with counts and size")
+
+
 def _require_keys(path: Path, kind: str, records: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> None:
     for number, record in enumerate(records):
         for key in keys:
             if key not in record:
                 raise InputError(f"{path}: {kind}[{number}] has no {key!r}")
+            value = record[key]
+            if key in _ID_KEYS and type(value) not in (int, str):
+                raise InputError(f"{path}: {key!r} of {kind}[{number}] is {value!r}, no whole number and no text")
+            if key == "file_name" and not isinstance(value, str):
+                raise InputError(f"{path}: 'file_name' of {kind}[{number}] is {value!r}, no text")

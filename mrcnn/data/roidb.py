@@ -3,22 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mrcnn.config import Config
-from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
+from mrcnn.data.faults import faults
 from mrcnn.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-# An object's outline in pixels: polygons of (x, y, x, y, ...) float64, or a run-length encoded mask as COCO writes it.
-Polygons = tuple[npt.NDArray[np.float64], ...]
-Segm = Polygons | Mapping[str, Any]
 
 
 class GroundTruth(NamedTuple):
@@ -74,30 +71,18 @@ def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config)
     return None
 
 
-def read_segm(segmentation: object) -> Segm:
-    """A COCO `segmentation`; polygons of fewer than three points are left out.
-
-    Raises InputError for what is neither a list of polygons nor a run-length encoding.
-    """
-    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
-        return segmentation
-    if isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
-        return tuple(np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6)
-    raise InputError("segmentation is neither a list of polygons nor a run-length encoding with counts and size")
-
-
 def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
-    """The annotations of an image that Detectron trains on, in the order of the file."""
+    """The annotations of an image that Detectron trains on, in the order of the file.
+
+    They must be free of what `mrcnn.data.faults` finds.
+    """
     boxes, classes, is_crowd, segms = [], [], [], []
     for annotation in image.annotations:
-        try:
-            if reason_to_drop(annotation, image.height, image.width, cfg) is None:
-                boxes.append(clean_box(annotation, image.height, image.width))
-                classes.append(class_of_category[annotation["category_id"]])
-                is_crowd.append(bool(annotation.get("iscrowd", 0)))
-                segms.append(read_segm(annotation["segmentation"]))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"annotation {annotation.get('id')} of {image.file_name}: {error}") from None
+        if reason_to_drop(annotation, image.height, image.width, cfg) is None:
+            boxes.append(clean_box(annotation, image.height, image.width))
+            classes.append(class_of_category[annotation["category_id"]])
+            is_crowd.append(bool(annotation.get("iscrowd", 0)))
+            segms.append(read_segm(annotation["segmentation"]))
     return GroundTruth(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
         np.asarray(classes, dtype=np.int64),
@@ -124,8 +109,8 @@ def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEn
     With `cfg.TRAIN.USE_FLIPPED` every image is there twice; nothing is flipped at random
     (Detectron datasets/roidb.py:combined_roidb_for_training).
 
-    Raises InputError when an image file is missing, when data sets differ in their classes, when they do not match
-    `cfg.MODEL.NUM_CLASSES`, or when no image is left.
+    Raises InputError when an image file is missing or a record of it is unusable, when data sets differ in their
+    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, or when no image is left.
     """
     roidb: list[RoidbEntry] = []
     for dataset in datasets:
@@ -161,6 +146,10 @@ def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
         path = dataset.image_path(image)
         if not path.is_file():
             raise InputError(f"{path}: no such image file, but {dataset.annotation_file} lists it")
+        for subject, fault in faults(image):
+            raise InputError(
+                f"{dataset.annotation_file}: {subject}: {fault}; mend it, `detectron-gn check-data` lists all there is"
+            )
         objects = ground_truth(image, class_of_category, cfg)
         if is_trainable(objects, cfg):
             yield RoidbEntry(path, image.height, image.width, False, objects)

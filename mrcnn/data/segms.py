@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as coco_mask
 
-from mrcnn.data.roidb import FloatArray, Segm
+from mrcnn.data.coco import Segm
+from mrcnn.data.roidb import FloatArray
 
 Mask = npt.NDArray[np.uint8]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mrcnn.boxes import box_overlaps, encode_boxes
 from mrcnn.config import Config
-from mrcnn.data.roidb import FloatArray, GroundTruth, Segm
+from mrcnn.data.coco import Segm
+from mrcnn.data.roidb import FloatArray, GroundTruth
 from mrcnn.data.segms import segm_boxes, segm_in_box
 from mrcnn.training.anchor_targets import random_subset
 

@@ -103,14 +103,21 @@ def test_missing_and_unreadable_and_other_sized_images_are_errors(check, annotat
     ("fields", "words"),
     [
         ({"bbox": [1, 2, 3]}, "bbox has 3 numbers"),
-        ({"bbox": [1, 2, "wide", 4]}, "bbox or area is not a number"),
         ({"bbox": [1, 2, float("nan"), 4]}, "not finite"),
         ({"segmentation": "none"}, "neither a list of polygons"),
     ],
 )
 def test_malformed_annotations_are_errors_and_not_crashes(check, annotation, fields, words):
-    report = check([annotation(**fields), annotation(category_id=3)])
+    annotations = [annotation(**fields), annotation(category_id=3), annotation(image_id=2)]
+    report = check(annotations, {1: (60, 80), 2: (60, 80)})
     assert [words in text for text in texts(report, "error")] == [True]
+    assert report.trained_images == 1
+
+
+def test_a_data_set_with_nothing_to_train_on_is_an_error(check, annotation):
+    assert texts(check([annotation(area=0), annotation(category_id=3, iscrowd=1)]), "error")[0].endswith(
+        "no image is left to train on"
+    )
 
 
 def test_another_number_of_classes_is_an_error(check, annotation):
