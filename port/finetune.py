@@ -27,6 +27,7 @@ class StartingPoint:
         copied: blobs taken over whole.
         momenta: blobs whose momentum was taken over too.
         partly_copied: blob -> the classes whose rows were taken over; the other rows are freshly initialised.
+        names_known: whether the file's classes were known by name.
         initialised: blobs that the file has nothing for, freshly initialised as Detectron does.
         preserved: blobs that no parameter takes and that travel along, such as an ImageNet classifier.
         iteration: the last iteration that the file's own run had done, if the run can simply go on.
@@ -36,15 +37,18 @@ class StartingPoint:
     momenta: int
     partly_copied: dict[str, tuple[str, ...]]
     initialised: tuple[str, ...]
+    names_known: bool
     preserved: dict[str, Array]
     iteration: int | None
 
     def report(self) -> list[str]:
         """Lines that say all of it."""
         lines = [f"{self.copied} blobs are copied, {self.momenta} of them with their momentum"]
-        for blob, classes in self.partly_copied.items():
-            names = ", ".join(classes) or "none"
-            lines.append(f"{blob}: rows of {names} are copied, the others are initialised")
+        if self.partly_copied:
+            blobs, classes = ", ".join(self.partly_copied), next(iter(self.partly_copied.values()))
+            lines.append(f"partly copied, the rows of {', '.join(classes)}; the others are initialised: {blobs}")
+        if self.partly_copied and not self.names_known:
+            lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
         if self.initialised:
             lines.append(f"initialised as Detectron does: {', '.join(self.initialised)}")
         return lines
@@ -87,6 +91,7 @@ def start_from(
         momenta=momenta,
         partly_copied=partly_copied,
         initialised=tuple(row.blob for row in match.missing),
+        names_known=source_classes is not None,
         preserved=preserved,
         iteration=weights.iteration if whole else None,
     )

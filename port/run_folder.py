@@ -52,10 +52,19 @@ class RunFolder:
         self._keep = keep
         self._detectron_checkpoints = detectron_checkpoints
 
-    def begin(self, identity: RunIdentity) -> None:
-        """Start a new run; InputError if the folder holds one."""
-        if (self.path / "run.json").exists():
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started in the folder."""
+        return (self.path / "run.json").exists()
+
+    def refuse_run(self) -> None:
+        """InputError if the folder holds a run."""
+        if self.holds_run:
             raise InputError(f"{self.path} holds a run already: go on with --resume, or choose another --out")
+
+    def begin(self, identity: RunIdentity) -> None:
+        """Start a new run; InputError if the folder holds one or cannot be written to."""
+        self.refuse_run()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,6 +129,11 @@ class RunFolder:
         """Write `model_final.pkl`, for Detectron, and `model_final.pth`."""
         return self.save_as("model_final.pkl", weights), self.save_as("model_final.pth", weights)
 
+    def remove_unfinished(self) -> None:
+        """Remove what a process that was killed while it wrote has left behind."""
+        for temporary in self.path.glob(".*." + 32 * "[0-9a-f]" + ".tmp"):  # weights.atomic
+            temporary.unlink()
+
     def lines(self) -> list[Line]:
         """The figures that were written so far, one line every 20 iterations."""
         path = self.path / "json_stats.jsonl"
@@ -137,6 +151,14 @@ class RunFolder:
         """Append figures."""
         with open(self.path / "json_stats.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
+
+    def evaluations(self) -> dict[int, dict[str, float]]:
+        """AP by iteration and kind, box or mask, of the checkpoints that were evaluated: `eval_iterN/ap.json`."""
+        found = {}
+        for path in self.path.glob("eval_iter*/ap.json"):
+            for kinds in json.loads(path.read_text(encoding="utf-8")).values():
+                found[int(path.parent.name[9:])] = {kind: metrics["AP"] for kind, metrics in kinds.items()}
+        return dict(sorted(found.items()))
 
     def _read(self) -> dict[str, Any]:
         path = self.path / "run.json"

@@ -16,7 +16,7 @@ from mrcnn.data.minibatch import minibatches
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
-from mrcnn.training.curves import draw_curves
+from mrcnn.training.curves import Panel, draw_curves
 from mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from mrcnn.training.network import recompute_activations
 from mrcnn.training.ranks import Ranks
@@ -110,21 +110,27 @@ def run_training(
     origin = "from scratch" if weights is None else f"{weights.source} {blobs_sha256(weights.blobs)}"
     identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes)
     checkpoint = None
-    if options.resume and (options.out / "run.json").exists():
+    goes_on = options.resume and folder.holds_run
+    if goes_on:
         folder.check(identity)
         checkpoint = folder.latest()
-    elif ranks.is_first:
+    else:
+        folder.refuse_run()
         _refuse_frozen_scratch(cfg, weights, options)
-        folder.begin(identity)
     if checkpoint is not None:
         run = _prepare(cfg, checkpoint, classes, classes, ranks, options)
         # Detectron forgets the learning rate when it resumes, and with it to rescale the momentum if it changes here.
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
         run = _prepare(cfg, weights, classes, options.source_classes, ranks, options)
+    _refuse_nothing_to_do(run, cfg, checkpoint, weights)
+    # Before anything is written every process has looked at what is there.
     ranks.wait()
+    if ranks.is_first and not goes_on:
+        folder.begin(identity)
     _introduce(run, cfg, len(roidb), checkpoint, weights, say)
     if ranks.is_first:
+        folder.remove_unfinished()
         folder.keep_lines_before(run.start)
     batches = minibatches(
         roidb,
@@ -149,23 +155,25 @@ def run_training(
             done = result.iteration + 1
             if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
                 say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
-                _draw(folder)
                 if on_checkpoint is not None:
                     on_checkpoint(run.model, result.iteration)
                     run.model.train()
+                _draw(folder)
     except NonFiniteLoss as error:
         if not ranks.is_first:
             raise
         last = result.iteration if result is not None else run.start - 1
         path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
         raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
+    except InputError as error:
+        raise InputError(f"{error}; once that is mended, --resume goes on from the last checkpoint") from None
     if not ranks.is_first:
         return None
-    _draw(folder)
     final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
     say(f"final model: {final}")
     if on_checkpoint is not None:
         on_checkpoint(run.model, cfg.SOLVER.MAX_ITER - 1)
+    _draw(folder)
     return final
 
 
@@ -197,6 +205,18 @@ def _prepare(
 def _refuse_frozen_scratch(cfg: Config, weights: WeightsFile | None, options: RunOptions) -> None:
     if weights is None and cfg.TRAIN.FREEZE_AT > 0 and not options.force:
         raise InputError(FROZEN_FROM_SCRATCH.format(cfg.TRAIN.FREEZE_AT, cfg.TRAIN.FREEZE_AT))
+
+
+def _refuse_nothing_to_do(
+    run: TrainingRun, cfg: Config, checkpoint: WeightsFile | None, weights: WeightsFile | None
+) -> None:
+    """A run that goes on must have iterations left, or, where it is our own, at least be at its end."""
+    source = checkpoint or weights
+    if source is not None and run.start >= cfg.SOLVER.MAX_ITER + (checkpoint is not None):
+        raise InputError(
+            f"{source.source} has done iteration {run.start - 1} and SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: pass "
+            "--set SOLVER.MAX_ITER with more, or --weights with a model_final.pkl to begin at iteration 0 with it"
+        )
 
 
 def _introduce(
@@ -258,21 +278,25 @@ def _draw(folder: RunFolder) -> None:
     lines = folder.lines()
     if not lines:
         return
-    losses = ("loss", "loss_cls", "loss_bbox", "loss_mask")
+    iterations = [int(line["iter"]) for line in lines]
 
-    def series(name: str) -> list[float]:
-        return [float(line.get(name, "nan")) for line in lines]
+    def series(*names: str) -> dict[str, list[float]]:
+        return {name: [float(line.get(name, "nan")) for line in lines] for name in names}
 
     rpn = {
         kind: [sum(v for k, v in line.items() if k.startswith(f"loss_{kind}")) for line in lines]
         for kind in ("rpn_cls", "rpn_bbox")
     }
-    panels = {
-        "losses": {name: series(name) for name in losses} | rpn,
-        "accuracy": {"accuracy_cls": series("accuracy_cls")},
-        "rate": {"lr": series("lr")},
-    }
-    draw_curves([int(line["iter"]) for line in lines], panels, folder.path / "curves.png")
+    panels = [
+        Panel("losses", iterations, series("loss", "loss_cls", "loss_bbox", "loss_mask") | rpn),
+        Panel("share of RoIs classified right", iterations, series("accuracy_cls")),
+        Panel("learning rate", iterations, series("lr")),
+    ]
+    evaluations = folder.evaluations()
+    if evaluations:
+        ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
+        panels.insert(1, Panel("AP in percent", list(evaluations), ap))
+    draw_curves(panels, folder.path / "curves.png")
 
 
 def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:

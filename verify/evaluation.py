@@ -12,6 +12,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from mrcnn.config import Config
 from mrcnn.errors import InputError
 from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
 from mrcnn.model import MaskRCNN
@@ -97,7 +98,7 @@ def evaluate(
     set has another number of categories than the model has classes.
     """
     coco = read_annotations(annotations)
-    check_categories(model, coco, annotations)
+    check_categories(model.cfg, coco, annotations)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
@@ -147,9 +148,9 @@ def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:
     return sorted(plan)
 
 
-def check_categories(model: MaskRCNN, coco: COCO, annotations: Path) -> None:
+def check_categories(cfg: Config, coco: COCO, annotations: Path) -> None:
     """Class k of a model is category k of the data set, so there must be as many."""
-    categories, classes = len(coco.getCatIds()), model.cfg.MODEL.NUM_CLASSES - 1
+    categories, classes = len(coco.getCatIds()), cfg.MODEL.NUM_CLASSES - 1
     if categories != classes:
         raise InputError(
             f"{annotations} has {categories} categories, but the model has {classes} classes besides the background: "

@@ -11,7 +11,9 @@ from mrcnn.model import MaskRCNN
 from mrcnn.training.ranks import Ranks
 from port.training_run import RunOptions, run_training
 from verify.ap import ap_table
-from verify.evaluation import evaluate, write_evaluation
+from verify.coco_files import read_annotations
+from verify.evaluation import check_categories, evaluate, write_evaluation
+from verify.image_files import image_files
 from weights.weights_file import WeightsFile
 
 
@@ -44,7 +46,13 @@ def train_and_evaluate(
 
     The results of the model after iteration N lie in `eval_iterN/` of the run's folder. The first process evaluates,
     the others wait.
+
+    Raises InputError before any training where the evaluation could not be done.
     """
+    if evaluation_data is not None:
+        coco = read_annotations(evaluation_data.annotations)
+        check_categories(cfg, coco, evaluation_data.annotations)
+        image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 
     def on_checkpoint(model: MaskRCNN, iteration: int) -> None:

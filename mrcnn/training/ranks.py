@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mrcnn.errors import InputError
 from mrcnn.training.network import TrainingNetwork
+
+# The others wait this long while the first process evaluates; torch's own ten minutes are less than that can take.
+_PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def joined_ranks(num_gpus: int) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(device)
     if count > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank, count, device)
     finally:

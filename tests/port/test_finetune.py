@@ -99,10 +99,17 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
     # No momentum for what was put together anew; that of the rest comes along.
     assert solver.momentum_of(model.box_head.cls_score.weight).abs().max() == 0
     assert (solver.momentum_of(model.box_head.fc6.weight) == 0.5).all()
-    assert any(
-        line.startswith("cls_score_w: rows of __background__, dog, person are copied")
-        for line in point.report()
-    )
+    assert point.report()[1:] == [
+        "partly copied, the rows of __background__, dog, person; the others are initialised: cls_score_w, cls_score_b, "
+        "bbox_pred_w, bbox_pred_b, mask_fcn_logits_w, mask_fcn_logits_b"
+    ]
+
+
+def test_classes_without_names_keep_the_background_alone_and_the_report_says_how_to_name_them():
+    model, solver = fresh(config(4))
+    point = start_from(model, solver, file_of(config(3)), names("dog", "unicorn", "person"))
+    assert set(point.partly_copied.values()) == {("__background__",)}
+    assert "--weights-classes names them" in point.report()[-1]
 
 
 def test_names_can_be_given_for_a_file_whose_classes_are_its_own():

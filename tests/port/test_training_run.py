@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,8 +116,11 @@ def test_a_run_goes_on_exactly_where_the_rate_changes_with_its_momentum_rescaled
     assert checkpoint.exists()
     for file in tmp_path.glob("model_final.*"):
         file.unlink()
+    unfinished = tmp_path / f".model_iter5.pth.{32 * 'a'}.tmp"
+    unfinished.touch()
     lines = []
     run(tmp_path, cfg, resume=True, lines=lines)
+    assert not unfinished.exists()
     assert any(line.startswith("iteration 3: learning rate 0.001, momentum x 0.1") for line in lines)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
@@ -164,6 +168,29 @@ def test_another_data_set_is_refused_when_a_run_goes_on(whole_run):
 def test_a_folder_with_a_run_is_not_written_over(whole_run):
     with pytest.raises(InputError, match="holds a run already: go on with --resume"):
         run(whole_run)
+
+
+def test_an_image_that_goes_missing_stops_the_run_with_its_name_and_the_run_can_go_on(tmp_path, whole_run):
+    images = tmp_path / "images"
+    shutil.copytree(DATA / "train_images", images)
+    data = read_dataset(DATA / "train_images.json", images)
+
+    def lose_the_images(line):
+        if line.startswith("checkpoint") and images.exists():
+            images.rename(tmp_path / "elsewhere")
+
+    options = RunOptions(tmp_path / "run", workers=0)
+    with pytest.raises(InputError, match=r"\.png: no such image file; once that is mended, --resume goes on"):
+        run_training(config(), [data], None, ALONE, options, say=lose_the_images)
+    (tmp_path / "elsewhere").rename(images)
+    run_training(config(), [data], None, ALONE, replace(options, resume=True), say=str)
+    assert_equal_blobs(tmp_path / "run" / "model_final.pth", whole_run / "model_final.pth")
+
+
+def test_weights_that_are_past_the_end_are_refused_with_the_way_out(tmp_path, whole_run):
+    with pytest.raises(InputError, match="has done iteration 5 and SOLVER.MAX_ITER is 6: pass"):
+        run(tmp_path, weights=read_blobs(whole_run / "model_final.pth"))
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_from_scratch_with_a_frozen_stem_needs_force(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrcnn.errors import InputError
-from mrcnn.training.curves import draw_curves
+from mrcnn.training.curves import Panel, draw_curves, round_ticks
 from mrcnn.training.stats import TrainingStats, json_stats
 
 CPU = torch.device("cpu")
@@ -41,15 +41,34 @@ def test_json_stats_are_written_as_detectron_writes_them():
 def test_curves_show_every_series_in_its_own_colour(tmp_path):
     path = tmp_path / "curves.png"
     series = {"loss": [3.0, 2.0, 1.0], "loss_cls": [1.0, float("nan"), 0.5]}
-    draw_curves([0, 20, 40], {"losses": series, "rate": {"lr": [0.01, 0.01, 0.001]}}, path)
+    draw_curves([Panel("losses", [0, 20, 40], series), Panel("AP", [40], {"box": [30.0], "mask": [25.0]})], path)
     picture = cv2.imread(str(path))
     assert picture.shape == (840, 900, 3)
-    colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
-    assert {(180, 119, 31), (14, 127, 255)} <= colours
+    for panel in (picture[:420], picture[420:]):
+        # Below the legend: a single value shows too, at the right end that both panels share.
+        colours = {tuple(pixel) for pixel in panel[40:].reshape(-1, 3).tolist()}
+        assert {(180, 119, 31), (14, 127, 255)} <= colours
+    _, columns = (picture[460:] == (180, 119, 31)).all(axis=2).nonzero()
+    assert columns.min() > 860
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [
+        (0, 5.56, [0, 1, 2, 3, 4, 5]),
+        (0, 0.0105, [0, 0.002, 0.004, 0.006, 0.008, 0.01]),
+        (0, 299, [0, 50, 100, 150, 200, 250]),
+        (79000, 90000, [80000, 82000, 84000, 86000, 88000, 90000]),
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    ],
+)
+def test_ticks_are_round_numbers(first, last, ticks):
+    assert round_ticks(first, last) == pytest.approx(ticks)
 
 
 def test_curves_of_a_single_line_and_of_none_can_be_drawn(tmp_path):
-    draw_curves([0], {"losses": {"loss": [0.0]}}, tmp_path / "one.png")
-    draw_curves([], {"losses": {"loss": []}}, tmp_path / "none.png")
+    draw_curves([Panel("losses", [0], {"loss": [0.0]})], tmp_path / "one.png")
+    draw_curves([Panel("losses", [], {"loss": []})], tmp_path / "none.png")
+    draw_curves([Panel("losses", [0, 1], {"loss": [float("nan"), float("inf")]})], tmp_path / "not_finite.png")
     with pytest.raises(InputError, match="cannot be written"):
-        draw_curves([0], {"losses": {"loss": [1.0]}}, tmp_path / "no" / "folder.png")
+        draw_curves([Panel("losses", [0], {"loss": [1.0]})], tmp_path / "no" / "folder.png")
