@@ -42,7 +42,7 @@ class FPN(nn.Module):
         top_down: Tensor | None = None
         for name, stage in zip(self.inner, reversed(stages), strict=True):
             lateral = self.inner[name](stage)
-            top_down = lateral if top_down is None else lateral + F.interpolate(top_down, scale_factor=2.0)
+            top_down = lateral if top_down is None else lateral.add_(F.interpolate(top_down, scale_factor=2.0))
             levels.insert(0, self.output[name](top_down))
         return [*levels, levels[-1][:, :, ::2, ::2]]
 
