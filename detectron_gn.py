@@ -399,14 +399,15 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _check_data(args: argparse.Namespace) -> int:
-    from mrcnn.config import Config, with_values
     from mrcnn.data.check import check_dataset, report_text
     from mrcnn.data.coco import read_dataset
+    from port.detectron_yaml import parse_config
     from port.model_source import find_config
 
     dataset = read_dataset(args.annotations, args.images)
     if args.config is None:
-        cfg = with_values(Config(), {"MODEL.NUM_CLASSES": len(dataset.classes)})
+        defaults = f"MODEL: {{NUM_CLASSES: {len(dataset.classes)}}}"
+        cfg = parse_config(defaults, "Detectron's defaults", args.overrides)
     else:
         cfg = find_config(args.config, args.overrides)
     report = check_dataset(dataset, cfg, read_images=not args.no_decode)
@@ -728,15 +729,26 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
     add("--weights-classes", type=Path, metavar="NAMES.txt", help="those of the weights, to keep rows of equal names")
-    add("--keep", type=int, default=3, metavar="K", help="checkpoints to keep (default 3)")
+    add("--keep", type=_at_least(1), default=3, metavar="K", help="checkpoints to keep (default 3)")
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
     add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
     add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
-    add("--workers", type=int, default=2, metavar="N", help="processes that load images (default 2)")
+    add("--workers", type=_at_least(0), default=2, metavar="N", help="processes that load images (default 2)")
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
     add("--recompute", action="store_true", help="save memory: compute the backbone's activations twice")
-    add("--scale-schedule", type=int, metavar="N", help="write the configuration for N GPUs to --out and stop")
+    add("--scale-schedule", type=_at_least(1), metavar="N", help="write the configuration for N GPUs to --out and stop")
     add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """An option's whole number from `least` up."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return int(text)
+
+    return number
 
 
 def _add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:

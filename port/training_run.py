@@ -295,7 +295,7 @@ def _draw(folder: RunFolder) -> None:
     evaluations = folder.evaluations()
     if evaluations:
         ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
-        panels.insert(1, Panel("AP in percent", list(evaluations), ap))
+        panels.insert(1, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
     draw_curves(panels, folder.path / "curves.png")
 
 

@@ -107,6 +107,17 @@ def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
     assert detectron_gn.main(["check-data", *TRAIN[:3], str(empty)]) == 1
     assert "no such image file" in capsys.readouterr().out
     assert detectron_gn.main(["check-data", *TRAIN, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"]) == 1
+    capsys.readouterr()
+    assert detectron_gn.main(["check-data", *TRAIN, "--set", "TRAIN.GT_MIN_AREA", "1000000"]) == 1
+    assert "is under TRAIN.GT_MIN_AREA 1e+06" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [("--keep", "0"), ("--workers", "-1"), ("--scale-schedule", "0"), ("--keep", "x")])
+def test_numbers_of_options_that_make_no_sense_are_refused(capsys, option):
+    with pytest.raises(SystemExit) as leaving:
+        detectron_gn.main(["train", *CONFIG, *TRAIN, "--out", "run", *option])
+    assert leaving.value.code == 2
+    assert f"argument {option[0]}: {option[1]!r} is no whole number from" in capsys.readouterr().err
 
 
 def test_verify_training_knows_the_same_run_from_another(tmp_path, capsys):

@@ -29,11 +29,13 @@ class Panel:
         title: what its values are, with their unit.
         iterations: `[N]`, the horizontal axis.
         series: name -> `[N]` values; values that are not finite leave a gap.
+        least_top: the vertical axis, which begins at 0, reaches at least so far.
     """
 
     title: str
     iterations: Sequence[int]
     series: Mapping[str, Sequence[float]]
+    least_top: float = 0.0
 
 
 def draw_curves(panels: Sequence[Panel], path: Path) -> None:
@@ -64,7 +66,7 @@ def _draw_panel(panel: Panel, first: int, last: int) -> Canvas:
     left, right, top, bottom = MARGIN
     canvas: Canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     values = np.array(list(panel.series.values()), dtype=np.float64).reshape(len(panel.series), -1)
-    highest = float(np.max(values[np.isfinite(values)], initial=0.0)) * 1.05 or 1.0
+    highest = float(np.max(values[np.isfinite(values)], initial=panel.least_top)) * 1.05 or 1.0
 
     def across(iterations: npt.ArrayLike) -> npt.NDArray[np.float64]:
         share = (np.asarray(iterations, dtype=np.float64) - first) / max(last - first, 1)

@@ -16,9 +16,11 @@ import torch
 
 from mrcnn.config import with_values
 from mrcnn.data.coco import read_dataset
+from mrcnn.data.minibatch import MinibatchSchedule
+from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
-from mrcnn.training.loop import NonFiniteLoss
+from mrcnn.training.loop import NonFiniteLoss, minibatch_numbers
 from mrcnn.training.ranks import Ranks
 from port.detectron_yaml import bundled_config, dump_config
 from port.training_run import RunOptions, run_training
@@ -220,7 +222,6 @@ def test_virtual_gpus_sum_gradients_of_minibatches_that_are_normalised_by_themse
     gradients = []
     for number in range(2):
         from mrcnn.data.minibatch import minibatches, sampling_seed
-        from mrcnn.data.roidb import training_roidb
         from mrcnn.training.network import RandomSampler, TrainingNetwork
 
         cfg = config(*base)
@@ -308,6 +309,21 @@ def test_processes_share_an_iteration_without_gap_or_overlap():
     shares = [list(Ranks(rank, 3, torch.device("cpu")).minibatches(5, 8)) for rank in range(3)]
     assert sorted(sum(shares, [])) == list(range(40, 48))
     assert [len(share) for share in shares] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_together_see_every_image_of_an_epoch_once_wherever_they_start(processes):
+    cfg = config("NUM_GPUS", "3", "SOLVER.MAX_ITER", "40")
+    roidb = training_roidb([dataset()], cfg)
+    shares = [minibatch_numbers(cfg, 5, Ranks(rank, processes, ALONE.device)) for rank in range(processes)]
+    assert sorted(sum(shares, [])) == list(range(15, 120))
+    schedules = [MinibatchSchedule(roidb, cfg, cfg.RNG_SEED) for _ in shares]
+    seen = {n: schedule.images(n).tolist() for schedule, share in zip(schedules, shares) for n in share}
+    epoch = schedules[0].minibatches_per_epoch
+    per_epoch = [sum((seen[n] for n in range(e * epoch, (e + 1) * epoch)), []) for e in range(2, 120 // epoch)]
+    # An orientation of an odd number of images leaves one out, another one every epoch (Detectron's loader does so).
+    assert len(per_epoch) > 3 and all(len(set(images)) == len(images) == 2 * epoch for images in per_epoch)
+    assert len(roidb) - 2 * epoch <= 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
