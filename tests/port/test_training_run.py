@@ -273,7 +273,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_p
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_minibatches_out_and_take_the_same_step(tmp_path, processes):
     """Three virtual GPUs in one process, two and three: equal losses and updates but for the order of float32 sums."""
-    overrides = ("NUM_GPUS", "3", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]")
+    overrides = ("NUM_GPUS", "3", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]", "TRAIN.SNAPSHOT_ITERS", "3")
     run(tmp_path / "alone", config(*overrides))
     torchrun = [
         sys.executable,
@@ -284,10 +284,12 @@ def test_processes_share_the_minibatches_out_and_take_the_same_step(tmp_path, pr
     ]
     command = [*torchrun, *COMMAND[1:], *arguments(tmp_path / "shared", config_file(tmp_path, *overrides))]
     subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL, timeout=300)
-    alone, shared = (read_blobs(tmp_path / name / "model_final.pth").blobs for name in ("alone", "shared"))
-    for name, blob in alone.items():
-        if name.endswith("_momentum") and np.linalg.norm(blob) > 1e-5:
-            assert np.linalg.norm(shared[name] - blob) <= 2e-3 * np.linalg.norm(blob), name
+    # Random weights make a hundredfold and more of a difference with the second iteration (docs/training_traces.md).
+    for file, tolerance in (("model_iter0.pth", 1e-6), ("model_final.pth", 2e-3)):
+        alone, shared = (read_blobs(tmp_path / name / file).blobs for name in ("alone", "shared"))
+        for name, blob in alone.items():
+            if name.endswith("_momentum") and np.linalg.norm(blob) > 1e-5:
+                assert np.linalg.norm(shared[name] - blob) <= tolerance * np.linalg.norm(blob), (file, name)
     first, second = (
         json.loads((tmp_path / name / "json_stats.jsonl").read_text().splitlines()[0])
         for name in ("alone", "shared")
