@@ -149,8 +149,12 @@ class RunFolder:
 
     def add_line(self, line: Mapping[str, Any]) -> None:
         """Append figures."""
-        with open(self.path / "json_stats.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+        path = self.path / "json_stats.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(line)) + "\n")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
     def evaluations(self) -> dict[int, dict[str, float]]:
         """AP by iteration and kind, box or mask, of the checkpoints that were evaluated: `eval_iterN/ap.json`."""

@@ -26,6 +26,7 @@ from port.detectron_yaml import dump_config
 from port.finetune import StartingPoint, start_from
 from port.run_folder import RunFolder, RunIdentity, data_fingerprint
 from port.training_state import detectron_weights
+from weights.errors import WeightsError
 from weights.weights_file import WeightsFile, blobs_sha256
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -165,7 +166,7 @@ def run_training(
         last = result.iteration if result is not None else run.start - 1
         path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
         raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
-    except InputError as error:
+    except (InputError, WeightsError) as error:
         raise InputError(f"{error}; once that is mended, --resume goes on from the last checkpoint") from None
     if not ranks.is_first:
         return None

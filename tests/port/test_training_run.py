@@ -23,6 +23,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.training.loop import NonFiniteLoss, minibatch_numbers
 from mrcnn.training.ranks import Ranks
 from port.detectron_yaml import bundled_config, dump_config
+from port.run_folder import RunFolder
 from port.training_run import RunOptions, run_training
 from weights import WeightsFile, read_blobs, write_blobs
 from weights.errors import WeightsError
@@ -343,9 +344,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     outcome = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert outcome.returncode == 2
     assert outcome.stderr.count("\n") == 1 and "model_iter3.pth" in outcome.stderr
-    assert "could not be written" in outcome.stderr
+    assert "could not be written" in outcome.stderr and "--resume goes on from the last" in outcome.stderr
     assert (tmp_path / "model_iter1.pth").read_bytes() == before
     assert not (tmp_path / "model_iter3.pth").exists() and not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_figures_that_cannot_be_written_are_one_sentence(tmp_path):
+    (tmp_path / "json_stats.jsonl").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"json_stats\.jsonl: cannot be written \(No space left"):
+        RunFolder(tmp_path).add_line({"iter": 0})
 
 
 def test_the_error_of_a_write_is_one_sentence():
