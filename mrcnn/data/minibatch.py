@@ -4,6 +4,7 @@ Everything random is a function of the seed and of the minibatch's number, so th
 can share the work without talking: the n-th minibatch is the same whoever loads it.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -150,16 +151,20 @@ def minibatches(
 
     Raises InputError for an image that cannot be read, when its turn comes.
     """
-    loader = DataLoader(
-        _Minibatches(roidb, cfg, seed),
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
-    )
-    for minibatch in loader:
+    with warnings.catch_warnings():
+        # How many workers are worth while is the caller's to say; they also overlap on a single core.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(
+            _Minibatches(roidb, cfg, seed),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_one_thread,
+        )
+        loaded = iter(loader)
+    for minibatch in loaded:
         if isinstance(minibatch, InputError):
             raise minibatch
         yield minibatch
