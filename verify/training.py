@@ -1,6 +1,6 @@
 """Training parity: a run of the real Detectron replayed; losses, updates and parameters compared.
 
-The reference is an HDF5 file, one group an iteration: see docs/reference_layout.md.
+The reference is an HDF5 file, one group an iteration: see docs/training_traces.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -324,10 +324,7 @@ def _minibatch(group: h5py.Group, entries: Mapping[tuple[str, bool], RoidbEntry]
         chosen.append(entries[key])
     if len(cfg.TRAIN.SCALES) != 1:
         raise InputError("TRAIN.SCALES holds several sizes, and the reference does not tell which one was drawn")
-    minibatch = load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
-    # torch's GroupNorm sums channels-last maps five times less exactly than these.
-    minibatch.data = minibatch.data.contiguous()
-    return minibatch
+    return load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
 
 
 def _by_anchor(blob: Array, values: int) -> Array:
