@@ -903,8 +903,13 @@ def _write_json(args: argparse.Namespace, content: object) -> None:
     if args.json is not None:
         from weights.atomic import replacing
 
+        text = json.dumps(content, indent=1) + "\n"
+        if args.json.exists() and not args.json.is_file():
+            # A pipe or a device, which nothing may replace.
+            args.json.write_text(text, encoding="utf-8")
+            return
         with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _sentence(error: ValueError | OSError) -> str | None:

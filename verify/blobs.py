@@ -191,7 +191,23 @@ def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[Ima
         if not names:
             raise InputError(f"{reference} holds no image with reference detections: make it with dump_blobs.py")
         for name in names:
+            _check_group(file[name], f"{reference}: {name}")
             yield compare_image(model, read_image(images / name), file[name], name)
+
+
+def _check_group(group: h5py.Group, place: str) -> None:
+    """Raise InputError where a reference group lacks something or holds less of a blob than it says."""
+    required = ["blobs", "blobs/rois", "boxes", "scores", "det_boxes", "det_scores", "det_classes", "rle_counts"]
+    lacking = [key for key in required if key not in group]
+    if "masks" not in group and "masks_of_class" not in group:
+        lacking.append("masks")
+    if lacking:
+        raise InputError(f"{place} lacks {', '.join(lacking)}: make the reference again with dump_blobs.py")
+    for blob, dataset in group["blobs"].items():
+        stride = int(dataset.attrs.get("stride", 1))
+        size = int(np.prod(dataset.attrs.get("shape", dataset.shape), dtype=np.int64))
+        if stride < 1 or dataset.size != -(-size // stride):
+            raise InputError(f"{place}: blob {blob} is damaged: it holds {dataset.size} values at stride {stride}")
 
 
 @torch.inference_mode()

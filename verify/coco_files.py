@@ -46,6 +46,9 @@ def read_annotations(path: Path) -> COCO:
         for key in ("image_id", "category_id", "area", "bbox", "iscrowd"):
             if key not in annotation:
                 raise InputError(f"{place} has no '{key}', which COCO's evaluation needs")
+        numbers = annotation["bbox"] if isinstance(annotation["bbox"], list) else []
+        if len(numbers) != 4 or not all(map(_is_number, [*numbers, annotation["area"]])):
+            raise InputError(f"{place}: 'bbox' must be four finite numbers and 'area' one")
         if not _is_known(annotation["image_id"], images):
             raise InputError(f"{place}: its image {annotation['image_id']!r} is not in the file")
         if not _is_known(annotation["category_id"], categories):

@@ -98,8 +98,10 @@ def classify(
 ) -> ImageNetError:
     """Classify the centre crop of every image.
 
-    Raises InputError for a label that the model has no class for.
+    Raises InputError for a label that the model has no class for, and for batches of no image.
     """
+    if batch < 1:
+        raise InputError(f"--batch is {batch}: give the number of images that run together, 1 or more")
     classes = model.pred.out_features
     worst = max(label for _, label in images)
     if worst >= classes:

@@ -145,11 +145,19 @@ class _Look:
         found = self.parity.detections
         if found.matched == found.count == found.reference_count:
             return None
+        counts = f"{found.matched} of {found.reference_count} detections have a partner among our {found.count}"
+        if all(row.blob != "boxes" for row in self.parity.blobs):
+            return Finding(
+                "detections",
+                f"detections ({self.parity.image})",
+                f"{counts}; our RoIs are others, and of the reference's there is but a sample, so that no blob after "
+                "them was compared",
+                "the second stage or the choice of RoIs: a reference with whole rois tells which",
+            )
         return Finding(
             "detections",
             f"detections ({self.parity.image})",
-            f"{found.matched} of {found.reference_count} detections have a partner among our {found.count}, though "
-            "the boxes and scores of all RoIs agree",
+            f"{counts}, though the boxes and scores of all RoIs agree",
             "choosing detections: TEST.NMS, TEST.SCORE_THRESH or TEST.DETECTIONS_PER_IM, or + 1 in the overlaps of NMS",
         )
 

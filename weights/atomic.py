@@ -18,13 +18,16 @@ from weights.errors import WriteFailed
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; when the block ends well it becomes `path`.
 
-    An existing file stays as it was until then. Raises WriteFailed, naming `path`, where the operating system
-    refuses; whatever ends the block early, nothing of the temporary is left.
+    An existing file stays as it was until then; of a link, what it points to is replaced. Raises WriteFailed, naming
+    `path`, where the operating system refuses; whatever ends the block early, nothing of the temporary is left.
     """
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")
+        if path.exists() and not path.is_file():
+            raise WriteFailed(str(path), "is a device or a pipe; name a file")
         yield temporary
         sync(temporary)
         os.replace(temporary, path)

@@ -1,6 +1,7 @@
 """Wrong ports, each injected on purpose: the first difference is found where it begins and laid to what was done."""
 
 import lzma
+import shutil
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ import mrcnn.paste
 import mrcnn.proposals
 import mrcnn.results
 import mrcnn.roi_align
+from mrcnn.errors import InputError
 from port.blob_table import BlobTable
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, merge_overrides
@@ -42,9 +44,9 @@ def model(pickle):
     return load_model(pickle, device="cpu")
 
 
-def found(model, demo_model):
-    """The finding in each image of the embedded reference."""
-    reference, images = demo_model / "blobs.h5", demo_model / "val"
+def found(model, demo_model, reference=None):
+    """The finding in each image of a reference, the embedded one unless another is given."""
+    reference, images = reference or demo_model / "blobs.h5", demo_model / "val"
     return [
         first_finding(model, parity, reference, images, TOLERANCE)
         for parity in compare_file(model, reference, images)
@@ -72,6 +74,51 @@ def test_roi_align_moved_by_half_a_pixel(model, demo_model, monkeypatch):
 
     monkeypatch.setattr(mrcnn.roi_align, "roi_align", wrong)
     assert_found(found(model, demo_model), "blobs", "roi_feat (", "RoIAlign's half-pixel shift")
+
+
+def test_a_sample_of_rois_vouches_for_nothing_after_them(model, demo_model, tmp_path, monkeypatch):
+    reference = tmp_path / "sampled.h5"
+    shutil.copyfile(demo_model / "blobs.h5", reference)
+    with h5py.File(reference, "r+") as file:
+        for image in file.values():
+            rois = image["blobs/rois"][:]
+            del image["blobs/rois"]
+            image["blobs/rois"] = rois.reshape(-1)[::5]
+            image["blobs/rois"].attrs.update(stride=5, shape=rois.shape)
+    right = mrcnn.roi_align.roi_align
+
+    def wrong(features, rois, spatial_scale, *rest):
+        return right(features, rois - rois.new_tensor([0, *[0.5 / spatial_scale] * 4]), spatial_scale, *rest)
+
+    monkeypatch.setattr(mrcnn.roi_align, "roi_align", wrong)
+    for finding in found(model, demo_model, reference):
+        assert finding.rung == "detections"
+        assert "no blob after them was compared" in finding.evidence
+        assert finding.suspect.endswith("a reference with whole rois tells which")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [("boxes", "lacks boxes"), ("blobs", "lacks blobs"), ("blobs/rois", "blobs/rois"), ("rle_counts", "lacks rle")],
+)
+def test_a_damaged_reference_is_refused_in_one_sentence(model, demo_model, tmp_path, damage, sentence):
+    reference = tmp_path / "damaged.h5"
+    shutil.copyfile(demo_model / "blobs.h5", reference)
+    with h5py.File(reference, "r+") as file:
+        for image in file.values():
+            del image[damage]
+    with pytest.raises(InputError, match=f"damaged.h5: .*{sentence}.*dump_blobs.py"):
+        found(model, demo_model, reference)
+
+
+def test_a_blob_with_fewer_values_than_it_says_is_refused(model, demo_model, tmp_path):
+    reference = tmp_path / "short.h5"
+    shutil.copyfile(demo_model / "blobs.h5", reference)
+    with h5py.File(reference, "r+") as file:
+        for image in file.values():
+            image["blobs/rois"].attrs["stride"] = 7
+    with pytest.raises(InputError, match="blob rois is damaged: it holds .* values at stride 7"):
+        found(model, demo_model, reference)
 
 
 def test_roi_align_with_other_samples(model, demo_model, monkeypatch):
