@@ -102,9 +102,9 @@ class RunFolder:
         return tuple(self._read()["classes"])
 
     def latest(self) -> WeightsFile | None:
-        """The newest checkpoint, if there is one."""
-        checkpoints = self._checkpoints()
-        return read_blobs(checkpoints[-1]) if checkpoints else None
+        """The newest checkpoint, or the final model where that is newer, if there is one."""
+        candidates = [*self._checkpoints()[-1:], *self.path.glob("model_final.pth")]
+        return max(map(read_blobs, candidates), key=lambda weights: weights.iteration or 0, default=None)
 
     def save(self, weights: WeightsFile) -> Path:
         """Write `model_iterN.pth` whole or not at all, then remove all but the newest.

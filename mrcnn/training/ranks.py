@@ -1,6 +1,7 @@
 """Processes that train together under `torchrun`; answers to Detectron modeling/optimizer.py:_add_allreduce_graph."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Ranks:
         """
         if self.count == 1:
             return network
+        # A 1x1 convolution has two layouts that are the same in memory, and torch warns that they have two names.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         shared = DistributedDataParallel(network, gradient_as_bucket_view=True)
         shared.register_comm_hook(None, _sum_gradients)
         return shared

@@ -112,6 +112,17 @@ def test_a_run_that_stopped_goes_on_bit_for_bit_across_the_change_of_rate(tmp_pa
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
+def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, whole_run):
+    short = config("SOLVER.MAX_ITER", "5", "TRAIN.SNAPSHOT_ITERS", "100")
+    lines = []
+    run(tmp_path, short)
+    run(tmp_path, short, resume=True, lines=lines)
+    assert "at iteration 5" in lines[2] and not any(line.startswith("json_stats") for line in lines)
+    assert len((tmp_path / "json_stats.jsonl").read_text().splitlines()) == 2
+    run(tmp_path, resume=True)
+    assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
+
+
 def test_a_run_goes_on_exactly_where_the_rate_changes_with_its_momentum_rescaled(tmp_path, whole_run):
     cfg = config("TRAIN.SNAPSHOT_ITERS", "3")
     run(tmp_path, cfg)
