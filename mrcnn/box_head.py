@@ -1,5 +1,6 @@
 """The second stage's box head; answers to Detectron modeling/fast_rcnn_heads.py."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +33,18 @@ class BoxHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""
-        return self.predict(self.convs(roi_features).flatten(1))
+        return self.predict(self.conv_features(roi_features))
+
+    def conv_features(self, roi_features: Tensor) -> Tensor:
+        """The convolutions' output `[R, C * S * S]`, channel by channel as fc6 reads it."""
+        x: Tensor = self.convs(roi_features)
+        if x.requires_grad:
+            # The gradient comes back in fc6's order; what is before this layer is fast in channels-last memory alone.
+            x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return x.flatten(1)
 
     def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from the flattened output of the convolutions, `[R, C * S * S]`."""
+        """The second half of `forward`, from what `conv_features` gives."""
         x = F.relu_(self.fc6(conv_features))
         if self.fc7 is not None:
             x = F.relu_(self.fc7(x))

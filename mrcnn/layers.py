@@ -12,6 +12,7 @@ from mrcnn.config import Config
 from mrcnn.errors import InputError
 from mrcnn.group_norm import GroupNorm
 from mrcnn.pointwise import pointwise_conv
+from mrcnn.winograd import winograd_conv, winograd_pays
 
 Filler = Callable[[Tensor], object]
 ParameterKind = Literal["weight", "bias", "gn_scale", "gn_shift", "affine"]
@@ -74,9 +75,11 @@ class FilledConv2d(nn.Conv2d):
         _fill(self, self.fill)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and self.kernel_size == (1, 1) and self.groups == 1 and x.dtype == torch.float32:
-            if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        if plain_on_cpu(x) and self.groups == 1:
+            if self.kernel_size == (1, 1) and torch.is_grad_enabled():
                 return pointwise_conv(x, self.weight, self.bias, self.stride[0])
+            if self.stride == self.dilation == (1, 1) and winograd_pays(x, self.weight):
+                return winograd_conv(x, self.weight, self.bias)
         return super().forward(x)
 
 
@@ -102,6 +105,11 @@ class FilledLinear(nn.Linear):
     def reset_parameters(self) -> None:
         """Fill the weight; the bias starts at 0."""
         _fill(self, self.fill)
+
+
+def plain_on_cpu(x: Tensor) -> bool:
+    """Whether `x` is computed with in float32 on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def _fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fill: Filler) -> None:

@@ -80,11 +80,20 @@ class MaskRCNN(nn.Module):
     def box_outputs(self, levels: list[Tensor], rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits `[R, K]` and box deltas `[R, 4K]` of `[R, 5]` RoIs."""
         parts = [
-            self.box_head.convs(self._pooled(levels, part, self.cfg.FAST_RCNN)).flatten(1) for part in _in_parts(rois)
+            self.box_head.conv_features(self._pooled(levels, part, self.cfg.FAST_RCNN)) for part in _in_parts(rois)
         ]
         return self.box_head.predict(torch.cat(parts))
 
-    def mask_outputs(self, levels: list[Tensor], rois: Tensor) -> Tensor:
+    def mask_outputs(self, levels: list[Tensor], rois: Tensor, classes: Tensor) -> Tensor:
+        """Mask logits `[R, M, M]` of `[R, 5]` RoIs, for the class of each in `classes [R]` int64."""
+        return torch.cat(
+            [
+                self.mask_head.of_classes(self._pooled(levels, part, self.cfg.MRCNN), of_part)
+                for part, of_part in zip(_in_parts(rois), _in_parts(classes), strict=True)
+            ]
+        )
+
+    def mask_outputs_of_all_classes(self, levels: list[Tensor], rois: Tensor) -> Tensor:
         """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs."""
         return torch.cat([self.mask_head(self._pooled(levels, part, self.cfg.MRCNN)) for part in _in_parts(rois)])
 
@@ -142,8 +151,7 @@ class MaskRCNN(nn.Module):
         if len(detected.boxes):
             image_index = rois[:1, :1].expand(len(detected.boxes), 1)
             mask_rois = torch.cat((image_index, (detected.boxes.double() * scale).float()), dim=1)
-            logits = self.mask_outputs(levels, mask_rois)
-            mask_probs = logits[torch.arange(len(logits), device=logits.device), detected.classes].sigmoid()
+            mask_probs = self.mask_outputs(levels, mask_rois, detected.classes).sigmoid()
         else:
             resolution = self.cfg.MRCNN.RESOLUTION
             mask_probs = boxes.new_zeros((0, resolution, resolution))
@@ -158,6 +166,6 @@ class MaskRCNN(nn.Module):
 
 
 def _in_parts(rois: Tensor) -> list[Tensor]:
-    """RoIs in parts small enough for their maps to stay in the cache; all at once where gradients are wanted."""
+    """RoIs, or what belongs to each, in parts whose maps stay in the cache; all at once where gradients are wanted."""
     step = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
     return [rois[first : first + step] for first in range(0, max(len(rois), 1), step)]

@@ -95,12 +95,14 @@ def pyramid_roi_align(levels: list[Tensor], rois: Tensor, cfg: Config, resolutio
         rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
     """
     level_of_roi = roi_levels(rois[:, 1:], cfg)
-    finest = levels[0]
-    pooled = finest.new_empty((len(rois), resolution, resolution, finest.shape[1])).permute(0, 3, 1, 2)
+    parts, order = [], []
     for level in range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1):
         chosen = (level_of_roi == level).nonzero()[:, 0]
         if len(chosen):
-            features = levels[level - 2]
-            part = roi_align(features, rois[chosen], 2.0**-level, resolution, sampling_ratio)
-            pooled.index_copy_(0, chosen, part)
-    return pooled
+            parts.append(roi_align(levels[level - 2], rois[chosen], 2.0**-level, resolution, sampling_ratio))
+            order.append(chosen)
+    if not parts:
+        return roi_align(levels[0], rois, 1.0, resolution, sampling_ratio)
+    # Whole rows of channels-last memory; writing into one tensor level by level would copy its gradient as often.
+    rows = torch.cat([part.permute(0, 2, 3, 1) for part in parts])
+    return rows.index_select(0, torch.cat(order).argsort()).permute(0, 3, 1, 2)

@@ -1,10 +1,12 @@
 """The region proposal network's head; answers to Detectron modeling/FPN.py:add_fpn_rpn_outputs."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.config import Config
-from mrcnn.layers import FilledConv2d, gauss_fill
+from mrcnn.layers import FilledConv2d, gauss_fill, plain_on_cpu
+from mrcnn.sparse_gradient import sparse_gradient_conv
 
 
 class RPN(nn.Module):
@@ -19,5 +21,13 @@ class RPN(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Objectness logits `[N, A, H, W]` and box deltas `[N, 4A, H, W]` of each level `[N, C, H, W]`."""
-        hidden = (F.relu_(self.conv(level)) for level in levels)
+        hidden = (F.relu_(self._convolved(level)) for level in levels)
         return [(self.cls_logits(h), self.bbox_pred(h)) for h in hidden]
+
+    def _convolved(self, level: Tensor) -> Tensor:
+        """The 3x3 convolution; in training its gradient comes from the sampled anchors alone."""
+        if torch.is_grad_enabled() and plain_on_cpu(level):
+            assert self.conv.bias is not None
+            return sparse_gradient_conv(level, self.conv.weight, self.conv.bias)
+        mapped: Tensor = self.conv(level)
+        return mapped

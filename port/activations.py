@@ -60,7 +60,7 @@ def trace_masks(model: MaskRCNN, image: Image, mask_rois: Tensor) -> Trace:
     data = image_blob([prepared.pixels], model.cfg.FPN.COARSEST_STRIDE)
     levels = model.features(data.to(model.device))
     with _recorded_layers(model, trace):
-        trace["mask_fcn_logits"] = model.mask_outputs(levels, mask_rois)
+        trace["mask_fcn_logits"] = model.mask_outputs_of_all_classes(levels, mask_rois)
     _add_roi_features(model, levels, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois", model.cfg.MRCNN)
     trace["mask_fcn_probs"] = trace["mask_fcn_logits"].sigmoid()
     return trace

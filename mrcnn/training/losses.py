@@ -84,13 +84,13 @@ def mask_loss(mask_logits: Tensor, sample: RoiSample, cfg: Config) -> dict[str, 
     """`loss_mask`: the sigmoid cross-entropy of each RoI's own class, averaged over the pixels that are trained on.
 
     Args:
-        mask_logits: `[Q, K, M, M]`.
+        mask_logits: `[Q, M, M]`, of the RoI's own class.
 
     Detectron modeling/mask_rcnn_heads.py:add_mask_rcnn_losses; Caffe2 SigmoidCrossEntropyLoss with normalize=1.
     """
-    rows = torch.arange(len(mask_logits), device=mask_logits.device)
-    own_class = mask_logits[rows, sample.mask_classes].float()
     trained = (sample.masks != IGNORE).float()
-    loss = F.binary_cross_entropy_with_logits(own_class, sample.masks.clamp(min=0).float(), trained, reduction="sum")
+    loss = F.binary_cross_entropy_with_logits(
+        mask_logits.float(), sample.masks.clamp(min=0).float(), trained, reduction="sum"
+    )
     scale = cfg.MRCNN.WEIGHT_LOSS_MASK / cfg.NUM_GPUS
     return {"loss_mask": loss / trained.sum().clamp(min=1e-5) * scale}

@@ -97,6 +97,6 @@ class TrainingNetwork(nn.Module):
             sample = sampler.rois(collect_proposals(parts, train.RPN_POST_NMS_TOP_N).rois, minibatch)
         cls_score, bbox_pred = model.box_outputs(levels, sample.rois)
         outputs |= fast_rcnn_losses(cls_score, bbox_pred, sample, self.cfg)
-        outputs |= mask_loss(model.mask_outputs(levels, sample.mask_rois), sample, self.cfg)
+        outputs |= mask_loss(model.mask_outputs(levels, sample.mask_rois, sample.mask_classes), sample, self.cfg)
         outputs["accuracy_cls"] = accuracy_cls(cls_score, sample)
         return outputs

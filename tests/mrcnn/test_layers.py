@@ -10,6 +10,7 @@ from torch import nn
 from mrcnn import layers
 from mrcnn.config import Config
 from mrcnn.errors import InputError
+from mrcnn.mask_head import MaskHead
 
 
 def with_groups(**keys):
@@ -141,3 +142,20 @@ def test_group_norm_overwrites_its_input_only_without_gradients():
     assert torch.equal(x, before)
     with torch.no_grad():
         assert norm(x).data_ptr() == x.data_ptr()
+
+
+def test_the_masks_of_one_class_are_those_of_all_classes_picked():
+    cfg = with_groups(NUM_GROUPS=8)
+    mask_head = "mask_rcnn_heads.mask_rcnn_fcn_head_v1up4convs_gn"
+    mrcnn = dataclasses.replace(cfg.MRCNN, DIM_REDUCED=16, ROI_MASK_HEAD=mask_head)
+    model = dataclasses.replace(cfg.MODEL, NUM_CLASSES=81)
+    cfg = dataclasses.replace(cfg, FPN=dataclasses.replace(cfg.FPN, DIM=16), MODEL=model, MRCNN=mrcnn)
+    head = MaskHead(cfg)
+    nn.init.normal_(head.mask_fcn_logits.bias)
+    features, classes = torch.randn(3, 16, 14, 14), torch.tensor([80, 1, 80])
+    parameters = [head.mask_fcn_logits.weight, head.mask_fcn_logits.bias, head.conv5_mask.weight]
+    picked, of_classes = head(features)[torch.arange(3), classes], head.of_classes(features, classes)
+    torch.testing.assert_close(of_classes, picked)
+    gradient = torch.randn_like(picked)
+    expected = torch.autograd.grad(picked, parameters, gradient)
+    torch.testing.assert_close(torch.autograd.grad(of_classes, parameters, gradient), expected)
