@@ -40,7 +40,7 @@ class BoxHead(nn.Module):
         x: Tensor = self.convs(roi_features)
         if x.requires_grad:
             # The gradient comes back in fc6's order; what is before this layer is fast in channels-last memory alone.
-            x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         return x.flatten(1)
 
     def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,3 +49,7 @@ class BoxHead(nn.Module):
         if self.fc7 is not None:
             x = F.relu_(self.fc7(x))
         return self.cls_score(x), self.bbox_pred(x)
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last)
