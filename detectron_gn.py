@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.data.coco import CocoDataset
     from mrcnn.model import MaskRCNN
+    from mrcnn.precision import Precision
     from verify.evaluation import Evaluation
 
 # Rooms and libraries are imported by the command that needs them, so that the door opens without torch or OpenCV.
@@ -23,7 +24,12 @@ INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPI
 
 
 def load(
-    source: str | Path, *, config: str | Path | None = None, overrides: Sequence[str] = (), device: str = "auto"
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: Precision = "fp32",
 ) -> MaskRCNN:
     """A model ready to detect: `load("model_final.pkl").detect(image)`.
 
@@ -33,12 +39,14 @@ def load(
             inside the file counts, or else the catalog's.
         overrides: `["TEST.NMS", "0.3", ...]`, as on Detectron's command line.
         device: where it runs, as torch names it; "auto" is the first GPU, or the CPU where there is none.
+        precision: of convolutions and matrix products: "fp32", or "tf32" or "bf16", which find a little else
+            (docs/precision.md).
 
     Raises `weights.errors.WeightsError` or `mrcnn.errors.InputError`, both ValueErrors, with one sentence.
     """
     from port.model_source import load_model
 
-    return load_model(source, config, overrides, device)
+    return load_model(source, config, overrides, device, precision)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +129,7 @@ def _detect(args: argparse.Namespace) -> int:
     _check_writable(args.out)
     for path in args.images:
         path.open("rb").close()
-    model = _load(args)
+    model = _load(args, args.precision)
     names, category_ids = _categories(model, args.annotations)
     stems = {path.stem for path in args.images}
     rows: list[dict[str, Any]] = []
@@ -175,7 +183,8 @@ def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, An
     keep_freed_memory()
     _check_writable(args.out)
     with joined_ranks() as ranks:
-        model = load(args.source, config=args.config, overrides=args.overrides, device=device_of_rank(args.device))
+        device = device_of_rank(args.device)
+        model = load(args.source, config=args.config, overrides=args.overrides, device=device, precision=args.precision)
         progress = _progress_bar if ranks.is_first else _no_progress_bar
         evaluation = evaluate(
             model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks
@@ -477,6 +486,7 @@ def _parser() -> argparse.ArgumentParser:
         "detect model_final.pkl photo.jpg --out out",
     )
     _add_model(detect)
+    _add_precision(detect)
     detect.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     _add_out(detect)
     detect.add_argument(
@@ -496,6 +506,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(test)
     _add_out(test)
     _add_batch(test)
+    _add_precision(test)
     _add_per_class(test)
 
     score = command(
@@ -562,6 +573,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(ap)
     _add_out(ap, default=Path("out/verify"))
     _add_batch(ap)
+    _add_precision(ap)
     _add_expected_ap(ap)
     _add_per_class(ap)
 
@@ -763,6 +775,15 @@ def _add_expected_ap(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        help="of convolutions and products (default fp32); others find a little else, see docs/precision.md",
+    )
+
+
 def _add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images of one padded size that run together (default 1)"
@@ -777,8 +798,8 @@ def _add_per_class(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-class", action="store_true", help="show the AP of each class as well")
 
 
-def _load(args: argparse.Namespace) -> MaskRCNN:
-    return load(args.source, config=args.config, overrides=args.overrides, device=args.device)
+def _load(args: argparse.Namespace, precision: Precision = "fp32") -> MaskRCNN:
+    return load(args.source, config=args.config, overrides=args.overrides, device=args.device, precision=precision)
 
 
 def _categories(model: MaskRCNN, annotations: Path | None) -> tuple[Sequence[str], Sequence[int]]:

@@ -17,6 +17,7 @@ from mrcnn.errors import InputError
 from mrcnn.fpn import FPN
 from mrcnn.image import Image, PreparedImage, image_blob, padded_size, prepare_image
 from mrcnn.mask_head import MaskHead
+from mrcnn.precision import Precision, allow_tf32, round_products
 from mrcnn.proposals import ImInfo, ProposalLimits, Proposals, collect_proposals, level_proposals
 from mrcnn.resnet import ResNet
 from mrcnn.results import Detections
@@ -36,6 +37,7 @@ class MaskRCNN(nn.Module):
         super().__init__()
         check_config(cfg)
         self.cfg = cfg
+        self.precision: Precision = "fp32"
         self.backbone = ResNet(cfg)
         self.fpn = FPN(cfg)
         self.rpn = RPN(cfg)
@@ -50,9 +52,21 @@ class MaskRCNN(nn.Module):
         """Where the parameters are."""
         return self.rpn.conv.weight.device
 
+    def use_precision(self, precision: Precision) -> None:
+        """Detect in fewer bits from now on.
+
+        Args:
+            precision: `tf32` lets all models of the process use TF32 on GPUs that have it; `bf16` rounds the weights
+                of this one to bfloat16, for good. Normalisation, boxes and scores stay in float32 always.
+        """
+        self.precision = precision
+        allow_tf32(precision == "tf32")
+        if precision == "bf16":
+            round_products(self, torch.bfloat16)
+
     def features(self, data: Tensor) -> list[Tensor]:
         """`[N, 3, H, W]` prepared images to the pyramid levels P2 to P6, `[N, C, H / 4, W / 4]` to `/ 64`."""
-        levels: list[Tensor] = self.fpn(self.backbone(data))
+        levels: list[Tensor] = self.fpn(self.backbone(data.to(self.backbone.conv1.conv.weight.dtype)))
         return levels
 
     def image_proposals(
@@ -66,8 +80,8 @@ class MaskRCNN(nn.Module):
         """
         return [
             level_proposals(
-                logits[image_index],
-                deltas[image_index],
+                logits[image_index].float(),
+                deltas[image_index].float(),
                 self.get_buffer(f"anchors_fpn{level}"),
                 2**level,
                 image_index,
@@ -146,12 +160,12 @@ class MaskRCNN(nn.Module):
         The mask RoIs are scaled in float64 and rounded to float32 afterwards (Detectron core/test.py:_project_im_rois).
         """
         cls_score, bbox_pred = self.box_outputs(levels, rois)
-        boxes = class_boxes(rois[:, 1:], bbox_pred, scale, image_size, self.cfg)
-        detected = select_detections(cls_score.softmax(dim=1), boxes, self.cfg)
+        boxes = class_boxes(rois[:, 1:], bbox_pred.float(), scale, image_size, self.cfg)
+        detected = select_detections(cls_score.float().softmax(dim=1), boxes, self.cfg)
         if len(detected.boxes):
             image_index = rois[:1, :1].expand(len(detected.boxes), 1)
             mask_rois = torch.cat((image_index, (detected.boxes.double() * scale).float()), dim=1)
-            mask_probs = self.mask_outputs(levels, mask_rois, detected.classes).sigmoid()
+            mask_probs = self.mask_outputs(levels, mask_rois, detected.classes).float().sigmoid()
         else:
             resolution = self.cfg.MRCNN.RESOLUTION
             mask_probs = boxes.new_zeros((0, resolution, resolution))

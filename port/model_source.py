@@ -8,6 +8,7 @@ import torch
 from mrcnn.config import Config
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
+from mrcnn.precision import Precision
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, parse_config, read_config
 from weights import WeightsFile, read_blobs
@@ -17,18 +18,25 @@ from weights.errors import UnknownModel
 
 
 def load_model(
-    source: str | Path, config: str | Path | None = None, overrides: Sequence[str] = (), device: str = "auto"
+    source: str | Path,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: Precision = "fp32",
 ) -> MaskRCNN:
     """A model ready to detect.
 
     Args:
         source, config, overrides: see `configured_weights`.
         device: as torch names it; "auto" is the first GPU, or the CPU where there is none.
+        precision: of convolutions and matrix products.
 
     Raises InputError or WeightsError with one sentence, also for a device that this machine does not have.
     """
     device = usable_device(device)
-    return build_model(*configured_weights(source, config, overrides)).to(device)
+    model = build_model(*configured_weights(source, config, overrides)).to(device)
+    model.use_precision(precision)
+    return model
 
 
 def usable_device(device: str) -> str:

@@ -29,6 +29,7 @@ class RunIdentity:
         weights, configuration, annotations: sha256 of the parameters, of the configuration as YAML, of the file.
         batch: images in a batch at most; float32 sums may differ with it.
         device: kind of device and, on a CPU, the number of threads, for the same reason.
+        precision: of the products.
         torch: its version.
     """
 
@@ -37,6 +38,7 @@ class RunIdentity:
     annotations: str
     batch: int
     device: str
+    precision: str
     torch: str
 
 
@@ -49,6 +51,7 @@ def run_identity(model: MaskRCNN, annotations: Path, batch: int) -> RunIdentity:
         annotations=hashlib.sha256(annotations.read_bytes()).hexdigest(),
         batch=batch,
         device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
+        precision=model.precision,
         torch=torch.__version__,
     )
 
@@ -58,7 +61,7 @@ def weights_digest(model: MaskRCNN) -> str:
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
