@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcnn.image import Image, image_blob, read_image
+from mrcnn.detections import class_boxes
+from mrcnn.fpn import roi_levels
+from mrcnn.image import Image, read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.roi_align import pyramid_roi_align
 from port.activations import Trace, trace_boxes
-from verify.blobs import PARTNER_DISTANCE, BlobParity, ImageParity
+from verify.blobs import BlobParity, ImageParity, compare_detections
+from verify.pairing import pair_proposals, pair_rois, reference_rois, without_partner
 
 # Blobs in the order in which data flows; what is named by no line is of the trace's own making.
 FLOW = (
@@ -146,20 +149,40 @@ class _Look:
         if found.matched == found.count == found.reference_count:
             return None
         counts = f"{found.matched} of {found.reference_count} detections have a partner among our {found.count}"
+        where = f"detections ({self.parity.image})"
         if all(row.blob != "boxes" for row in self.parity.blobs):
             return Finding(
                 "detections",
-                f"detections ({self.parity.image})",
+                where,
                 f"{counts}; our RoIs are others, and of the reference's there is but a sample, so that no blob after "
                 "them was compared",
                 "the second stage or the choice of RoIs: a reference with whole rois tells which",
             )
+        if self._stages_alone_agree():
+            return Finding(
+                "detections",
+                where,
+                f"{counts}, but with the RoIs in hand the second stage finds the reference's",
+                "MaskRCNN.detect_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
+            )
         return Finding(
             "detections",
-            f"detections ({self.parity.image})",
+            where,
             f"{counts}, though the boxes and scores of all RoIs agree",
             "choosing detections: TEST.NMS, TEST.SCORE_THRESH or TEST.DETECTIONS_PER_IM, or + 1 in the overlaps of NMS",
         )
+
+    def _stages_alone_agree(self) -> bool:
+        """Whether the second stage, run on its own, finds what `detect` does not."""
+        rois = self._rois()
+        if rois is None or not self.parity.same_rois:
+            return False
+        with torch.inference_mode():
+            data, (info,) = self.model.network_input([self.image])
+            size = (self.image.shape[0], self.image.shape[1])
+            detections = self.model.detect_in_rois(self.model.features(data), rois, size, info.scale)
+        found = compare_detections(detections, self.reference)
+        return found.matched == found.count == found.reference_count
 
     def at_masks(self) -> Finding | None:
         """Pasted masks that differ, though the soft ones agree."""
@@ -311,14 +334,14 @@ class _Look:
         pooling = self.model.cfg.FAST_RCNN if box else self.model.cfg.MRCNN
         usual = "RoIAlign: corners moved by half a pixel, rounded, or another number of samples a bin"
         blobs = self.reference["blobs"]
-        if roi_blob not in blobs or feature_blob not in blobs or int(blobs[roi_blob].attrs.get("stride", 1)) != 1:
+        rois = self._rois() if box else torch.from_numpy(blobs[roi_blob][:]).to(self.model.device)
+        if rois is None or feature_blob not in blobs:
             return "it differs, though the RoIs agree", usual
-        rois = torch.from_numpy(blobs[roi_blob][:]).to(self.model.device)
         with torch.inference_mode():
             levels = self.model.features(self._input().to(self.model.device))
             for sign in (1, -1):
                 moved = rois.clone()
-                moved[:, 1:] += sign * 0.5 * _strides(rois, blobs, roi_blob).to(rois)[:, None]
+                moved[:, 1:] += sign * 0.5 * 2.0 ** roi_levels(rois[:, 1:], self.model.cfg)[:, None]
                 features = pyramid_roi_align(
                     levels, moved, self.model.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
                 )
@@ -329,20 +352,31 @@ class _Look:
                     )
         return "it differs, though the RoIs agree", usual
 
+    def _rois(self) -> Tensor | None:
+        """The RoIs that the blobs after them were computed on, in the reference's order."""
+        with torch.inference_mode():
+            trace = self._ours()
+            list(pair_proposals(self.model, trace, self.reference["blobs"]))
+            info = self.model.network_input([self.image]).im_info[0]
+            size = (self.image.shape[0], self.image.shape[1])
+            boxes = class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], info.scale, size, self.model.cfg)
+            return pair_rois(self.model, trace, boxes, self.reference).rois
+
     def _rois_without_partner(self) -> int:
-        dataset = self.reference["blobs"]["rois"]
-        if int(dataset.attrs.get("stride", 1)) != 1:
+        trace = self._ours()
+        list(pair_proposals(self.model, trace, self.reference["blobs"]))
+        theirs = reference_rois(self.model, trace, self.reference["blobs"])
+        if theirs is None:
             return 0
-        theirs = torch.from_numpy(dataset[:])
-        distances = torch.cdist(self._ours()["rois"].cpu(), theirs, p=float("inf"))
-        return int((distances.amin(dim=1) > PARTNER_DISTANCE).sum() + (distances.amin(dim=0) > PARTNER_DISTANCE).sum())
+        ours = trace["rois"]
+        return int(without_partner(ours, theirs).sum() + without_partner(theirs, ours).sum())
 
     def _agrees(self, ours: Tensor, dataset: h5py.Dataset) -> bool:
         theirs = dataset[:].reshape(-1).astype(np.float64)
         return bool(np.abs(_sampled(ours, dataset) - theirs).max() <= self.tolerance * np.abs(theirs).max())
 
     def _input(self) -> Tensor:
-        return image_blob([self.model.prepare(self.image).pixels], self.model.cfg.FPN.COARSEST_STRIDE)
+        return self.model.network_input([self.image]).data.cpu()
 
     def _ours(self) -> Trace:
         return trace_boxes(self.model, self.image)
@@ -351,13 +385,6 @@ class _Look:
 def _sampled(ours: Tensor, dataset: h5py.Dataset) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """The values of ours that the reference has kept."""
     return ours.detach().cpu().reshape(-1)[:: int(dataset.attrs.get("stride", 1))].double().numpy()
-
-
-def _strides(rois: Tensor, blobs: h5py.Group, roi_blob: str) -> Tensor:
-    """Network pixels a position of the level that the reference took each RoI's features from."""
-    counts = {level: len(blobs[f"{roi_blob}_fpn{level}"]) for level in range(2, 6) if f"{roi_blob}_fpn{level}" in blobs}
-    strides = torch.cat([torch.full((count,), 2.0**level) for level, count in counts.items()])
-    return strides[torch.from_numpy(blobs[f"{roi_blob}_idx_restore_int32"][:]).long().reshape(-1)]
 
 
 def _pairs_by_score(trace: Trace, blobs: h5py.Group, level: int, anchors: int) -> list[tuple[int, float]]:
