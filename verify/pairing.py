@@ -111,14 +111,10 @@ def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: h5py.Grou
         order = order_like(boxes, torch.from_numpy(reference["boxes"][:]))
         if order is not None:
             return RoiPairing(ours[order], True)
-    if theirs is not None:
-        order = order_like(ours, theirs)
-        return RoiPairing(theirs, False) if order is None else RoiPairing(ours[order], True)
-    known = known_values(reference["blobs"]["rois"]).to(ours)
-    if known[:, 1:].isnan().all(dim=1).any():
+    if theirs is None:
         return RoiPairing(None, False)
-    order = order_like(ours, known)
-    return RoiPairing(None, False) if order is None else RoiPairing(ours[order], True)
+    order = order_like(ours, theirs)
+    return RoiPairing(theirs, False) if order is None else RoiPairing(ours[order], True)
 
 
 def reference_rois(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Tensor | None:
@@ -132,7 +128,7 @@ def reference_rois(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Tensor |
     rois, scores = [], []
     for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
         name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in trace or scores_name not in blobs or not is_whole(blobs[scores_name]):
+        if name not in blobs or name not in trace or scores_name not in blobs or not is_whole(blobs[scores_name]):
             return None
         rois.append(trace[name])
         scores.append(known_values(blobs[scores_name]).flatten())

@@ -22,6 +22,7 @@ from mrcnn.roi_align import pyramid_roi_align
 from port.activations import Trace, trace_boxes
 from verify.blobs import BlobParity, ImageParity, compare_detections
 from verify.pairing import pair_proposals, pair_rois, reference_rois, without_partner
+from verify.proposal_suspects import explain_proposals
 
 # Blobs in the order in which data flows; what is named by no line is of the trace's own making.
 FLOW = (
@@ -46,9 +47,6 @@ FLOW = (
 
 # A difference that ends above the tolerance begins where it is a tenth of it.
 _ONSET = 0.1
-
-# Boxes this near to each other, in pixels, are one box.
-_SAME_BOX = 0.05
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class _Look:
         tied = any(level.tied for level in self.parity.proposals)
         if apart:
             count = sum(level.unmatched for level in apart)
-            evidence, suspect = self._explain_proposals()
+            evidence, suspect = explain_proposals(self.model.cfg, self._ours(), self.reference["blobs"])
             evidence = f"{count} proposals have no partner, though the RPN's outputs agree; {evidence}"
             return Finding("proposals", f"rpn_rois_fpn{apart[0].level} ({self.parity.image})", evidence, suspect)
         if not tied and (count := self._rois_without_partner()):
@@ -303,29 +301,6 @@ class _Look:
             )
         return "the means agree, the standard deviations do not", "GroupNorm's variance: biased, over a whole group"
 
-    def _explain_proposals(self) -> tuple[str, str]:
-        """Pairs proposals by score: is it their boxes that differ, and of which anchors, or the choice of them."""
-        ratios = self.model.cfg.FPN.RPN_ASPECT_RATIOS
-        distances: dict[float, list[float]] = {ratio: [] for ratio in ratios}
-        trace = self._ours()
-        for level in range(self.model.cfg.FPN.RPN_MIN_LEVEL, self.model.cfg.FPN.RPN_MAX_LEVEL + 1):
-            for anchor, distance in _pairs_by_score(trace, self.reference["blobs"], level, len(ratios)):
-                distances[ratios[anchor]].append(distance)
-        medians = {ratio: float(np.median(found)) for ratio, found in distances.items() if found}
-        apart = {ratio: median for ratio, median in medians.items() if median > _SAME_BOX}
-        told = ", ".join(f"{ratio:g}: {median:.2g} px" for ratio, median in medians.items())
-        if not apart:
-            return (
-                "those of equal score have equal boxes",
-                "choosing proposals: RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE",
-            )
-        evidence = f"boxes of equal score are apart, by the anchor's ratio, by {told} (median)"
-        if len(apart) < len(medians):
-            return evidence, (
-                "the anchors of these ratios: sides are rounded half to even on a window of the stride, then scaled"
-            )
-        return evidence, "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere"
-
     def _explain_roi_features(self, step: str) -> tuple[str, str]:
         """Whether moving the RoIs by half a position of their level undoes the difference."""
         box = step == "box features"
@@ -385,21 +360,3 @@ class _Look:
 def _sampled(ours: Tensor, dataset: h5py.Dataset) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """The values of ours that the reference has kept."""
     return ours.detach().cpu().reshape(-1)[:: int(dataset.attrs.get("stride", 1))].double().numpy()
-
-
-def _pairs_by_score(trace: Trace, blobs: h5py.Group, level: int, anchors: int) -> list[tuple[int, float]]:
-    """(anchor, distance in pixels) of our proposals with a score that one of the reference's and no other has."""
-    if f"rpn_rois_fpn{level}" not in blobs or int(blobs[f"rpn_rois_fpn{level}"].attrs.get("stride", 1)) != 1:
-        return []
-    scores = trace[f"rpn_roi_probs_fpn{level}"].flatten().double().cpu().numpy()
-    rois = trace[f"rpn_rois_fpn{level}"].double().cpu().numpy()
-    theirs = blobs[f"rpn_roi_probs_fpn{level}"][:].reshape(-1).astype(np.float64)
-    their_rois = blobs[f"rpn_rois_fpn{level}"][:]
-    every = trace[f"rpn_cls_probs_fpn{level}"][0].permute(1, 2, 0).flatten().double().cpu().numpy()
-    pairs = []
-    for score, roi in zip(scores, rois, strict=True):
-        near = np.flatnonzero(np.abs(theirs - score) <= 1e-5 * score)
-        if len(near) == 1 and int((np.abs(every - score) <= 1e-5 * score).sum()) == 1:
-            anchor = int(np.abs(every - score).argmin()) % anchors
-            pairs.append((anchor, float(np.abs(their_rois[near[0]] - roi).max())))
-    return pairs
