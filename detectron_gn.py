@@ -332,8 +332,8 @@ def _verify_imagenet(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
-    images = labelled_images(args.images, args.list)
     model = build_classifier(read_blobs(resolve(args.source))).to(usable_device(args.device))
+    images = labelled_images(args.images, model.pred.out_features, args.list)
     found = classify(
         model, images, expected, lambda batches, count: _progress_bar(batches, count, unit="batch"), batch=args.batch
     )
