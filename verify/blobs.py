@@ -156,6 +156,8 @@ def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[Ima
 
     Raises InputError for a reference file of another kind or an image that is missing in the folder.
     """
+    if not reference.is_file():
+        raise InputError(f"{reference}: no such reference file: make one with dump_blobs.py")
     try:
         file = h5py.File(reference)
     except OSError as error:
