@@ -39,12 +39,19 @@ class BlobParity:
         shape: its whole shape (a reference may hold a sample of it).
         max_error: largest absolute difference.
         relative_error: that difference over the largest magnitude of the reference.
+        fault: why there is no difference to tell, and both errors are infinite; empty where there is one.
     """
 
     blob: str
     shape: tuple[int, ...]
     max_error: float
     relative_error: float
+    fault: str = ""
+
+    @property
+    def told(self) -> str:
+        """The relative error as text, or what is at fault."""
+        return self.fault or f"{self.relative_error:.1e}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def remarks(parity: ImageParity) -> list[str]:
 def blob_table(parity: ImageParity) -> str:
     """Every blob of one image with its shape, largest and relative error, in the order of the network."""
     rows = [
-        [row.blob, "x".join(map(str, row.shape)), f"{row.max_error:.2e}", f"{row.relative_error:.2e}"]
+        [row.blob, "x".join(map(str, row.shape)), *_told_errors(row)]
         for row in parity.blobs
     ]
     return text_table(["blob", "shape", "max error", "relative"], rows, left=2)
@@ -141,7 +148,7 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
                 parity.image,
                 str(len(parity.blobs)),
                 worst.blob,
-                f"{worst.relative_error:.1e}",
+                worst.told,
                 f"{found.matched} of {found.reference_count}",
                 f"{found.box_error:.1e}",
                 f"{found.score_error:.1e}",
@@ -149,6 +156,11 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
             ]
         )
     return text_table(header, rows, left=1)
+
+
+def _told_errors(row: BlobParity) -> tuple[str, str]:
+    """Both errors as text; what is at fault takes the place of the second one."""
+    return ("-", row.fault) if row.fault else (f"{row.max_error:.2e}", f"{row.relative_error:.2e}")
 
 
 def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
@@ -254,10 +266,12 @@ def _compare_blob(blob: str, value: Tensor, reference: h5py.Dataset) -> BlobPari
     """Compare a blob with a reference dataset that may hold every `stride`-th value of it alone."""
     shape = tuple(int(size) for size in reference.attrs.get("shape", reference.shape))
     if tuple(value.shape) != shape:
-        return BlobParity(blob, shape, float("inf"), float("inf"))
+        return BlobParity(blob, shape, float("inf"), float("inf"), f"is {'x'.join(map(str, value.shape))}")
     ours = value.detach().cpu().reshape(-1)[:: int(reference.attrs.get("stride", 1))].double().numpy()
     theirs = reference[:].reshape(-1).astype(np.float64)
     error = _largest(ours - theirs)
+    if not np.isfinite(error):
+        return BlobParity(blob, shape, float("inf"), float("inf"), "not finite")
     return BlobParity(blob, shape, error, error / (_largest(theirs) + 1e-6))
 
 

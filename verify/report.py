@@ -180,7 +180,7 @@ def _blobs(report: Report) -> str:
     errors: dict[str, list[str]] = {}
     for parity in report.blobs:
         for row in parity.blobs:
-            errors.setdefault(row.blob, ["x".join(map(str, row.shape))]).append(f"{row.relative_error:.1e}")
+            errors.setdefault(row.blob, ["x".join(map(str, row.shape))]).append(row.told)
     rows = [[blob, *cells, *["-"] * (images + 1 - len(cells))] for blob, cells in errors.items()]
     table = _table(["blob", "shape", *(parity.image for parity in report.blobs)], rows)
     plot = f'<div class="plot">{depth_plot(report.blobs, report.tolerance)}</div>'
