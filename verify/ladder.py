@@ -295,7 +295,7 @@ class _Climber:
             return Rung("proposals", "not run", "needs --reference and --images")
         levels = [level for parity in self.ladder.blobs for level in parity.proposals]
         if not levels:
-            return Rung("proposals", "not run", "the reference holds only a sample of its proposals")
+            return Rung("proposals", "not run", "the reference holds no proposals, or a sample of their scores alone")
         count, tied = sum(level.reference_count for level in levels), sum(level.tied for level in levels)
         excused = f", but for {tied} of tied scores" if tied else ""
         return self._found("proposals", f"{count} proposals have their partner{excused}")

@@ -130,7 +130,7 @@ def _blob_tiles(parities: Sequence[ImageParity]) -> list[Tile]:
     if faulty:
         more = f" and {len(faulty) - 1} more" if len(faulty) > 1 else ""
         under = f"{faulty[0]}{more}: another shape, or not finite; the others differ by at most {largest:.1e}"
-        return [Tile("blobs without a value", str(len(faulty)), under)]
+        return [Tile("blobs not comparable", str(len(faulty)), under)]
     where = f"{len(parities[0].blobs)} blobs, {len(parities)} image{'s' * (len(parities) > 1)}"
     return [Tile("largest blob error", f"{largest:.1e}", where)]
 

@@ -117,7 +117,7 @@ def test_blobs_of_another_shape_are_counted_and_have_no_error(pickle, demo_model
     code, rungs, page = climb(pickle, tmp_path, *reference, "--set", "TEST.SCALE", "200", "TEST.MAX_SIZE", "320")
     assert code == 1
     assert rungs["blobs"]["suspect"].startswith("the image's scale")
-    assert "blobs without a value" in page and "data and" in page and "more: another shape, or not finite" in page
+    assert "blobs not comparable" in page and "data and" in page and "more: another shape, or not finite" in page
     assert not re.search(r"\b(inf|nan)\b", page)
 
 
