@@ -68,6 +68,11 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: h5py.Group) -> tuple[str
     moved = np.abs(pairs.moved)
     medians = {ratio: _median(_largest(moved[pairs.anchor == anchor])) for anchor, ratio in enumerate(ratios)}
     medians = {ratio: median for ratio, median in medians.items() if not np.isnan(median)}
+    if not medians:
+        return (
+            "none of them can be paired by a score of its own and a corner that is known",
+            "anchors, decoding, clipping, or the choice of proposals: a reference with whole rpn_rois_* tells which",
+        )
     apart = [ratio for ratio, median in medians.items() if median > _SAME_BOX]
     if not apart:
         clipped = np.abs(np.where(pairs.inside, np.nan, pairs.ours - pairs.theirs))
@@ -102,12 +107,12 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: h5py.Group) -> tuple[str
         return evidence, (
             f"the anchors of these ratios: {order} are rounded half to even on a window of the stride, then scaled"
         )
-    largest = max(_median(_largest(moved[pairs.level == level])) for level in np.unique(pairs.level))
-    if largest <= _ONE_PIXEL:
+    by_level = [_median(_largest(moved[pairs.level == level])) for level in np.unique(pairs.level)]
+    if np.nanmax(by_level) <= _ONE_PIXEL:
         return evidence, "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere"
-    if _alike([*widths, *heights]) and abs(float(np.median(widths)) - 1) > 0.02:
+    if _alike([*widths, *heights]) and abs(_median(widths) - 1) > 0.02:
         return (
-            f"{evidence}; all are {float(np.median(widths)):.3g} times as large",
+            f"{evidence}; all are {_median(widths):.3g} times as large",
             "the size of the anchors: FPN.RPN_ANCHOR_START_SIZE, twice as large on every level",
         )
     size = ", or the size of the anchors" if pairs.sampled else ""
@@ -145,7 +150,8 @@ def _score_pairs(cfg: Config, trace: Trace, blobs: h5py.Group) -> _ScorePairs:
 
 def _inside(boxes: Array, every: Array) -> npt.NDArray[np.bool_]:
     """Which coordinates are not the outermost of all: those are where boxes were clipped."""
-    low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
+    low = np.where(np.isnan(every), np.inf, every).min(axis=0, initial=np.inf)
+    high = np.where(np.isnan(every), -np.inf, every).max(axis=0, initial=-np.inf)
     return np.asarray((boxes > low + 0.01) & (boxes < high - 0.01) | np.isnan(boxes))
 
 

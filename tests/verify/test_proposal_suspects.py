@@ -102,3 +102,19 @@ def test_coordinates_that_the_reference_has_not_kept_tell_nothing(model, demo_mo
         evidence, suspect = explain_proposals(model.cfg, trace, sampled)
     assert suspect.startswith("the place of the anchors")
     assert np.isclose(float(evidence.split("P3: ")[1].split(",")[0]), 4, atol=0.1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_corner_is_known_nothing_is_claimed_of_boxes(model, demo_model, tmp_path):
+    path = tmp_path / "sampled.h5"
+    with h5py.File(demo_model / "blobs.h5") as reference, h5py.File(path, "w") as sampled:
+        name, group = next(iter(reference.items()))
+        for level in LEVELS:
+            rois = group[f"blobs/rpn_rois_fpn{level}"][:]
+            sampled[f"rpn_rois_fpn{level}"] = rois.reshape(-1)[::5]
+            sampled[f"rpn_rois_fpn{level}"].attrs.update(stride=5, shape=rois.shape)
+            sampled[f"rpn_roi_probs_fpn{level}"] = group[f"blobs/rpn_roi_probs_fpn{level}"][:]
+        trace = trace_boxes(model, read_image(demo_model / "val" / name))
+        evidence, suspect = explain_proposals(model.cfg, trace, sampled)
+    assert evidence.startswith("none of them can be paired")
+    assert suspect.endswith("a reference with whole rpn_rois_* tells which")
