@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -300,6 +301,7 @@ def _verify_all(args: argparse.Namespace) -> int:
     from verify.ladder import LadderInputs, climb, ladder_table
     from verify.pages import ladder_report, model_title
     from verify.published import known_expectation, published_results
+    from verify.ranks import device_of_rank, joined_ranks
     from verify.report import write_report
 
     keep_freed_memory()
@@ -308,22 +310,27 @@ def _verify_all(args: argparse.Namespace) -> int:
     files = (args.reference_boxes, args.reference_masks)
     if expected is not None and expected.entry is not None and files == (None, None):
         files = published_results(expected.entry)
-    inputs = LadderInputs(
-        args.source,
-        args.out,
-        config=args.config,
-        overrides=args.overrides,
-        device=args.device,
-        reference=args.reference,
-        images=args.images,
-        annotations=args.annotations,
-        reference_boxes=files[0],
-        reference_masks=files[1],
-        expected=expected,
-        tolerance=args.tolerance,
-        batch=args.batch,
-    )
-    ladder = climb(inputs, lambda line: print(line, flush=True), _progress_bar)
+    with joined_ranks() as ranks:
+        inputs = LadderInputs(
+            args.source,
+            args.out,
+            config=args.config,
+            overrides=args.overrides,
+            device=device_of_rank(args.device),
+            reference=args.reference,
+            images=args.images,
+            annotations=args.annotations,
+            reference_boxes=files[0],
+            reference_masks=files[1],
+            expected=expected,
+            tolerance=args.tolerance,
+            batch=args.batch,
+            ranks=ranks,
+        )
+        progress = _progress_bar if ranks.is_first else _no_progress_bar
+        ladder = climb(inputs, lambda line: print(line, flush=True), progress)
+    if ladder is None:
+        return DONE
     report = args.out / "report.html"
     write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
@@ -341,8 +348,8 @@ def _verify_imagenet(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
-    images = labelled_images(args.images, args.list)
     model = build_classifier(read_blobs(resolve(args.source))).to(usable_device(args.device))
+    images = labelled_images(args.images, model.pred.out_features, args.list)
     found = classify(
         model, images, expected, lambda batches, count: _progress_bar(batches, count, unit="batch"), batch=args.batch
     )
@@ -924,13 +931,22 @@ def _write_json(args: argparse.Namespace, content: object) -> None:
     if args.json is not None:
         from weights.atomic import replacing
 
-        text = json.dumps(content, indent=1) + "\n"
+        text = json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
         if args.json.exists() and not args.json.is_file():
             # A pipe or a device, which nothing may replace.
             args.json.write_text(text, encoding="utf-8")
             return
         with replacing(args.json) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    """What JSON can hold: it knows no infinity, which is the error of what has none."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _sentence(error: ValueError | OSError) -> str | None:

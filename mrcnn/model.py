@@ -4,6 +4,7 @@ Answers to Detectron modeling/model_builder.py:build_generic_detection_model and
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ from mrcnn.roi_align import pyramid_roi_align
 from mrcnn.rpn import RPN
 
 ROIS_AT_ONCE = 64
+
+
+class NetworkInput(NamedTuple):
+    """A batch as the network takes it: `data` `[N, 3, H, W]` float32 on its device, and `im_info` of each image."""
+
+    data: Tensor
+    im_info: list[ImInfo]
 
 
 class MaskRCNN(nn.Module):
@@ -119,16 +127,11 @@ class MaskRCNN(nn.Module):
         """Scale an `[H, W, 3]` uint8 BGR image for testing."""
         return prepare_image(image, self.cfg.PIXEL_MEANS, self.cfg.TEST.SCALE, self.cfg.TEST.MAX_SIZE)
 
-    def detect(self, image: Image) -> Detections:
-        """Find the objects in one `[H, W, 3]` uint8 BGR image."""
-        return self.detect_batch([image])[0]
+    def network_input(self, images: Sequence[Image]) -> NetworkInput:
+        """Scale and pad `[H, W, 3]` uint8 BGR images for testing; detection and the parity trace both begin here.
 
-    @torch.inference_mode()
-    def detect_batch(self, images: Sequence[Image]) -> list[Detections]:
-        """Find the objects in images that are padded to one and the same size.
-
-        GroupNorm's statistics cover the padding, so an image padded further than alone would come out otherwise;
-        such a batch raises InputError.
+        Raises InputError for images that are not padded to one and the same size: GroupNorm's statistics cover the
+        padding, so an image padded further than alone would come out otherwise.
         """
         prepared = [self.prepare(image) for image in images]
         stride = self.cfg.FPN.COARSEST_STRIDE
@@ -136,14 +139,24 @@ class MaskRCNN(nn.Module):
         if len(sizes) != 1:
             raise InputError(f"a batch must hold images of one padded size, not of {sorted(sizes)}: detect them apart")
         data = image_blob([image.pixels for image in prepared], stride).to(self.device)
+        height, width = data.shape[2:]
+        return NetworkInput(data, [ImInfo(height, width, image.scale) for image in prepared])
+
+    def detect(self, image: Image) -> Detections:
+        """Find the objects in one `[H, W, 3]` uint8 BGR image."""
+        return self.detect_batch([image])[0]
+
+    @torch.inference_mode()
+    def detect_batch(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the objects in images that are padded to one and the same size; others raise InputError."""
+        data, im_info = self.network_input(images)
         levels = self.features(data)
         rpn_outputs = self.rpn(levels)
         found = []
-        for index, (image, ready) in enumerate(zip(images, prepared, strict=True)):
-            im_info = ImInfo(data.shape[2], data.shape[3], ready.scale)
-            proposals = self.image_proposals(rpn_outputs, index, im_info, self.cfg.TEST)
+        for index, (image, info) in enumerate(zip(images, im_info, strict=True)):
+            proposals = self.image_proposals(rpn_outputs, index, info, self.cfg.TEST)
             rois = collect_proposals(proposals, self.cfg.TEST.RPN_POST_NMS_TOP_N).rois
-            found.append(self.detect_in_rois(levels, rois, (image.shape[0], image.shape[1]), ready.scale))
+            found.append(self.detect_in_rois(levels, rois, (image.shape[0], image.shape[1]), info.scale))
         return found
 
     def detect_in_rois(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrcnn.fpn import roi_levels
-from mrcnn.image import Image, image_blob
+from mrcnn.image import Image
 from mrcnn.layers import AffineChannel, ConvNorm
 from mrcnn.model import MaskRCNN
 from mrcnn.proposals import ImInfo, collect_proposals
@@ -34,13 +34,10 @@ def trace_boxes(model: MaskRCNN, image: Image, rois: Tensor | None = None) -> Tr
     Returns:
         Blob name -> tensor of the blob's own shape and order, as Caffe2's `data`, `rois`, ... have them.
     """
-    prepared = model.prepare(image)
-    trace: Trace = {"data": image_blob([prepared.pixels], model.cfg.FPN.COARSEST_STRIDE)}
-    height, width = trace["data"].shape[2:]
-    im_info = ImInfo(height, width, prepared.scale)
-    trace["im_info"] = torch.tensor([im_info])
+    data, (im_info,) = model.network_input([image])
+    trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
     with _recorded_layers(model, trace):
-        stages = model.backbone(trace["data"].to(model.device))
+        stages = model.backbone(data)
         levels = model.fpn(stages)
         _trace_rpn(model, levels, im_info, trace)
         if rois is not None:
@@ -56,9 +53,7 @@ def trace_boxes(model: MaskRCNN, image: Image, rois: Tensor | None = None) -> Tr
 def trace_masks(model: MaskRCNN, image: Image, mask_rois: Tensor) -> Trace:
     """Every blob of the second pass, for `[D, 5]` float32 RoIs in network pixels."""
     trace: Trace = {"mask_rois": mask_rois}
-    prepared = model.prepare(image)
-    data = image_blob([prepared.pixels], model.cfg.FPN.COARSEST_STRIDE)
-    levels = model.features(data.to(model.device))
+    levels = model.features(model.network_input([image]).data)
     with _recorded_layers(model, trace):
         trace["mask_fcn_logits"] = model.mask_outputs_of_all_classes(levels, mask_rois)
     _add_roi_features(model, levels, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois", model.cfg.MRCNN)

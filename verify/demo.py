@@ -75,6 +75,7 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
         remove_journals(out)
         say("\nFrom the file to the AP, beside what Caffe2 gave:")
         ladder = climb(inputs, say, progress)
+        assert ladder is not None
         if ladder.blobs:
             say(f"\nBlob by blob, every activation of two images:\n{summary_table(ladder.blobs)}")
         if ladder.detections:

@@ -75,6 +75,8 @@ class DetectionParity:
         equal: pairs with the same box, or the same mask to the pixel.
         worst: the images furthest apart, worst first; those without any difference are left out.
         partners: `[pairs, 2]` row numbers (ours, reference's).
+        different_ours, different_reference: row numbers of what does not match: in a pair out of tolerance, or without
+            a partner and not excused.
     """
 
     iou_type: IouType
@@ -92,6 +94,8 @@ class DetectionParity:
     equal: int
     worst: tuple[ImageDifference, ...]
     partners: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    different_ours: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    different_reference: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
     @property
     def holds(self) -> bool:
@@ -107,7 +111,8 @@ class DetectionParity:
     def document(self) -> dict[str, Any]:
         """What --json writes."""
         values = asdict(self)
-        del values["partners"]
+        for rows in ("partners", "different_ours", "different_reference"):
+            del values[rows]
         return {"holds": self.holds, "share_matched": self.share_matched, **values}
 
 
@@ -164,6 +169,8 @@ def match_detections(
         equal=int(pairs.equal.sum()),
         worst=_worst(pairs, [row["image_id"] for row in ours], unmatched_images),
         partners=np.stack((pairs.ours, pairs.reference), axis=1),
+        different_ours=np.array([*pairs.ours[~within], *unmatched_ours], dtype=np.int64),
+        different_reference=np.array([*pairs.reference[~within], *unmatched_reference], dtype=np.int64),
     )
 
 

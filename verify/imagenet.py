@@ -40,12 +40,18 @@ class ImageNetError:
     expected: float | None
 
     @property
+    def sampling_error(self) -> float:
+        """Points that the choice of images may move top-1 by: three standard errors, 0 for the whole set."""
+        if self.images >= VALIDATION_IMAGES:
+            return 0.0
+        # The error that is expected, or that was measured; 0 of 3 does not say that there is none.
+        share = min(max((self.top1 if self.expected is None else self.expected) / 100, 0.01), 0.99)
+        return 300 * math.sqrt(share * (1 - share) / self.images)
+
+    @property
     def tolerance(self) -> float:
-        """Points that top-1 may differ by; with fewer images than the whole set, three standard errors more."""
-        if self.expected is None or self.images >= VALIDATION_IMAGES:
-            return TOLERANCE
-        share = self.expected / 100
-        return TOLERANCE + 300 * math.sqrt(share * (1 - share) / self.images)
+        """Points that top-1 may differ by."""
+        return TOLERANCE + self.sampling_error
 
     @property
     def holds(self) -> bool:
@@ -54,7 +60,8 @@ class ImageNetError:
 
     def document(self) -> dict[str, Any]:
         """What --json writes."""
-        return {"holds": self.holds, "tolerance": self.tolerance, **asdict(self)}
+        told = {"holds": self.holds, "tolerance": self.tolerance, "sampling_error": self.sampling_error}
+        return told | asdict(self)
 
 
 def published_error(source: str) -> float | None:
@@ -67,27 +74,37 @@ def published_error(source: str) -> float | None:
     return None
 
 
-def labelled_images(folder: Path, list_file: Path | None = None) -> list[Labelled]:
+def labelled_images(folder: Path, classes: int, list_file: Path | None = None) -> list[Labelled]:
     """Images and their labels, from 0 on.
 
     Args:
         folder: holds a folder a class, whose sorted names (n01440764, ...) are the labels; or, with a list, the images.
+        classes: how many the model tells apart.
         list_file: lines `name label`, as Caffe's val.txt.
+
+    Raises InputError where there are not as many folders as classes: with one missing, all labels after it would be
+    those of other classes. A list's labels must be classes of the model.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one with the validation images")
     if list_file is not None:
-        return [_listed(folder, list_file, number, line) for number, line in _lines(list_file)]
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+        return [_listed(folder, list_file, number, line, classes) for number, line in _lines(list_file)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     images = [
         (path, label)
-        for label, each in enumerate(classes)
+        for label, each in enumerate(folders)
         for path in sorted(each.iterdir())
         if path.suffix.lower() in _SUFFIXES
     ]
     if not images:
         raise InputError(
             f"{folder} has no folders of images by class: give such a folder, or --list with lines `name label`"
+        )
+    if len(folders) != classes:
+        raise InputError(
+            f"{folder} holds {len(folders)} folders, but the model tells {classes} classes apart, and a folder's place "
+            "among the sorted names is its label: give one folder a class (an empty one will do), or --list with "
+            "lines `name label`"
         )
     return images
 
@@ -98,14 +115,11 @@ def classify(
 ) -> ImageNetError:
     """Classify the centre crop of every image.
 
-    Raises InputError for a label that the model has no class for, and for batches of no image.
+    Raises InputError for batches of no image.
     """
     if batch < 1:
         raise InputError(f"--batch is {batch}: give the number of images that run together, 1 or more")
     classes = model.pred.out_features
-    worst = max(label for _, label in images)
-    if worst >= classes:
-        raise InputError(f"label {worst} is beyond the model's {classes} classes, from 0 on: it is another data set")
     device = model.pred.weight.device
     batches = [images[start : start + batch] for start in range(0, len(images), batch)]
     right1 = right5 = 0
@@ -126,9 +140,21 @@ def error_table(source: str, found: ImageNetError) -> str:
     header = ["", "images", "top-1 error", "top-5 error"]
     table = text_table(header, [["published", str(VALIDATION_IMAGES), published, "-"], measured])
     if found.expected is None:
-        return f"{table}\n\n{source} has no published error to compare with."
+        told = f"; three standard errors of this number of images are {found.sampling_error:.2f} points"
+        return f"{table}\n\n{source} has no published error to compare with{told if found.sampling_error else ''}."
     verdict = "They agree" if found.holds else "They do not agree"
-    return f"{table}\n\n{verdict} within {found.tolerance:.2f} points."
+    return f"{table}\n\n{verdict} within {found.tolerance:.2f} points{_told_sampling(found)}."
+
+
+def _told_sampling(found: ImageNetError) -> str:
+    """What of the tolerance the number of images is to blame for."""
+    if not found.sampling_error:
+        return ""
+    images = "1 image" if found.images == 1 else f"{found.images:,} images"
+    return (
+        f": {TOLERANCE:g} for the resizing of the crop, and {found.sampling_error:.2f} (three standard errors) because "
+        f"there are {images} and not {VALIDATION_IMAGES:,}"
+    )
 
 
 def _error_of(entry: CatalogEntry) -> float:
@@ -148,10 +174,15 @@ def _lines(list_file: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def _listed(folder: Path, list_file: Path, number: int, line: str) -> Labelled:
+def _listed(folder: Path, list_file: Path, number: int, line: str, classes: int) -> Labelled:
     name, _, label = line.strip().rpartition(" ")
     if not name or not label.isdecimal():
         raise InputError(f"{list_file}, line {number}: {line.strip()[:60]!r} is not `name label`")
+    if int(label) >= classes:
+        raise InputError(
+            f"{list_file}, line {number}: label {label} is beyond the model's {classes} classes, which count from 0: "
+            "give the list that its classes are numbered by"
+        )
     path = folder / name.strip()
     if not path.is_file():
         raise InputError(f"{list_file}, line {number}: {path} is missing")

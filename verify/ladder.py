@@ -16,13 +16,14 @@ from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
 from port.blob_table import BlobTable
 from port.convert import build_model, check_family, match_blobs
-from port.model_source import configured_weights, usable_device
+from port.model_source import configured_weights, load_model, usable_device
 from verify.ap import score
 from verify.blobs import ImageParity, compare_file
 from verify.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
 from verify.detections import DetectionParity, match_detections
 from verify.evaluation import Evaluation, Progress, evaluate, no_progress, write_evaluation
 from verify.published import ApComparison, Expectation, compare_ap
+from verify.ranks import ALONE, Ranks
 from verify.suspects import Finding, first_finding
 from verify.tables import text_table
 from weights.download import resolve
@@ -44,6 +45,8 @@ class LadderInputs:
         expected: the AP that the model should have there.
         out: folder for results.
         tolerance: largest relative error of a blob.
+        batch: images of one padded size that run together.
+        ranks: the processes that share the images of the data set out.
     """
 
     source: str
@@ -59,6 +62,7 @@ class LadderInputs:
     expected: Expectation | None = None
     tolerance: float = 1e-3
     batch: int = 1
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,28 @@ class Ladder:
         }
 
 
-def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress = no_progress) -> Ladder:
-    """Climb the ladder up to the first rung that differs, saying each rung as it is reached."""
+def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress = no_progress) -> Ladder | None:
+    """Climb the ladder up to the first rung that differs, saying each rung as it is reached.
+
+    Of several processes the first climbs; the others wait until it comes to the data set, and share its images.
+
+    Returns:
+        How far it came; None in every process but the first.
+    """
+    if not inputs.ranks.is_first:
+        _share_evaluation(inputs, progress)
+        return None
     climber = _Climber(inputs, progress)
-    for name, step in climber.steps().items():
-        rung = step()
-        say(f"{name:<11} {rung.state:<8} {rung.seen}")
-        climber.ladder.rungs.append(rung)
-        if rung.state == "differs":
-            say(f"{'suspect:':>20} {rung.suspect}")
-            break
+    try:
+        for name, step in climber.steps().items():
+            rung = step()
+            say(f"{name:<11} {rung.state:<8} {rung.seen}")
+            climber.ladder.rungs.append(rung)
+            if rung.state == "differs":
+                say(f"{'suspect:':>20} {rung.suspect}")
+                break
+    finally:
+        climber.release_others()
     return climber.ladder
 
 
@@ -233,6 +249,7 @@ class _Climber:
         self.cfg = Config()
         self.weights: WeightsFile | None = None
         self.finding: Finding | None = None
+        self.others_wait = True
 
     def steps(self) -> dict[str, Callable[[], Rung]]:
         steps = (self.file, self.names, self.statistics, self.blobs, self.proposals, self.detections, self.ap)
@@ -278,7 +295,7 @@ class _Climber:
             return Rung("proposals", "not run", "needs --reference and --images")
         levels = [level for parity in self.ladder.blobs for level in parity.proposals]
         if not levels:
-            return Rung("proposals", "not run", "the reference holds only a sample of its proposals")
+            return Rung("proposals", "not run", "the reference holds no proposals, or a sample of their scores alone")
         count, tied = sum(level.reference_count for level in levels), sum(level.tied for level in levels)
         excused = f", but for {tied} of tied scores" if tied else ""
         return self._found("proposals", f"{count} proposals have their partner{excused}")
@@ -302,11 +319,24 @@ class _Climber:
             return Rung("AP", "not run", "needs --annotations and --images")
         return compare_average_precision(self.ladder, self.inputs)
 
+    def release_others(self, *, evaluates: bool = False) -> None:
+        """Tell the processes that wait, once, whether there is a data set to share."""
+        if self.others_wait:
+            self.others_wait = False
+            self.inputs.ranks.exchange(evaluates)
+
     def _evaluate(self, annotations: Path, images: Path) -> None:
         assert self.ladder.model is not None
         inputs = self.inputs
+        self.release_others(evaluates=True)
         evaluation = evaluate(
-            self.ladder.model, annotations, images, self.progress, batch=inputs.batch, out=inputs.out
+            self.ladder.model,
+            annotations,
+            images,
+            self.progress,
+            batch=inputs.batch,
+            out=inputs.out,
+            ranks=inputs.ranks,
         )
         assert evaluation is not None
         write_evaluation(evaluation, annotations.stem, inputs.out)
@@ -317,6 +347,17 @@ class _Climber:
         if self.finding is None or self.finding.rung != name:
             return Rung(name, "holds", seen)
         return Rung(name, "differs", f"{self.finding.where}: {self.finding.evidence}", self.finding.suspect)
+
+
+def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
+    """What the other processes do: wait for the first one's word, and detect in their share of the images."""
+    if not inputs.ranks.exchange(False)[0]:
+        return
+    assert inputs.annotations is not None and inputs.images is not None
+    model = load_model(inputs.source, inputs.config, inputs.overrides, inputs.device)
+    evaluate(
+        model, inputs.annotations, inputs.images, progress, batch=inputs.batch, out=inputs.out, ranks=inputs.ranks
+    )
 
 
 def file_digest(path: Path) -> str:

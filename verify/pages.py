@@ -6,13 +6,17 @@ from pathlib import Path
 
 import torch
 
+from mrcnn.model import MaskRCNN
 from port.detectron_yaml import dump_config
 from verify.ap import AP_JSON_KEY, ApSummary, score
 from verify.blobs import ImageParity
 from verify.coco_files import IouType, ResultRow, read_annotations
+from verify.detections import DetectionParity, match_detections
+from verify.dump_results import dump_results
 from verify.gallery import Pair, Side, annotation_pairs, result_pairs
 from verify.image_files import image_files
 from verify.ladder import RUNGS, Ladder, LadderInputs, file_digest
+from verify.plots import Point
 from verify.published import ApComparison
 from verify.report import Report, Tile, machine_facts, scatter_points
 from weights.catalog import lookup
@@ -30,9 +34,14 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
         reference_title: what the reference's side of the pictures is called.
     """
     evaluation, rows = ladder.evaluation, ladder.reference_rows
+    detections: Sequence[DetectionParity] = ladder.detections
     scatter: tuple[Sequence[tuple[float, float]], Sequence[tuple[float, float]]] = ((), ())
+    pairs: Sequence[Pair] = ()
     if evaluation is not None and "bbox" in rows:
-        scatter = scatter_points(ladder.detections[0], evaluation.boxes, rows["bbox"])
+        scatter = scatter_points(detections[0], evaluation.boxes, rows["bbox"])
+    if ladder.model is not None and ladder.blobs and not rows:
+        # Without result files the detections of the dump are what there is to show.
+        detections, scatter, pairs = _dump_sections(ladder.model, inputs, reference_title)
     device = torch.device("cpu") if ladder.model is None else ladder.model.device
     return Report(
         title=title,
@@ -46,11 +55,25 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
         reference_ap=_reference_ap(rows, inputs.annotations),
         blobs=ladder.blobs,
         tolerance=inputs.tolerance,
-        detections=ladder.detections,
+        detections=detections,
         scatter=scatter,
-        pairs=_pairs(ladder, inputs, reference_title),
+        pairs=pairs or _pairs(ladder, inputs, reference_title),
         provenance=[*_facts(ladder, inputs), *machine_facts(device)],
     )
+
+
+def _dump_sections(
+    model: MaskRCNN, inputs: LadderInputs, reference_title: str
+) -> tuple[list[DetectionParity], tuple[Sequence[Point], Sequence[Point]], list[Pair]]:
+    """Detections beside those of the reference file, their scatter and their pictures."""
+    assert inputs.reference is not None and inputs.images is not None
+    found = dump_results(model, inputs.reference, inputs.images)
+    boxes = match_detections(found.boxes, found.reference_boxes, "bbox")
+    masks = match_detections(found.segms, found.reference_segms, "segm")
+    reference = Side(reference_title, found.reference_boxes, found.reference_segms)
+    ours = Side(_OURS, found.boxes, found.segms)
+    pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS)
+    return [boxes, masks], scatter_points(boxes, found.boxes, found.reference_boxes), pairs
 
 
 def model_title(source: str) -> str:
@@ -101,9 +124,15 @@ def _ap_tiles(comparison: ApComparison | None) -> list[Tile]:
 def _blob_tiles(parities: Sequence[ImageParity]) -> list[Tile]:
     if not parities:
         return []
-    errors = [row.relative_error for parity in parities for row in parity.blobs]
+    rows = [row for parity in parities for row in parity.blobs]
+    faulty = list(dict.fromkeys(row.blob for row in rows if row.fault))
+    largest = max((row.relative_error for row in rows if not row.fault), default=0.0)
+    if faulty:
+        more = f" and {len(faulty) - 1} more" if len(faulty) > 1 else ""
+        under = f"{faulty[0]}{more}: another shape, or not finite; the others differ by at most {largest:.1e}"
+        return [Tile("blobs not comparable", str(len(faulty)), under)]
     where = f"{len(parities[0].blobs)} blobs, {len(parities)} image{'s' * (len(parities) > 1)}"
-    return [Tile("largest blob error", f"{max(errors):.1e}", where)]
+    return [Tile("largest blob error", f"{largest:.1e}", where)]
 
 
 def _detection_tiles(ladder: Ladder) -> list[Tile]:

@@ -29,9 +29,11 @@ _PARTS = {
 def depth_plot(parities: Sequence[ImageParity], tolerance: float) -> str:
     """The relative error of every blob, the largest of all images, in the order in which data flows."""
     worst: dict[str, float] = {}
+    faults: dict[str, str] = {}
     for parity in parities:
         for row in parity.blobs:
             worst[row.blob] = max(worst.get(row.blob, 0.0), row.relative_error)
+            faults |= {row.blob: row.fault} if row.fault else {}
     order = {step: place for place, (step, _) in enumerate(FLOW)}
     blobs = sorted(worst, key=lambda blob: order.get(step_of(blob), len(order)))
     width, height, left, right, top, bottom = 1000, 300, 58, 8, 12, 30
@@ -50,12 +52,13 @@ def depth_plot(parities: Sequence[ImageParity], tolerance: float) -> str:
         parts.append(f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{_power(power, lowest)}</text>')
     limit = y(tolerance)
     parts.append(f'<line class="limit" x1="{left}" x2="{width - right}" y1="{limit:.1f}" y2="{limit:.1f}"/>')
-    parts.append(f'<text x="{width - right}" y="{limit - 5:.1f}" text-anchor="end">tolerance {tolerance:g}</text>')
     for place, blob in enumerate(blobs):
         kind = "dot" if worst[blob] <= tolerance else "dot out"
         x = left + (place + 0.5) * step_width
-        title = f"<title>{escape(blob)}: {worst[blob]:.1e}</title>"
+        title = f"<title>{escape(blob)}: {escape(faults.get(blob, f'{worst[blob]:.1e}'))}</title>"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y(worst[blob]):.1f}" r="3">{title}</circle>')
+    # Over the dots, or those that are out of tolerance would hide it.
+    parts.append(f'<text x="{width - right}" y="{limit - 5:.1f}" text-anchor="end">tolerance {tolerance:g}</text>')
     return "".join([*parts, "</svg>"])
 
 

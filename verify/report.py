@@ -30,7 +30,7 @@ from weights.atomic import replacing
 PICTURE_WIDTH = 640
 _PICTURE_QUALITY = 82
 
-_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pycocotools", "h5py")
+_LIBRARIES = ("detectron-gn", "torch", "numpy", "opencv-python-headless", "pycocotools", "h5py")
 _MARKS = {
     "holds": '<path d="M4.5 10.5l3.6 3.6 7.4-8" stroke="currentColor" stroke-width="2" fill="none"'
     ' stroke-linecap="round" stroke-linejoin="round"/>',
@@ -128,7 +128,7 @@ def machine_facts(device: torch.device) -> list[tuple[str, str]]:
         ("command", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         ("written", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")),
         ("versions", ", ".join([f"Python {platform.python_version()}", *versions])),
-        ("machine", f"{processor}, {torch.get_num_threads()} threads, {platform.system()} {platform.machine()}"),
+        ("machine", f"{processor}, {_threads()}, {platform.system()} {platform.machine()}"),
     ]
 
 
@@ -180,7 +180,7 @@ def _blobs(report: Report) -> str:
     errors: dict[str, list[str]] = {}
     for parity in report.blobs:
         for row in parity.blobs:
-            errors.setdefault(row.blob, ["x".join(map(str, row.shape))]).append(f"{row.relative_error:.1e}")
+            errors.setdefault(row.blob, ["x".join(map(str, row.shape))]).append(row.told)
     rows = [[blob, *cells, *["-"] * (images + 1 - len(cells))] for blob, cells in errors.items()]
     table = _table(["blob", "shape", *(parity.image for parity in report.blobs)], rows)
     plot = f'<div class="plot">{depth_plot(report.blobs, report.tolerance)}</div>'
@@ -301,6 +301,11 @@ def _data_uri(picture: Image) -> str:
 
 def _percent(value: float) -> str:
     return "-" if value < 0 else f"{100 * value:.2f}"
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _is_installed(name: str) -> bool:

@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcnn.image import Image, image_blob, read_image
+from mrcnn.detections import class_boxes
+from mrcnn.fpn import roi_levels
+from mrcnn.image import Image, read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.roi_align import pyramid_roi_align
 from port.activations import Trace, trace_boxes
-from verify.blobs import PARTNER_DISTANCE, BlobParity, ImageParity
+from verify.blobs import BlobParity, ImageParity, compare_detections
+from verify.pairing import pair_proposals, pair_rois, reference_rois, without_partner
+from verify.proposal_suspects import explain_proposals
 
 # Blobs in the order in which data flows; what is named by no line is of the trace's own making.
 FLOW = (
@@ -43,9 +47,6 @@ FLOW = (
 
 # A difference that ends above the tolerance begins where it is a tenth of it.
 _ONSET = 0.1
-
-# Boxes this near to each other, in pixels, are one box.
-_SAME_BOX = 0.05
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class _Look:
         tied = any(level.tied for level in self.parity.proposals)
         if apart:
             count = sum(level.unmatched for level in apart)
-            evidence, suspect = self._explain_proposals()
+            evidence, suspect = explain_proposals(self.model.cfg, self._ours(), self.reference["blobs"])
             evidence = f"{count} proposals have no partner, though the RPN's outputs agree; {evidence}"
             return Finding("proposals", f"rpn_rois_fpn{apart[0].level} ({self.parity.image})", evidence, suspect)
         if not tied and (count := self._rois_without_partner()):
@@ -146,20 +147,40 @@ class _Look:
         if found.matched == found.count == found.reference_count:
             return None
         counts = f"{found.matched} of {found.reference_count} detections have a partner among our {found.count}"
+        where = f"detections ({self.parity.image})"
         if all(row.blob != "boxes" for row in self.parity.blobs):
             return Finding(
                 "detections",
-                f"detections ({self.parity.image})",
+                where,
                 f"{counts}; our RoIs are others, and of the reference's there is but a sample, so that no blob after "
                 "them was compared",
                 "the second stage or the choice of RoIs: a reference with whole rois tells which",
             )
+        if self._stages_alone_agree():
+            return Finding(
+                "detections",
+                where,
+                f"{counts}, but with the RoIs in hand the second stage finds the reference's",
+                "MaskRCNN.detect_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
+            )
         return Finding(
             "detections",
-            f"detections ({self.parity.image})",
+            where,
             f"{counts}, though the boxes and scores of all RoIs agree",
             "choosing detections: TEST.NMS, TEST.SCORE_THRESH or TEST.DETECTIONS_PER_IM, or + 1 in the overlaps of NMS",
         )
+
+    def _stages_alone_agree(self) -> bool:
+        """Whether the second stage, run on its own, finds what `detect` does not."""
+        rois = self._rois()
+        if rois is None or not self.parity.same_rois:
+            return False
+        with torch.inference_mode():
+            data, (info,) = self.model.network_input([self.image])
+            size = (self.image.shape[0], self.image.shape[1])
+            detections = self.model.detect_in_rois(self.model.features(data), rois, size, info.scale)
+        found = compare_detections(detections, self.reference)
+        return found.matched == found.count == found.reference_count
 
     def at_masks(self) -> Finding | None:
         """Pasted masks that differ, though the soft ones agree."""
@@ -280,29 +301,6 @@ class _Look:
             )
         return "the means agree, the standard deviations do not", "GroupNorm's variance: biased, over a whole group"
 
-    def _explain_proposals(self) -> tuple[str, str]:
-        """Pairs proposals by score: is it their boxes that differ, and of which anchors, or the choice of them."""
-        ratios = self.model.cfg.FPN.RPN_ASPECT_RATIOS
-        distances: dict[float, list[float]] = {ratio: [] for ratio in ratios}
-        trace = self._ours()
-        for level in range(self.model.cfg.FPN.RPN_MIN_LEVEL, self.model.cfg.FPN.RPN_MAX_LEVEL + 1):
-            for anchor, distance in _pairs_by_score(trace, self.reference["blobs"], level, len(ratios)):
-                distances[ratios[anchor]].append(distance)
-        medians = {ratio: float(np.median(found)) for ratio, found in distances.items() if found}
-        apart = {ratio: median for ratio, median in medians.items() if median > _SAME_BOX}
-        told = ", ".join(f"{ratio:g}: {median:.2g} px" for ratio, median in medians.items())
-        if not apart:
-            return (
-                "those of equal score have equal boxes",
-                "choosing proposals: RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE",
-            )
-        evidence = f"boxes of equal score are apart, by the anchor's ratio, by {told} (median)"
-        if len(apart) < len(medians):
-            return evidence, (
-                "the anchors of these ratios: sides are rounded half to even on a window of the stride, then scaled"
-            )
-        return evidence, "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere"
-
     def _explain_roi_features(self, step: str) -> tuple[str, str]:
         """Whether moving the RoIs by half a position of their level undoes the difference."""
         box = step == "box features"
@@ -311,14 +309,14 @@ class _Look:
         pooling = self.model.cfg.FAST_RCNN if box else self.model.cfg.MRCNN
         usual = "RoIAlign: corners moved by half a pixel, rounded, or another number of samples a bin"
         blobs = self.reference["blobs"]
-        if roi_blob not in blobs or feature_blob not in blobs or int(blobs[roi_blob].attrs.get("stride", 1)) != 1:
+        rois = self._rois() if box else torch.from_numpy(blobs[roi_blob][:]).to(self.model.device)
+        if rois is None or feature_blob not in blobs:
             return "it differs, though the RoIs agree", usual
-        rois = torch.from_numpy(blobs[roi_blob][:]).to(self.model.device)
         with torch.inference_mode():
             levels = self.model.features(self._input().to(self.model.device))
             for sign in (1, -1):
                 moved = rois.clone()
-                moved[:, 1:] += sign * 0.5 * _strides(rois, blobs, roi_blob).to(rois)[:, None]
+                moved[:, 1:] += sign * 0.5 * 2.0 ** roi_levels(rois[:, 1:], self.model.cfg)[:, None]
                 features = pyramid_roi_align(
                     levels, moved, self.model.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
                 )
@@ -329,20 +327,31 @@ class _Look:
                     )
         return "it differs, though the RoIs agree", usual
 
+    def _rois(self) -> Tensor | None:
+        """The RoIs that the blobs after them were computed on, in the reference's order."""
+        with torch.inference_mode():
+            trace = self._ours()
+            list(pair_proposals(self.model, trace, self.reference["blobs"]))
+            info = self.model.network_input([self.image]).im_info[0]
+            size = (self.image.shape[0], self.image.shape[1])
+            boxes = class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], info.scale, size, self.model.cfg)
+            return pair_rois(self.model, trace, boxes, self.reference).rois
+
     def _rois_without_partner(self) -> int:
-        dataset = self.reference["blobs"]["rois"]
-        if int(dataset.attrs.get("stride", 1)) != 1:
+        trace = self._ours()
+        list(pair_proposals(self.model, trace, self.reference["blobs"]))
+        theirs = reference_rois(self.model, trace, self.reference["blobs"])
+        if theirs is None:
             return 0
-        theirs = torch.from_numpy(dataset[:])
-        distances = torch.cdist(self._ours()["rois"].cpu(), theirs, p=float("inf"))
-        return int((distances.amin(dim=1) > PARTNER_DISTANCE).sum() + (distances.amin(dim=0) > PARTNER_DISTANCE).sum())
+        ours = trace["rois"]
+        return int(without_partner(ours, theirs).sum() + without_partner(theirs, ours).sum())
 
     def _agrees(self, ours: Tensor, dataset: h5py.Dataset) -> bool:
         theirs = dataset[:].reshape(-1).astype(np.float64)
         return bool(np.abs(_sampled(ours, dataset) - theirs).max() <= self.tolerance * np.abs(theirs).max())
 
     def _input(self) -> Tensor:
-        return image_blob([self.model.prepare(self.image).pixels], self.model.cfg.FPN.COARSEST_STRIDE)
+        return self.model.network_input([self.image]).data.cpu()
 
     def _ours(self) -> Trace:
         return trace_boxes(self.model, self.image)
@@ -351,28 +360,3 @@ class _Look:
 def _sampled(ours: Tensor, dataset: h5py.Dataset) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """The values of ours that the reference has kept."""
     return ours.detach().cpu().reshape(-1)[:: int(dataset.attrs.get("stride", 1))].double().numpy()
-
-
-def _strides(rois: Tensor, blobs: h5py.Group, roi_blob: str) -> Tensor:
-    """Network pixels a position of the level that the reference took each RoI's features from."""
-    counts = {level: len(blobs[f"{roi_blob}_fpn{level}"]) for level in range(2, 6) if f"{roi_blob}_fpn{level}" in blobs}
-    strides = torch.cat([torch.full((count,), 2.0**level) for level, count in counts.items()])
-    return strides[torch.from_numpy(blobs[f"{roi_blob}_idx_restore_int32"][:]).long().reshape(-1)]
-
-
-def _pairs_by_score(trace: Trace, blobs: h5py.Group, level: int, anchors: int) -> list[tuple[int, float]]:
-    """(anchor, distance in pixels) of our proposals with a score that one of the reference's and no other has."""
-    if f"rpn_rois_fpn{level}" not in blobs or int(blobs[f"rpn_rois_fpn{level}"].attrs.get("stride", 1)) != 1:
-        return []
-    scores = trace[f"rpn_roi_probs_fpn{level}"].flatten().double().cpu().numpy()
-    rois = trace[f"rpn_rois_fpn{level}"].double().cpu().numpy()
-    theirs = blobs[f"rpn_roi_probs_fpn{level}"][:].reshape(-1).astype(np.float64)
-    their_rois = blobs[f"rpn_rois_fpn{level}"][:]
-    every = trace[f"rpn_cls_probs_fpn{level}"][0].permute(1, 2, 0).flatten().double().cpu().numpy()
-    pairs = []
-    for score, roi in zip(scores, rois, strict=True):
-        near = np.flatnonzero(np.abs(theirs - score) <= 1e-5 * score)
-        if len(near) == 1 and int((np.abs(every - score) <= 1e-5 * score).sum()) == 1:
-            anchor = int(np.abs(every - score).argmin()) % anchors
-            pairs.append((anchor, float(np.abs(their_rois[near[0]] - roi).max())))
-    return pairs

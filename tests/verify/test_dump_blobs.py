@@ -15,8 +15,8 @@ def test_it_needs_nothing_but_detectron_numpy_and_h5py():
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
-    # OpenCV and Caffe2 are what Detectron itself needs.
-    assert imported - set(sys.stdlib_module_names) == {"cv2", "h5py", "numpy", "caffe2", "detectron"}
+    # OpenCV, PyYAML and Caffe2 are what Detectron itself needs.
+    assert imported - set(sys.stdlib_module_names) == {"cv2", "h5py", "numpy", "yaml", "caffe2", "detectron"}
 
 
 def test_it_is_written_in_what_python_2_understands():

@@ -16,7 +16,7 @@ from mrcnn.errors import InputError
 from port.blob_table import BlobTable
 from port.classifier import build_classifier
 from port.detectron_yaml import bundled_config, merge_overrides
-from verify.imagenet import ImageNetError, classify, labelled_images, published_error
+from verify.imagenet import ImageNetError, classify, error_table, labelled_images, published_error
 from weights import write_blobs
 from weights.weights_file import WeightsFile
 
@@ -78,37 +78,47 @@ def folders(tmp_path, demo_model):
 
 
 def test_folders_in_sorted_order_are_the_labels(folders):
-    assert [(path.parent.name, label) for path, label in labelled_images(folders)] == [
+    assert [(path.parent.name, label) for path, label in labelled_images(folders, 3)] == [
         ("a", 0), ("b", 1), ("b", 1), ("c", 2),
     ]  # fmt: skip
+
+
+def test_a_missing_folder_is_refused_since_it_would_shift_the_labels(folders):
+    sentence = r"val holds 3 folders, but the model tells 4 classes apart, .*: give one folder a class .* or --list"
+    with pytest.raises(InputError, match=sentence):
+        labelled_images(folders, 4)
+    with pytest.raises(InputError, match="holds 3 folders, but the model tells 2 classes"):
+        labelled_images(folders, 2)
+    (folders / "aa").mkdir()
+    (folders / ".cache").mkdir()
+    assert [label for _, label in labelled_images(folders, 4)] == [0, 2, 2, 3]
 
 
 def test_a_list_file_gives_the_labels(folders):
     path = folders.parent / "val.txt"
     path.write_text("a/000000300000.png 7\n\nc/000000300003.png 0\n")
-    assert labelled_images(folders, path) == [
+    assert labelled_images(folders, CLASSES, path) == [
         (folders / "a" / "000000300000.png", 7), (folders / "c" / "000000300003.png", 0),
     ]  # fmt: skip
     for text, sentence in [
         ("a/000000300000.png", r"val\.txt, line 1: 'a/000000300000\.png' is not `name label`"),
         ("x.png 3", r"val\.txt, line 1: .*x\.png is missing"),
         ("", r"val\.txt lists no image"),
+        ("a/000000300000.png 9\na/000000300000.png 10", r"val\.txt, line 2: label 10 is beyond the model's 10 classes"),
     ]:
         path.write_text(text)
         with pytest.raises(InputError, match=sentence):
-            labelled_images(folders, path)
+            labelled_images(folders, CLASSES, path)
 
 
 def test_errors_are_counted(model, folders):
-    images = [path for path, _ in labelled_images(folders)]
+    images = [path for path, _ in labelled_images(folders, 3)]
     logits = model(crop_blob([cv2.imread(str(path)) for path in images], model.cfg.PIXEL_MEANS))
     ranks = logits.argsort(dim=1, descending=True)
     # Right at once, right as third and as sixth guess, right at once.
     labels = [int(ranks[0, 0]), int(ranks[1, 2]), int(ranks[2, 5]), int(ranks[3, 0])]
     found = classify(model, list(zip(images, labels)), None, lambda batches, _count: batches, batch=3)
     assert (found.images, found.top1, found.top5) == (4, 50.0, 25.0)
-    with pytest.raises(InputError, match="label 10 is beyond the model's 10 classes"):
-        classify(model, [(images[0], 10)], None, lambda batches, _count: batches)
 
 
 def test_the_published_error_is_found_by_id_and_by_the_files_name():
@@ -127,6 +137,17 @@ def test_half_a_point_is_what_resizing_may_explain():
     assert not ImageNetError(1_000, 28.6, 7, 24.0).holds
 
 
+def test_what_few_images_leave_open_is_said():
+    few = ImageNetError(1_000, 25.0, 7, 24.0)
+    assert few.document()["sampling_error"] == pytest.approx(4.05, abs=0.01)
+    assert "within 4.55 points: 0.5 for the resizing of the crop, and 4.05" in error_table("x.pkl", few)
+    assert "there are 1,000 images and not 50,000" in error_table("x.pkl", few)
+    assert error_table("x.pkl", ImageNetError(50_000, 24.1, 7, 24.0)).endswith("They agree within 0.50 points.")
+    assert "three standard errors of this number of images are 4." in error_table(
+        "x.pkl", ImageNetError(1_000, 24.0, 7, None)
+    )
+
+
 def test_a_detector_has_no_classification_head(weights):
     blobs = dict(weights.blobs)
     del blobs["pred_w"]
@@ -142,6 +163,8 @@ def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypa
     monkeypatch.setattr(sys.modules["port.classifier"], "bundled_config", lambda name: cfg)
     path = tmp_path / "R-50-GN.pkl"
     write_blobs(path, weights)
+    for number in range(CLASSES - 3):
+        (folders / f"d{number}").mkdir()
     arguments = ["verify", "imagenet", str(path), "--images", str(folders), "--device", "cpu"]
     assert detectron_gn.main([*arguments, "--json", str(tmp_path / "e.json")]) == 1
     document = json.loads((tmp_path / "e.json").read_text())

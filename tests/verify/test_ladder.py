@@ -2,7 +2,12 @@
 
 import json
 import lzma
+import math
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +20,8 @@ from verify.pages import ladder_report
 from verify.plots import depth_plot
 from verify.report import Report, Tile, report_html
 from weights.weights_file import WeightsFile
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,57 @@ def test_a_right_model_climbs_to_the_top(pickle, demo_model, tmp_path):
     assert_asks_nobody(page)
 
 
+def test_a_reference_alone_is_enough_for_scatter_and_pictures(pickle, demo_model, tmp_path):
+    reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    code, rungs, page = climb(pickle, tmp_path, *reference)
+    assert code == 0
+    assert [rung["state"] for rung in rungs.values()] == ["holds"] * 6 + ["not run"]
+    assert page.count("data:image/webp;base64,") == 4
+    assert "2 objects that score 0.5 or more, every one on both sides; masks equal to the pixel" in page
+    assert "10 (100.00 %)" in page and "Differences of boxes in pixels" in page
+    assert_asks_nobody(page)
+
+
+def test_blobs_of_another_shape_are_counted_and_have_no_error(pickle, demo_model, tmp_path):
+    reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    code, rungs, page = climb(pickle, tmp_path, *reference, "--set", "TEST.SCALE", "200", "TEST.MAX_SIZE", "320")
+    assert code == 1
+    assert rungs["blobs"]["suspect"].startswith("the image's scale")
+    assert "blobs not comparable" in page and "data and" in page and "more: another shape, or not finite" in page
+    assert not re.search(r"\b(inf|nan)\b", page)
+
+
+def ladder_in_processes(pickle, demo_model, out, *arguments):
+    """Exit code and document of `verify all` in two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "detectron_gn"]
+    inputs = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val", "--device", "cpu",
+              "--annotations", demo_model / "instances_val.json", "--out", out, "--json", out / "all.json"]  # fmt: skip
+    done = subprocess.run(
+        [*launcher, "verify", "all", *map(str, [pickle, *inputs, *arguments])],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (out / "all.json").is_file(), done.stderr[-2000:]
+    return done.returncode, json.loads((out / "all.json").read_text()), done.stdout
+
+
+@pytest.mark.slow
+def test_several_processes_climb_one_ladder(pickle, demo_model, tmp_path):
+    expected = ["--expect-box", "90.79807369923488", "--expect-mask", "88.86349697999263"]
+    code, document, printed = ladder_in_processes(pickle, demo_model, tmp_path, *expected)
+    assert code == 0
+    assert [rung["state"] for rung in document["rungs"]] == ["holds"] * len(RUNGS)
+    assert document["ap"]["measured"]["box"] == pytest.approx(0.9079807369923488, abs=1e-12)
+    assert printed.count("file        holds    pkl") == 1
+
+
+@pytest.mark.slow
+def test_processes_that_wait_are_released_where_the_first_one_stops(pickle, demo_model, tmp_path):
+    wrong = ["--set", "GROUP_NORM.EPSILON", "0.001"]
+    code, document, _ = ladder_in_processes(pickle, demo_model, tmp_path, *wrong)
+    assert code == 1
+    assert document["rungs"][-1]["name"] == "blobs"
+
+
 @pytest.mark.slow
 def test_an_ap_that_is_not_the_expected_one_fails_the_last_rung(pickle, demo_model, tmp_path):
     data = ["--images", demo_model / "val", "--annotations", demo_model / "instances_val.json"]
@@ -123,6 +181,9 @@ def test_a_blob_out_of_tolerance_stands_out_in_the_plot():
     plot = depth_plot([ImageParity("a.png", blobs, (), True, detections, ())], 1e-3)
     assert plot.count('class="dot"') == 1 and plot.count('class="dot out"') == 1
     assert "<title>res2_0_branch2a: 3.0e-02</title>" in plot
+    infinite = (BlobParity("conv1", (1, 2), math.inf, math.inf, "is 1x3"),)
+    plot = depth_plot([ImageParity("a.png", infinite, (), True, detections, ())], 1e-3)
+    assert '<circle class="dot out"' in plot and "<title>conv1: is 1x3</title>" in plot
 
 
 def test_a_page_without_pictures_or_blobs_has_no_empty_sections(tmp_path):

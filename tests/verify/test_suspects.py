@@ -76,25 +76,116 @@ def test_roi_align_moved_by_half_a_pixel(model, demo_model, monkeypatch):
     assert_found(found(model, demo_model), "blobs", "roi_feat (", "RoIAlign's half-pixel shift")
 
 
-def test_a_sample_of_rois_vouches_for_nothing_after_them(model, demo_model, tmp_path, monkeypatch):
-    reference = tmp_path / "sampled.h5"
-    shutil.copyfile(demo_model / "blobs.h5", reference)
-    with h5py.File(reference, "r+") as file:
-        for image in file.values():
-            rois = image["blobs/rois"][:]
-            del image["blobs/rois"]
-            image["blobs/rois"] = rois.reshape(-1)[::5]
-            image["blobs/rois"].attrs.update(stride=5, shape=rois.shape)
+@pytest.fixture
+def thinned(demo_model, tmp_path):
+    """Makes a reference of the embedded one that holds every n-th value of some blobs, and lacks others."""
+
+    def make(strides, without=()):
+        path = tmp_path / "thinned.h5"
+        shutil.copyfile(demo_model / "blobs.h5", path)
+        with h5py.File(path, "r+") as file:
+            for image in file.values():
+                for name, stride in strides.items():
+                    values = image[f"blobs/{name}"][:]
+                    del image[f"blobs/{name}"]
+                    image[f"blobs/{name}"] = values.reshape(-1)[::stride]
+                    image[f"blobs/{name}"].attrs.update(stride=stride, shape=values.shape)
+                for name in without:
+                    del image[f"blobs/{name}"]
+        return path
+
+    return make
+
+
+def half_a_pixel(monkeypatch):
     right = mrcnn.roi_align.roi_align
 
     def wrong(features, rois, spatial_scale, *rest):
         return right(features, rois - rois.new_tensor([0, *[0.5 / spatial_scale] * 4]), spatial_scale, *rest)
 
     monkeypatch.setattr(mrcnn.roi_align, "roi_align", wrong)
+
+
+# What a dump that thins every large blob leaves of the RoIs: their first column, which is zero, and of the proposals
+# of the large levels every third value.
+SAMPLE = {"rois": 5, "rpn_rois_fpn2": 3, "rpn_rois_fpn3": 3}
+
+
+def test_of_sampled_rois_the_first_wrong_blob_is_named_all_the_same(model, demo_model, thinned, monkeypatch):
+    reference = thinned(SAMPLE)
+    assert found(model, demo_model, reference) == [None, None]
+    half_a_pixel(monkeypatch)
+    assert_found(found(model, demo_model, reference), "blobs", "roi_feat (", "RoIAlign's half-pixel shift")
+
+
+def test_of_sampled_rois_a_wrong_box_head_is_named(model, demo_model, thinned):
+    with torch.no_grad():
+        model.box_head.fc6.weight.mul_(1.3)
+    assert_found(found(model, demo_model, thinned(SAMPLE)), "blobs", "fc6 (", "the box head")
+
+
+def test_of_sampled_rois_another_number_of_rois_is_found(pickle, demo_model, thinned):
+    model = load_model(pickle, overrides=["TEST.RPN_POST_NMS_TOP_N", "500"], device="cpu")
+    assert_found(found(model, demo_model, thinned(SAMPLE)), "proposals", "rois (", "collecting the levels")
+
+
+def test_of_sampled_rois_those_of_a_tie_are_told_apart(model, demo_model, thinned):
+    # Neighbours change places, as those of equal score may: their blobs are compared with their own all the same.
+    reference = thinned({})
+    swapped = [1, 0, 3, 2]
+    with h5py.File(reference, "r+") as file:
+        for image in file.values():
+            for name in ("rpn_rois_fpn2", "rpn_roi_probs_fpn2"):
+                image[f"blobs/{name}"][:4] = image[f"blobs/{name}"][:][swapped]
+            values = image["blobs/rpn_rois_fpn2"][:]
+            del image["blobs/rpn_rois_fpn2"]
+            image["blobs/rpn_rois_fpn2"] = values.reshape(-1)[::3]
+            image["blobs/rpn_rois_fpn2"].attrs.update(stride=3, shape=values.shape)
+    for parity in compare_file(model, reference, demo_model / "val"):
+        level = next(level for level in parity.proposals if level.level == 2)
+        assert level.unmatched == 0
+        assert all(blob.relative_error < TOLERANCE for blob in parity.blobs)
+
+
+def test_rois_of_which_nothing_is_known_vouch_for_nothing_after_them(model, demo_model, thinned, monkeypatch):
+    reference = thinned({"rois": 5}, without=["rpn_rois_fpn2"])
+    half_a_pixel(monkeypatch)
     for finding in found(model, demo_model, reference):
         assert finding.rung == "detections"
         assert "no blob after them was compared" in finding.evidence
         assert finding.suspect.endswith("a reference with whole rois tells which")
+
+
+def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch):
+    # 180 x 240 pixels are padded to 192 x 256; what detection hands to the RPN is what the trace tells.
+    right = mrcnn.model.MaskRCNN.network_input
+
+    def wrong(self, images):
+        data, im_info = right(self, images)
+        sizes = [self.prepare(image).pixels.shape for image in images]
+        return mrcnn.model.NetworkInput(
+            data, [info._replace(height=size[0], width=size[1]) for size, info in zip(sizes, im_info)]
+        )
+
+    monkeypatch.setattr(mrcnn.model.MaskRCNN, "network_input", wrong)
+    assert_found(found(model, demo_model), "blobs", "im_info (", "the image's scale: TEST.SCALE, TEST.MAX_SIZE, or the")
+
+
+def test_a_detect_that_hands_on_the_wrong_scale(model, demo_model, monkeypatch):
+    right = mrcnn.model.MaskRCNN.detect_batch
+
+    def wrong(self, images):
+        whole = mrcnn.model.MaskRCNN.detect_in_rois
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(
+                mrcnn.model.MaskRCNN,
+                "detect_in_rois",
+                lambda self, levels, rois, size, scale: whole(self, levels, rois, size, 1.1 * scale),
+            )
+            return right(self, images)
+
+    monkeypatch.setattr(mrcnn.model.MaskRCNN, "detect_batch", wrong)
+    assert_found(found(model, demo_model), "detections", "detections (", "MaskRCNN.detect_batch: what it hands")
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,14 @@ import sys
 import cv2  # before caffe2, as in Detectron's own tools
 import h5py
 import numpy as np
+import yaml
 from caffe2.proto import caffe2_pb2
 from caffe2.python import core, workspace
 
 import detectron.core.test as detectron_test
 import detectron.core.test_engine as test_engine
 import detectron.utils.c2 as c2_utils
+import detectron.utils.env as envu
 from detectron.core.config import assert_and_infer_cfg, cfg, merge_cfg_from_file, merge_cfg_from_list
 
 SCOPE = 'gpu_0/'
@@ -83,6 +85,9 @@ def load_model(args):
     """The test network with its weights in the workspace."""
     if args.cpu:
         c2_utils.CudaDevice = lambda gpu_id: core.DeviceOption(caffe2_pb2.CPU)
+    if hasattr(yaml, 'UnsafeLoader'):
+        # From PyYAML 5.1 on plain `load` refuses the configuration inside Detectron's pickles, which are trusted here.
+        envu.yaml_load = lambda text: yaml.load(text, Loader=yaml.UnsafeLoader)
     workspace.GlobalInit(['caffe2', '--caffe2_log_level=0'])
     c2_utils.import_detectron_ops()
     merge_cfg_from_file(args.cfg)
