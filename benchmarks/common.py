@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from mrcnn.image import Image
-from mrcnn.memory import keep_freed_memory
 
 Seconds = dict[str, list[float]]
 # What is timed, by name: an object and the attribute of it that is called.
@@ -27,17 +26,14 @@ def options(description: str | None, config: str = "e2e_mask_rcnn_R-50-FPN_2x_gn
     parser.add_argument("--config", default=config, help=f"of yaml_configs/ (default {config})")
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side (default 7)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
-    parser.add_argument("--keep-memory", action="store_true", help="keep freed memory, as our commands do")
     parser.add_argument("--json", type=Path, help="write every measured value here")
     return parser
 
 
 def set_up(args: argparse.Namespace) -> None:
-    """Apply `--threads` and `--keep-memory` to this process."""
+    """Apply `--threads` to this process."""
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    if args.keep_memory:
-        keep_freed_memory()
 
 
 def picture(height: int, width: int) -> Image:

@@ -1,15 +1,17 @@
 """How far CPU inference is from the time of its bare convolutions and matrix products, and from detectron2.
 
-    python benchmarks/inference_cpu.py [--config NAME] [--rounds 7] [--threads 2] [--keep-memory] [--peer] [--json FILE]
+    python benchmarks/inference_cpu.py [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
+        [--json FILE]
 
-One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. The floor is the same process running
-every convolution and matrix product of that run again, on inputs of the same shapes in channels-last memory, and
-nothing else. Model and floor take turns, so that a ratio compares seconds of the same minute. `--keep-memory` has freed
-memory kept, as the commands of `detectron-gn` have it: it spares every side the first touch of every page.
+One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. Ours is everything from the decoded
+image to the run lengths of its masks. The floor is our process running every convolution and matrix product of that
+run again by torch's own operators, on inputs of the same shapes in channels-last memory, and nothing else.
 
-`--peer` lets detectron2, where it is importable, take its turn too: everything up to pasted masks on its side, and run
-lengths of the pasted masks on ours. The peak memory of each is then measured in a process of its own, over the runs
-that spread the class scores and two more: resident, beyond the interpreter with everything imported and the weights.
+Every side lives in a process of its own and they take turns, so that a ratio compares seconds of the same minute, and
+each says how much memory it had at its peak: resident, beyond the interpreter with everything imported and the weights.
+Ours keeps freed memory, as the commands of `detectron-gn` do. `--peer` lets detectron2 take part, everything up to
+pasted masks: once as it is, and once in a process that keeps freed memory too, which spares it touching new pages.
+`--precision bf16` rounds ours and its floor; detectron2 stays in float32.
 """
 
 import argparse
@@ -29,65 +31,116 @@ from benchmarks import common  # noqa: E402
 from benchmarks import detectron2_peer as peer  # noqa: E402
 from benchmarks.common import Parts, Seconds, seconds, timed_parts  # noqa: E402
 from mrcnn.image import Image  # noqa: E402
+from mrcnn.memory import keep_freed_memory  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.results import Detections  # noqa: E402
 from port.detectron_yaml import bundled_config  # noqa: E402
 
 PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+OURS, PEER, WARM_PEER = "ours", "detectron2", "detectron2, memory kept"
 
 
 def main() -> None:
     parser = common.options(__doc__)
-    parser.add_argument("--peer", action="store_true", help="run detectron2 too, and measure the memory of each")
-    parser.add_argument("--memory-of", choices=("ours", "detectron2"), help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of ours (default fp32)")
+    parser.add_argument("--peer", action="store_true", help="run detectron2 too")
+    parser.add_argument("--side", choices=(OURS, PEER, WARM_PEER), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    common.set_up(args)
-    image = common.picture(800, 1200)
-    if args.memory_of is not None:
-        print(json.dumps(measured_memory(args.memory_of, args.config, image)))
+    if args.side is not None:
+        serve(args)
         return
-    compare = args.peer and peer.available()
-
-    model = random_model(args.config)
-    spread_scores(model, image)
-    products = recorded_products(model, image)
-    detect_ours = inference(model, image)
-    if compare:
-        torch.manual_seed(0)
-        peer_model = peer.network(model.cfg)
-        detect_theirs = peer.inference(peer_model, image)
-        assert detect_theirs() == detect_ours()
-    times: Seconds = {"floor": [], "model": []}
-    stages: dict[str, Seconds] = {"ours": {}, "detectron2": {}}
-    for _ in range(args.rounds):
-        times["floor"].append(seconds(lambda: replay(products)))
-        found: list[Detections] = []
-        with timed_parts(inference_parts(model), stages["ours"]):
-            times["model"].append(seconds(lambda: found.append(model.detect(image))))  # noqa: B023
-        if compare:
-            times.setdefault("paste and run lengths", []).append(seconds(found[0].rles))
-            with timed_parts(peer.inference_parts(peer_model), stages["detectron2"]):
-                times.setdefault("detectron2", []).append(seconds(detect_theirs))
-
-    proposals = next(len(value) for module, value in products if module is model.box_head.cls_score)
-    print(f"{args.config}, {args.threads} threads, {proposals} proposals, {detect_ours()} detections")
-    common.print_medians(times)
-    results: dict[str, Any] = {"ratio": common.paired_ratio(times["model"], times["floor"])}
-    print(f"{'model / floor':28} {results['ratio']:8.3f}     (median of {args.rounds} pairs)")
-    if compare:
-        whole = [sum(parts) for parts in zip(times["model"], times["paste and run lengths"], strict=True)]
-        results["peer_ratio"] = common.paired_ratio(times["detectron2"], whole)
-        print(f"{'detectron2 / ours with paste':28} {results['peer_ratio']:8.3f}     (median of {args.rounds} pairs)")
-        results["memory"] = {side: memory_in_own_process(side, args) for side in ("ours", "detectron2")}
-        for side, memory in results["memory"].items():
-            print(f"peak memory, {side:15} {memory['above']:8.0f} MiB above the weights, {memory['peak']:.0f} in all")
-    elif args.peer:
+    if args.peer and not peer.available():
         print(peer.HOW_TO_GET)
-    for side in ("ours", "detectron2") if compare else ("ours",):
-        print(f"{side}, by stage:")
-        common.print_medians(stages[side], "  ")
+    names = (OURS, PEER, WARM_PEER) if args.peer and peer.available() else (OURS,)
+    sides = {name: Side(name, args) for name in names}
+    times: Seconds = {}
+    stages: dict[str, Seconds] = {name: {} for name in names}
+    for _ in range(args.rounds):
+        for name, side in sides.items():
+            turn = side.ask("turn")
+            for part, value in turn["stages"].items():
+                stages[name].setdefault(part, []).append(value)
+            for part, value in turn["seconds"].items():
+                times.setdefault(part, []).append(value)
+    memory = {name: side.ask("memory") for name, side in sides.items()}
+    counts = {name: side.close() for name, side in sides.items()}
+    assert len(set(counts.values())) == 1, f"numbers of detections differ: {counts}"
+
+    print(f"{args.config}, {args.precision}, {args.threads} threads, {counts[OURS]} detections")
+    common.print_medians(times)
+    ratios = {"ours / floor": common.paired_ratio(times[OURS], times["floor"])}
+    for name in names[1:]:
+        ratios[f"{name} / ours"] = common.paired_ratio(times[name], times[OURS])
+    for name, ratio in ratios.items():
+        print(f"{name:32} {ratio:8.3f}     (median of {args.rounds} pairs)")
+    for name, mib in memory.items():
+        print(f"peak memory, {name:23} {mib['above']:5.0f} MiB above the weights, {mib['peak']:.0f} in all")
+    for name in names:
+        print(f"{name}, by stage:")
+        common.print_medians(stages[name], "  ")
     if args.json is not None:
-        args.json.write_text(json.dumps({**results, "seconds": times, "stages": stages}, indent=1))
+        args.json.write_text(json.dumps({"ratios": ratios, "memory": memory, "seconds": times, "stages": stages}))
+
+
+class Side:
+    """A process that runs one of the sides when it is asked to."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--side", name, "--config", args.config, "--precision", args.precision]
+        self._process = subprocess.Popen(
+            [*command, "--threads", str(args.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._detections = self._answer()
+
+    def ask(self, question: str) -> Any:
+        """What it answers to `turn` or `memory`."""
+        assert self._process.stdin is not None
+        print(question, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> int:
+        """End the process; returns how many detections it found."""
+        self._process.communicate()
+        detections: int = self._detections
+        return detections
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Be one side: a line with the number of detections, then an answer to each line of the input."""
+    common.set_up(args)
+    if args.side != PEER:
+        keep_freed_memory()
+    image = common.picture(800, 1200)
+    weights_mib, peak_mib = 0.0, 0.0
+    if args.side == OURS:
+        model = random_model(args.config)
+        weights_mib, _ = common.resident_mib()
+        spread_scores(model, image)
+        model.use_precision(args.precision)
+        detect, parts = inference(model, image), inference_parts(model)
+        detections = detect()
+        _, peak_mib = common.resident_mib()
+        products = recorded_products(model, image)
+    else:
+        peer_model = peer.network(bundled_config(args.config))
+        weights_mib, _ = common.resident_mib()
+        detect, parts = peer.inference(peer_model, image), peer.inference_parts(peer_model)
+        detections = detect()
+        _, peak_mib = common.resident_mib()
+    print(detections, flush=True)
+    for question in map(str.strip, sys.stdin):
+        if question == "memory":
+            print(json.dumps({"weights": weights_mib, "peak": peak_mib, "above": peak_mib - weights_mib}), flush=True)
+            continue
+        stages: Seconds = {}
+        taken = {"floor": seconds(lambda: replay(products))} if args.side == OURS else {}
+        with timed_parts(parts, stages):
+            taken[args.side] = seconds(detect)
+        print(json.dumps({"seconds": taken, "stages": {name: value for name, (value,) in stages.items()}}), flush=True)
 
 
 def random_model(config: str) -> MaskRCNN:
@@ -118,6 +171,7 @@ def inference_parts(model: MaskRCNN) -> Parts:
         "proposals": (model, "image_proposals"),
         "box RoIAlign and head": (model, "box_outputs"),
         "mask RoIAlign and head": (model, "mask_outputs"),
+        "paste and run lengths": (Detections, "rles"),
     }
 
 
@@ -133,9 +187,9 @@ def recorded_products(model: MaskRCNN, image: Image) -> list[tuple[nn.Module, Te
     for hook in hooks:
         hook.remove()
     inputs: dict[torch.Size, Tensor] = {}
-    for _, shape in calls:
+    for module, shape in calls:
         if shape not in inputs:
-            value = torch.randn(shape)
+            value = torch.randn(shape).to(module.weight.dtype)
             inputs[shape] = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
     return [(module, inputs[shape]) for module, shape in calls]
 
@@ -146,32 +200,6 @@ def replay(products: list[tuple[nn.Module, Tensor]]) -> None:
     for module, value in products:
         operator = next(kind for kind in PRODUCTS if isinstance(module, kind))
         operator.forward(module, value)
-
-
-def memory_in_own_process(side: str, args: argparse.Namespace) -> dict[str, float]:
-    """What `measured_memory` gives in a fresh process with the same options."""
-    command = [sys.executable, __file__, "--memory-of", side, "--config", args.config, "--threads", str(args.threads)]
-    command += ["--keep-memory"] if args.keep_memory else []
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    memory: dict[str, float] = json.loads(output.splitlines()[-1])
-    return memory
-
-
-def measured_memory(side: str, config: str, image: Image) -> dict[str, float]:
-    """Resident MiB of this process: with the weights, at its peak of several detections, and the difference."""
-    if side == "ours":
-        model = random_model(config)
-        weights, _ = common.resident_mib()
-        spread_scores(model, image)
-        detect = inference(model, image)
-    else:
-        peer_model = peer.network(bundled_config(config))
-        weights, _ = common.resident_mib()
-        detect = peer.inference(peer_model, image)
-    for _ in range(2):
-        detect()
-    _, peak = common.resident_mib()
-    return {"weights": weights, "peak": peak, "above": peak - weights}
 
 
 if __name__ == "__main__":
