@@ -6,8 +6,8 @@
 One synthetic 320 x 480 picture with eight drawn objects, random weights, 512 RoIs, `--foreground` of them objects. A
 step is the forward pass with sampling and losses, the backward pass and the solver. Boxes close to the objects join
 the proposals of either side, and both assert in every step that they trained on as many RoIs and objects. With
-detectron2 importable the two take turns within the process, and the ratio is the median over pairs of turns. The process keeps
-keeps freed memory, as `detectron-gn train` does.
+detectron2 importable the two take turns within the process, and the ratio is the median over pairs of turns. The
+process keeps freed memory, as `detectron-gn train` does.
 """
 
 import json

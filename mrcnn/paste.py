@@ -80,7 +80,7 @@ def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
     # One more column, where there is one, for the last run to be of background, as the ones right of it are.
     last = min(patch.x + columns + 1, width)
     bitmap = np.zeros((last - patch.x, height), dtype=np.uint8)
-    bitmap[:columns, patch.y : patch.y + rows] = patch.pixels.T
+    bitmap[:columns, patch.y : patch.y + rows] = cv2.transpose(patch.pixels.view(np.uint8))
     text = pycocotools.mask.encode(bitmap.T)["counts"].decode("ascii")
     first_end = next(place for place, character in enumerate(text, 1) if not _goes_on(character))
     last_start = len(text) - 1
