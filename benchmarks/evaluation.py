@@ -1,0 +1,66 @@
+"""Where the time of a whole evaluation goes, from the files of the images to the AP.
+
+    python benchmarks/evaluation.py model_final.pkl --annotations instances_val2017.json --images val2017
+        [--precision bf16] [--threads 2] [--json FILE]
+
+The network's share is what nothing else can get below; reading, pasting, run lengths, journal and COCO's evaluation are
+what we add. Seconds and milliseconds an image, of one pass.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import common  # noqa: E402
+from benchmarks.common import Seconds, timed_parts  # noqa: E402
+from mrcnn.memory import keep_freed_memory  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from port.model_source import load_model  # noqa: E402
+from verify import evaluation as evaluation_module  # noqa: E402
+from verify.evaluation import evaluate, write_evaluation  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
+    parser.add_argument("--json", type=Path, help="write every measured value here")
+    args = parser.parse_args()
+    common.set_up(args)
+    keep_freed_memory()
+    model = load_model(args.source, precision=args.precision)
+    parts: common.Parts = {
+        "reading images": (evaluation_module, "_read"),
+        "network": (MaskRCNN, "detect_batch"),
+        "pasting and run lengths": (evaluation_module, "image_results"),
+        "journal": (evaluation_module.Journal, "add"),
+        "COCO's evaluation": (evaluation_module, "score_checked"),
+        "result files": (evaluation_module, "write_json"),
+    }
+    times: Seconds = {}
+    with tempfile.TemporaryDirectory() as folder, timed_parts(parts, times):
+        start = time.perf_counter()
+        done = evaluate(model, args.annotations, args.images, out=Path(folder))
+        assert done is not None
+        write_evaluation(done, args.annotations.stem, Path(folder))
+        whole = time.perf_counter() - start
+    count = done.speed.images
+    seconds = {name: value for name, (value,) in times.items()}
+    seconds["the rest"] = whole - sum(seconds.values())
+    print(f"{count} images, {args.precision}, {args.threads} threads: {count / whole:.2f} images/s")
+    for name, value in {**seconds, "in all": whole}.items():
+        print(f"{name:24} {value:8.2f} s {1e3 * value / count:8.1f} ms an image {value / whole:7.1%}")
+    if args.json is not None:
+        args.json.write_text(json.dumps({"images": count, "seconds": seconds, "in all": whole}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
