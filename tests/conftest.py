@@ -1,5 +1,6 @@
 """What every test shares: one torch thread, and where the reference data lies."""
 
+import lzma
 import os
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def data() -> Path:
 def demo_model() -> Path:
     """The embedded model, its images and what Detectron found in them."""
     return ROOT / "verify" / "demo_model"
+
+
+@pytest.fixture(scope="session")
+def pickle(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as Detectron saved it."""
+    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
+    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
+    return path
 
 
 @pytest.fixture(scope="session")

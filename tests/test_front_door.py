@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import lzma
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,13 +24,6 @@ from weights import WeightsFile, read_blobs, write_blobs
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def pickle(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
-    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
-    return path
 
 
 @pytest.fixture

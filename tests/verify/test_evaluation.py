@@ -1,7 +1,6 @@
 """Evaluation over a data set: shared out, killed and gone on with, batched, always with the same results."""
 
 import json
-import lzma
 import os
 import signal
 import subprocess
@@ -24,13 +23,6 @@ from verify.journal import Journal, run_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("bbox.json", "segm.json", "ap.json")
-
-
-@pytest.fixture(scope="module")
-def pickle(tmp_path_factory, demo_model):
-    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
-    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Wrong proposals, each of its own fault: the boxes of equal score tell the faults apart."""
 
-import lzma
 
 import h5py
 import numpy as np
@@ -14,13 +13,6 @@ from port.model_source import load_model
 from verify.proposal_suspects import explain_proposals
 
 LEVELS = range(2, 7)
-
-
-@pytest.fixture(scope="module")
-def pickle(tmp_path_factory, demo_model):
-    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
-    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
-    return path
 
 
 @pytest.fixture

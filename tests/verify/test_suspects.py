@@ -1,6 +1,5 @@
 """Wrong ports, each injected on purpose: the first difference is found where it begins and laid to what was done."""
 
-import lzma
 import shutil
 from pathlib import Path
 
@@ -30,13 +29,6 @@ from verify.suspects import FLOW, first_finding, step_of
 
 # What verify blobs lets pass; the embedded model agrees to 3e-5.
 TOLERANCE = 1e-3
-
-
-@pytest.fixture(scope="module")
-def pickle(tmp_path_factory, demo_model):
-    path = tmp_path_factory.mktemp("model") / "model_final.pkl"
-    path.write_bytes(lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes()))
-    return path
 
 
 @pytest.fixture

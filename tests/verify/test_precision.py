@@ -1,0 +1,53 @@
+"""Detection in fewer bits, on the demo's model: what is rounded, and how much else is found."""
+
+
+import cv2
+import pytest
+import torch
+from torch import nn
+
+import detectron_gn
+from mrcnn.boxes import box_overlaps
+from mrcnn.errors import InputError
+from verify.journal import Journal, run_identity
+
+
+def test_bf16_rounds_products_and_nothing_else(pickle):
+    model = detectron_gn.load(pickle, device="cpu", precision="bf16")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            assert module.weight.dtype == torch.bfloat16, name
+        elif isinstance(module, nn.GroupNorm):
+            assert module.weight.dtype == module.bias.dtype == torch.float32, name
+    assert model.get_buffer("anchors_fpn2").dtype == torch.float32
+
+
+def test_bf16_finds_the_same_objects_a_little_off(pickle, demo_model):
+    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", "bf16"))
+    for path in sorted((demo_model / "val").iterdir())[:3]:
+        image = cv2.imread(str(path))
+        ours, others = exact.detect(image), rounded.detect(image)
+        sure = ours.scores > 0.9
+        boxes = torch.from_numpy(ours.boxes[sure])
+        overlaps, partners = box_overlaps(boxes, torch.from_numpy(others.boxes)).max(dim=1)
+        assert sure.any() and overlaps.min() > 0.8
+        assert (others.classes[partners] == ours.classes[sure]).all()
+        assert abs(others.scores[partners] - ours.scores[sure]).max() < 0.1
+        assert not torch.equal(torch.from_numpy(others.boxes)[partners], boxes)
+
+
+def test_tf32_is_allowed_by_option_alone(pickle):
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    for precision in ("tf32", "fp32"):
+        detectron_gn.load(pickle, device="cpu", precision=precision)
+        assert all(flag.allow_tf32 == (precision == "tf32") for flag in flags)
+
+
+def test_an_evaluation_does_not_go_on_in_another_precision(pickle, tmp_path, demo_model):
+    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", "tf32"))
+    annotations = demo_model / "instances_val.json"
+    with Journal(tmp_path, run_identity(exact, annotations, 1)):
+        pass
+    with pytest.raises(InputError, match=r"a run with another precision \(fp32\)"):
+        Journal(tmp_path, run_identity(rounded, annotations, 1))
+    exact.use_precision("fp32")
