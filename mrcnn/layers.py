@@ -149,7 +149,11 @@ class AffineChannel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
+        """Scale and shift `[N, C, H, W]`, in float32 and then in the type of `x`; the result may be `x` itself."""
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        if x.dtype == weight.dtype and not torch.is_grad_enabled():
+            return torch.addcmul(bias, x, weight, out=x)
+        return torch.addcmul(bias, x, weight).to(x.dtype)
 
 
 class ConvNorm(nn.Module):

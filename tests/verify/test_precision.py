@@ -9,6 +9,8 @@ from torch import nn
 import detectron_gn
 from mrcnn.boxes import box_overlaps
 from mrcnn.errors import InputError
+from mrcnn.model import MaskRCNN
+from port.detectron_yaml import bundled_config
 from verify.journal import Journal, run_identity
 
 
@@ -51,3 +53,11 @@ def test_an_evaluation_does_not_go_on_in_another_precision(pickle, tmp_path, dem
     with pytest.raises(InputError, match=r"a run with another precision \(fp32\)"):
         Journal(tmp_path, run_identity(rounded, annotations, 1))
     exact.use_precision("fp32")
+
+
+def test_a_model_with_affine_channels_detects_in_bf16(demo_model):
+    narrow = ["FPN.DIM", "16", "RESNETS.WIDTH_PER_GROUP", "8", "FAST_RCNN.MLP_HEAD_DIM", "32", "TEST.SCALE", "96"]
+    model = MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", narrow)).eval()
+    model.use_precision("bf16")
+    image = cv2.imread(str(min((demo_model / "val").iterdir())))
+    assert model.detect(image).boxes.dtype == "float32"
