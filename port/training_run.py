@@ -51,7 +51,6 @@ class RunOptions:
         force: train from scratch even with a frozen stem.
         source_classes: the classes of the weights file, the background first, where they cannot be known.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
-        channels_last: whether parameters are kept in channels-last memory.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
     """
 
@@ -63,7 +62,6 @@ class RunOptions:
     force: bool = False
     source_classes: tuple[str, ...] | None = None
     precision: Precision = "fp32"
-    channels_last: bool = True
     recompute: bool = False
 
 
@@ -217,8 +215,7 @@ def _prepare(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.RNG_SEED)
         model = MaskRCNN(cfg)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    model = model.to(ranks.device, memory_format=layout).train()  # type: ignore[call-overload]
+    model = model.to(ranks.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if options.recompute:
         recompute_activations(model)
     solver = MomentumSGD.from_config(model, cfg)
