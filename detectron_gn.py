@@ -822,7 +822,8 @@ def _categories(model: MaskRCNN, annotations: Path | None, source: str) -> tuple
 
     classes = model.cfg.MODEL.NUM_CLASSES - 1
     if annotations is None:
-        trained = (RunFolder(Path(source).parent).classes() or ())[1:]
+        own = RunFolder(Path(source).parent).classes() if Path(source).is_file() else None
+        trained = (own or ())[1:]
         if len(trained) == classes and trained != COCO_NAMES:
             return trained, range(1, classes + 1)
         if classes == len(COCO_NAMES):
@@ -899,7 +900,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
     from mrcnn.errors import InputError
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path} is no text in UTF-8: give class names, one a line") from None
     names = [line.strip() for line in lines if line.strip()]

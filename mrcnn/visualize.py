@@ -129,7 +129,9 @@ def _draw_label(
 ) -> list[tuple[int, int, int, int]]:
     """Write the label where no other stands: above the box, in it, below it. Returns the place it takes, if any."""
     scale, thickness, margin = 0.4 * unit, max(1, round(unit)), max(2, round(3 * unit))
-    (width, ascent), descent = cv2.getTextSize(item.label, _FONT, scale, thickness)
+    # OpenCV's letters are ASCII; a character that has no UTF-8 would end the process.
+    label = item.label.encode("ascii", "replace").decode()
+    (width, ascent), descent = cv2.getTextSize(label, _FONT, scale, thickness)
     width, height = width + 2 * margin, ascent + descent + margin
     left, top, _, bottom = corners
     left = min(max(left, 0), max(canvas.shape[1] - width, 0))
@@ -144,7 +146,7 @@ def _draw_label(
     blue, green, red = item.colour
     ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
     baseline = (place[0] + margin, place[1] + ascent + margin // 2)
-    cv2.putText(canvas, item.label, baseline, _FONT, scale, ink, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, label, baseline, _FONT, scale, ink, thickness, cv2.LINE_AA)
     return [place]
 
 

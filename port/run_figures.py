@@ -53,10 +53,13 @@ class RunFigures:
         except OSError as error:
             self._is_torn = True
             self._say(f"{self._stats}: cannot be written ({error.strerror}); training goes on without these figures")
-        if self._board is not None:
+        try:
             for name, value in line.items():
-                if isinstance(value, float):
+                if self._board is not None and isinstance(value, float):
                     self._board.add_scalar(name, value, line["iter"])
+        except OSError as error:
+            self._board = None
+            self._say(f"TensorBoard: cannot be written ({error.strerror}); training goes on without it")
 
     def lines(self) -> list[Line]:
         """The whole lines that were written so far, one every 20 iterations."""
@@ -124,7 +127,10 @@ def _line(text: str) -> Line | None:
         return None
     if not isinstance(line, dict) or type(line.get("iter")) is not int:
         return None
-    return line if all(type(value) in (int, float) for name, value in line.items() if name != "eta") else None
+    try:
+        return {name: value if name in ("iter", "eta") else float(value) for name, value in line.items()}
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _read_ap(path: Path) -> dict[str, float] | None:

@@ -12,6 +12,7 @@ from mrcnn.config import Config, flatten
 from mrcnn.data.coco import Segm
 from mrcnn.data.roidb import RoidbEntry
 from mrcnn.errors import InputError
+from port.detectron_yaml import parse_config
 from weights import WeightsFile, read_blobs, write_blobs
 from weights.atomic import replacing
 from weights.errors import FileError, UnreadableFile, WeightsError
@@ -89,7 +90,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{self.path}: cannot be made ({error.strerror})") from None
         content = {
-            "config": {key: list(v) if isinstance(v, tuple) else v for key, v in flatten(identity.cfg).items()},
+            "config": {key: _as_json(value) for key, value in flatten(identity.cfg).items()},
             "data": identity.data,
             "weights": identity.weights,
             "classes": list(identity.classes),
@@ -104,14 +105,23 @@ class RunFolder:
                     self.path.rmdir()
             raise
 
-    def check(self, identity: RunIdentity, *, from_its_origin: bool) -> None:
+    def check(self, identity: RunIdentity, checkpoint: WeightsFile | None) -> None:
         """InputError, naming what changed, unless the folder's run can go on with this.
 
         Args:
-            from_its_origin: whether there is no checkpoint, so that the run begins again with what it began with.
+            checkpoint: what it goes on from; None where there is none, so that it begins again with what it began with.
         """
         content = self._read()
         now = flatten(identity.cfg)
+        if checkpoint is not None and checkpoint.cfg is not None:
+            own = parse_config(checkpoint.cfg, f"the configuration in {checkpoint.source}", saved_in_weights=True)
+            for key, value in flatten(own).items():
+                of_run = content["config"].get(key)
+                if _as_json(value) != of_run and not _is_free(key, identity.cfg):
+                    raise InputError(
+                        f"{checkpoint.source} is of another run: its {key} is {value!r}, that of the run in "
+                        f"{self.path} is {of_run!r}: move it away"
+                    )
         for key, value in content["config"].items():
             before = tuple(value) if isinstance(value, list) else value
             if now.get(key) != before and not _is_free(key, identity.cfg):
@@ -124,7 +134,7 @@ class RunFolder:
                 f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
                 "was started: go on with the old value, or start another run"
             )
-        if from_its_origin and _digest(content["weights"]) != _digest(identity.weights):
+        if checkpoint is None and _digest(content["weights"]) != _digest(identity.weights):
             raise InputError(
                 f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "
                 f"now it would begin with {_named(identity.weights)}: go on with the same --weights, or start another "
@@ -235,7 +245,8 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         """Checkpoints, oldest first."""
-        found = {int(p.stem[10:]): p for p in self.path.glob("model_iter*.pth") if p.stem[10:].isdigit()}
+        files = (path for path in self.path.glob("model_iter*.pth") if path.is_file())
+        found = {int(path.stem[10:]): path for path in files if path.stem[10:].isdecimal()}
         return [found[iteration] for iteration in sorted(found)]
 
 
@@ -266,6 +277,10 @@ def _add_segm(digest: "hashlib._Hash", segm: Segm) -> None:
         digest.update(b"%d " % len(polygon))
         digest.update(polygon.tobytes())
     digest.update(b"\n")
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _digest(weights: str) -> str:

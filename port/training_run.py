@@ -113,7 +113,7 @@ def run_training(
     goes_on = options.resume and folder.holds_run
     if goes_on:
         latest = folder.latest()
-        folder.check(identity, from_its_origin=latest.weights is None)
+        folder.check(identity, latest.weights)
     else:
         folder.refuse_run()
     checkpoint = latest.weights
@@ -181,7 +181,10 @@ def run_training(
         if not ranks.is_first:
             raise
         last = result.iteration if result is not None else run.start - 1
-        path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
+        try:
+            path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
+        except WeightsError as no_room:
+            raise NonFiniteLoss(f"{error}; the state before it is not kept: {no_room}") from None
         raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
     except (InputError, WeightsError) as error:
         raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
@@ -196,7 +199,8 @@ def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -
     """What a run starts from: a description and, last, a sha256."""
     if weights is None:
         return "from scratch"
-    digest = blobs_sha256(weights.blobs)
+    # Files of the same blobs may begin at different iterations: model_final.pkl at 0, model_final.pth where it ended.
+    digest = hashlib.sha256(f"{blobs_sha256(weights.blobs)} {weights.iteration}".encode()).hexdigest()
     if source_classes is None:
         return f"{weights.source} {digest}"
     names = ", ".join(source_classes[1:])

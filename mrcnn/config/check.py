@@ -181,8 +181,12 @@ def _check_schedule(cfg: Config) -> None:
     solver = cfg.SOLVER
     _require_positive("SOLVER.MAX_ITER", solver.MAX_ITER)
     _require_positive("SOLVER.BASE_LR", solver.BASE_LR)
-    for key, value in (("MOMENTUM", solver.MOMENTUM), ("WEIGHT_DECAY", solver.WEIGHT_DECAY)):
+    for key in ("MOMENTUM", "WEIGHT_DECAY", "WEIGHT_DECAY_GN", "GAMMA", "WARM_UP_ITERS", "WARM_UP_FACTOR"):
+        value = getattr(solver, key)
         _require(value >= 0, f"SOLVER.{key} is {value}: set it to a number from 0 up")
+    _require(solver.MOMENTUM < 1, f"SOLVER.MOMENTUM is {solver.MOMENTUM}, so steps grow without end: set it below 1")
+    weight = cfg.MRCNN.WEIGHT_LOSS_MASK
+    _require(weight >= 0, f"MRCNN.WEIGHT_LOSS_MASK is {weight}: set it to a number from 0 up")
     _require_positive("TRAIN.SNAPSHOT_ITERS", cfg.TRAIN.SNAPSHOT_ITERS)
     if solver.LR_POLICY == "step":
         _require_positive("SOLVER.STEP_SIZE", solver.STEP_SIZE)

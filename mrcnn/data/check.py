@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from mrcnn.config import Config
@@ -168,6 +169,8 @@ def _check_file(image: CocoImage, dataset: CocoDataset, read_images: bool) -> It
     except InputError as error:
         yield Finding("error", image.file_name, str(error))
         return
+    if _ends_early(path):
+        yield Finding("error", image.file_name, "the JPEG file ends early: its lower part would be grey; copy it again")
     if (height, width) != (image.height, image.width):
         yield Finding(
             "error",
@@ -175,3 +178,9 @@ def _check_file(image: CocoImage, dataset: CocoDataset, read_images: bool) -> It
             f"the file is {height} x {width} (height x width), the annotations say {image.height} x {image.width}: "
             "boxes and masks will not fit",
         )
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a JPEG file lacks its end marker, which decoders make do without."""
+    content = path.read_bytes()
+    return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-1024:]

@@ -87,3 +87,8 @@ def test_only_detections_above_the_score_are_drawn_and_the_image_stays() -> None
 
 def test_eighty_classes_have_eighty_colours() -> None:
     assert len({class_colour(label) for label in range(1, 81)}) == 80
+
+
+def test_letters_that_cannot_be_drawn_are_question_marks():
+    odd, plain = (draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640), name)]) for name in ("\ud800a", "?a"))
+    assert np.array_equal(odd, plain)

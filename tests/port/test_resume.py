@@ -14,6 +14,7 @@ from mrcnn.errors import InputError
 from port.run_folder import RunFolder, data_fingerprint
 from port.training_run import RunOptions, run_training
 from weights import read_blobs
+from weights.errors import WriteFailed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -225,3 +226,33 @@ def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
 def test_the_classes_of_a_run_are_known_and_of_no_run_are_not(stopped, tmp_path_factory):
     assert RunFolder(stopped).classes() == dataset().classes
     assert RunFolder(tmp_path_factory.mktemp("empty")).classes() is None
+
+
+def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):
+    begun(tmp_path, config("SOLVER.MAX_ITER", "9"), read_blobs(whole_run / "model_final.pkl"))
+    with pytest.raises(InputError, match=r"now it would begin with .*model_final\.pth"):
+        run(tmp_path, config("SOLVER.MAX_ITER", "9"), read_blobs(whole_run / "model_final.pth"), resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_named(tmp_path, stopped):
+    other = tmp_path / "other"
+    run(other, config("RNG_SEED", "9"))
+    (stopped / "model_iter5.pth").write_bytes((other / "model_final.pth").read_bytes())
+    with pytest.raises(InputError, match=r"model_iter5\.pth is of another run: its RNG_SEED is 9, .* is 3: move"):
+        run(stopped, resume=True)
+
+
+def test_files_that_are_only_called_like_checkpoints_do_not_matter(stopped, whole_run):
+    (stopped / "model_iter\u00b3.pth").write_bytes(b"")
+    (stopped / "model_iter7.pth").mkdir()
+    assert_equal_blobs(run(stopped, resume=True), whole_run / "model_final.pkl")
+
+
+def test_a_divergence_is_told_also_where_its_state_cannot_be_kept(tmp_path, monkeypatch):
+    def full(folder, name, weights):
+        raise WriteFailed(str(folder.path / name), "could not be written: No space left on device")
+
+    monkeypatch.setattr(RunFolder, "save_as", full)
+    cfg = config("SOLVER.BASE_LR", "1e20", "SOLVER.MAX_ITER", "4")
+    with pytest.raises(InputError, match=r"the loss is not finite at iteration .* images .* not kept: .*diverged_iter"):
+        run(tmp_path / "run", cfg)

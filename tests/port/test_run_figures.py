@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -58,3 +59,27 @@ def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
     assert (tmp_path / "curves.png").read_bytes() == before
     assert len(lines) == 1 and "No space left on device" in lines[0] and "training goes on" in lines[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "json_stats.jsonl"]
+
+
+def test_tensorboard_without_room_is_told_once_and_left_out(tmp_path, monkeypatch):
+    class Full:
+        def add_scalar(self, name, value, iteration):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("port.run_figures._tensorboard", lambda folder, start: Full())
+    said = []
+    figures = RunFigures(tmp_path, said.append)
+    figures.begin_at(0)
+    for iteration in (0, 20):
+        figures.add({"iter": iteration, "loss": 1.0})
+    assert said == ["TensorBoard: cannot be written (No space left on device); training goes on without it"]
+    assert [line["iter"] for line in figures.lines()] == [0, 20]
+
+
+def test_a_number_beyond_all_floats_is_a_damaged_line(tmp_path):
+    (tmp_path / "json_stats.jsonl").write_text('{"iter": 0, "loss": 1' + 400 * "0" + '}\n{"iter": 20, "loss": 1}\n')
+    said = []
+    figures = RunFigures(tmp_path, said.append)
+    figures.begin_at(40)
+    figures.draw()
+    assert [line["iter"] for line in figures.lines()] == [20] and "1 damaged lines" in said[0]

@@ -1,9 +1,11 @@
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from mrcnn.config import Config, with_values
-from mrcnn.data.check import check_dataset, report_text
+from mrcnn.data.check import _ends_early, check_dataset, report_text
 from mrcnn.data.coco import read_dataset
 
 
@@ -149,3 +151,11 @@ def test_the_report_is_for_programs_too(check, annotation):
     document = check([annotation(area=0), annotation(category_id=3), annotation()]).document()
     (finding,) = json.loads(json.dumps(document))["findings"]
     assert finding == {"severity": "dropped", "subject": "annotation 1 of 1.png", "text": "area is 0"}
+
+
+def test_a_jpeg_that_ends_early_is_an_error(tmp_path):
+    path = tmp_path / "1.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    assert not _ends_early(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert _ends_early(path)
