@@ -18,7 +18,7 @@ from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
 from mrcnn.model import MaskRCNN
 from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from verify.ap import ApSummary, ap_document, score_checked
-from verify.coco_files import read_annotations
+from verify.coco_files import encode_masks, read_annotations
 from verify.image_files import image_files, naming_used
 from verify.journal import Journal, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
@@ -99,6 +99,7 @@ def evaluate(
     """
     coco = read_annotations(annotations)
     check_categories(model.cfg, coco, annotations)
+    encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()

@@ -188,6 +188,29 @@ def test_scaled_sizes_are_opencvs():
         assert scaled_size(height, width, scale) == resized.shape
 
 
+@pytest.mark.parametrize(
+    ("list_name", "change", "sentence"),
+    [
+        ("annotations", lambda row: row.pop("segmentation"), r"broken\.json: annotation \d+ has no 'segmentation'"),
+        ("annotations", lambda row: row.update(iscrowd="x"), r"broken\.json: annotation \d+: 'iscrowd' is 'x'"),
+        ("images", lambda row: row.pop("height"), r"broken\.json: image 300000 has no 'height'"),
+        ("images", lambda row: row.update(height="x"), r"broken\.json: image 300000: 'height' is 'x'"),
+    ],
+)
+def test_what_scoring_will_need_is_checked_before_any_image_runs(
+    list_name, change, sentence, tmp_path, model, some_images, demo_model, monkeypatch
+):
+    document = json.loads(some_images.read_text())
+    change(document[list_name][0])
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(document))
+    monkeypatch.setattr(type(model), "detect_batch", lambda self, images: pytest.fail("an image ran"))
+    with pytest.raises(InputError, match=sentence):
+        evaluate(model, broken, demo_model / "val", batch=2, out=tmp_path)
+    # No journal is left that would refuse the file once it is mended.
+    assert not list(tmp_path.glob("journal*"))
+
+
 def test_a_batch_of_nothing_is_refused(model, some_images, demo_model):
     with pytest.raises(InputError, match="a batch holds at least one image, not 0"):
         evaluate(model, some_images, demo_model / "val", batch=0)
