@@ -98,6 +98,8 @@ def encode_masks(annotations: COCO) -> None:
         height, width = image.get("height"), image.get("width")
         if height is None or width is None:
             raise InputError(f"{source}: image {image['id']} has no 'height' or no 'width', which mask AP needs")
+        if height * width > MOST_PIXELS:
+            raise InputError(f"{source}: image {image['id']} has more pixels than pycocotools can count: give its size")
         fault = annotation_fault(annotation, height, width)
         if fault is not None:
             raise InputError(f"{place}: {fault}")

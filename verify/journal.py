@@ -5,6 +5,7 @@ every other one holds an image, with the sha256 of the file it was read from. Ea
 writes a journal of its own.
 """
 
+import contextlib
 import hashlib
 import json
 import zlib
@@ -120,7 +121,9 @@ class Journal:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        # All that is on record is on disk already. What a full disk refused has been told, and would be refused again.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _write(self, entries: Sequence[object]) -> None:
         self._file.write("".join(json.dumps([entry, _checksum(entry)]) + "\n" for entry in entries).encode())

@@ -189,6 +189,9 @@ def test_masks_need_the_size_of_their_image(tmp_path: Path) -> None:
     annotations = read(tmp_path, instances(images=[{"id": 7, "width": 5}], annotations=[annotation]))
     with pytest.raises(InputError, match=r"a\.json: image 7 has no 'height' or no 'width'"):
         encode_masks(annotations)
+    annotations = read(tmp_path, instances(images=[{**IMAGE, "height": 10**9}], annotations=[annotation]))
+    with pytest.raises(InputError, match=r"a\.json: image 7 has more pixels than pycocotools can count"):
+        encode_masks(annotations)
 
 
 def test_every_mask_that_pycocotools_writes_is_accepted() -> None:

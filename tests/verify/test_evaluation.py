@@ -16,6 +16,7 @@ import pytest
 
 from mrcnn.errors import InputError
 from mrcnn.image import image_scale, scaled_size
+from mrcnn.results import ImageResults
 from port.model_source import load_model
 from verify.coco_files import read_annotations
 from verify.detections import match_detections
@@ -165,6 +166,14 @@ def test_a_journal_with_a_damaged_image_is_named(body, tmp_path, model, some_ima
     (tmp_path / "journal_0.jsonl").write_text("\n".join([header, damaged, *others, ""]))
     with pytest.raises(InputError, match=r"journal_0\.jsonl is damaged: delete it, and its images are detected again"):
         evaluate(model, some_images, demo_model / "val", out=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device that is always full")
+def test_a_journal_that_a_disk_has_no_room_for_is_named(tmp_path, model, some_images):
+    with pytest.raises(InputError, match=r"journal_0\.jsonl cannot be written: No space left on device"):
+        with Journal(tmp_path, run_identity(model, some_images, 1), {}) as journal:
+            journal._file = Path("/dev/full").open("wb")
+            journal.add([ImageResults(300000, [], [], [])], ["0" * 64])
 
 
 def test_an_image_that_is_not_of_the_data_set_damages_a_journal(tmp_path, model, some_images, journal_text):
