@@ -145,7 +145,7 @@ def _detect(args: argparse.Namespace) -> int:
     for path in args.images:
         path.open("rb").close()
     model = _load(args, args.precision)
-    names, category_ids = _categories(model, args.annotations)
+    names, category_ids = _categories(model, args.annotations, args.source)
     stems = {path.stem for path in args.images}
     rows: list[dict[str, Any]] = []
     try:
@@ -418,7 +418,7 @@ def _verify_training(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from mrcnn.config import with_values
+    from mrcnn.config import check_config, with_values
     from mrcnn.data.roidb import check_classes
     from mrcnn.memory import keep_freed_memory
     from mrcnn.training.ranks import joined_ranks
@@ -436,6 +436,7 @@ def _train(args: argparse.Namespace) -> int:
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
     for dataset in datasets:
         check_classes(dataset, cfg)
+    check_config(cfg)
     weights = read_blobs(resolve(source)) if source else None
     evaluation_data = None
     if args.eval_annotations is not None:
@@ -542,7 +543,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     _add_out(detect)
     detect.add_argument(
-        "--annotations", type=Path, metavar="A.json", help="where class names and ids are from (default: COCO)"
+        "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
     )
     detect.add_argument(
         "--min-score",
@@ -884,16 +885,23 @@ def _load(args: argparse.Namespace, precision: Precision = "fp32") -> MaskRCNN:
     return load(args.source, config=args.config, overrides=args.overrides, device=args.device, precision=precision)
 
 
-def _categories(model: MaskRCNN, annotations: Path | None) -> tuple[Sequence[str], Sequence[int]]:
-    """Names and category ids of a model's classes 1, 2, ...: those of an annotation file, or COCO's."""
+def _categories(model: MaskRCNN, annotations: Path | None, source: str) -> tuple[Sequence[str], Sequence[int]]:
+    """Names and category ids of a model's classes 1, 2, ...: those of an annotation file, or COCO's.
+
+    A model in the folder of a run of ours has the names that it was trained with.
+    """
     from mrcnn.data.coco import read_annotations
     from mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
     from mrcnn.errors import InputError
+    from port.run_folder import RunFolder
 
     classes = model.cfg.MODEL.NUM_CLASSES - 1
-    if annotations is None and classes == len(COCO_NAMES):
-        return COCO_NAMES, COCO_CATEGORY_IDS
     if annotations is None:
+        trained = (RunFolder(Path(source).parent).classes() or ())[1:]
+        if len(trained) == classes and trained != COCO_NAMES:
+            return trained, range(1, classes + 1)
+        if classes == len(COCO_NAMES):
+            return COCO_NAMES, COCO_CATEGORY_IDS
         return [f"class {label}" for label in range(1, classes + 1)], range(1, classes + 1)
     categories = read_annotations(annotations)["categories"]
     if len(categories) != classes:
@@ -963,15 +971,29 @@ def _training_data(args: argparse.Namespace) -> list[CocoDataset]:
 def _class_names(path: Path) -> tuple[str, ...]:
     """Class names, one a line, after the background."""
     from mrcnn.data.coco import BACKGROUND
+    from mrcnn.errors import InputError
 
-    return (BACKGROUND, *(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text in UTF-8: give class names, one a line") from None
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if names.count(name) > 1 or name == BACKGROUND:
+            raise InputError(
+                f"{path}: the class {name} " + ("is given twice: " if name != BACKGROUND else "is what is no object: ")
+                + "give each class a name of its own, without the background"
+            )
+    return (BACKGROUND, *names)
 
 
 def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
+    from mrcnn.config import check_config
     from mrcnn.training.schedule import scaled_schedule, schedule_changes
     from port.detectron_yaml import dump_config
     from weights.atomic import replacing
 
+    check_config(cfg)
     scaled = scaled_schedule(cfg, args.scale_schedule)
     _check_writable(args.out)
     path = args.out / f"config_{args.scale_schedule}gpu.yaml"

@@ -1,25 +1,28 @@
-"""A training run on disk: checkpoints, what it was started with, figures; answers to Detectron utils/train.py."""
+"""A training run on disk: its checkpoints, and what it was started with; answers to Detectron utils/train.py."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mrcnn.config import Config, flatten
+from mrcnn.data.coco import Segm
 from mrcnn.data.roidb import RoidbEntry
 from mrcnn.errors import InputError
 from weights import WeightsFile, read_blobs, write_blobs
 from weights.atomic import replacing
-
-Line = dict[str, Any]
+from weights.errors import FileError, UnreadableFile, WeightsError
 
 # Keys that a run may change when it goes on: they do not touch what was trained so far, nor the order of the data.
 _FREE_SECTIONS = ("TEST.", "CLUSTER.", "DATA_LOADER.", "USE_NCCL", "VIS", "OUTPUT_DIR", "EXPECTED_RESULTS", "ROOT_DIR")
 _FREE_KEYS = ("TRAIN.SNAPSHOT_ITERS", "TRAIN.AUTO_RESUME", "TRAIN.WEIGHTS", "TRAIN.DATASETS", "TRAIN.COPY_WEIGHTS")
 # The length of a run shapes the learning rate of these policies from its beginning.
 _POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
+# What a run leaves in its folder, apart from `run.json`.
+_LEAVINGS = ("model_iter*.p*", "model_final.p*", "diverged_iter*.pth", "json_stats.jsonl", "eval_iter*")
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,28 @@ class RunIdentity:
     Attributes:
         cfg: the configuration.
         data: a hash over the images, their order and their ground truth.
-        weights: where it started: a description and the sha256 of the blobs, or "from scratch".
+        weights: where it started: a description and, last, the sha256 of the blobs, or "from scratch".
         classes: names, the background first.
+        precision: of the forward pass.
     """
 
     cfg: Config
     data: str
     weights: str
     classes: tuple[str, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest checkpoint that can be read, if there is any, and what is wrong with those that cannot."""
+
+    weights: WeightsFile | None
+    damaged: Mapping[Path, WeightsError]
 
 
 class RunFolder:
-    """A folder with `run.json`, `json_stats.jsonl`, `model_iterN.pth` and, at the end, `model_final.*`.
+    """A folder with `run.json`, `model_iterN.pth` and, at the end, `model_final.*`.
 
     `model_iterN` holds the parameters and momenta after iteration N, counted from 0, as Detectron's does. With the
     configuration, whose RNG_SEED all randomness comes from together with the iteration, that is everything a run
@@ -58,13 +71,19 @@ class RunFolder:
         return (self.path / "run.json").exists()
 
     def refuse_run(self) -> None:
-        """InputError if the folder holds a run."""
+        """InputError if the folder holds a run, or what another one has left."""
         if self.holds_run:
             raise InputError(f"{self.path} holds a run already: go on with --resume, or choose another --out")
+        left = sorted(path.name for pattern in _LEAVINGS for path in self.path.glob(pattern))
+        if left:
+            raise InputError(
+                f"{self.path} has no run.json, but {left[0]} of another run: choose another --out, or move it away"
+            )
 
     def begin(self, identity: RunIdentity) -> None:
-        """Start a new run; InputError if the folder holds one or cannot be written to."""
+        """Start a new run; InputError or WeightsError, and nothing left, if that is not possible."""
         self.refuse_run()
+        is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,12 +93,23 @@ class RunFolder:
             "data": identity.data,
             "weights": identity.weights,
             "classes": list(identity.classes),
+            "precision": identity.precision,
         }
-        with replacing(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        try:
+            with replacing(self.path / "run.json") as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        except WeightsError:
+            if is_new:
+                with suppress(OSError):
+                    self.path.rmdir()
+            raise
 
-    def check(self, identity: RunIdentity) -> None:
-        """InputError, naming what changed, unless the folder's run can go on with this."""
+    def check(self, identity: RunIdentity, *, from_its_origin: bool) -> None:
+        """InputError, naming what changed, unless the folder's run can go on with this.
+
+        Args:
+            from_its_origin: whether there is no checkpoint, so that the run begins again with what it began with.
+        """
         content = self._read()
         now = flatten(identity.cfg)
         for key, value in content["config"].items():
@@ -89,6 +119,17 @@ class RunFolder:
                     f"{key} is {now.get(key)!r} now and was {before!r} when the run in {self.path} was started: "
                     "go on with the old value, or start another run"
                 )
+        if content["precision"] != identity.precision:
+            raise InputError(
+                f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
+                "was started: go on with the old value, or start another run"
+            )
+        if from_its_origin and _digest(content["weights"]) != _digest(identity.weights):
+            raise InputError(
+                f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "
+                f"now it would begin with {_named(identity.weights)}: go on with the same --weights, or start another "
+                "run in another --out"
+            )
         if content["classes"] != list(identity.classes):
             raise InputError(f"the categories are not those that the run in {self.path} was started with")
         if content["data"] != identity.data:
@@ -97,24 +138,65 @@ class RunFolder:
                 "go on with the old ones, or start another run"
             )
 
-    def classes(self) -> tuple[str, ...]:
-        """The classes of the folder's run, the background first."""
-        return tuple(self._read()["classes"])
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes of the folder's run, the background first; None where there is no run that can be read."""
+        try:
+            return tuple(map(str, self._read()["classes"]))
+        except InputError:
+            return None
 
-    def latest(self) -> WeightsFile | None:
-        """The newest checkpoint, or the final model where that is newer, if there is one."""
-        candidates = [*self._checkpoints()[-1:], *self.path.glob("model_final.pth")]
-        return max(map(read_blobs, candidates), key=lambda weights: weights.iteration or 0, default=None)
+    def latest(self) -> Latest:
+        """The newest checkpoint, or the final model where that is newer.
+
+        InputError where there are some and none can be read.
+        """
+        damaged: dict[Path, WeightsError] = {}
+
+        def first_whole(paths: Iterable[Path]) -> WeightsFile | None:
+            for path in paths:
+                try:
+                    return read_blobs(path)
+                except UnreadableFile:
+                    raise
+                except FileError as error:
+                    damaged[path] = error
+            return None
+
+        found = first_whole(reversed(self._checkpoints())), first_whole(self.path.glob("model_final.pth"))
+        newest = max(filter(None, found), key=lambda weights: weights.iteration or 0, default=None)
+        if newest is None and damaged:
+            raise InputError(
+                f"{next(iter(damaged.values()))}; {self.path} has no other checkpoint to go on from: put back a copy, "
+                "or move it away to begin again"
+            )
+        return Latest(newest, damaged)
+
+    def set_aside(self, latest: Latest) -> list[str]:
+        """Rename damaged checkpoints, so that nothing takes them for whole ones; returns what to say about it."""
+        lines = []
+        for path, error in latest.damaged.items():
+            aside = path.rename(path.with_name(f"{path.name}.damaged"))
+            lines.append(f"{error}; it is kept as {aside.name}, and the one before it counts")
+        return lines
+
+    def how_to_go_on(self) -> str:
+        """What `--resume` makes of the folder as it is, for the end of a sentence."""
+        checkpoints = [*self._checkpoints(), *self.path.glob("model_final.pth")]
+        if not checkpoints:
+            return "--resume goes on, from the beginning, as there is no checkpoint yet"
+        last = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
+        return f"--resume goes on from the last checkpoint, {last.name}"
 
     def save(self, weights: WeightsFile) -> Path:
-        """Write `model_iterN.pth` whole or not at all, then remove all but the newest.
+        """Write `model_iterN.pth` whole or not at all, then remove all but the newest up to it.
 
         With `detectron_checkpoints` also `model_iterN.pkl`, which Detectron goes on from.
         """
         path = self.save_as(f"model_iter{weights.iteration}.pth", weights)
         if self._detectron_checkpoints:
             write_blobs(path.with_suffix(".pkl"), weights)
-        for old in self._checkpoints()[: -self._keep]:
+        checkpoints = self._checkpoints()
+        for old in checkpoints[: checkpoints.index(path) + 1][: -self._keep]:
             old.unlink()
             old.with_suffix(".pkl").unlink(missing_ok=True)
         return path
@@ -126,50 +208,29 @@ class RunFolder:
         return path
 
     def save_final(self, weights: WeightsFile) -> tuple[Path, Path]:
-        """Write `model_final.pkl`, for Detectron, and `model_final.pth`."""
-        return self.save_as("model_final.pkl", weights), self.save_as("model_final.pth", weights)
+        """Write `model_final.pkl`, for Detectron, and before it `model_final.pth`, which `--resume` reads."""
+        pth = self.save_as("model_final.pth", weights)
+        return self.save_as("model_final.pkl", weights), pth
 
     def remove_unfinished(self) -> None:
         """Remove what a process that was killed while it wrote has left behind."""
         for temporary in self.path.glob(".*." + 32 * "[0-9a-f]" + ".tmp"):  # weights.atomic
             temporary.unlink()
 
-    def lines(self) -> list[Line]:
-        """The figures that were written so far, one line every 20 iterations."""
-        path = self.path / "json_stats.jsonl"
-        if not path.exists():
-            return []
-        return list(_whole_lines(path.read_text(encoding="utf-8")))
-
-    def keep_lines_before(self, iteration: int) -> None:
-        """Forget the figures of iterations that will be done again."""
-        lines = [line for line in self.lines() if line["iter"] < iteration]
-        with replacing(self.path / "json_stats.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-    def add_line(self, line: Mapping[str, Any]) -> None:
-        """Append figures."""
-        path = self.path / "json_stats.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(line)) + "\n")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-
-    def evaluations(self) -> dict[int, dict[str, float]]:
-        """AP by iteration and kind, box or mask, of the checkpoints that were evaluated: `eval_iterN/ap.json`."""
-        found = {}
-        for path in self.path.glob("eval_iter*/ap.json"):
-            for kinds in json.loads(path.read_text(encoding="utf-8")).values():
-                found[int(path.parent.name[9:])] = {kind: metrics["AP"] for kind, metrics in kinds.items()}
-        return dict(sorted(found.items()))
-
     def _read(self) -> dict[str, Any]:
         path = self.path / "run.json"
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{path} cannot be read: without it this run cannot go on; start another one") from None
+            content = json.loads(path.read_text(encoding="utf-8"))
+            kinds = {"config": dict, "classes": list, "data": str, "weights": str, "precision": str}
+            is_whole = all(isinstance(content[key], kind) for key, kind in kinds.items())
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            is_whole = False
+        if not is_whole:
+            raise InputError(
+                f"{path} is damaged, and without it this run cannot go on: put back a copy, or start another run with "
+                "--weights and the newest checkpoint, in another --out"
+            )
+        assert isinstance(content, dict)
         return content
 
     def _checkpoints(self) -> list[Path]:
@@ -179,25 +240,43 @@ class RunFolder:
 
 
 def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
-    """A sha256 over what a roidb is trained on: image names and sizes, order, flips, boxes and classes."""
+    """A sha256 over what a roidb is trained on, but for the pixels.
+
+    Image names and sizes, order, flips, boxes, classes and outlines. Image files are not looked at: to read them takes
+    as long as an epoch, and one that is mended may be trained on.
+    """
     digest = hashlib.sha256()
     for entry in roidb:
-        digest.update(f"{entry.image.name} {entry.height} {entry.width} {entry.flipped}\n".encode())
+        image = f"{entry.image.name} {entry.height} {entry.width} {entry.flipped}\n"
+        digest.update(image.encode("utf-8", "surrogatepass"))
+        if entry.flipped:
+            continue  # it shares the ground truth of its original, which comes before it
         for array in entry.ground_truth[:3]:
             digest.update(array.tobytes())
+        for segm in entry.ground_truth.segms:
+            _add_segm(digest, segm)
     return digest.hexdigest()
+
+
+def _add_segm(digest: "hashlib._Hash", segm: Segm) -> None:
+    if isinstance(segm, Mapping):
+        digest.update(json.dumps([segm["size"], segm["counts"]]).encode())
+        return
+    for polygon in segm:
+        digest.update(b"%d " % len(polygon))
+        digest.update(polygon.tobytes())
+    digest.update(b"\n")
+
+
+def _digest(weights: str) -> str:
+    return weights.rpartition(" ")[2]
+
+
+def _named(weights: str) -> str:
+    return weights.rpartition(" ")[0] if _digest(weights) != "scratch" else "none (from scratch)"
 
 
 def _is_free(key: str, cfg: Config) -> bool:
     if key == "SOLVER.MAX_ITER":
         return cfg.SOLVER.LR_POLICY not in _POLICIES_OF_LENGTH
     return key in _FREE_KEYS or key.startswith(_FREE_SECTIONS)
-
-
-def _whole_lines(text: str) -> Iterator[Line]:
-    """JSON lines; a last one that a kill cut short is left out."""
-    for line in text.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return

@@ -1,22 +1,22 @@
 """A training run from its start to `model_final.pkl`: data, network, loop, checkpoints and figures put together."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 
-from mrcnn.config import Config
+from mrcnn.config import Config, check_config
 from mrcnn.data.coco import CocoDataset
-from mrcnn.data.minibatch import minibatches
+from mrcnn.data.minibatch import loader_fault, minibatches
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
-from mrcnn.training.curves import Panel, draw_curves
+from mrcnn.precision import Precision
 from mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from mrcnn.training.network import recompute_activations
 from mrcnn.training.ranks import Ranks
@@ -24,12 +24,11 @@ from mrcnn.training.solver import MomentumSGD, learning_rate
 from mrcnn.training.stats import TrainingStats, json_stats
 from port.detectron_yaml import dump_config
 from port.finetune import StartingPoint, start_from
-from port.run_folder import RunFolder, RunIdentity, data_fingerprint
+from port.run_figures import RunFigures
+from port.run_folder import Latest, RunFolder, RunIdentity, data_fingerprint
 from port.training_state import detectron_weights
 from weights.errors import WeightsError
 from weights.weights_file import WeightsFile, blobs_sha256
-
-Precision = Literal["fp32", "tf32", "bf16"]
 
 # From-scratch models that Detectron trained with a frozen, random conv1 and res2, and their corrected runs
 # (Detectron projects/GN/README.md, commit f8ffc87).
@@ -52,7 +51,6 @@ class RunOptions:
         force: train from scratch even with a frozen stem.
         source_classes: the classes of the weights file, the background first, where they cannot be known.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
-        channels_last: whether parameters are kept in channels-last memory.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
     """
 
@@ -64,7 +62,6 @@ class RunOptions:
     force: bool = False
     source_classes: tuple[str, ...] | None = None
     precision: Precision = "fp32"
-    channels_last: bool = True
     recompute: bool = False
 
 
@@ -101,38 +98,33 @@ def run_training(
         say: prints a line; only the first process calls it.
         on_checkpoint: called in the first process with the model and the last iteration whenever one was written.
 
-    Raises InputError, and NonFiniteLoss after writing a diagnostic checkpoint `diverged_iterN.pth` of the state
-    before that iteration.
+    Raises InputError or WeightsError, and NonFiniteLoss after writing a diagnostic checkpoint `diverged_iterN.pth` of
+    the state before that iteration. What is refused before the first iteration leaves the folder as it was.
     """
     say = say if ranks.is_first else _silence
+    check_config(cfg)
+    _refuse_precision(options, ranks)
     roidb = training_roidb(datasets, cfg)
     classes = datasets[0].classes
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
-    origin = "from scratch" if weights is None else f"{weights.source} {blobs_sha256(weights.blobs)}"
-    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes)
-    checkpoint = None
+    origin = _origin(weights, options.source_classes)
+    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, options.precision)
+    latest = Latest(None, {})
     goes_on = options.resume and folder.holds_run
     if goes_on:
-        folder.check(identity)
-        checkpoint = folder.latest()
+        latest = folder.latest()
+        folder.check(identity, from_its_origin=latest.weights is None)
     else:
         folder.refuse_run()
-        _refuse_frozen_scratch(cfg, weights, options)
+    checkpoint = latest.weights
     if checkpoint is not None:
         run = _prepare(cfg, checkpoint, classes, classes, ranks, options)
         # Detectron forgets the learning rate when it resumes, and with it to rescale the momentum if it changes here.
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
+        _refuse_frozen_scratch(cfg, weights, options)
         run = _prepare(cfg, weights, classes, options.source_classes, ranks, options)
     _refuse_nothing_to_do(run, cfg, checkpoint, weights)
-    # Before anything is written every process has looked at what is there.
-    ranks.wait()
-    if ranks.is_first and not goes_on:
-        folder.begin(identity)
-    _introduce(run, cfg, len(roidb), checkpoint, weights, say)
-    if ranks.is_first:
-        folder.remove_unfinished()
-        folder.keep_lines_before(run.start)
     batches = minibatches(
         roidb,
         cfg,
@@ -141,25 +133,50 @@ def run_training(
         options.workers,
         pin_memory=ranks.device.type == "cuda",
     )
+    # Before anything is written every process has looked at what is there, and nothing is left that could be refused.
+    ranks.wait()
+    figures = RunFigures(options.out, say)
+    if ranks.is_first:
+        if goes_on:
+            for line in folder.set_aside(latest):
+                say(line)
+        else:
+            folder.begin(identity)
+        folder.remove_unfinished()
+        figures.begin_at(run.start)
+    _introduce(run, cfg, len(roidb), checkpoint, weights, say)
     stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
-    board = _tensorboard(options.out, run.start) if ranks.is_first else None
     period = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
     result: IterationResult | None = None
+
+    def look_at(iteration: int) -> None:
+        """What follows a checkpoint."""
+        if on_checkpoint is not None:
+            on_checkpoint(run.model, iteration)
+            run.model.train()
+        figures.draw()
+
     try:
+        if ranks.is_first and checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER:
+            if run.start - 1 not in figures.evaluations():
+                look_at(run.start - 1)  # a kill may have come before its evaluation was done
         steps = train(
             run.model, run.solver, batches, run.start, ranks, forward_context=_forward_context(options, ranks)
         )
         for result in steps:
             if not ranks.is_first:
                 continue
-            _record(result, stats, folder, ranks, say, board)
+            _record(result, stats, figures, ranks, say)
             done = result.iteration + 1
             if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
                 say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
-                if on_checkpoint is not None:
-                    on_checkpoint(run.model, result.iteration)
-                    run.model.train()
-                _draw(folder)
+                look_at(result.iteration)
+        if not ranks.is_first:
+            return None
+        final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
+        say(f"final model: {final}")
+        look_at(cfg.SOLVER.MAX_ITER - 1)
+        return final
     except NonFiniteLoss as error:
         if not ranks.is_first:
             raise
@@ -167,15 +184,23 @@ def run_training(
         path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
         raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
     except (InputError, WeightsError) as error:
-        raise InputError(f"{error}; once that is mended, --resume goes on from the last checkpoint") from None
-    if not ranks.is_first:
-        return None
-    final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
-    say(f"final model: {final}")
-    if on_checkpoint is not None:
-        on_checkpoint(run.model, cfg.SOLVER.MAX_ITER - 1)
-    _draw(folder)
-    return final
+        raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
+    except RuntimeError as error:
+        fault = loader_fault(error)
+        if fault is None:
+            raise
+        raise InputError(f"{fault}; {folder.how_to_go_on()}") from None
+
+
+def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -> str:
+    """What a run starts from: a description and, last, a sha256."""
+    if weights is None:
+        return "from scratch"
+    digest = blobs_sha256(weights.blobs)
+    if source_classes is None:
+        return f"{weights.source} {digest}"
+    names = ", ".join(source_classes[1:])
+    return f"{weights.source} of {names} {hashlib.sha256((digest + names).encode()).hexdigest()}"
 
 
 def _prepare(
@@ -190,8 +215,7 @@ def _prepare(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.RNG_SEED)
         model = MaskRCNN(cfg)
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    model = model.to(ranks.device, memory_format=layout).train()  # type: ignore[call-overload]
+    model = model.to(ranks.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if options.recompute:
         recompute_activations(model)
     solver = MomentumSGD.from_config(model, cfg)
@@ -206,6 +230,11 @@ def _prepare(
 def _refuse_frozen_scratch(cfg: Config, weights: WeightsFile | None, options: RunOptions) -> None:
     if weights is None and cfg.TRAIN.FREEZE_AT > 0 and not options.force:
         raise InputError(FROZEN_FROM_SCRATCH.format(cfg.TRAIN.FREEZE_AT, cfg.TRAIN.FREEZE_AT))
+
+
+def _refuse_precision(options: RunOptions, ranks: Ranks) -> None:
+    if options.precision == "tf32" and ranks.device.type != "cuda":
+        raise InputError("--precision tf32 needs an NVIDIA GPU, and this is a CPU: leave it out, or pass fp32 or bf16")
 
 
 def _refuse_nothing_to_do(
@@ -246,10 +275,9 @@ def _introduce(
 def _record(
     result: IterationResult,
     stats: TrainingStats,
-    folder: RunFolder,
+    figures: RunFigures,
     ranks: Ranks,
     say: Callable[[str], None],
-    board: Any,
 ) -> None:
     """Keep the figures of an iteration and print them when a line is due."""
     stats.add(result.iteration, result.outputs, result.seconds)
@@ -257,47 +285,8 @@ def _record(
         say(f"iteration {result.iteration}: learning rate {result.lr:g}, momentum x {result.momentum_scale:g}")
     if stats.is_due(result.iteration):
         line = stats.line(result.iteration, result.lr, ranks.device)
-        folder.add_line(line)
+        figures.add(line)
         say(json_stats(line))
-        if board is not None:
-            for name, value in line.items():
-                if isinstance(value, float):
-                    board.add_scalar(name, value, result.iteration)
-
-
-def _tensorboard(out: Path, start: int) -> Any:
-    """TensorBoard's writer of the same figures, where TensorBoard is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=start)
-
-
-def _draw(folder: RunFolder) -> None:
-    """Draw `curves.png` from all figures so far."""
-    lines = folder.lines()
-    if not lines:
-        return
-    iterations = [int(line["iter"]) for line in lines]
-
-    def series(*names: str) -> dict[str, list[float]]:
-        return {name: [float(line.get(name, "nan")) for line in lines] for name in names}
-
-    rpn = {
-        kind: [sum(v for k, v in line.items() if k.startswith(f"loss_{kind}")) for line in lines]
-        for kind in ("rpn_cls", "rpn_bbox")
-    }
-    panels = [
-        Panel("losses", iterations, series("loss", "loss_cls", "loss_bbox", "loss_mask") | rpn),
-        Panel("share of RoIs classified right", iterations, series("accuracy_cls")),
-        Panel("learning rate", iterations, series("lr")),
-    ]
-    evaluations = folder.evaluations()
-    if evaluations:
-        ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
-        panels.insert(1, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
-    draw_curves(panels, folder.path / "curves.png")
 
 
 def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:

@@ -9,7 +9,7 @@ from recipe import recipe_weights
 import detectron_gn
 from port.blob_table import BlobTable
 from port.detectron_yaml import bundled_config, dump_config, read_config
-from port.run_folder import RunFolder
+from port.run_figures import RunFigures
 from weights import read_blobs, write_blobs
 
 DATA = Path(__file__).parent / "data"
@@ -35,7 +35,7 @@ def test_train_prints_detectrons_lines_and_evaluates_what_it_trained(tmp_path, c
     assert content["final"] == str(out / "model_final.pkl")
     assert set(content["ap"]["train_images"]) == {"box", "mask"}
     assert (out / "eval_iter0" / "bbox.json").exists()
-    assert RunFolder(out).evaluations() == {0: {k: m["AP"] for k, m in content["ap"]["train_images"].items()}}
+    assert RunFigures(out).evaluations() == {0: {k: m["AP"] for k, m in content["ap"]["train_images"].items()}}
     assert len(read_blobs(out / "model_final.pkl").blobs) == 446
 
 
@@ -75,13 +75,34 @@ def test_train_takes_new_classes_from_a_file_of_names(tmp_path, capsys):
         ([*CONFIG, "TRAIN.FREEZE_AT", "2", *TRAIN, "--out", "run"], "36.2 instead of 39.5"),
         ([*CONFIG, *TRAIN, "--out", "run", "--eval-annotations", "absent.json"], "absent.json"),
         ([*CONFIG, *TRAIN, "--out", "run", "--eval-annotations", TRAIN[1], "--eval-images", "."], "is not in ."),
+        ([*CONFIG, "TRAIN.IMS_PER_BATCH", "1000", *TRAIN, "--out", "run"], "do not fill one minibatch"),
+        ([*CONFIG, "RNG_SEED", "-1", *TRAIN, "--out", "run"], "RNG_SEED is -1: set it to a whole number from 0"),
+        ([*CONFIG, "NUM_GPUS", "0", *TRAIN, "--out", "run"], "error: NUM_GPUS is 0: set it to a number above 0"),
+        ([*CONFIG, "NUM_GPUS", "0", *TRAIN, "--out", "run", "--scale-schedule", "1"], "error: NUM_GPUS is 0"),
+        ([*CONFIG, "TRAIN.FREEZE_AT", "7", *TRAIN, "--out", "run"], "error: TRAIN.FREEZE_AT is 7: set it to the last"),
+        ([*CONFIG, "SOLVER.BASE_LR", "-1.0", *TRAIN, "--out", "run"], "SOLVER.BASE_LR is -1.0: set it to a number"),
+        ([*CONFIG, "SOLVER.BASE_LR", "-1", *TRAIN, "--out", "run"], "SOLVER.BASE_LR is the whole number -1"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--precision", "tf32"], "--precision tf32 needs an NVIDIA GPU"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--classes", "binary.txt"], "binary.txt is no text in UTF-8"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--weights-classes", "binary.txt"], "binary.txt is no text in UTF-8"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--classes", "twice.txt"], "twice.txt: the class b is given twice"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--classes", "ground.txt"], "the class __background__ is what is no object"),
+        ([*CONFIG, *TRAIN, "--out", "three.txt"], "three.txt: cannot be made"),
+        (["--config", "broken.yaml", *TRAIN, "--out", "run"], "broken.yaml, line 1: it is not valid YAML"),
+        (["--config", "tagged.yaml", *TRAIN, "--out", "run"], "tagged.yaml, line 1: the tag !!python/object"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(
     tmp_path, monkeypatch, capsys, arguments, sentence
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     Path("three.txt").write_text("a\nb\nc\n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00\n")
+    Path("twice.txt").write_text("a\nb\nb\nc\n")
+    Path("ground.txt").write_text("a\nb\nc\n__background__\n")
+    Path("broken.yaml").write_text("MODEL: [")
+    Path("tagged.yaml").write_text("MODEL: !!python/object/apply:os.system ['true']")
     assert detectron_gn.main(["train", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("detectron-gn: error: ") and error.count("\n") == 1 and sentence in error
@@ -110,6 +131,42 @@ def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
     capsys.readouterr()
     assert detectron_gn.main(["check-data", *TRAIN, "--set", "TRAIN.GT_MIN_AREA", "1000000"]) == 1
     assert "is under TRAIN.GT_MIN_AREA 1e+06" in capsys.readouterr().out
+
+
+def test_detect_names_the_classes_that_a_run_was_trained_with(tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("moon\nsun\nstar\nsky\n")
+    out = tmp_path / "run"
+    names = ["--classes", str(tmp_path / "names.txt")]
+    assert detectron_gn.main(["train", *CONFIG, *TRAIN, *names, "--out", str(out), "--workers", "0"]) == 0
+    drawn = []
+    image = sorted((DATA / "train_images").iterdir())[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrcnn.visualize.draw_detections", lambda image, _found, names, _: drawn.append(names) or image)
+        detect = ["detect", str(out / "model_final.pth"), str(image), "--out", str(tmp_path / "found")]
+        assert detectron_gn.main(detect) == 0
+    assert drawn == [("moon", "sun", "star", "sky")]
+
+
+def test_an_evaluation_that_cannot_be_kept_does_not_end_a_run(tmp_path, capsys):
+    out, document = tmp_path / "run", tmp_path / "train.json"
+    # A file stands where the folder of the evaluation should be; a run leaves none, so it is put there meanwhile.
+    data = [*TRAIN, "--eval-annotations", TRAIN[1], "--json", str(document)]
+
+    def blocked(say):
+        def line(text):
+            if text.startswith("starting"):
+                (out / "eval_iter0").touch()
+            say(text)
+
+        return line
+
+    with pytest.MonkeyPatch.context() as patch:
+        from port import training_run
+
+        patch.setattr("port.training_run.print_line", blocked(training_run.print_line))
+        assert detectron_gn.main(["train", *CONFIG, *data, "--out", str(out), "--workers", "0"]) == 0
+    assert "this evaluation could not be kept" in capsys.readouterr().out
+    assert set(json.loads(document.read_text())["ap"]["train_images"]) == {"box", "mask"}
 
 
 @pytest.mark.parametrize("option", [("--keep", "0"), ("--workers", "-1"), ("--scale-schedule", "0"), ("--keep", "x")])

@@ -1,7 +1,6 @@
 """Detection over a data set and its AP; answers to Detectron core/test_engine.py:test_net_on_dataset."""
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from verify.coco_files import encode_masks, read_annotations
 from verify.image_files import image_files, naming_used
 from verify.journal import Journal, image_digest, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
+from weights.atomic import replacing
 
 # Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
 Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
@@ -177,13 +177,8 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all; numbers in full precision."""
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _detect_batches(

@@ -10,10 +10,11 @@ from mrcnn.data.coco import CocoDataset
 from mrcnn.model import MaskRCNN
 from mrcnn.training.ranks import Ranks
 from port.training_run import RunOptions, run_training
-from verify.ap import ap_table
+from verify.ap import ap_document, ap_table
 from verify.coco_files import encode_masks, read_annotations
 from verify.evaluation import check_categories, evaluate, write_evaluation
 from verify.image_files import image_files
+from weights.errors import WeightsError
 from weights.weights_file import WeightsFile
 
 
@@ -44,8 +45,8 @@ def train_and_evaluate(
 ) -> Trained:
     """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
 
-    The results of the model after iteration N lie in `eval_iterN/` of the run's folder. The first process evaluates,
-    the others wait.
+    The results of the model after iteration N lie in `eval_iterN/` of the run's folder; a run that goes on evaluates
+    its checkpoint first where they are missing. The first process evaluates, the others wait.
 
     Raises InputError before any training where the evaluation could not be done.
     """
@@ -61,10 +62,16 @@ def train_and_evaluate(
             return
         evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images)
         assert evaluation is not None
-        folder = options.out / f"eval_iter{iteration}"
-        folder.mkdir(exist_ok=True)
-        documents.append(write_evaluation(evaluation, evaluation_data.annotations.stem, folder))
         say(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}))
+        name = evaluation_data.annotations.stem
+        documents.append(ap_document(name, evaluation.box_ap, evaluation.mask_ap))
+        folder = options.out / f"eval_iter{iteration}"
+        try:
+            folder.mkdir(exist_ok=True)
+            write_evaluation(evaluation, name, folder)
+        except (WeightsError, OSError) as error:
+            # The checkpoint is there, and so is the table above: no reason to end hours of training.
+            say(f"this evaluation could not be kept: {error}; training goes on")
 
     final = run_training(cfg, datasets, weights, ranks, options, say=say, on_checkpoint=on_checkpoint)
     return Trained(final, documents[-1] if documents else None)

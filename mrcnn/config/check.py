@@ -155,13 +155,19 @@ def _check_minibatches(cfg: Config) -> None:
         len(train.SCALES) > 0 and min(train.SCALES) > 0,
         f"TRAIN.SCALES is {list(train.SCALES)}: give lengths of the shorter side, such as [800]",
     )
-    _require_positive("TRAIN.MAX_SIZE", train.MAX_SIZE)
+    _require(
+        train.MAX_SIZE >= max(train.SCALES),
+        f"TRAIN.MAX_SIZE is {train.MAX_SIZE}, the most that a longer side may be, but TRAIN.SCALES asks for a shorter "
+        f"side of {max(train.SCALES)}: set it to more, such as {round(max(train.SCALES) * 5 / 3)}",
+    )
     _require_positive("TRAIN.IMS_PER_BATCH", train.IMS_PER_BATCH)
     _require_positive("TRAIN.BATCH_SIZE_PER_IM", train.BATCH_SIZE_PER_IM)
     _require_positive("TRAIN.RPN_BATCH_SIZE_PER_IM", train.RPN_BATCH_SIZE_PER_IM)
     for key, share in (("FG_FRACTION", train.FG_FRACTION), ("RPN_FG_FRACTION", train.RPN_FG_FRACTION)):
         _require(0 <= share <= 1, f"TRAIN.{key} is {share}: set it to a share between 0 and 1")
     _require_positive("NUM_GPUS", cfg.NUM_GPUS)
+    # What numpy.random.seed takes, which Detectron seeds with it.
+    _require(0 <= cfg.RNG_SEED < 2**32, f"RNG_SEED is {cfg.RNG_SEED}: set it to a whole number from 0 to {2**32 - 1}")
 
 
 def _check_test(cfg: Config) -> None:
@@ -174,6 +180,9 @@ def _check_test(cfg: Config) -> None:
 def _check_schedule(cfg: Config) -> None:
     solver = cfg.SOLVER
     _require_positive("SOLVER.MAX_ITER", solver.MAX_ITER)
+    _require_positive("SOLVER.BASE_LR", solver.BASE_LR)
+    for key, value in (("MOMENTUM", solver.MOMENTUM), ("WEIGHT_DECAY", solver.WEIGHT_DECAY)):
+        _require(value >= 0, f"SOLVER.{key} is {value}: set it to a number from 0 up")
     _require_positive("TRAIN.SNAPSHOT_ITERS", cfg.TRAIN.SNAPSHOT_ITERS)
     if solver.LR_POLICY == "step":
         _require_positive("SOLVER.STEP_SIZE", solver.STEP_SIZE)
@@ -191,3 +200,4 @@ def _check_schedule(cfg: Config) -> None:
             f"SOLVER.LRS has {len(solver.LRS)} rates for the {len(solver.STEPS)} iterations of SOLVER.STEPS: give one "
             "rate for each",
         )
+        _require(min(solver.LRS) > 0, f"SOLVER.LRS is {list(solver.LRS)}: give rates above 0")

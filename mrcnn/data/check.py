@@ -8,7 +8,7 @@ from typing import Literal
 
 from mrcnn.config import Config
 from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
-from mrcnn.data.faults import faults
+from mrcnn.data.faults import dataset_faults, faults
 from mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
 from mrcnn.errors import InputError
 from mrcnn.image import read_image
@@ -61,7 +61,7 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
     Args:
         read_images: also decode every image file, which takes the time of an epoch's loading.
     """
-    findings = [*_check_categories(dataset, cfg), *_check_ids(dataset)]
+    findings = [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
     trained = []
     for image in dataset.images:
         in_image = list(_check_image_record(image, cfg))
@@ -95,30 +95,22 @@ def report_text(report: DataReport, most: int = 20) -> str:
 
 
 def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
-    subject = str(dataset.annotation_file)
+    for subject, fault in dataset_faults(dataset):
+        yield Finding("error", subject, fault)
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         yield Finding(
             "error",
-            subject,
+            str(dataset.annotation_file),
             f"{len(dataset.category_ids)} categories and the background are {len(dataset.classes)} classes, but "
             f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}",
         )
-    for what, values in (("id", dataset.category_ids), ("name", dataset.classes[1:])):
-        for value, count in Counter(values).items():
-            if count > 1:
-                yield Finding("error", f"category {value}", f"the {what} stands {count} times in 'categories'")
     used = {annotation["category_id"] for image in dataset.images for annotation in image.annotations}
     for category_id, name in zip(dataset.category_ids, dataset.classes[1:], strict=True):
         if category_id not in used:
             yield Finding("note", f"category {name}", "has no annotation")
 
 
-def _check_ids(dataset: CocoDataset) -> Iterator[Finding]:
-    ids = Counter(annotation.get("id") for image in dataset.images for annotation in image.annotations)
-    for annotation_id, count in ids.items():
-        if annotation_id is not None and count > 1:
-            text = f"the id stands {count} times; pycocotools keeps the last"
-            yield Finding("error", f"annotation {annotation_id}", text)
+def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
     for file_name, count in Counter(image.file_name for image in dataset.images).items():
         if count > 1:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")

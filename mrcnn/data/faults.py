@@ -4,17 +4,34 @@ Detectron looks at none of this: a coordinate that is not a number trains a wron
 never come back, in the middle of a run.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from mrcnn.data.coco import Annotation, CocoImage, read_segm
+from mrcnn.data.coco import BACKGROUND, Annotation, CocoDataset, CocoImage, read_segm
 from mrcnn.data.run_lengths import MOST_PIXELS, runs_cover
 from mrcnn.errors import InputError
 
 # In pixels, about twice what JPEG holds.
 LARGEST_SIDE = 100_000
+
+
+def dataset_faults(dataset: CocoDataset) -> Iterator[tuple[str, str]]:
+    """What is unusable about the categories and ids of a data set: what it is about, and a text each."""
+    if not dataset.category_ids:
+        yield str(dataset.annotation_file), "'categories' is empty: list what the annotations' category_id stand for"
+    for what, values in (("id", dataset.category_ids), ("name", dataset.classes[1:])):
+        for value, count in Counter(values).items():
+            if count > 1:
+                yield f"category {value}", f"the {what} stands {count} times in 'categories'"
+    if BACKGROUND in dataset.classes[1:]:
+        yield f"category {BACKGROUND}", "is the name of what is no object: give another one"
+    ids = Counter(annotation.get("id") for image in dataset.images for annotation in image.annotations)
+    for annotation_id, count in ids.items():
+        if annotation_id is not None and count > 1:
+            yield f"annotation {annotation_id}", f"the id stands {count} times; pycocotools keeps the last"
 
 
 def faults(image: CocoImage) -> Iterator[tuple[str, str]]:
@@ -50,6 +67,9 @@ def annotation_fault(annotation: Annotation, height: int, width: int) -> str | N
         return _run_lengths_fault(segm, height, width)
     if not all(polygon.ndim == 1 for polygon in segm):
         return "segmentation holds lists within polygons: a polygon is [x, y, x, y, ...]"
+    odd = next((polygon for polygon in segm if len(polygon) % 2), None)
+    if odd is not None:
+        return f"segmentation holds a polygon of {len(odd)} numbers: x and y come in pairs"
     if not all((np.abs(polygon) <= LARGEST_SIDE).all() for polygon in segm):
         return "segmentation holds a coordinate that is not finite or too large"
     return None

@@ -5,7 +5,7 @@ can share the work without talking: the n-th minibatch is the same whoever loads
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -145,17 +145,24 @@ class _Minibatches(Dataset["Minibatch | InputError"]):
 
 
 def minibatches(
-    roidb: Sequence[RoidbEntry], cfg: Config, seed: int, numbers: Sequence[int], workers: int, pin_memory: bool = False
+    roidb: Sequence[RoidbEntry], cfg: Config, seed: int, numbers: Iterable[int], workers: int, pin_memory: bool = False
 ) -> Iterator[Minibatch]:
     """The minibatches of the given numbers, in that order, loaded ahead by worker processes.
 
-    Raises InputError for an image that cannot be read, when its turn comes.
+    Raises InputError at once where there are too few images for a minibatch, and for an image that cannot be read when
+    its turn comes. `loader_fault` knows what torch raises when a worker is killed.
     """
+    return _loaded(_Minibatches(roidb, cfg, seed), numbers, workers, pin_memory)
+
+
+def _loaded(
+    dataset: _Minibatches, numbers: Iterable[int], workers: int, pin_memory: bool
+) -> Iterator[Minibatch]:
     with warnings.catch_warnings():
         # How many workers are worth while is the caller's to say; they also overlap on a single core.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(
-            _Minibatches(roidb, cfg, seed),
+            dataset,
             batch_size=None,
             sampler=numbers,
             num_workers=workers,
@@ -168,6 +175,19 @@ def minibatches(
         if isinstance(minibatch, InputError):
             raise minibatch
         yield minibatch
+
+
+def loader_fault(error: RuntimeError) -> str | None:
+    """What to say of a worker of `minibatches` that was killed; None for every other error.
+
+    torch raises it wherever the main process happens to be (torch.utils.data._utils.signal_handling).
+    """
+    if "DataLoader worker" not in str(error):
+        return None
+    return (
+        f"a process that loads images was killed ({str(error).splitlines()[0].rstrip('. ')}), most likely for want of "
+        "memory: pass fewer --workers"
+    )
 
 
 def _one_thread(worker: int) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mrcnn.config import Config
 from mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
-from mrcnn.data.faults import faults
+from mrcnn.data.faults import dataset_faults, faults
 from mrcnn.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
@@ -131,7 +131,10 @@ def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEn
 
 
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
-    """Raise InputError unless `cfg.MODEL.NUM_CLASSES` is the data set's categories and the background."""
+    """Raise InputError unless the categories make sense and `cfg.MODEL.NUM_CLASSES` is theirs and the background."""
+    for subject, fault in dataset_faults(dataset):
+        place = "" if subject == str(dataset.annotation_file) else f"{dataset.annotation_file}: "
+        raise InputError(f"{place}{subject}: {fault}; mend it, `detectron-gn check-data` lists all there is")
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         raise InputError(
             f"{dataset.annotation_file} has {len(dataset.category_ids)} categories, which with the background makes "

@@ -3,18 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mrcnn.errors import InputError
-
 Canvas = npt.NDArray[np.uint8]
 
 SIZE = (900, 420)  # width and height of a panel
 MARGIN = (70, 30, 40, 50)  # left, right, top, bottom
+ROOM = 12  # beyond the last iteration, for its mark
 MOST_MARKED = 30  # up to so many points are marked, as a curve of one point has no line
 INK, GRID = (40, 40, 40), (225, 225, 225)
 # Distinct in hue and in lightness, BGR.
@@ -38,19 +36,12 @@ class Panel:
     least_top: float = 0.0
 
 
-def draw_curves(panels: Sequence[Panel], path: Path) -> None:
-    """Draw one panel under another, over the same iterations, and write them as a PNG.
-
-    Raises InputError where the file cannot be written.
-    """
+def draw_curves(panels: Sequence[Panel]) -> bytes:
+    """Draw one panel under another, over the same iterations; returns a PNG."""
     iterations = [iteration for panel in panels for iteration in panel.iterations]
     last = max([1, *iterations])
     picture = np.concatenate([_draw_panel(panel, min(iterations, default=0), last) for panel in panels])
-    written, encoded = cv2.imencode(".png", picture)
-    try:
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    return cv2.imencode(".png", picture)[1].tobytes()
 
 
 def round_ticks(first: float, last: float, most: int = 6) -> list[float]:
@@ -70,7 +61,7 @@ def _draw_panel(panel: Panel, first: int, last: int) -> Canvas:
 
     def across(iterations: npt.ArrayLike) -> npt.NDArray[np.float64]:
         share = (np.asarray(iterations, dtype=np.float64) - first) / max(last - first, 1)
-        return left + share * (width - left - right)
+        return left + share * (width - left - right - ROOM)
 
     def up(heights: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return height - bottom - np.asarray(heights, dtype=np.float64) / highest * (height - top - bottom)
@@ -86,13 +77,15 @@ def _draw_panel(panel: Panel, first: int, last: int) -> Canvas:
     end = _text(canvas, panel.title, (left, 24), scale=0.6)
     for number, (name, line) in enumerate(zip(panel.series, values, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
+        # Of two the first is wider, so that it shows beneath an equal second one.
+        thick = 5 if (number, len(values)) == (0, 2) else 2
         points = np.round(np.stack([across(panel.iterations), up(line)], axis=1) * 16)
         finite = np.isfinite(line)
         for run in np.split(np.arange(len(line)), np.flatnonzero(~finite)):
             run = run[finite[run]]
-            cv2.polylines(canvas, [points[run].astype(np.int32)], False, colour, 2, cv2.LINE_AA, shift=4)
+            cv2.polylines(canvas, [points[run].astype(np.int32)], False, colour, thick, cv2.LINE_AA, shift=4)
         for point in points[finite] if finite.sum() <= MOST_MARKED else ():
-            cv2.circle(canvas, (int(point[0]), int(point[1])), 3 * 16, colour, -1, cv2.LINE_AA, shift=4)
+            cv2.circle(canvas, (int(point[0]), int(point[1])), (thick + 2) * 16, colour, -1, cv2.LINE_AA, shift=4)
         cv2.line(canvas, (end + 24, 20), (end + 40, 20), colour, 3)
         end = _text(canvas, name, (end + 46, 24))
     return canvas

@@ -88,10 +88,10 @@ def train(
         yield IterationResult(iteration, lr, momentum_scale, summed, time.perf_counter() - began)
 
 
-def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> list[int]:
+def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> Iterator[int]:
     """The numbers of the minibatches that a process trains on from iteration `start` to the end."""
-    iterations = range(start, cfg.SOLVER.MAX_ITER)
-    return [number for iteration in iterations for number in ranks.minibatches(iteration, cfg.NUM_GPUS)]
+    for iteration in range(start, cfg.SOLVER.MAX_ITER):
+        yield from ranks.minibatches(iteration, cfg.NUM_GPUS)
 
 
 def _backward(

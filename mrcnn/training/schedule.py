@@ -1,5 +1,8 @@
 """Another number of GPUs by the linear rule: a step on fewer images, so a lower rate and more steps."""
 
+from fractions import Fraction
+from math import ceil
+
 from mrcnn.config import Config, with_values
 
 
@@ -8,17 +11,21 @@ def scaled_schedule(cfg: Config, num_gpus: int) -> Config:
 
     The warm-up, in iterations, stays as it is, as in Detectron's own examples. Iterations are rounded up.
     """
-    share = num_gpus / cfg.NUM_GPUS
+    # Fractions, and rates as the decimals that they are written in: rounding would make of 300,000 iterations 300,001.
+    share = Fraction(num_gpus, cfg.NUM_GPUS)
 
     def stretched(iterations: int) -> int:
-        return -int(-iterations // share)
+        return ceil(iterations / share)
+
+    def scaled(rate: float) -> float:
+        return float(Fraction(str(rate)) * share)
 
     return with_values(
         cfg,
         {
             "NUM_GPUS": num_gpus,
-            "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR * share,
-            "SOLVER.LRS": tuple(rate * share for rate in cfg.SOLVER.LRS),
+            "SOLVER.BASE_LR": scaled(cfg.SOLVER.BASE_LR),
+            "SOLVER.LRS": tuple(map(scaled, cfg.SOLVER.LRS)),
             "SOLVER.MAX_ITER": stretched(cfg.SOLVER.MAX_ITER),
             "SOLVER.STEPS": tuple(stretched(step) for step in cfg.SOLVER.STEPS),
             "SOLVER.STEP_SIZE": stretched(cfg.SOLVER.STEP_SIZE),

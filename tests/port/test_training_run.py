@@ -1,18 +1,29 @@
 """Whole runs on twelve small images: going on, sharing out, stopping."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_run import (
+    ALONE,
+    COMMAND,
+    DATA,
+    ROOT,
+    arguments,
+    assert_equal_blobs,
+    config,
+    config_file,
+    dataset,
+    environment,
+    run,
+)
 
 from mrcnn.config import with_values
 from mrcnn.data.coco import read_dataset
@@ -22,48 +33,12 @@ from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
 from mrcnn.training.loop import NonFiniteLoss, minibatch_numbers
 from mrcnn.training.ranks import Ranks
-from port.detectron_yaml import bundled_config, dump_config
-from port.run_folder import RunFolder
+from port.detectron_yaml import bundled_config
 from port.training_run import RunOptions, run_training
 from weights import WeightsFile, read_blobs, write_blobs
 from weights.errors import WeightsError
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "tests" / "data"
-ALONE = Ranks(0, 1, torch.device("cpu"))
-SMALL = (
-    "FPN.DIM 16 FAST_RCNN.CONV_HEAD_DIM 16 FAST_RCNN.MLP_HEAD_DIM 16 MRCNN.DIM_REDUCED 16 RESNETS.WIDTH_PER_GROUP 8 "
-    "GROUP_NORM.NUM_GROUPS 4 TRAIN.SCALES (64,80) TRAIN.MAX_SIZE 128 TRAIN.BATCH_SIZE_PER_IM 16 "
-    "TRAIN.RPN_POST_NMS_TOP_N 50 TRAIN.RPN_PRE_NMS_TOP_N 100 TRAIN.RPN_BATCH_SIZE_PER_IM 32 "
-    "SOLVER.BASE_LR 0.01 SOLVER.WARM_UP_ITERS 0 SOLVER.STEPS [0,3] SOLVER.MAX_ITER 6 TRAIN.SNAPSHOT_ITERS 2"
-)
-
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-def config(*overrides):
-    return bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", [*SMALL.split(), *overrides])
-
-
-def dataset():
-    return read_dataset(DATA / "train_images.json", DATA / "train_images")
-
-
-def run(out, cfg=None, weights=None, lines=None, **options):
-    return run_training(
-        cfg or config(),
-        [dataset()],
-        weights,
-        ALONE,
-        RunOptions(out, workers=0, **options),
-        say=(lambda line: None) if lines is None else lines.append,
-    )
-
-
-def assert_equal_blobs(one, other):
-    first, second = read_blobs(one).blobs, read_blobs(other).blobs
-    assert list(first) == list(second)
-    assert [name for name in first if not np.array_equal(first[name], second[name])] == []
 
 
 @pytest.fixture(scope="module")
@@ -247,24 +222,6 @@ def test_virtual_gpus_sum_gradients_of_minibatches_that_are_normalised_by_themse
     np.testing.assert_allclose(together["fc6_w_momentum"], expected.numpy(), rtol=1e-4, atol=1e-8)
 
 
-COMMAND = [sys.executable, str(ROOT / "detectron_gn.py"), "train"]
-
-
-def arguments(out, config_file):
-    data = ["--annotations", str(DATA / "train_images.json"), "--images", str(DATA / "train_images")]
-    return ["--config", str(config_file), *data, "--out", str(out), "--workers", "0"]
-
-
-def config_file(folder, *overrides):
-    path = folder / "config.yaml"
-    path.write_text(dump_config(config(*overrides)))
-    return path
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, whole_run):
     command = [*COMMAND, *arguments(tmp_path / "run", config_file(tmp_path)), "--resume"]
@@ -329,7 +286,7 @@ def test_processes_share_an_iteration_without_gap_or_overlap():
 def test_processes_together_see_every_image_of_an_epoch_once_wherever_they_start(processes):
     cfg = config("NUM_GPUS", "3", "SOLVER.MAX_ITER", "40")
     roidb = training_roidb([dataset()], cfg)
-    shares = [minibatch_numbers(cfg, 5, Ranks(rank, processes, ALONE.device)) for rank in range(processes)]
+    shares = [list(minibatch_numbers(cfg, 5, Ranks(rank, processes, ALONE.device))) for rank in range(processes)]
     assert sorted(sum(shares, [])) == list(range(15, 120))
     schedules = [MinibatchSchedule(roidb, cfg, cfg.RNG_SEED) for _ in shares]
     seen = {n: schedule.images(n).tolist() for schedule, share in zip(schedules, shares) for n in share}
@@ -360,13 +317,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert not (tmp_path / "model_iter3.pth").exists() and not list(tmp_path.glob(".*.tmp"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
-def test_figures_that_cannot_be_written_are_one_sentence(tmp_path):
-    (tmp_path / "json_stats.jsonl").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"json_stats\.jsonl: cannot be written \(No space left"):
-        RunFolder(tmp_path).add_line({"iter": 0})
-
-
 def test_the_error_of_a_write_is_one_sentence():
     with pytest.raises(WeightsError, match="could not be written"):
         write_blobs(
@@ -384,6 +334,16 @@ def test_values_of_the_schedule_follow_the_linear_rule():
     assert solver.STEPS == (0, 960000, 1280000) and solver.WARM_UP_ITERS == cfg.SOLVER.WARM_UP_ITERS
     assert with_values(scaled, {"NUM_GPUS": 8, "SOLVER.BASE_LR": 0.02}).SOLVER.GAMMA == cfg.SOLVER.GAMMA
     assert "images an iteration: 16 -> 2" in schedule_changes(cfg, scaled)
+
+
+def test_the_schedule_is_scaled_in_whole_numbers_and_decimals():
+    from mrcnn.training.schedule import scaled_schedule
+
+    changes = {"NUM_GPUS": 10, "SOLVER.BASE_LR": 0.1, "SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": (0, 60000, 80000)}
+    cfg = with_values(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"), changes)
+    solver = scaled_schedule(cfg, 3).SOLVER
+    assert (solver.BASE_LR, solver.MAX_ITER, solver.STEPS) == (0.03, 300000, (0, 200000, 266667))
+    assert solver.STEP_SIZE == 100000
 
 
 def test_recomputed_activations_give_the_same_run(tmp_path, whole_run):

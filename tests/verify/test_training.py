@@ -19,6 +19,7 @@ from port.convert import build_model, match_blobs
 from port.detectron_yaml import bundled_config
 from port.training_state import load_momentum
 from verify.training import compare_final, read_reference, replay
+from verify.training_check import check_training
 from weights import read_blobs
 
 NARROW = (
@@ -37,6 +38,9 @@ OPTIONS = {
     "TRAIN.RPN_POST_NMS_TOP_N 200 TRAIN.RPN_PRE_NMS_TOP_N 100 SOLVER.BASE_LR 0.002 SOLVER.WARM_UP_ITERS 0 "
     "SOLVER.STEPS (0,3) SOLVER.MAX_ITER 6",
 }
+
+# What lies below the ReLUs that rounding decides in the traces; the pyramid, the RPN and the box head do not.
+BACKBONE = ("conv1_", "res2_", "res3_", "res4_", "res5_")
 
 
 def config(name):
@@ -123,13 +127,40 @@ def test_a_run_of_detectron_goes_on_with_its_momentum_across_a_change_of_learnin
         assert max(map(iteration.loss_error, iteration.losses)) < 1e-4
         samples = iteration.samples
         assert samples.different_anchors == samples.different_rois == samples.different_masks == 0
-        # Caffe2 run again differs from this trace by up to 1.7e-2 (rounding, see tests/caffe2_rounding.py).
-        assert max(iteration.update_errors.values()) < 0.03
+        # One ReLU of the backbone that rounding decides moves what lies below it, and another one on another processor
+        # (docs/training_traces.md); Caffe2 run again differs by as much. What lies above agrees.
+        over = {blob: error for blob, error in iteration.update_errors.items() if error > 1e-3}
+        assert all(blob.startswith(BACKBONE) for blob in over) and max(over.values(), default=0) < 0.02
         assert sorted(iteration.update_errors.values())[111] < 1e-3
-    assert max(final.momentum_errors.values()) < 0.01
-    # Only GroupNorm scales, which hardly move from 1 in six steps, end more than 1 % of their way apart.
+    assert max(final.momentum_errors.values()) < 0.005
+    # Only GroupNorm's scales and shifts, which hardly move in six steps, end more than 1 % of their way apart.
     over = {blob: error for blob, error in final.errors.items() if error > 0.01}
-    assert all(blob.endswith(("_gn_s", "_gn_b")) for blob in over) and max(over.values()) < 0.1
+    assert all(blob.endswith(("_gn_s", "_gn_b")) and blob.startswith(BACKBONE) for blob in over)
+    assert max(over.values(), default=0) < 0.05 and len(over) < 25
+
+
+@pytest.mark.slow
+def test_the_whole_exhaustive_trace_is_the_same_run_but_for_rounding(shared):
+    """All six iterations, without the recorded decisions: what random weights leave to be held (see the docs)."""
+    cfg = config("exhaustive")
+    weights = recipe_weights(BlobTable.from_config(cfg), 10)
+    demo = shared / "parity" / "demo"
+    dataset = read_dataset(demo / "instances_train.json", demo / "train")
+    parity = check_training(cfg, weights, dataset, shared / "parity" / "train_gn_exhaustive.h5", replicas=2)
+    assert parity.holds and len(parity.iterations) == 6
+    assert (parity.losses.count, parity.updates.count, parity.parameters.count) == (6 * 13, 6 * 223, 223)
+    for iteration in parity.iterations:
+        assert np.float32(iteration.lr) == np.float32(iteration.reference_lr)
+        # As many RoIs are trained on and as many masks but for one or two, although their boxes drift apart.
+        assert iteration.samples.rois == iteration.samples.reference_rois
+        assert sum(iteration.losses.values()) == pytest.approx(sum(iteration.reference_losses.values()), rel=0.25)
+    first, second = parity.iterations[:2]
+    assert (first.samples.anchors, first.samples.different_anchors, first.samples.different_rois) == (8254, 0, 0)
+    assert first.samples.different_masks == second.samples.different_masks == 0
+    assert max(map(first.loss_error, first.losses)) < 1e-4 and max(map(second.loss_error, second.losses)) < 1e-3
+    assert max(first.update_errors.values()) < 0.02 and max(second.update_errors.values()) < 0.2
+    over = {blob for blob, error in first.update_errors.items() if error > 1e-3}
+    assert all(blob.startswith((*BACKBONE, "_mask_fcn")) for blob in over)
 
 
 def test_a_reference_of_another_kind_is_named_in_one_sentence(tmp_path, data):

@@ -103,6 +103,14 @@ REFUSED = [
     ({**STEPS, "SOLVER.STEPS": ()}, "SOLVER.STEPS is []: steps_with_decay needs growing iterations, the first"),
     ({**STEPS, "SOLVER.STEPS": (10, 20)}, "SOLVER.STEPS is [10, 20]"),
     ({**STEPS, "SOLVER.STEPS": (0, 80, 60)}, "SOLVER.STEPS is [0, 80, 60]"),
+    ({"SOLVER.BASE_LR": -0.1}, "SOLVER.BASE_LR is -0.1: set it to a number above 0"),
+    ({"SOLVER.BASE_LR": 0.0}, "SOLVER.BASE_LR is 0.0"),
+    ({"SOLVER.MOMENTUM": -0.9}, "SOLVER.MOMENTUM is -0.9: set it to a number from 0 up"),
+    ({"SOLVER.WEIGHT_DECAY": -1e-4}, "SOLVER.WEIGHT_DECAY is -0.0001"),
+    ({"TRAIN.MAX_SIZE": 1, "TRAIN.SCALES": (64, 80)}, "TRAIN.MAX_SIZE is 1, the most that a longer side may be"),
+    ({"RNG_SEED": -1}, "RNG_SEED is -1: set it to a whole number from 0 to 4294967295"),
+    ({"RNG_SEED": 2**32}, "RNG_SEED is 4294967296"),
+    ({**LRS, "SOLVER.LRS": (0.02, -0.1, 0.1)}, "SOLVER.LRS is [0.02, -0.1, 0.1]: give rates above 0"),
     ({**LRS, "SOLVER.LRS": (0.02,)}, "SOLVER.LRS has 1 rates for the 3 iterations of SOLVER.STEPS: give one rate for"),
 ]
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mrcnn.config import Config, with_values
+from mrcnn.data.check import check_dataset
 from mrcnn.data.coco import read_dataset
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
@@ -39,6 +40,7 @@ def refusal(file, folder):
         ({"segmentation": [["a", 1, 5, 5, 20, 20]]}, "segmentation holds what is no number"),
         ({"segmentation": [[1, 2, [3], 4, 5, 6]]}, "segmentation holds what is no number"),
         ({"segmentation": [[[1, 1], [5, 5], [9, 9], [3, 3], [3, 3], [3, 3]]]}, "lists within polygons"),
+        ({"segmentation": [TRIANGLE, [*TRIANGLE, 7]]}, "a polygon of 7 numbers: x and y come in pairs"),
         ({"segmentation": "none"}, "neither a list of polygons nor a run-length encoding"),
         ({"segmentation": {"counts": "zzz!!", "size": [60, 80]}}, "do not make up 60 x 80 pixels"),
         ({"segmentation": {"counts": [5, 5], "size": [60, 80]}}, "do not make up 60 x 80 pixels"),
@@ -79,6 +81,26 @@ def test_records_of_another_shape_are_named(write_dataset, annotation, change, w
     change(content)
     file.write_text(json.dumps(content))
     assert words in refusal(file, folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(categories=[], annotations=[]), "'categories' is empty: list what the annotations'"),
+        (lambda c: c["categories"][0].update(id=17), "category 17: the id stands 2 times in 'categories'"),
+        (lambda c: c["categories"][0].update(name="square"), "category square: the name stands 2 times"),
+        (lambda c: c["categories"][0].update(name="__background__"), "category __background__: is the name of what"),
+        (lambda c: c["annotations"][0].update(id=2), "annotation 2: the id stands 2 times"),
+    ],
+)
+def test_what_check_data_calls_an_error_of_the_file_stops_training_too(write_dataset, annotation, change, words):
+    file, folder = write_dataset({1: (60, 80)}, [annotation(), annotation()])
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    assert words in refusal(file, folder)
+    report = check_dataset(read_dataset(file, folder), with_values(Config(), {"MODEL.NUM_CLASSES": 3}))
+    assert any(words in str(error) for error in report.errors)
 
 
 def test_run_lengths_that_fit_are_taken_in_both_codings(write_dataset, annotation):

@@ -133,3 +133,14 @@ def test_an_image_that_cannot_be_read_stops_with_its_name_when_its_turn_comes(ro
 def test_sampling_seeds_differ_from_minibatch_to_minibatch():
     seeds = {sampling_seed(3, number) for number in range(100)} | {sampling_seed(4, 0)}
     assert len(seeds) == 101 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_every_image_of_every_minibatch_draws_a_scale_of_its_own(roidb):
+    cfg = config(SCALES=(96, 128, 160))
+    shorter = [
+        tuple(int(min(info.height, info.width)) for info in minibatch.im_info)
+        for minibatch in minibatches(roidb, cfg, 3, range(12), workers=0)
+    ]
+    assert len(set(shorter)) > 4
+    assert any(first != second for first, second in shorter)
+    assert {96, 128} <= {side for sides in shorter for side in sides}
