@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def load(
@@ -53,26 +55,38 @@ def load(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input."""
     try:
-        args = _parser().parse_args(arguments)
-        if args.json is not None:
-            _check_writable(args.json.parent)
-            _check_no_folder(args.json)
-        code: int = args.run(args)
-        sys.stdout.flush()
+        try:
+            args = _parser().parse_args(arguments)
+            if args.json is not None:
+                _check_writable(args.json.parent)
+                _check_no_folder(args.json)
+            code: int = args.run(args)
+        finally:
+            # Here, and not at the interpreter's end, where a full disk could no longer be told in a sentence.
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("detectron-gn: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter must not try to flush the rest of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has gone.
+        _drop_output()
         return BROKEN_PIPE
     except (ValueError, OSError) as error:
         sentence = _sentence(error)
         if sentence is None:
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         print(f"detectron-gn: error: {sentence}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _drop_output() -> None:
+    """Send what is not written yet nowhere: the interpreter must not try to flush it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -165,7 +179,7 @@ def _detect(args: argparse.Namespace) -> int:
 def _test(args: argparse.Namespace) -> int:
     from verify.ap import ap_table
 
-    evaluation, document = _evaluate(args)
+    evaluation, document, _ = _evaluate(args)
     if evaluation is None:
         return DONE
     print(evaluation.naming + "\n")
@@ -175,8 +189,11 @@ def _test(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any]]:
-    """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first."""
+def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any], MaskRCNN]:
+    """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
+
+    Returns what was found, what `ap.json` holds of it, and the model.
+    """
     from mrcnn.memory import keep_freed_memory
     from verify.evaluation import evaluate, write_evaluation
     from verify.ranks import device_of_rank, joined_ranks
@@ -191,8 +208,8 @@ def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, An
             model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks
         )
     if evaluation is None:
-        return None, {}
-    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out)
+        return None, {}, model
+    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out), model
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -280,11 +297,22 @@ def _verify_ap(args: argparse.Namespace) -> int:
 
     expected = expectation(args.source, args.expect_box, args.expect_mask)
     check_minival(read_annotations(args.annotations), args.annotations, expected)
-    evaluation, document = _evaluate(args)
+    evaluation, document, model = _evaluate(args)
     if evaluation is None:
         return DONE
-    inputs = LadderInputs(args.source, args.out, annotations=args.annotations, images=args.images, expected=expected)
+    inputs = LadderInputs(
+        args.source,
+        args.out,
+        config=args.config,
+        overrides=args.overrides,
+        annotations=args.annotations,
+        images=args.images,
+        expected=expected,
+        batch=args.batch,
+    )
     ladder = ap_ladder(inputs, evaluation)
+    # The page tells its configuration, its precision and the machine it ran on.
+    ladder.model = model
     assert ladder.comparison is not None
     summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
     print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
@@ -310,6 +338,8 @@ def _verify_all(args: argparse.Namespace) -> int:
     files = (args.reference_boxes, args.reference_masks)
     if expected is not None and expected.entry is not None and files == (None, None):
         files = published_results(expected.entry)
+    if args.annotations is not None:
+        _check_reference_results(args.annotations, files)
     with joined_ranks() as ranks:
         inputs = LadderInputs(
             args.source,
@@ -338,17 +368,32 @@ def _verify_all(args: argparse.Namespace) -> int:
     return DONE if ladder.holds else CHECK_FAILED
 
 
+def _check_reference_results(annotations: Path, files: tuple[Path | None, Path | None]) -> None:
+    """Refuse result files of boxes and masks that are not of these annotations before any image runs."""
+    from verify.coco_files import IouType, check_results, read_annotations, read_results
+
+    coco = read_annotations(annotations)
+    kinds: tuple[IouType, IouType] = ("bbox", "segm")
+    for iou_type, path in zip(kinds, files):
+        if path is not None:
+            check_results(read_results(path), iou_type, str(path), coco)
+
+
 def _verify_imagenet(args: argparse.Namespace) -> int:
+    from mrcnn.errors import InputError
     from mrcnn.memory import keep_freed_memory
     from port.classifier import build_classifier
-    from port.model_source import usable_device
+    from port.model_source import find_config, usable_device
     from verify.imagenet import classify, error_table, labelled_images, published_error
     from weights import read_blobs
     from weights.download import resolve
 
     keep_freed_memory()
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
-    model = build_classifier(read_blobs(resolve(args.source))).to(usable_device(args.device))
+    if args.config is None and args.overrides:
+        raise InputError("--set overrides keys of --config: pass --config too, with a detector that has this body")
+    cfg = None if args.config is None else find_config(args.config, args.overrides)
+    model = build_classifier(read_blobs(resolve(args.source)), cfg).to(usable_device(args.device))
     images = labelled_images(args.images, model.pred.out_features, args.list)
     found = classify(
         model, images, expected, lambda batches, count: _progress_bar(batches, count, unit="batch"), batch=args.batch
@@ -501,7 +546,11 @@ def _parser() -> argparse.ArgumentParser:
         "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
     )
     detect.add_argument(
-        "--min-score", type=float, default=0.5, metavar="X", help="what is drawn scores at least X (default 0.5)"
+        "--min-score",
+        type=_between(0, 1),
+        default=0.5,
+        metavar="X",
+        help="what is drawn scores at least X (default 0.5)",
     )
 
     test = command(
@@ -540,9 +589,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(blobs)
     blobs.add_argument("--reference", type=Path, required=True, metavar="R.h5", help="what dump_blobs.py wrote")
     blobs.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
-    blobs.add_argument(
-        "--tolerance", type=float, default=1e-3, metavar="X", help="largest relative error of a blob (default 0.001)"
-    )
+    _add_tolerance(blobs)
 
     detections = check(
         "detections",
@@ -558,7 +605,7 @@ def _parser() -> argparse.ArgumentParser:
     limits["score"] = (1e-3, "largest difference of two scores")
     for name, (default, meaning) in limits.items():
         detections.add_argument(
-            f"--{name}", type=float, default=default, metavar="X", help=f"{meaning} (default {default})"
+            f"--{name}", type=_between(0, 1), default=default, metavar="X", help=f"{meaning} (default {default})"
         )
 
     published = check(
@@ -602,9 +649,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_expected_ap(every)
     _add_out(every, default=Path("out/verify"))
     _add_batch(every)
-    every.add_argument(
-        "--tolerance", type=float, default=1e-3, metavar="X", help="largest relative error of a blob (default 0.001)"
-    )
+    _add_tolerance(every)
 
     imagenet = check(
         "imagenet",
@@ -621,8 +666,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     imagenet.add_argument("--batch", type=int, default=32, metavar="N", help="images that run together (default 32)")
     imagenet.add_argument(
-        "--expect-error", type=float, metavar="X", help="top-1 error in percent (default: the catalog's)"
+        "--expect-error", type=_between(0, 100), metavar="X", help="top-1 error in percent (default: the catalog's)"
     )
+    _add_config(imagenet, "a detector with this body (default: R-50 or R-101 with the file's normalisation)")
     _add_device(imagenet)
 
     training = check(
@@ -771,6 +817,22 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def _between(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An option's finite number from `least` to `most`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            up_to = "up" if math.isinf(most) else f"to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least:g} {up_to}")
+        return value
+
+    return number
+
+
 def _add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
     meaning = "folder for what is written" + (f" (default: {default})" if default else "")
     parser.add_argument("--out", type=Path, required=default is None, default=default, metavar="DIR", help=meaning)
@@ -779,7 +841,10 @@ def _add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> No
 def _add_expected_ap(parser: argparse.ArgumentParser) -> None:
     for kind in ("box", "mask"):
         parser.add_argument(
-            f"--expect-{kind}", type=float, metavar="AP", help=f"the {kind} AP to compare with (default: the catalog's)"
+            f"--expect-{kind}",
+            type=_between(0, 100),
+            metavar="AP",
+            help=f"the {kind} AP to compare with, in percent or as a share of 1 (default: the catalog's)",
         )
 
 
@@ -789,6 +854,16 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
         choices=("fp32", "tf32", "bf16"),
         default="fp32",
         help="of convolutions and products (default fp32); others find a little else, see docs/precision.md",
+    )
+
+
+def _add_tolerance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tolerance",
+        type=_between(0),
+        default=1e-3,
+        metavar="X",
+        help="largest relative error of a blob (default 0.001)",
     )
 
 
@@ -981,6 +1056,10 @@ def _sentence(error: ValueError | OSError) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"the output cannot be written: {error.strerror}; make room, or send it elsewhere"
+    if isinstance(error, OSError):
+        return f"the system refuses to read or write: {error.strerror or error}"
     return None
 
 

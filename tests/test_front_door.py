@@ -1,6 +1,7 @@
 """The command line as users and programs meet it: exit codes, one sentence an error, files whole or not at all."""
 
 import argparse
+import errno
 import json
 import subprocess
 import sys
@@ -88,6 +89,22 @@ def test_the_readme_lists_every_command() -> None:
         (["download", "56421872"], ["no file of it was ever published"]),
         (["detect", "none.pkl", "no.jpg", "--out", "o"], ["no.jpg: No such file or directory"]),
         (["verify"], ["required: WHAT"]),
+        *(
+            (["verify", *command, option, value], [f"argument {option}: {value!r} is no number from 0 {up_to}"])
+            for command, option, up_to in [
+                (["blobs", "m.pkl"], "--tolerance", "up"),
+                (["all", "m.pkl"], "--tolerance", "up"),
+                (["detections", "a.json", "b.json"], "--box-iou", "to 1"),
+                (["detections", "a.json", "b.json"], "--mask-iou", "to 1"),
+                (["detections", "a.json", "b.json"], "--score", "to 1"),
+                (["ap", "m.pkl"], "--expect-box", "to 100"),
+                (["all", "m.pkl"], "--expect-mask", "to 100"),
+                (["imagenet", "m.pkl"], "--expect-error", "to 100"),
+            ]
+            for value in ("nan", "inf", "-5", "high")
+        ),
+        (["verify", "detections", "a.json", "b.json", "--box-iou", "1.5"], ["--box-iou: '1.5' is no number from 0 to"]),
+        (["verify", "ap", "m.pkl", "--expect-box", "101"], ["--expect-box: '101' is no number from 0 to 100"]),
     ],
 )
 def test_bad_arguments_end_in_one_sentence_and_exit_code_2(
@@ -343,6 +360,29 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("arguments", [["models"], ["detections"]], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_one_sentence(arguments: list[str], demo_model: Path) -> None:
+    if arguments == ["detections"]:
+        file = str(demo_model / "bbox_coco_shapes_val_results.json")
+        arguments = ["verify", "detections", file, file]
+    code = f"import detectron_gn, sys; sys.exit(detectron_gn.main({arguments}))"
+    with FULL.open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert_one_sentence((done.returncode, "", done.stderr), "the output cannot be written: No space left on device")
+
+
+def test_a_demo_without_room_names_the_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert_one_sentence(run("demo", "--out", tmp_path), "model_final.pkl: could not be written: No space left")
 
 
 def test_models_lists_the_catalog_without_torch() -> None:

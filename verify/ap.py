@@ -8,12 +8,12 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mrcnn.errors import InputError
 from verify.coco_files import (
     SHAPE_KEY,
     IouType,
     ResultRow,
     check_results,
+    encode_masks,
     quiet,
     read_annotations,
     read_results,
@@ -72,7 +72,7 @@ def score(results: Sequence[ResultRow] | Path, annotations: COCO | Path, iou_typ
 def score_checked(rows: Sequence[ResultRow], annotations: COCO, iou_type: IouType) -> ApSummary:
     """`score` of rows that are known to be what they should: our own, fresh from the network."""
     if iou_type == "segm":
-        _rasterise(annotations)
+        encode_masks(annotations)
     with quiet():
         evaluation = COCOeval(annotations, _load(rows, annotations, iou_type), iou_type)
         evaluation.evaluate()
@@ -119,18 +119,6 @@ def _load(rows: Sequence[ResultRow], ground_truth: COCO, iou_type: IouType) -> C
         return empty
     keys = ("image_id", "category_id", "score", SHAPE_KEY[iou_type])
     return ground_truth.loadRes([{key: row[key] for key in keys} for row in rows])
-
-
-def _rasterise(annotations: COCO) -> None:
-    """Turn the annotations' polygons into run lengths, as pycocotools would, naming one it cannot read."""
-    for annotation in annotations.dataset["annotations"]:
-        try:
-            annotation["segmentation"] = annotations.annToRLE(annotation)
-        except Exception as error:  # pycocotools raises what the malformed polygon happens to run into
-            raise InputError(
-                f"annotation {annotation['id']}: its segmentation is not a polygon or run lengths that "
-                f"pycocotools reads ({type(error).__name__}: {error})"
-            ) from None
 
 
 def _per_class(evaluation: COCOeval, annotations: COCO) -> dict[str, float]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrcnn.errors import InputError
 from verify.ap import METRICS
 from verify.blobs import ImageParity, summary_table
 from verify.detections import DetectionParity, parity_table
@@ -26,6 +25,7 @@ from verify.published import Expectation
 from verify.report import write_report
 from verify.tables import text_table
 from weights import read_blobs, write_blobs
+from weights.atomic import replacing
 
 BLOB_TOLERANCE = 1e-4
 AP_TOLERANCE = 1e-4
@@ -56,7 +56,8 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
     """
     with as_file(files("verify") / "demo_model") as folder:
         pickle = out / "model_final.pkl"
-        pickle.write_bytes(lzma.decompress((folder / "model_final.pkl.xz").read_bytes()))
+        with replacing(pickle) as temporary:
+            temporary.write_bytes(lzma.decompress((folder / "model_final.pkl.xz").read_bytes()))
         _convert(pickle, out / "model.pth", say)
 
         reference_ap = json.loads((folder / "ap.json").read_text())[DATA_SET]
@@ -133,8 +134,8 @@ def _ap_table(ap: dict[str, dict[str, tuple[float, float]]]) -> str:
 
 def _write_pair(pair: Pair, out: Path) -> Path:
     path = out / f"{Path(pair.name).stem}_detectron_and_ours.png"
-    if not cv2.imwrite(str(path), side_by_side(pair)):
-        raise InputError(f"{path} cannot be written: is the disk full?")
+    with replacing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", side_by_side(pair))[1].tobytes())
     return path
 
 

@@ -17,9 +17,9 @@ from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
 from mrcnn.model import MaskRCNN
 from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from verify.ap import ApSummary, ap_document, score_checked
-from verify.coco_files import read_annotations
+from verify.coco_files import encode_masks, read_annotations
 from verify.image_files import image_files, naming_used
-from verify.journal import Journal, remove_journals, run_identity
+from verify.journal import Journal, image_digest, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
 from weights.atomic import replacing
 
@@ -88,7 +88,8 @@ def evaluate(
         progress: wraps the results of this process as they come.
         batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
             than the order of float32 sums.
-        out: a folder to keep a journal in, from which a run that was killed goes on.
+        out: a folder to keep a journal in, from which a run that was killed goes on. Images whose file has changed
+            since are detected again.
         ranks: the processes that share the images out. The results are the same for any number of them.
 
     Returns:
@@ -99,10 +100,11 @@ def evaluate(
     """
     coco = read_annotations(annotations)
     check_categories(model.cfg, coco, annotations)
+    encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
-    journal = None if out is None else Journal(out, run_identity(model, annotations, batch), ranks.rank)
+    journal = None if out is None else Journal(out, run_identity(model, annotations, batch), files, ranks.rank)
     with journal or nullcontext():
         done = {} if journal is None else journal.done
         done_by_rank = ranks.exchange(set(done))
@@ -190,6 +192,8 @@ def _detect_batches(
     """The results of each image as they come, on record in the journal before they are handed on."""
     category_ids = coco.getCatIds()
     for members in batches:
+        # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
+        digests = [] if journal is None else [image_digest(files[image_id]) for image_id in members]
         images = [_read(coco, image_id, files[image_id]) for image_id in members]
         start = time.perf_counter()
         try:
@@ -202,7 +206,7 @@ def _detect_batches(
         speed.network_seconds += pasted_from - start
         speed.paste_seconds += time.perf_counter() - pasted_from
         if journal is not None:
-            journal.add(results)
+            journal.add(results, digests)
         yield from results
 
 

@@ -1,6 +1,7 @@
 """Which file holds which image of an annotation file, whatever the folder's naming."""
 
-from collections import Counter
+import filecmp
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,18 +15,19 @@ def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
 
     Each image is looked for under its `file_name`, then under the names that the same image has in COCO's 2014 and
     2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017), in the folder
-    itself and then anywhere below it. Raises InputError that names the first image that is nowhere.
+    itself and then anywhere below it. Raises InputError that names the first image that is nowhere, or that is several
+    files of one name in folders below, unless they are equal.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
-    below: dict[str, Path] | None = None
+    below: dict[str, list[Path]] | None = None
     found = {}
     for image_id in sorted(annotations.imgs):
         names = list(_names(image_id, str(annotations.imgs[image_id].get("file_name", ""))))
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
-            below = {file.name: file for file in sorted(folder.rglob("*"))} if below is None else below
-            path = next((below[name] for name in names if name in below), None)
+            below = _by_name(folder) if below is None else below
+            path = next((_only(below[name], image_id) for name in names if name in below), None)
         if path is None:
             raise InputError(
                 f"image {image_id} ({names[0]}) is not in {folder}: --images must hold every image of the annotations"
@@ -44,6 +46,27 @@ def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
         counts[kind] += 1
         examples.setdefault(kind, path.name)
     return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
+
+
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """All files below a folder by their own names."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.name].append(path)
+    return files
+
+
+def _only(paths: list[Path], image_id: int) -> Path:
+    """The one file among those of a name, which may have copies."""
+    first, *others = paths
+    for other in others:
+        if not filecmp.cmp(first, other, shallow=False):
+            raise InputError(
+                f"image {image_id} may be {first} or {other}, which are different files: "
+                "take one away, or give --images the folder that holds the right one"
+            )
+    return first
 
 
 def _names(image_id: int, file_name: str) -> Iterator[str]:

@@ -19,6 +19,9 @@ from weights.errors import UnknownModel
 TOLERANCE = 0.5
 VALIDATION_IMAGES = 50_000
 
+# Where the choice of images alone may move the error by more points than these, agreement says nothing.
+MOST_SAMPLING_ERROR = 5.0
+
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 
 Labelled = tuple[Path, int]
@@ -44,9 +47,17 @@ class ImageNetError:
         """Points that the choice of images may move top-1 by: three standard errors, 0 for the whole set."""
         if self.images >= VALIDATION_IMAGES:
             return 0.0
-        # The error that is expected, or that was measured; 0 of 3 does not say that there is none.
-        share = min(max((self.top1 if self.expected is None else self.expected) / 100, 0.01), 0.99)
-        return 300 * math.sqrt(share * (1 - share) / self.images)
+        return 300 * math.sqrt(self._variance / self.images)
+
+    @property
+    def images_needed(self) -> int:
+        """How many images it takes for agreement to say anything."""
+        return math.ceil(self._variance * (300 / MOST_SAMPLING_ERROR) ** 2)
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether there are as many."""
+        return self.sampling_error <= MOST_SAMPLING_ERROR
 
     @property
     def tolerance(self) -> float:
@@ -55,13 +66,24 @@ class ImageNetError:
 
     @property
     def holds(self) -> bool:
-        """Whether top-1 is the published error; nothing to compare with is no contradiction."""
-        return self.expected is None or abs(self.top1 - self.expected) <= self.tolerance
+        """Whether top-1 is shown to be the published error; nothing to compare with is no contradiction."""
+        return self.expected is None or (self.is_within and self.is_telling)
+
+    @property
+    def is_within(self) -> bool:
+        """Whether top-1 differs from the published error by no more than the tolerance."""
+        return self.expected is not None and abs(self.top1 - self.expected) <= self.tolerance
+
+    @property
+    def _variance(self) -> float:
+        # Of the error that is expected, or that was measured; 0 of 3 does not say that there is none.
+        share = min(max((self.top1 if self.expected is None else self.expected) / 100, 0.01), 0.99)
+        return share * (1 - share)
 
     def document(self) -> dict[str, Any]:
         """What --json writes."""
-        told = {"holds": self.holds, "tolerance": self.tolerance, "sampling_error": self.sampling_error}
-        return told | asdict(self)
+        names = ("holds", "is_telling", "tolerance", "sampling_error")
+        return {name: getattr(self, name) for name in names} | asdict(self)
 
 
 def published_error(source: str) -> float | None:
@@ -142,6 +164,11 @@ def error_table(source: str, found: ImageNetError) -> str:
     if found.expected is None:
         told = f"; three standard errors of this number of images are {found.sampling_error:.2f} points"
         return f"{table}\n\n{source} has no published error to compare with{told if found.sampling_error else ''}."
+    if found.is_within and not found.is_telling:
+        return (
+            f"{table}\n\nToo few images to tell: three standard errors of {_told_images(found)} are "
+            f"{found.sampling_error:.2f} points; give {found.images_needed:,} images or more."
+        )
     verdict = "They agree" if found.holds else "They do not agree"
     return f"{table}\n\n{verdict} within {found.tolerance:.2f} points{_told_sampling(found)}."
 
@@ -150,11 +177,15 @@ def _told_sampling(found: ImageNetError) -> str:
     """What of the tolerance the number of images is to blame for."""
     if not found.sampling_error:
         return ""
-    images = "1 image" if found.images == 1 else f"{found.images:,} images"
+    are = "is" if found.images == 1 else "are"
     return (
         f": {TOLERANCE:g} for the resizing of the crop, and {found.sampling_error:.2f} (three standard errors) because "
-        f"there are {images} and not {VALIDATION_IMAGES:,}"
+        f"there {are} {_told_images(found)} and not {VALIDATION_IMAGES:,}"
     )
+
+
+def _told_images(found: ImageNetError) -> str:
+    return "1 image" if found.images == 1 else f"{found.images:,} images"
 
 
 def _error_of(entry: CatalogEntry) -> float:
@@ -166,8 +197,10 @@ def _error_of(entry: CatalogEntry) -> float:
 def _lines(list_file: Path) -> list[tuple[int, str]]:
     try:
         text = list_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{list_file} cannot be read as a list of images: {error}") from None
+    except OSError as error:
+        raise InputError(f"{list_file} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{list_file} is not a list of images, which is text in UTF-8: {error}") from None
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise InputError(f"{list_file} lists no image")
@@ -178,12 +211,14 @@ def _listed(folder: Path, list_file: Path, number: int, line: str, classes: int)
     name, _, label = line.strip().rpartition(" ")
     if not name or not label.isdecimal():
         raise InputError(f"{list_file}, line {number}: {line.strip()[:60]!r} is not `name label`")
-    if int(label) >= classes:
+    # Python refuses to read thousands of digits.
+    if len(label.lstrip("0")) > 9 or int(label.lstrip("0") or "0") >= classes:
+        shown = label if len(label) <= 20 else f"{label[:20]}..."
         raise InputError(
-            f"{list_file}, line {number}: label {label} is beyond the model's {classes} classes, which count from 0: "
+            f"{list_file}, line {number}: label {shown} is beyond the model's {classes} classes, which count from 0: "
             "give the list that its classes are numbered by"
         )
     path = folder / name.strip()
     if not path.is_file():
         raise InputError(f"{list_file}, line {number}: {path} is missing")
-    return path, int(label)
+    return path, int(label.lstrip("0") or "0")

@@ -1,6 +1,7 @@
 """What the page of a ladder shows; the page itself is made in report.py."""
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -167,7 +168,9 @@ def _facts(ladder: Ladder, inputs: LadderInputs) -> list[tuple[str, str]]:
     facts = [("model", inputs.source), ("sha256 of the file", ladder.sha256)]
     if ladder.model is not None:
         digest = hashlib.sha256(dump_config(ladder.model.cfg).encode()).hexdigest()
-        facts += [("configuration", f"{inputs.config or 'the one in the file'}, sha256 {digest}")]
+        changed = f" with {shlex.join(inputs.overrides)}" if inputs.overrides else ""
+        facts.append(("configuration", f"{inputs.config or 'the one in the file'}{changed}, sha256 {digest}"))
+        facts.append(("precision", ladder.model.precision))
     for name, path in (("annotations", inputs.annotations), ("reference blobs", inputs.reference)):
         if path is not None:
             facts.append((name, f"{path.name}, sha256 {file_digest(path)}"))

@@ -163,9 +163,11 @@ def _ladder(rungs: Sequence[Rung]) -> str:
 def _comparison(comparison: ApComparison | None) -> str:
     if comparison is None:
         return ""
-    header, rows = comparison_rows(comparison)
+    header, (expected, measured) = comparison_rows(comparison)
     title = "Published and measured" if comparison.expected.entry else "Expected and measured"
-    return _section(title, verdict(comparison), _table(header, rows, left=2))
+    # The two rows of Detectron's table stand side by side: as rows they are too wide for a phone.
+    lines = [cells for cells in zip(header[2:], expected[2:], measured[2:]) if not {"-", ""}.issuperset(cells[1:])]
+    return _section(title, verdict(comparison), _table([expected[0], expected[1], measured[1]], lines))
 
 
 def _blobs(report: Report) -> str:

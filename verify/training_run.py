@@ -11,7 +11,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.training.ranks import Ranks
 from port.training_run import RunOptions, run_training
 from verify.ap import ap_document, ap_table
-from verify.coco_files import read_annotations
+from verify.coco_files import encode_masks, read_annotations
 from verify.evaluation import check_categories, evaluate, write_evaluation
 from verify.image_files import image_files
 from weights.errors import WeightsError
@@ -53,6 +53,7 @@ def train_and_evaluate(
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
         check_categories(cfg, coco, evaluation_data.annotations)
+        encode_masks(coco)
         image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 

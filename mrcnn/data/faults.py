@@ -82,7 +82,7 @@ def _run_lengths_fault(rle: Mapping[str, Any], height: int, width: int) -> str |
     if pixels > MOST_PIXELS:
         return f"segmentation has {height} x {width} pixels, more than pycocotools can count"
     if isinstance(counts, str):
-        covers = runs_cover(counts.encode("utf-8"), pixels)
+        covers = runs_cover(counts.encode("utf-8", "surrogatepass"), pixels)
     else:
         whole = isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts)
         covers = whole and sum(counts) == pixels

@@ -9,7 +9,7 @@ import pycocotools.mask
 import pytest
 
 from mrcnn.errors import InputError
-from verify.coco_files import check_results, read_annotations, read_results, results_iou_type
+from verify.coco_files import check_results, encode_masks, read_annotations, read_results, results_iou_type
 
 IMAGE = {"id": 7, "height": 4, "width": 5}
 CATEGORY = {"id": 3, "name": "dog"}
@@ -49,6 +49,16 @@ def read(tmp_path: Path, document: Any) -> Any:
         (instances(annotations=[{**ANNOTATION, "image_id": 8}]), r"annotation 1: its image 8 is not in"),
         (instances(categories=[]), r"annotation 1: its category 3 is not in the file"),
         (instances(annotations=[{"id": 1}]), r"annotation 1 has no 'image_id'"),
+        (instances(images=[IMAGE, {"id": "8"}]), r"image number 1 has the id '8' and the first one 7: give numbers or"),
+        (instances(categories=[CATEGORY, {"id": "x"}]), r"category number 1 has the id 'x' and the first one 3"),
+        (instances(images=[{"id": True}]), r"image number 0 has the id True, which is neither a whole number nor"),
+        (instances(images=[{"id": "\ud800"}]), r"image number 0 has the id '\\ud800', which is neither"),
+        (instances(categories=[{"id": 3, "name": "\ud800"}]), r"category 3: its name '\\ud800' is no text"),
+        (instances(images=[{**IMAGE, "height": "x"}]), r"image 7: 'height' is 'x': give it in pixels"),
+        (instances(images=[{**IMAGE, "width": 0}]), r"image 7: 'width' is 0: give it in pixels"),
+        (instances(annotations=[{**ANNOTATION, "iscrowd": "x"}]), r"annotation 1: 'iscrowd' is 'x': give 0, or 1"),
+        (instances(annotations=[{**ANNOTATION, "id": 10**30}]), r"ids must be whole numbers from 1 to"),
+        (instances(annotations=[{**ANNOTATION, "bbox": [10**400, 0, 1, 1]}]), r"annotation 1: 'bbox' must be four"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )
@@ -102,7 +112,12 @@ def without(row: dict[str, Any], key: str) -> dict[str, Any]:
         ({**BOX, "bbox": [1, 2, -3, 4]}, "width or height is negative"),
         ({**BOX, "image_id": 8}, "is of image 8, which the annotations do not have"),
         ({**BOX, "image_id": "7"}, "is of image '7'"),
-        ({**BOX, "image_id": [7]}, r"is of image \[7\]"),
+        ({**BOX, "image_id": [7]}, r"has the image_id \[7\], which is neither a whole number nor a text"),
+        ({**BOX, "image_id": {"a": 7}}, "has the image_id {'a': 7}"),
+        ({**BOX, "image_id": None}, "has the image_id None"),
+        ({**BOX, "category_id": [3]}, r"has the category_id \[3\]"),
+        ({**BOX, "score": 10**400}, r"has the score 1000.*\.\.\..*, which is not a finite number"),
+        ({**BOX, "bbox": [10**400, 0, 1, 1]}, "which is not four finite numbers"),
         ({**BOX, "category_id": 1}, "is of category 1, .* not class numbers"),
     ],
 )
@@ -125,6 +140,7 @@ def test_a_damaged_box_row_is_named(tmp_path: Path, row: Any, fault: str) -> Non
         ({"size": [4, 5], "counts": "d"}, "damaged or do not make up"),
         ({"size": [4, 5], "counts": "d0 "}, "damaged or do not make up"),
         ({"size": [4, 5], "counts": "ü0"}, "damaged or do not make up"),
+        ({"size": [4, 5], "counts": "\ud800"}, "damaged or do not make up"),
         ({"size": [4, 5], "counts": "i0K"}, "damaged or do not make up"),  # runs of 25 and -5
         ({"size": [4, 5], "counts": "Ph0d0"}, "damaged or do not make up"),
         ({"size": [4, 5], "counts": "PPPPPPPPPPPPPPPPPPPPPPP0"}, "damaged or do not make up"),
@@ -137,6 +153,45 @@ def test_a_damaged_mask_is_named(tmp_path: Path, segmentation: Any, fault: str) 
     check_results([MASK, {**MASK, "segmentation": empty}], "segm", "segm.json", annotations)
     with pytest.raises(InputError, match=rf"^segm\.json: row 1 has .*{fault}"):
         check_results([MASK, {**MASK, "segmentation": segmentation}], "segm", "segm.json", annotations)
+
+
+def test_ids_that_nothing_could_be_looked_up_by_are_refused_without_annotations_too() -> None:
+    for name in ("image_id", "category_id"):
+        for value in ([7], {"a": 7}, None, 7.0, "\ud800"):
+            with pytest.raises(InputError, match=rf"^r: row 1 has the {name} .*neither a whole number nor a text"):
+                check_results([BOX, {**BOX, name: value}], "bbox", "r")
+
+
+POLYGON = [[0, 0, 3, 0, 3, 3, 0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, r"a\.json: annotation 1 has no 'segmentation', which mask AP needs"),
+        ({"segmentation": [["a", "b"] * 3]}, r"a\.json: annotation 1: segmentation holds what is no number"),
+        ({"segmentation": [[1, 2]]}, r"a\.json: annotation 1: its segmentation is not a polygon"),
+        ({"segmentation": []}, r"a\.json: annotation 1: its segmentation is not a polygon"),
+        ({"segmentation": [[float("nan")] * 6]}, r"annotation 1: segmentation holds a coordinate that is not finite"),
+        ({"segmentation": {"size": [3, 3], "counts": [9]}}, r"annotation 1: segmentation has the size \[3, 3\]"),
+        ({"segmentation": {"size": [4, 5], "counts": "\ud800"}}, r"run lengths that do not make up 4 x 5 pixels"),
+    ],
+)
+def test_outlines_that_masks_cannot_be_scored_with_are_refused(tmp_path: Path, changes: Any, sentence: str) -> None:
+    annotations = read(tmp_path, instances(annotations=[{**ANNOTATION, **changes}]))
+    with pytest.raises(InputError, match=sentence):
+        encode_masks(annotations)
+
+
+def test_masks_need_the_size_of_their_image(tmp_path: Path) -> None:
+    annotation = {**ANNOTATION, "segmentation": POLYGON}
+    encode_masks(read(tmp_path, instances(annotations=[annotation])))
+    annotations = read(tmp_path, instances(images=[{"id": 7, "width": 5}], annotations=[annotation]))
+    with pytest.raises(InputError, match=r"a\.json: image 7 has no 'height' or no 'width'"):
+        encode_masks(annotations)
+    annotations = read(tmp_path, instances(images=[{**IMAGE, "height": 10**9}], annotations=[annotation]))
+    with pytest.raises(InputError, match=r"a\.json: image 7 has more pixels than pycocotools can count"):
+        encode_masks(annotations)
 
 
 def test_every_mask_that_pycocotools_writes_is_accepted() -> None:

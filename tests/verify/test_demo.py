@@ -83,6 +83,30 @@ def test_images_are_found_under_either_coco_name_and_in_nested_folders(tmp_path,
     assert all(path.is_file() for path in found.values())
 
 
+def test_different_files_of_one_name_are_refused_and_copies_are_not(tmp_path, demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    for folder in ("a", "z"):
+        (tmp_path / folder).mkdir()
+        for image_id in coco.imgs:
+            (tmp_path / folder / f"{image_id:012d}.png").write_bytes(b"picture")
+    assert image_files(coco, tmp_path)[300000] == tmp_path / "a" / "000000300000.png"
+    (tmp_path / "z" / "000000300000.png").write_bytes(b"another")
+    sentence = r"image 300000 may be .*a/000000300000\.png or .*z/000000300000\.png, which are different files: take"
+    with pytest.raises(InputError, match=sentence):
+        image_files(coco, tmp_path)
+    # Where the annotations' own name leads to a file there is no doubt.
+    (tmp_path / "000000300000.png").write_bytes(b"the one")
+    assert image_files(coco, tmp_path)[300000] == tmp_path / "000000300000.png"
+
+
+def test_a_folder_that_is_called_like_an_image_is_not_taken_for_it(tmp_path, demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    for image_id in coco.imgs:
+        (tmp_path / f"{image_id:012d}.png").mkdir()
+    with pytest.raises(InputError, match=r"image 300000 \(000000300000.png\) is not in"):
+        image_files(coco, tmp_path)
+
+
 def test_a_missing_image_is_named_before_any_work(tmp_path, demo_model):
     with pytest.raises(InputError, match=r"image 300000 \(000000300000.png\) is not in"):
         image_files(read_annotations(demo_model / "instances_val.json"), tmp_path)

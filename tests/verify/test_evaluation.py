@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from mrcnn.errors import InputError
 from mrcnn.image import image_scale, scaled_size
+from mrcnn.results import ImageResults
 from port.model_source import load_model
 from verify.coco_files import read_annotations
 from verify.detections import match_detections
@@ -115,7 +118,8 @@ def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images,
     text = path.read_bytes()
     lines = text.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:100])
-    with Journal(tmp_path, run_identity(model, some_images, 1)) as journal:
+    files = image_files(read_annotations(some_images), demo_model / "val")
+    with Journal(tmp_path, run_identity(model, some_images, 1), files) as journal:
         assert len(journal.done) == 2
     assert path.read_bytes() == b"".join(lines[:3])
     # A header that was torn is written again.
@@ -124,15 +128,87 @@ def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images,
     assert path.read_bytes() == text
 
 
-def test_a_damaged_journal_is_named(tmp_path, model, some_images):
-    (tmp_path / "journal_3.jsonl").write_text('{"weights"\n{}\n')
+HEADERS = ['{"weights"', "[]", "5", "null", '"x"', "{}", "[{}, 0]", "[5, 0]", "[" * 100_000]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[:12])
+def test_a_journal_with_a_damaged_header_is_named(header, tmp_path, model, some_images):
+    (tmp_path / "journal_3.jsonl").write_text(f"{header}\n{{}}\n")
     with pytest.raises(InputError, match=r"journal_3\.jsonl is damaged: delete it"):
-        Journal(tmp_path, run_identity(model, some_images, 1))
+        Journal(tmp_path, run_identity(model, some_images, 1), {})
+
+
+BODIES = {
+    "another id": lambda text: text.replace('"image_id": 300000', '"image_id": [1]', 1),
+    "an id of no image": lambda text: text.replace("300000", "99"),
+    "classes that are no list": lambda text: re.sub(r'"classes": \[[^]]*\]', '"classes": 5', text),
+    "one class fewer": lambda text: re.sub(r'"classes": \[\d+, ', '"classes": [', text),
+    "a row without its category": lambda text: re.sub(r'"category_id": \d+, ', "", text, count=1),
+    "a box of no number": lambda text: re.sub(r'("bbox": \[\d+\.\d)\d', r"\g<1>x", text, count=1),
+    "another score": lambda text: text.replace('"score": 0.9', '"score": 0.8', 1),
+    "no checksum": lambda text: text.replace("[{", "{", 1).rpartition(",")[0],
+    "no image": lambda text: "[[1], 0]",
+}
+
+
+@pytest.fixture(scope="module")
+def journal_text(tmp_path_factory, model, some_images, demo_model):
+    folder = tmp_path_factory.mktemp("journal")
+    evaluate(model, some_images, demo_model / "val", out=folder)
+    return (folder / "journal_0.jsonl").read_text()
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_journal_with_a_damaged_image_is_named(body, tmp_path, model, some_images, demo_model, journal_text):
+    header, first, *others = journal_text.splitlines()
+    damaged = BODIES[body](first)
+    assert damaged != first
+    (tmp_path / "journal_0.jsonl").write_text("\n".join([header, damaged, *others, ""]))
+    with pytest.raises(InputError, match=r"journal_0\.jsonl is damaged: delete it, and its images are detected again"):
+        evaluate(model, some_images, demo_model / "val", out=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device that is always full")
+def test_a_journal_that_a_disk_has_no_room_for_is_named(tmp_path, model, some_images):
+    with pytest.raises(InputError, match=r"journal_0\.jsonl cannot be written: No space left on device"):
+        with Journal(tmp_path, run_identity(model, some_images, 1), {}) as journal:
+            journal._file = Path("/dev/full").open("wb")
+            journal.add([ImageResults(300000, [], [], [])], ["0" * 64])
+
+
+def test_an_image_that_is_not_of_the_data_set_damages_a_journal(tmp_path, model, some_images, journal_text):
+    (tmp_path / "journal_0.jsonl").write_text(journal_text)
+    with pytest.raises(InputError, match=r"journal_0\.jsonl is damaged"):
+        Journal(tmp_path, run_identity(model, some_images, 1), {})
+
+
+def test_an_image_whose_file_has_changed_is_detected_again(
+    tmp_path, model, some_images, demo_model, journal_text, monkeypatch
+):
+    """A run that was begun with another folder of images, under the same names, and goes on with the right one."""
+    whole = evaluate(model, some_images, demo_model / "val")
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(demo_model / "val", images)
+    out.mkdir()
+    flipped = images / "000000300000.png"
+    cv2.imwrite(str(flipped), cv2.imread(str(flipped))[::-1])
+    wrong = evaluate(model, some_images, images, out=out)
+    assert wrong.segms != whole.segms
+    seen, detect = [], type(model).detect_batch
+    monkeypatch.setattr(
+        type(model), "detect_batch", lambda self, batch: seen.append(len(batch)) or detect(self, batch)
+    )
+    again = evaluate(model, some_images, demo_model / "val", out=out)
+    assert seen == [1]
+    assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
+    # Both entries stand in the journal now; the one of the file as it is counts, whichever folder is given.
+    assert evaluate(model, some_images, images, out=out).segms == wrong.segms
+    assert seen == [1]
 
 
 def test_the_journal_of_another_run_is_refused_by_what_differs(tmp_path, pickle, some_images, demo_model):
     model = load_model(pickle, device="cpu")
-    Journal(tmp_path, run_identity(model, some_images, 1)).__exit__(None, None, None)
+    Journal(tmp_path, run_identity(model, some_images, 1), {}).__exit__(None, None, None)
     others = {
         "configuration": (load_model(pickle, overrides=["TEST.NMS", "0.4"], device="cpu"), some_images, 1),
         "annotations": (model, first_images(demo_model, 3, tmp_path / "three.json"), 1),
@@ -140,10 +216,10 @@ def test_the_journal_of_another_run_is_refused_by_what_differs(tmp_path, pickle,
     }
     for name, (changed, annotations, batch) in others.items():
         with pytest.raises(InputError, match=rf"journal_0\.jsonl is the journal of a run with another {name}"):
-            Journal(tmp_path, run_identity(changed, annotations, batch))
+            Journal(tmp_path, run_identity(changed, annotations, batch), {})
     model.box_head.fc6.bias.data[0] += 1
     with pytest.raises(InputError, match=r"another weights"):
-        Journal(tmp_path, run_identity(model, some_images, 1))
+        Journal(tmp_path, run_identity(model, some_images, 1), {})
 
 
 def test_written_results_leave_no_journal(tmp_path, model, some_images, demo_model):
@@ -186,6 +262,29 @@ def test_scaled_sizes_are_opencvs():
         scale = image_scale(height, width, 160, 256)
         resized = cv2.resize(np.zeros((height, width), np.float32), None, fx=scale, fy=scale)
         assert scaled_size(height, width, scale) == resized.shape
+
+
+@pytest.mark.parametrize(
+    ("list_name", "change", "sentence"),
+    [
+        ("annotations", lambda row: row.pop("segmentation"), r"broken\.json: annotation \d+ has no 'segmentation'"),
+        ("annotations", lambda row: row.update(iscrowd="x"), r"broken\.json: annotation \d+: 'iscrowd' is 'x'"),
+        ("images", lambda row: row.pop("height"), r"broken\.json: image 300000 has no 'height'"),
+        ("images", lambda row: row.update(height="x"), r"broken\.json: image 300000: 'height' is 'x'"),
+    ],
+)
+def test_what_scoring_will_need_is_checked_before_any_image_runs(
+    list_name, change, sentence, tmp_path, model, some_images, demo_model, monkeypatch
+):
+    document = json.loads(some_images.read_text())
+    change(document[list_name][0])
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(document))
+    monkeypatch.setattr(type(model), "detect_batch", lambda self, images: pytest.fail("an image ran"))
+    with pytest.raises(InputError, match=sentence):
+        evaluate(model, broken, demo_model / "val", batch=2, out=tmp_path)
+    # No journal is left that would refuse the file once it is mended.
+    assert not list(tmp_path.glob("journal*"))
 
 
 def test_a_batch_of_nothing_is_refused(model, some_images, demo_model):

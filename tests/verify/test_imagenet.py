@@ -104,6 +104,7 @@ def test_a_list_file_gives_the_labels(folders):
         ("a/000000300000.png", r"val\.txt, line 1: 'a/000000300000\.png' is not `name label`"),
         ("x.png 3", r"val\.txt, line 1: .*x\.png is missing"),
         ("", r"val\.txt lists no image"),
+        ("a/000000300000.png " + "9" * 5000, r"val\.txt, line 1: label 9{20}\.\.\. is beyond the model's 10 classes"),
         ("a/000000300000.png 9\na/000000300000.png 10", r"val\.txt, line 2: label 10 is beyond the model's 10 classes"),
     ]:
         path.write_text(text)
@@ -148,6 +149,21 @@ def test_what_few_images_leave_open_is_said():
     )
 
 
+def test_too_few_images_hold_nothing_however_near_they_are():
+    one = ImageNetError(1, 100.0, 100.0, 24.0)
+    assert abs(one.top1 - 24.0) < one.tolerance and not one.holds
+    assert error_table("x.pkl", one).endswith(
+        "Too few images to tell: three standard errors of 1 image are 128.12 points; give 657 images or more."
+    )
+    assert one.document()["is_telling"] is False
+    # The number that is asked for is the first one that is enough.
+    assert not ImageNetError(656, 24.0, 7, 24.0).holds
+    assert ImageNetError(657, 24.0, 7, 24.0).holds
+    # A difference beyond their sampling error is one, few as they are.
+    assert "They do not agree" in error_table("x.pkl", ImageNetError(100, 90.0, 50, 24.0))
+    assert ImageNetError(1, 100.0, 100.0, None).holds
+
+
 def test_a_detector_has_no_classification_head(weights):
     blobs = dict(weights.blobs)
     del blobs["pred_w"]
@@ -170,3 +186,19 @@ def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypa
     document = json.loads((tmp_path / "e.json").read_text())
     assert document["expected"] == 24.0 and document["images"] == 4 and document["top1"] >= 50
     assert "published" in capsys.readouterr().out
+
+
+def test_a_narrow_file_is_classified_with_the_configuration_it_is_told_to_pass(
+    weights, reference, folders, tmp_path, capsys
+):
+    path = tmp_path / "mine.pkl"
+    write_blobs(path, weights)
+    for number in range(CLASSES - 3):
+        (folders / f"d{number}").mkdir()
+    arguments = ["verify", "imagenet", str(path), "--images", str(folders), "--device", "cpu"]
+    assert detectron_gn.main(arguments) == 2
+    assert "pass --config" in capsys.readouterr().err
+    overrides = ["--set", *str(reference["opts"]).split()]
+    assert detectron_gn.main([*arguments, *overrides]) == 2
+    assert "pass --config too" in capsys.readouterr().err
+    assert detectron_gn.main([*arguments, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *overrides]) == 0

@@ -45,13 +45,14 @@ def test_tf32_is_allowed_by_option_alone(pickle):
         assert all(flag.allow_tf32 == (precision == "tf32") for flag in flags)
 
 
-def test_an_evaluation_does_not_go_on_in_another_precision(pickle, tmp_path, demo_model):
-    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", "tf32"))
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tmp_path, demo_model):
+    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", precision))
     annotations = demo_model / "instances_val.json"
-    with Journal(tmp_path, run_identity(exact, annotations, 1)):
+    with Journal(tmp_path, run_identity(exact, annotations, 1), {}):
         pass
     with pytest.raises(InputError, match=r"a run with another precision \(fp32\)"):
-        Journal(tmp_path, run_identity(rounded, annotations, 1))
+        Journal(tmp_path, run_identity(rounded, annotations, 1), {})
     exact.use_precision("fp32")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,26 @@ def test_verify_ap_runs_the_model_and_fails_where_the_ap_is_another(demo_model, 
     assert "40 images found as the annotations name them (000000300000.png)" in capsys.readouterr().out
     assert json.loads((tmp_path / "ap.json").read_text())["measured"]["box"] == pytest.approx(0.90798, abs=1e-4)
     assert main([*arguments, "--expect-mask", "88.5"]) == 1
+
+
+def test_the_page_tells_configuration_precision_and_both_ap_side_by_side(pickle, demo_model, tmp_path):
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    document["images"] = document["images"][:1]
+    document["annotations"] = [row for row in document["annotations"] if row["image_id"] == 300000]
+    annotations = tmp_path / "one.json"
+    annotations.write_text(json.dumps(document))
+    arguments = ["verify", "ap", str(pickle), "--annotations", str(annotations), "--images", str(demo_model / "val")]
+    arguments += ["--out", str(tmp_path), "--expect-box", "12.34", "--device", "cpu"]
+    assert main([*arguments, "--precision", "bf16", "--set", "TEST.NMS", "0.45"]) == 1
+    page = (tmp_path / "report.html").read_text()
+    facts = dict(re.findall(r'<dt>([^<]*)</dt><dd class="mono">([^<]*)</dd>', page))
+    assert facts["precision"] == "bf16"
+    assert re.fullmatch(r"the one in the file with TEST\.NMS 0\.45, sha256 [0-9a-f]{64}", facts["configuration"])
+    # A line for each number and a column for each side: seven columns would not fit a phone.
+    table = page[page.index("Expected and measured") :]
+    header, box = (re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in re.findall(r"<tr>.*?</tr>", table)[:3:2])
+    assert header == ["model_final.pkl", "expected", "measured"]
+    assert box[:2] == ["box AP", "12.34"] and float(box[2]) > 50
 
 
 def test_the_naming_that_was_used_is_told(tmp_path, demo_model):
