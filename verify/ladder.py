@@ -67,12 +67,20 @@ class LadderInputs:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: what was seen, and where it differs the usual suspect."""
+    """One rung: what was seen, and where it differs what that comes from.
+
+    Attributes:
+        suspect: where the evidence leaves no other; else empty.
+        may_be: what it usually comes from, where the evidence does not tell; else empty.
+        compared: what was compared, for the page's lead: "every blob", "boxes", ...
+    """
 
     name: str
     state: State
     seen: str
     suspect: str = ""
+    may_be: str = ""
+    compared: str = ""
 
 
 @dataclass
@@ -122,7 +130,9 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
             say(f"{name:<11} {rung.state:<8} {rung.seen}")
             climber.ladder.rungs.append(rung)
             if rung.state == "differs":
-                say(f"{'suspect:':>20} {rung.suspect}")
+                for label, told in (("suspect:", rung.suspect), ("may be:", rung.may_be)):
+                    if told:
+                        say(f"{label:>20} {told}")
                 break
     finally:
         climber.release_others()
