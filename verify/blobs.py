@@ -122,7 +122,9 @@ class ImageParity:
     Attributes:
         same_rois: whether the network's own RoIs are the reference's. Where they are not, what follows them was
             computed on the reference's.
-        not_compared: blobs of the reference that the network has no counterpart of.
+        not_compared: blobs of the reference that were not compared, as the network has no counterpart of them or its
+            RoIs are others.
+        absent: blobs of the network that the reference does not hold.
     """
 
     image: str
@@ -131,6 +133,7 @@ class ImageParity:
     same_rois: bool
     detections: DetectionRowParity
     not_compared: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
 def parity_holds(parity: ImageParity, tolerance: float) -> bool:
@@ -163,7 +166,15 @@ def remarks(parity: ImageParity) -> list[str]:
         lines.append("the RoIs are not all the same: what follows them was computed on the reference's, or left out")
     if parity.not_compared:
         lines.append(f"not compared: {', '.join(parity.not_compared)}")
+    if parity.absent:
+        lines.append(f"not in the reference: {few(parity.absent)}")
     return lines
+
+
+def few(names: Sequence[str], shown: int = 4) -> str:
+    """The first names of many, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"
 
 
 def blob_table(parity: ImageParity) -> str:
@@ -246,6 +257,8 @@ def compare_image(model: MaskRCNN, reference: ImageReference) -> ImageParity:
         same_rois=pairing.same,
         detections=compare_detections(detections, reference),
         not_compared=tuple(blob for blob in blobs if blob not in trace),
+        # Caffe2 keeps no empty blobs: those of a level without RoIs.
+        absent=tuple(blob for blob, value in trace.items() if value.numel() and blob not in theirs),
     )
 
 
