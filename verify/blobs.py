@@ -28,6 +28,9 @@ Array = npt.NDArray[Any]
 # What the names of blobs begin with that are computed before there are RoIs.
 BEFORE_ROIS = ("data", "im_info", "conv1", "pool1", "res", "fpn_", "conv_rpn", "rpn_")
 
+# The fault of a blob that holds NaN or infinity on either side.
+NOT_FINITE = "not finite"
+
 # How far detections may be from Caffe2's: what the order of float32 sums explains in models of random weights, whose
 # errors grow most (docs/reference_layout.md). Trained ones stay a hundred times below.
 MOST_BOX_ERROR = 0.05
@@ -296,7 +299,7 @@ def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobPar
     errors = reference.sample_of(value) - theirs
     error = _largest(errors)
     if not np.isfinite(error):
-        return BlobParity(blob, shape, float("inf"), float("inf"), "not finite")
+        return BlobParity(blob, shape, float("inf"), float("inf"), NOT_FINITE)
     if blob == "im_info":
         # A size in hundreds of pixels and a scale near 1: each is held to its own magnitude.
         return BlobParity(blob, shape, error, _largest(errors / (np.abs(theirs) + 1e-6)))

@@ -114,7 +114,10 @@ def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: ImageRefe
     if theirs is None:
         return RoiPairing(None, False)
     order = order_like(ours, theirs)
-    return RoiPairing(theirs, False) if order is None else RoiPairing(ours[order], True)
+    if order is not None:
+        return RoiPairing(ours[order], True)
+    # On RoIs that are not finite nothing can be computed; that they are not, the comparison of `rois` tells.
+    return RoiPairing(theirs, False) if bool(theirs.isfinite().all()) else RoiPairing(ours, True)
 
 
 def reference_rois(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Tensor | None:

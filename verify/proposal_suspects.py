@@ -65,6 +65,9 @@ class _ScorePairs:
 
 def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Cause:
     """Why proposals are not the reference's, though the RPN's outputs are."""
+    for name, blob in blobs.items():
+        if name.startswith("rpn_roi") and not np.isfinite(blob.doubles()).all():
+            return Cause(f"{name} of the reference holds values that are not finite", may_be="a damaged reference")
     pairs = _score_pairs(cfg, trace, blobs)
     ratios = cfg.FPN.RPN_ASPECT_RATIOS
     moved = np.abs(pairs.moved)

@@ -319,7 +319,10 @@ def _layout(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...]]:
 
 
 def _told(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(np.asarray(value).tolist())[:60]
+    """A shape as `3x4`, anything else as it prints."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "a single value"
+    return str(np.asarray(value).tolist())[:60]
 
 
 def _first_line(error: Exception) -> str:

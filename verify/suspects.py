@@ -22,7 +22,7 @@ from mrcnn.results import Detections
 from mrcnn.roi_align import pyramid_roi_align
 from port.activations import Trace, trace_boxes, trace_masks
 from port.blob_table import mask_blob_prefix
-from verify.blobs import BlobParity, ImageParity, compare_detections
+from verify.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections
 from verify.cause import Cause
 from verify.detection_suspects import explain_boxes, explain_pasted_masks, explain_soft_masks
 from verify.input_suspects import explain_input
@@ -139,7 +139,8 @@ class _Look:
             return self._finding(
                 "proposals", f"rpn_rois_fpn{apart[0].level}", cause._replace(evidence=before + cause.evidence)
             )
-        if not tied and (count := self._rois_without_partner()):
+        damaged = any(row.blob == "rois" and row.fault == NOT_FINITE for row in self.parity.blobs)
+        if not tied and not damaged and (count := self._rois_without_partner()):
             evidence = f"{count} of the RoIs collected from the proposals have no partner"
             suspect = "collecting the levels: the RPN_POST_NMS_TOP_N best of all levels together"
             if not self.parity.proposals:
@@ -329,8 +330,7 @@ class _Look:
     def _explain_proposal_blob(self, name: str, evidence: str) -> Cause:
         """Proposals that all have their partner, and yet are out of tolerance."""
         if not name.startswith("rpn_rois_"):
-            before = "rpn_cls_probs_*" if name.startswith("rpn_roi_probs") else "the proposals"
-            return Cause(f"{evidence} ({before} too, where compared)", may_be=_usual("proposals", name))
+            return Cause(evidence, may_be=_usual("proposals", name))
         cause = explain_proposals(self.model.cfg, self._ours(), self.reference.blobs)
         return cause._replace(evidence=f"every proposal has its partner, but {cause.evidence}")
 
@@ -344,7 +344,7 @@ class _Look:
         blobs = self.reference.blobs
         told = f"it differs, though {roi_blob} agree" if self._holds(roi_blob) else evidence
         rois = self._rois() if box else blobs[roi_blob].known().to(self.model.device) if roi_blob in blobs else None
-        if rois is None or feature_blob not in blobs or bool(rois.isnan().any()):
+        if rois is None or feature_blob not in blobs or not bool(rois.isfinite().all()):
             return Cause(told, may_be=usual)
         with torch.inference_mode():
             levels = self.model.features(self._input().to(self.model.device))
