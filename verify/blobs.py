@@ -28,6 +28,9 @@ Array = npt.NDArray[Any]
 # What the names of blobs begin with that are computed before there are RoIs.
 BEFORE_ROIS = ("data", "im_info", "conv1", "pool1", "res", "fpn_", "conv_rpn", "rpn_")
 
+# What float32 makes of an image's size and scale, as a share of them.
+_ROUNDING = 1e-6
+
 # The fault of a blob that holds NaN or infinity on either side.
 NOT_FINITE = "not finite"
 
@@ -139,6 +142,11 @@ class ImageParity:
     absent: tuple[str, ...] = ()
 
 
+def limit_of(blob: str, tolerance: float) -> float:
+    """The largest relative error of a blob: `tolerance`; for `im_info`, which no network computes, rounding."""
+    return min(tolerance, _ROUNDING) if blob == "im_info" else tolerance
+
+
 def parity_holds(parity: ImageParity, tolerance: float) -> bool:
     """Whether every blob is within `tolerance`, and every proposal and every detection agrees with its partner."""
     return first_difference(parity, tolerance) is None
@@ -149,7 +157,8 @@ def first_difference(parity: ImageParity, tolerance: float) -> str | None:
 
     Proposals that tie with the last one taken may be others; any further one without a partner is a difference.
     """
-    blob = next((row.blob for row in parity.blobs if not row.relative_error <= tolerance), None)
+    apart = (row.blob for row in parity.blobs if not row.relative_error <= limit_of(row.blob, tolerance))
+    blob = next(apart, None)
     if blob is not None:
         return blob
     level = next((level for level in parity.proposals if level.unmatched != level.tied), None)

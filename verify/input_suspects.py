@@ -1,7 +1,7 @@
 """How a network input that is not the reference's was prepared otherwise, told from its pixels.
 
-Each candidate turns the picture some way (channels swapped, mirrored) and fits ours = factor * theirs + offset to every
-channel of it. A cause is named only where one such line explains every pixel that the reference has kept.
+The image file is turned some way (channels swapped, mirrored) and prepared anew, and ours = factor * theirs + offset is
+fitted to every channel. A cause is named only where one such line explains every pixel that the reference has kept.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mrcnn.config import Config
+from mrcnn.image import Image
 from verify.cause import Cause
 from verify.reference import ReferenceBlob
 
@@ -26,22 +27,26 @@ _SAME_FACTOR = 1e-3
 
 _RESIZING = "resizing: cv2.resize in float by the exact factor, bilinear without smoothing; PIL's smooths"
 
-_TURNS: dict[str, Callable[[Tensor], Tensor]] = {
-    "": lambda picture: picture,
-    "its channels are in the other order": lambda picture: picture.flip(1),
-    "it is mirrored left to right": lambda picture: picture.flip(3),
-    "it stands upside down": lambda picture: picture.flip(2),
+_TURNS: dict[str, Callable[[Image], Image]] = {
+    "": lambda image: image,
+    "its channels are in the other order": lambda image: image[:, :, ::-1],
+    "it is mirrored left to right": lambda image: image[:, ::-1],
+    "it stands upside down": lambda image: image[::-1],
 }
 
 
-def explain_input(cfg: Config, data: Tensor, size: tuple[int, int], reference: ReferenceBlob) -> Cause:
+def explain_input(
+    cfg: Config, prepare: Callable[[Image], Tensor], image: Image, size: tuple[int, int], reference: ReferenceBlob
+) -> Cause:
     """Why `data` differs.
 
     Args:
-        data: our network input `[1, 3, H', W']` float32.
-        size: height and width of the picture in it; what lies right of it and below is padding.
+        prepare: makes our network input `[1, 3, H', W']` float32 of an image.
+        image: `[H, W, 3]` uint8 BGR, as it was read.
+        size: height and width of the picture in the input; what lies right of it and below is padding.
         reference: the reference's `data`.
     """
+    data = prepare(image)
     if tuple(data.shape) != reference.shape:
         return Cause(
             f"the network's input is {list(data.shape)}, the reference's {list(reference.shape)}",
@@ -55,9 +60,7 @@ def explain_input(cfg: Config, data: Tensor, size: tuple[int, int], reference: R
     theirs = reference.doubles()
     means = np.array(cfg.PIXEL_MEANS)
     for told, turn in _TURNS.items():
-        turned = data.clone()
-        turned[:, :, :height, :width] = turn(data[:, :, :height, :width])
-        ours = reference.sample_of(turned)
+        ours = reference.sample_of(prepare(np.ascontiguousarray(turn(image))))
         lines = _lines(ours[kept], theirs[kept], channel[kept])
         if lines is not None:
             factors, offsets = lines
@@ -77,9 +80,9 @@ def _turned(told: str, factors: Array, offsets: Array, means: Array) -> Cause:
     """A picture that agrees once it is turned."""
     if "channels" not in told:
         return Cause(f"it agrees once that is undone: {told}", f"the picture as it is read: {told}")
-    # Means are taken off in the order of the configuration, whichever order the channels have.
-    own_means = np.abs(offsets - (means - means[::-1])).max() < _SAME_LEVEL
-    swapped_means = np.abs(offsets).max() < _SAME_LEVEL
+    own_means = np.abs(offsets).max() < _SAME_LEVEL
+    # Where the means were swapped with the channels, swapping the channels back leaves the means in the wrong order.
+    swapped_means = np.abs(offsets - (means - means[::-1])).max() < _SAME_LEVEL
     if np.abs(factors - 1).max() < _SAME_FACTOR and (own_means or swapped_means):
         what = "the channels" if own_means else "the channels and their means"
         return Cause(f"it agrees once {what} are in the other order", "RGB instead of BGR")

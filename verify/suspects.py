@@ -22,7 +22,7 @@ from mrcnn.results import Detections
 from mrcnn.roi_align import pyramid_roi_align
 from port.activations import Trace, trace_boxes, trace_masks
 from port.blob_table import mask_blob_prefix
-from verify.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections
+from verify.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections, limit_of
 from verify.cause import Cause
 from verify.detection_suspects import explain_boxes, explain_pasted_masks, explain_soft_masks
 from verify.input_suspects import explain_input
@@ -122,9 +122,9 @@ class _Look:
 
     def at_blobs(self, step: str, blobs: list[BlobParity]) -> Finding | None:
         """The first blob of a step that differs, where one is out of tolerance."""
-        if all(blob.relative_error <= self.tolerance for blob in blobs):
+        if all(self._within(blob) for blob in blobs):
             return None
-        first = next(blob for blob in blobs if not blob.relative_error <= self.tolerance * _ONSET)
+        first = next(blob for blob in blobs if not self._within(blob, _ONSET))
         rung = {"proposals": "proposals", "boxes": "detections", "detections": "detections"}.get(step, "blobs")
         return self._finding(rung, first.blob, self._explain(step, first))
 
@@ -184,10 +184,14 @@ class _Look:
     def _finding(self, rung: str, where: str, cause: Cause) -> Finding:
         return Finding(rung, f"{where} ({self.parity.image})", *cause)
 
+    def _within(self, row: BlobParity, share: float = 1.0) -> bool:
+        """Whether a blob is within the tolerance, or a share of it."""
+        return row.relative_error <= share * limit_of(row.blob, self.tolerance)
+
     def _holds(self, *blobs: str) -> bool:
         """Whether blobs were compared, all of them, and agree."""
         rows = {row.blob: row for row in self.parity.blobs}
-        return all(blob in rows and rows[blob].relative_error <= self.tolerance for blob in blobs)
+        return all(blob in rows and self._within(rows[blob]) for blob in blobs)
 
     def _though(self, *prefixes: str) -> str:
         """Words for blobs before that were compared, or that were not."""
@@ -266,7 +270,13 @@ class _Look:
         image = self.reference.image
         prepared = self.model.prepare(image)
         size = scaled_size(image.shape[0], image.shape[1], prepared.scale)
-        return explain_input(self.model.cfg, self._input(), size, self.reference.blobs["data"])
+        return explain_input(
+            self.model.cfg,
+            lambda picture: self.model.network_input([picture]).data.cpu(),
+            image,
+            size,
+            self.reference.blobs["data"],
+        )
 
     def _explain_info(self) -> Cause:
         """Height, width and scale, each held to the reference's."""
@@ -308,7 +318,7 @@ class _Look:
         rois = "mask_rois" if "mask" in name else "rois"
         told = "the level of a RoI: FPN.ROI_CANONICAL_SCALE, areas with + 1, the 1e-6 inside the logarithm"
         # RoIs that are apart by pixels may lie on either side of a level's border.
-        close = any(row.blob == rois and row.relative_error <= self.tolerance * _ONSET for row in self.parity.blobs)
+        close = any(row.blob == rois and self._within(row, _ONSET) for row in self.parity.blobs)
         return Cause(f"{evidence}; {rois} agree", told) if close else Cause(evidence, may_be=f"{told}; or {rois}")
 
     def _explain_std(self, ours: Tensor, blob: ReferenceBlob, means_agree: bool) -> Cause:
