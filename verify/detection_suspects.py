@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mrcnn.results import Detections
-from verify.blobs import DetectionRowParity
+from verify.blobs import DetectionRowParity, reference_pastes
 from verify.cause import Cause
 from verify.pairing import pair_detections
 from verify.reference import ImageReference
@@ -80,17 +80,10 @@ def explain_soft_masks(
 def explain_pasted_masks(found: DetectionRowParity, ours: Detections, reference: ImageReference) -> Cause:
     """Pasted masks that differ though the soft ones agree: whether pasting the reference's own gives its masks."""
     evidence = f"{found.pasted_mask_fault}, though the soft masks agree"
-    theirs = Detections(
-        boxes=reference.det_boxes.astype(np.float32),
-        scores=reference.det_scores.astype(np.float32),
-        classes=reference.det_classes,
-        mask_probs=reference.masks.astype(np.float32),
-        image_size=reference.image_size,
-        mask_threshold=ours.mask_threshold,
-    )
-    wrong = _unequal([rle["counts"] for rle in theirs.rles()], reference.rle_counts)
+    wrong = _unequal(reference_pastes(reference, ours.mask_threshold), reference.rle_counts)
     if wrong:
-        return Cause(f"{evidence}; {wrong} of {len(theirs)} of the reference's own come out otherwise", _PASTING)
+        count = len(reference.rle_counts)
+        return Cause(f"{evidence}; {wrong} of {count} of the reference's own come out otherwise", _PASTING)
     return Cause(
         f"{evidence}, and the reference's own are pasted as it pasted them",
         may_be="boxes or soft masks that are apart by less than their tolerances, on objects of a few pixels",

@@ -151,8 +151,8 @@ def test_a_proposal_without_a_partner_that_no_tie_excuses_is_a_difference(parity
         ({"mask_error": 0.006}, "soft masks differ by 0.006"),
         ({"mask_error": np.nan}, "soft masks differ"),
         ({"equal_rles": 3}, "3 of 5 pasted masks are equal"),
-        ({"min_mask_iou": 0.9, "pixels_apart": 3}, "smallest IoU 0.900"),
-        ({"min_mask_iou": np.nan, "pixels_apart": np.nan}, "smallest IoU nan"),
+        ({"min_mask_iou": 0.9, "wrong_pastes": 1}, "smallest IoU 0.900"),
+        ({"min_mask_iou": np.nan, "wrong_pastes": 1}, "smallest IoU nan"),
     ],
 )
 def test_detections_and_masks_of_a_dump_are_held_to_tolerances(parity, changes, fault):
@@ -163,20 +163,21 @@ def test_detections_and_masks_of_a_dump_are_held_to_tolerances(parity, changes, 
 
 
 def test_a_mask_of_a_pixel_may_come_and_go(parity):
-    found = replace(parity.detections, equal_rles=4, min_mask_iou=0.0, pixels_apart=1)
+    found = replace(parity.detections, equal_rles=4, min_mask_iou=0.0, wrong_pastes=0)
     assert found.fault == ""
     assert parity_holds(replace(parity, detections=found), 1e-4)
 
 
-def test_pixels_that_masks_differ_by_are_counted(pickle, demo_model):
+def test_one_pasted_mask_that_is_not_the_soft_ones_is_a_difference(pickle, demo_model):
     model = load_model(pickle, device="cpu")
     (name, *_) = reference_names(demo_model / "blobs.h5")
     reference = read_reference(demo_model / "blobs.h5", name, demo_model / "val", model.cfg)
     detections = model.detect(reference.image)
-    assert compare_detections(detections, reference).pixels_apart == 0
-    nothing = replace(detections, mask_probs=detections.mask_probs * np.float32(0))
-    found = compare_detections(nothing, reference)
-    assert found.min_mask_iou == 0 and found.pixels_apart == max(mask.sum() for mask in detections.masks())
+    assert compare_detections(detections, reference).wrong_pastes == 0
+    counts = [reference.rle_counts[1], *reference.rle_counts[1:]]
+    found = compare_detections(detections, replace(reference, rle_counts=counts))
+    assert (found.equal_rles, found.wrong_pastes) == (4, 1)
+    assert "4 of 5 pasted masks are equal" in found.fault
 
 
 def test_a_scale_is_held_to_its_own_magnitude_and_not_to_the_images_size(pickle, demo_model, monkeypatch):
