@@ -42,9 +42,14 @@ class FPN(nn.Module):
         top_down: Tensor | None = None
         for name, stage in zip(self.inner, reversed(stages), strict=True):
             lateral = self.inner[name](stage)
-            top_down = lateral if top_down is None else lateral.add_(F.interpolate(top_down, scale_factor=2.0))
+            top_down = lateral if top_down is None else lateral.add_(self.upsampled(top_down))
             levels.insert(0, self.output[name](top_down))
         return [*levels, levels[-1][:, :, ::2, ::2]]
+
+    @staticmethod
+    def upsampled(x: Tensor) -> Tensor:
+        """`[N, C, H, W]` to `[N, C, 2H, 2W]`, nearest neighbours: each value twice (Detectron's UpsampleNearest)."""
+        return F.interpolate(x, scale_factor=2.0)
 
 
 def roi_levels(boxes: Tensor, cfg: Config) -> Tensor:

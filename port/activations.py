@@ -163,12 +163,21 @@ def _trace_rpn(model: MaskRCNN, levels: list[Tensor], im_info: ImInfo, trace: Tr
 
 
 def _add_topdown(model: MaskRCNN, trace: Trace) -> None:
-    """The upsampled maps that the pyramid adds to its laterals."""
+    """The upsampled maps that the pyramid adds to its laterals, each before the sum that it goes into."""
     blobs = list(stage_blobs(model.cfg).values())
     coarsest = f"fpn_inner_{blobs[0]}" + ("_gn" if model.cfg.FPN.USE_GN else "")
     tops = [coarsest] + [f"fpn_inner_{blob}" for blob in blobs[1:-1]]
     for top, blob in zip(tops, blobs[1:], strict=True):
-        trace[f"fpn_inner_{blob}_topdown"] = F.interpolate(trace[top], scale_factor=2.0)
+        _insert_before(trace, f"fpn_inner_{blob}", f"fpn_inner_{blob}_topdown", model.fpn.upsampled(trace[top]))
+
+
+def _insert_before(trace: Trace, place: str, name: str, value: Tensor) -> None:
+    """Add a blob to the trace before another one."""
+    later = list(trace.items())[list(trace).index(place) :]
+    for blob, _ in later:
+        del trace[blob]
+    trace[name] = value
+    trace.update(later)
 
 
 def _add_roi_features(

@@ -5,15 +5,14 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from pycocotools.coco import COCO
 
-from mrcnn.image import read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.results import image_results
 from verify.coco_files import ResultRow
+from verify.reference import ImageReference, read_references
 
 
 class DumpResults(NamedTuple):
@@ -39,17 +38,14 @@ def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
     found = DumpResults(COCO(), {}, [], [], [], [])
     shown = []
-    with h5py.File(reference) as file:
-        groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group) and "det_boxes" in group}
-        for image_id, (name, group) in enumerate(groups.items(), 1):
-            image = read_image(images / name)
-            size = (image.shape[0], image.shape[1])
-            found.files[image_id] = images / name
-            shown.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
-            ours = image_results(image_id, model.detect(image), numbers)
-            found.boxes.extend(map(dict, ours.boxes))
-            found.segms.extend(map(dict, ours.segms))
-            _add_reference(found, image_id, group, size)
+    for image_id, theirs in enumerate(read_references(reference, images, model.cfg), 1):
+        height, width = theirs.image_size
+        found.files[image_id] = images / theirs.name
+        shown.append({"id": image_id, "file_name": theirs.name, "height": height, "width": width})
+        ours = image_results(image_id, model.detect(theirs.image), numbers)
+        found.boxes.extend(map(dict, ours.boxes))
+        found.segms.extend(map(dict, ours.segms))
+        _add_reference(found, image_id, theirs)
     found.coco.dataset = {
         "images": shown,
         "annotations": [],
@@ -60,13 +56,12 @@ def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
     return found
 
 
-def _add_reference(found: DumpResults, image_id: int, group: h5py.Group, size: tuple[int, int]) -> None:
-    """Add the rows of one group; its boxes are corners, whose widths count both."""
-    corners = np.asarray(group["det_boxes"][:], dtype=np.float64).reshape(-1, 4)
+def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) -> None:
+    """Add the rows of one image; its boxes are corners, whose widths count both."""
+    corners = theirs.det_boxes.astype(np.float64)
     boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
-    scores, classes = group["det_scores"][:].astype(float).tolist(), group["det_classes"][:].tolist()
-    for box, score, label, counts in zip(boxes, scores, classes, group["rle_counts"][:].tolist(), strict=True):
-        row = {"image_id": image_id, "category_id": int(label), "score": score}
-        text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+    scores, classes = theirs.det_scores.astype(float).tolist(), theirs.det_classes.tolist()
+    for box, score, label, counts in zip(boxes, scores, classes, theirs.rle_counts, strict=True):
+        row = {"image_id": image_id, "category_id": label, "score": score}
         found.reference_boxes.append({**row, "bbox": box})
-        found.reference_segms.append({**row, "segmentation": {"size": list(size), "counts": text}})
+        found.reference_segms.append({**row, "segmentation": {"size": list(theirs.image_size), "counts": counts}})

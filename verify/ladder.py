@@ -4,8 +4,8 @@ Each rung takes for granted what the ones below have shown: file, names, statist
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from port.blob_table import BlobTable
 from port.convert import build_model, check_family, match_blobs
 from port.model_source import configured_weights, load_model, usable_device
 from verify.ap import score
-from verify.blobs import ImageParity, compare_file
+from verify.blobs import ImageParity, compare_file, few
 from verify.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
 from verify.detections import DetectionParity, match_detections
 from verify.evaluation import Evaluation, Progress, evaluate, no_progress, write_evaluation
@@ -67,12 +67,22 @@ class LadderInputs:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: what was seen, and where it differs the usual suspect."""
+    """One rung: what was seen, and where it differs what that comes from.
+
+    Attributes:
+        suspect: where the evidence leaves no other; else empty.
+        may_be: what it usually comes from, where the evidence does not tell; else empty.
+        compared: what was compared and agrees, where the rung's name does not say it all.
+        not_compared: what there was nothing to compare with, though the rung holds.
+    """
 
     name: str
     state: State
     seen: str
     suspect: str = ""
+    may_be: str = ""
+    compared: str = ""
+    not_compared: str = ""
 
 
 @dataclass
@@ -122,7 +132,9 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
             say(f"{name:<11} {rung.state:<8} {rung.seen}")
             climber.ladder.rungs.append(rung)
             if rung.state == "differs":
-                say(f"{'suspect:':>20} {rung.suspect}")
+                for label, told in (("suspect:", rung.suspect), ("may be:", rung.may_be)):
+                    if told:
+                        say(f"{label:>20} {told}")
                 break
     finally:
         climber.release_others()
@@ -205,15 +217,17 @@ def compare_results(ladder: Ladder, inputs: LadderInputs) -> Rung:
     kinds = {"bbox": "boxes", "segm": "masks"}
     shares = [(kinds[each.iou_type], 100 * each.share_matched) for each in ladder.detections]
     seen = ", ".join(f"{share:.2f} % of {kind} matched" for kind, share in shares)
+    compared = " and ".join(f"{each.reference} {kinds[each.iou_type]} of the data set" for each in ladder.detections)
+    left_out = ", ".join(f"{kinds[kind]} of the data set" for kind, path in files.items() if path is None)
     apart = next((each for each in ladder.detections if not each.holds), None)
     if apart is None:
-        return Rung("detections", "holds", seen)
+        return Rung("detections", "holds", seen, compared=compared, not_compared=left_out)
     boxes_hold = ladder.detections[0].iou_type == "bbox" and ladder.detections[0].holds
     if apart.iou_type == "segm" and boxes_hold:
-        suspect = "the mask head or the pasting of masks, since the boxes agree: a dump of dump_blobs.py tells which"
+        causes = "the mask head or the pasting of masks, since the boxes agree: a dump of dump_blobs.py tells which"
     else:
-        suspect = "the network, the proposals or NMS: a dump of dump_blobs.py tells which (--reference)"
-    return Rung("detections", "differs", seen, suspect)
+        causes = "the network, the proposals or NMS: a dump of dump_blobs.py tells which (--reference)"
+    return Rung("detections", "differs", seen, may_be=causes)
 
 
 def compare_average_precision(ladder: Ladder, inputs: LadderInputs) -> Rung:
@@ -230,13 +244,20 @@ def compare_average_precision(ladder: Ladder, inputs: LadderInputs) -> Rung:
         )
     if expected is None:
         return Rung("AP", "not run", f"{seen}; nothing to compare with")
+    # An AP of -1 is none: there are no objects to find.
+    unknown = [kind for kind, value in expected.ap.items() if value < 0 and summaries[kind].AP < 0]
+    expected = replace(expected, ap={kind: value for kind, value in expected.ap.items() if kind not in unknown})
+    if not expected.ap:
+        return Rung("AP", "not run", "the annotations hold no objects, so that there is no AP")
     seconds = ladder.evaluation.speed.seconds_per_image()
     ladder.comparison = compare_ap(inputs.source, expected, summaries, seconds)
     apart = ladder.comparison.told_differences()
     if ladder.comparison.holds:
-        return Rung("AP", "holds", f"{seen} ({apart})")
-    suspect = "the data set: other annotations or images than the expected AP was measured on (`verify published`)"
-    return Rung("AP", "differs", f"{seen} ({apart})", suspect)
+        compared = " and ".join(f"{kind} AP" for kind in ladder.comparison.differences)
+        left_out = ", ".join(f"{kind} AP" for kind in summaries if kind not in ladder.comparison.differences)
+        return Rung("AP", "holds", f"{seen} ({apart})", compared=compared, not_compared=left_out)
+    causes = "the data set: other annotations or images than the expected AP was measured on (`verify published`)"
+    return Rung("AP", "differs", f"{seen} ({apart})", may_be=causes)
 
 
 class _Climber:
@@ -279,40 +300,66 @@ class _Climber:
         if reference is None or images is None:
             return Rung("blobs", "not run", "needs --reference and --images")
         self.ladder.blobs = list(compare_file(model, reference, images))
-        looked = (
+        looked = [
             first_finding(model, parity, reference, images, self.inputs.tolerance) for parity in self.ladder.blobs
+        ]
+        # Of several images the one whose difference begins at the lowest rung.
+        self.finding = min(
+            (finding for finding in looked if finding is not None),
+            key=lambda finding: RUNGS.index(finding.rung),
+            default=None,
         )
-        self.finding = next((finding for finding in looked if finding is not None), None)
         if self.finding is not None:
             return self._found("blobs", f"they agree up to {self.finding.where}")
         blobs = [row for parity in self.ladder.blobs for row in parity.blobs]
-        worst = max(row.relative_error for row in blobs)
-        seen = f"{len(blobs)} blobs of {len(self.ladder.blobs)} images, relative error at most {worst:.1e}"
-        return Rung("blobs", "holds", seen)
+        worst = max((row.relative_error for row in blobs), default=0.0)
+        compared = f"{len(blobs)} blobs of {len(self.ladder.blobs)} images"
+        left_out = "; ".join(_left_out(self.ladder.blobs))
+        seen = f"{compared}, relative error at most {worst:.1e}" + (f"; not compared: {left_out}" if left_out else "")
+        return Rung("blobs", "holds", seen, compared=compared, not_compared=left_out)
 
     def proposals(self) -> Rung:
         if not self.ladder.blobs:
             return Rung("proposals", "not run", "needs --reference and --images")
         levels = [level for parity in self.ladder.blobs for level in parity.proposals]
+        if self.finding is not None and self.finding.rung == "proposals":
+            return self._found("proposals", "")
         if not levels:
             return Rung("proposals", "not run", "the reference holds no proposals, or a sample of their scores alone")
         count, tied = sum(level.reference_count for level in levels), sum(level.tied for level in levels)
         excused = f", but for {tied} of tied scores" if tied else ""
-        return self._found("proposals", f"{count} proposals have their partner{excused}")
+        first, last = self.cfg.FPN.RPN_MIN_LEVEL, self.cfg.FPN.RPN_MAX_LEVEL
+        lacking = sorted(
+            {
+                level
+                for parity in self.ladder.blobs
+                for level in set(range(first, last + 1)) - {row.level for row in parity.proposals}
+            }
+        )
+        return Rung(
+            "proposals",
+            "holds",
+            f"{count} proposals have their partner{excused}",
+            compared=f"{count} proposals",
+            not_compared=f"proposals of {', '.join(f'P{level}' for level in lacking)}" if lacking else "",
+        )
 
     def detections(self) -> Rung:
         matched = sum(parity.detections.matched for parity in self.ladder.blobs)
         seen = f"{matched} detections of the reference matched" if self.ladder.blobs else ""
+        dumped = f"{matched} detections of the reference" if self.ladder.blobs else ""
         if self.finding is not None:
             return self._found("detections", seen)
         if self.inputs.annotations is not None and self.inputs.images is not None:
             self._evaluate(self.inputs.annotations, self.inputs.images)
             rung = compare_results(self.ladder, self.inputs)
             if rung.state != "not run":
-                return Rung("detections", rung.state, "; ".join(filter(None, (seen, rung.seen))), rung.suspect)
+                compared = " and ".join(filter(None, (dumped, rung.compared)))
+                return replace(rung, seen="; ".join(filter(None, (seen, rung.seen))), compared=compared)
         if not seen:
             return Rung("detections", "not run", "needs --reference, or Detectron's result files and --annotations")
-        return Rung("detections", "holds", seen)
+        left_out = "detections of the data set" if self.ladder.evaluation is not None else ""
+        return Rung("detections", "holds", seen, compared=dumped, not_compared=left_out)
 
     def ap(self) -> Rung:
         if self.ladder.evaluation is None:
@@ -346,7 +393,17 @@ class _Climber:
         """The rung that the finding belongs to differs; those below it hold."""
         if self.finding is None or self.finding.rung != name:
             return Rung(name, "holds", seen)
-        return Rung(name, "differs", f"{self.finding.where}: {self.finding.evidence}", self.finding.suspect)
+        evidence = f"{self.finding.where}: {self.finding.evidence}"
+        return Rung(name, "differs", evidence, self.finding.suspect, self.finding.may_be)
+
+
+def _left_out(parities: Sequence[ImageParity]) -> Iterator[str]:
+    """What was not compared of the blobs, image by image."""
+    for parity in parities:
+        if parity.not_compared:
+            yield f"{few(parity.not_compared)} of the reference ({parity.image})"
+        if parity.absent:
+            yield f"{few(parity.absent)}, which the reference does not hold ({parity.image})"
 
 
 def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:

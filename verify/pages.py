@@ -103,12 +103,16 @@ def _lead(ladder: Ladder) -> str:
         return "File, values, every blob, every proposal, every detection and the average precision agree."
     if last.name == "AP" and len(ladder.rungs) == 1:
         return f"Measured {last.seen}."
-    held = [rung.name for rung in ladder.rungs if rung.state == "holds"]
-    return f"Compared and found equal: {', '.join(held)}." if held else "Nothing was compared."
+    held = [rung.compared or rung.name for rung in ladder.rungs if rung.state == "holds"]
+    left_out = [rung.not_compared for rung in ladder.rungs if rung.not_compared]
+    told = f"Compared and found equal: {', '.join(held)}." if held else "Nothing was compared."
+    return f"{told} Not compared: {'; '.join(left_out)}." if left_out else told
 
 
 def _complete(ladder: Ladder) -> bool:
-    return [rung.name for rung in ladder.rungs if rung.state == "holds"] == list(RUNGS)
+    """Whether every rung holds, and nothing was left out of any."""
+    held = [rung.name for rung in ladder.rungs if rung.state == "holds" and not rung.not_compared]
+    return held == list(RUNGS)
 
 
 def _ap_tiles(comparison: ApComparison | None) -> list[Tile]:

@@ -5,11 +5,10 @@ hold and not by their places. A reference may hold a sample of the RoIs alone: t
 and the scores of the proposals, which are always whole, tell the rows apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,6 +18,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.ordering import argsort
 from mrcnn.results import Detections
 from port.activations import Trace
+from verify.reference import ImageReference, ReferenceBlob
 
 Array = npt.NDArray[Any]
 
@@ -67,19 +67,19 @@ class RoiPairing(NamedTuple):
     same: bool
 
 
-def pair_proposals(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Iterator[ProposalParity]:
+def pair_proposals(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Iterator[ProposalParity]:
     """Bring each level's proposals in the trace into the reference's order, and count those without a partner.
 
     The proposals of a level that has some without a partner leave the trace.
     """
     for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
         name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in blobs or scores_name not in blobs or not is_whole(blobs[scores_name]):
+        if name not in blobs or scores_name not in blobs or not blobs[scores_name].is_whole:
             continue
         rois, scores = trace[name], trace[scores_name]
-        theirs, their_scores = known_values(blobs[name]).to(rois), known_values(blobs[scores_name]).to(rois)
+        theirs, their_scores = blobs[name].known().to(rois), blobs[scores_name].known().to(rois)
         rows, their_rows = rois, theirs
-        if not is_whole(blobs[name]):
+        if not blobs[name].is_whole:
             weight = PARTNER_DISTANCE / PARTNER_SCORE
             rows = torch.cat((rois, scores * weight), dim=1)
             their_rows = torch.cat((theirs, their_scores * weight), dim=1)
@@ -97,7 +97,7 @@ def pair_proposals(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Iterator
         yield ProposalParity(level, len(rois), len(theirs), unmatched, tied)
 
 
-def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: h5py.Group) -> RoiPairing:
+def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: ImageReference) -> RoiPairing:
     """Our RoIs in the reference's order, or the reference's own where ours are others.
 
     Args:
@@ -105,53 +105,62 @@ def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: h5py.Grou
         boxes: `[R, 4K]` that ours were decoded to, as the reference's dataset of that name.
     """
     ours = trace["rois"]
-    theirs = reference_rois(model, trace, reference["blobs"])
-    if not is_whole(reference["blobs"]["rois"]):
+    theirs = reference_rois(model, trace, reference.blobs)
+    if not reference.blobs["rois"].is_whole:
         # Nothing tells RoIs apart like all the boxes they became, if only the second stage is right.
-        order = order_like(boxes, torch.from_numpy(reference["boxes"][:]))
+        order = order_like(boxes, torch.from_numpy(reference.boxes))
         if order is not None:
             return RoiPairing(ours[order], True)
     if theirs is None:
         return RoiPairing(None, False)
     order = order_like(ours, theirs)
-    return RoiPairing(theirs, False) if order is None else RoiPairing(ours[order], True)
+    if order is not None:
+        return RoiPairing(ours[order], True)
+    # On RoIs that are not finite nothing can be computed; that they are not, the comparison of `rois` tells.
+    return RoiPairing(theirs, False) if bool(theirs.isfinite().all()) else RoiPairing(ours, True)
 
 
-def reference_rois(model: MaskRCNN, trace: Trace, blobs: h5py.Group) -> Tensor | None:
+def reference_rois(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Tensor | None:
     """The reference's RoIs `[R, 5]`: as it holds them, or collected from proposals that ours are partners of.
 
     None where it holds only a sample, and a level's proposals are others or left out.
     """
-    known = known_values(blobs["rois"]).to(trace["rois"])
-    if is_whole(blobs["rois"]):
+    known = blobs["rois"].known().to(trace["rois"])
+    if blobs["rois"].is_whole:
         return known
     rois, scores = [], []
     for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
         name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in blobs or name not in trace or scores_name not in blobs or not is_whole(blobs[scores_name]):
+        if name not in blobs or name not in trace or scores_name not in blobs or not blobs[scores_name].is_whole:
             return None
         rois.append(trace[name])
-        scores.append(known_values(blobs[scores_name]).flatten())
+        scores.append(blobs[scores_name].known().flatten())
     # The reference's scores to the last digit, so that ties come out in its order.
     best = argsort(-torch.cat(scores))[: len(known)]
     collected = torch.cat(rois)[best.to(known.device)]
-    agrees = collected.shape == known.shape and bool(((collected - known).abs() > PARTNER_DISTANCE).sum() == 0)
-    return collected if agrees else None
+    if collected.shape != known.shape:
+        return None
+    near = (collected - known).abs() <= PARTNER_DISTANCE
+    return collected if bool((near | known.isnan()).all()) else None
 
 
-def pair_detections(detections: Detections, boxes: Array, classes: Array) -> npt.NDArray[np.int64]:
+def pair_detections(
+    detections: Detections, boxes: Array, classes: Array, *, any_class: bool = False
+) -> npt.NDArray[np.int64]:
     """Pairs (ours, reference's) of detections of one class whose boxes agree; each detection in one pair at most.
 
     Args:
         boxes, classes: the reference's, `[D, 4]` in image pixels and `[D]` from 1 on.
+        any_class: whether detections of other classes may be partners too.
     """
     if not len(detections) or not len(boxes):
         return np.zeros((0, 2), dtype=np.int64)
     distance = np.abs(detections.boxes[:, None] - boxes[None]).max(axis=2)
-    distance[detections.classes[:, None] != classes[None]] = np.inf
+    if not any_class:
+        distance[detections.classes[:, None] != classes[None]] = np.inf
     pairs = []
     for ours, theirs in zip(*np.unravel_index(np.argsort(distance, axis=None), distance.shape), strict=True):
-        if distance[ours, theirs] > PARTNER_DISTANCE:
+        if not distance[ours, theirs] <= PARTNER_DISTANCE:
             break
         pairs.append((ours, theirs))
         distance[ours], distance[:, theirs] = np.inf, np.inf
@@ -168,13 +177,13 @@ def order_like(rows: Tensor, reference: Tensor) -> Tensor | None:
         return None
     distances = _distances(reference.to(rows), rows).cpu()
     order = torch.arange(len(rows))
-    free = distances.diagonal() > PARTNER_DISTANCE
+    free = ~(distances.diagonal() <= PARTNER_DISTANCE)
     if reference.isnan().any():
         free |= distances.diagonal() > distances.amin(dim=1) + _NEARER
     for place in free.nonzero()[:, 0].tolist():
         candidates = torch.where(free, distances[place], torch.inf)
         partner = int(candidates.argmin())
-        if candidates[partner] > PARTNER_DISTANCE:
+        if not candidates[partner] <= PARTNER_DISTANCE:
             return None
         order[place] = partner
         free[partner] = False
@@ -185,22 +194,7 @@ def without_partner(rows: Tensor, others: Tensor) -> Tensor:
     """Which of `rows [R, D]` are near none of `others`; coordinates that are NaN tell nothing."""
     if not len(others):
         return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    return _distances(rows, others).amin(dim=1) > PARTNER_DISTANCE
-
-
-def is_whole(dataset: h5py.Dataset) -> bool:
-    """Whether the reference holds every value of a blob."""
-    return int(dataset.attrs.get("stride", 1)) == 1
-
-
-def known_values(dataset: h5py.Dataset) -> Tensor:
-    """A float32 blob in its whole shape; what the reference has not kept of it is NaN."""
-    if is_whole(dataset):
-        return torch.from_numpy(dataset[:])
-    shape = tuple(int(size) for size in dataset.attrs["shape"])
-    values = torch.full((int(np.prod(shape, dtype=np.int64)),), torch.nan)
-    values[:: int(dataset.attrs["stride"])] = torch.from_numpy(dataset[:].reshape(-1))
-    return values.reshape(shape)
+    return ~(_distances(rows, others).amin(dim=1) <= PARTNER_DISTANCE)
 
 
 def _distances(rows: Tensor, others: Tensor) -> Tensor:

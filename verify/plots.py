@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from verify.blobs import ImageParity
+from verify.blobs import ImageParity, limit_of
 from verify.suspects import FLOW, step_of
 
 Point = tuple[float, float]
@@ -53,7 +53,7 @@ def depth_plot(parities: Sequence[ImageParity], tolerance: float) -> str:
     limit = y(tolerance)
     parts.append(f'<line class="limit" x1="{left}" x2="{width - right}" y1="{limit:.1f}" y2="{limit:.1f}"/>')
     for place, blob in enumerate(blobs):
-        kind = "dot" if worst[blob] <= tolerance else "dot out"
+        kind = "dot" if worst[blob] <= limit_of(blob, tolerance) else "dot out"
         x = left + (place + 0.5) * step_width
         title = f"<title>{escape(blob)}: {escape(faults.get(blob, f'{worst[blob]:.1e}'))}</title>"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y(worst[blob]):.1f}" r="3">{title}</circle>')

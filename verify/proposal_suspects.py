@@ -4,24 +4,26 @@ The RPN's outputs agree by then, so a proposal of ours and one of the reference'
 anchor. How their boxes differ, on which levels and for which anchors, says what was done to them on the way.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from mrcnn.anchors import pyramid_anchors
 from mrcnn.config import Config
 from port.activations import Trace
-from verify.pairing import known_values
+from verify.cause import Cause
+from verify.reference import ReferenceBlob
 
 Array = npt.NDArray[np.float64]
 
 # Boxes this near to each other, in pixels, are one box.
 _SAME_BOX = 0.05
 
-# What a forgotten + 1 moves a corner by at most, in pixels, with some room for what decoding makes of it.
-_ONE_PIXEL = 1.5
+# What a cause explains all but this share of the boxes by is the cause.
+_MOST = 0.95
 
 # Sides that differ by less than this factor may come from rounding the anchors' sides (a window of P2 is 4 pixels).
 _OTHER_SHAPE = 1.25
@@ -61,68 +63,118 @@ class _ScorePairs:
         return np.asarray(1 + (moved[:, 2:] - moved[:, :2]) / sides)
 
 
-def explain_proposals(cfg: Config, trace: Trace, blobs: h5py.Group) -> tuple[str, str]:
-    """Evidence and suspect, each a sentence, of proposals that are not the reference's."""
+def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Cause:
+    """Why proposals are not the reference's, though the RPN's outputs are."""
+    for name, blob in blobs.items():
+        if name.startswith("rpn_roi") and not np.isfinite(blob.doubles()).all():
+            return Cause(f"{name} of the reference holds values that are not finite", may_be="a damaged reference")
     pairs = _score_pairs(cfg, trace, blobs)
     ratios = cfg.FPN.RPN_ASPECT_RATIOS
     moved = np.abs(pairs.moved)
     medians = {ratio: _median(_largest(moved[pairs.anchor == anchor])) for anchor, ratio in enumerate(ratios)}
     medians = {ratio: median for ratio, median in medians.items() if not np.isnan(median)}
     if not medians:
-        return (
+        return Cause(
             "none of them can be paired by a score of its own and a corner that is known",
-            "anchors, decoding, clipping, or the choice of proposals: a reference with whole rpn_rois_* tells which",
+            may_be="anchors, decoding, clipping, or the choice of proposals: a reference with whole rpn_rois_* tells "
+            "which",
         )
-    apart = [ratio for ratio, median in medians.items() if median > _SAME_BOX]
+    apart = [ratio for ratio, median in medians.items() if not median <= _SAME_BOX]
     if not apart:
         clipped = np.abs(np.where(pairs.inside, np.nan, pairs.ours - pairs.theirs))
         if (wrong := int((clipped > _SAME_BOX).sum())) and not (moved > _SAME_BOX).sum() > 0.05 * moved.size:
-            return (
+            return Cause(
                 f"those of equal score have equal corners, but for {wrong} at the image's border",
                 "clipping proposals: to 0 and to height - 1 and width - 1 of im_info, which is the padded size",
             )
-        return (
+        return Cause(
             "those of equal score have equal boxes",
             "choosing proposals: RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE",
         )
     shifts = _shifts(pairs)
     if shifts is not None:
-        told = ", ".join(f"P{level}: {shift:+.2g}" for level, shift in shifts.items())
-        evidence = f"boxes of equal score are moved by as many pixels right and down ({told})"
-        if len(shifts) > 1 and _alike([shift / 2.0**level for level, shift in shifts.items()]):
-            return evidence, (
-                "the place of the anchors: a position's window runs from 0 to stride - 1, its anchors lie about "
-                "(stride - 1) / 2"
-            )
-        return evidence, "an offset in pixels: nothing is added to anchors or to decoded boxes"
+        return _moved(shifts)
     told = ", ".join(f"{ratio:g}: {median:.2g} px" for ratio, median in medians.items())
     evidence = f"boxes of equal score are apart, by the anchor's ratio, by {told} (median)"
+    if _are_rounded(pairs):
+        return Cause(f"{evidence}; all of ours are whole numbers", "rounding of proposals: they keep their fractions")
+    if _lack_one(cfg, pairs):
+        return Cause(
+            f"{evidence}; sides are what they become without + 1",
+            "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere",
+        )
     growth = [_growth(pairs, anchor) for anchor in range(len(ratios)) if (pairs.anchor == anchor).any()]
     widths, heights = (np.array([each[side] for each in growth]) for side in (0, 1))
     if len(apart) < len(medians):
-        turned = np.maximum(widths, heights) > _OTHER_SHAPE
-        if bool((turned & (np.minimum(widths, heights) < 1 / _OTHER_SHAPE)).any()):
-            return evidence, "the order of the anchors: the RPN's channels are RPN_ASPECT_RATIOS, heights over widths"
-        order = "their order, or their sides, which" if pairs.sampled else "sides"
-        return evidence, (
-            f"the anchors of these ratios: {order} are rounded half to even on a window of the stride, then scaled"
-        )
-    by_level = [_median(_largest(moved[pairs.level == level])) for level in np.unique(pairs.level)]
-    if np.nanmax(by_level) <= _ONE_PIXEL:
-        return evidence, "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere"
-    if _alike([*widths, *heights]) and abs(_median(widths) - 1) > 0.02:
-        return (
+        return _wrong_ratios(evidence, widths, heights, pairs.sampled)
+    if not pairs.sampled and _alike([*widths, *heights]) and abs(_median(widths) - 1) > 0.02:
+        return Cause(
             f"{evidence}; all are {_median(widths):.3g} times as large",
             "the size of the anchors: FPN.RPN_ANCHOR_START_SIZE, twice as large on every level",
         )
     size = ", or the size of the anchors" if pairs.sampled else ""
-    return evidence, (
-        "decoding deltas: (dx, dy, dw, dh) of each anchor in turn, weights of 1, exp of dw and dh, centres at "
-        f"x1 + width / 2{size}"
+    return Cause(
+        evidence,
+        may_be="decoding deltas: (dx, dy, dw, dh) of each anchor in turn, weights of 1, exp of dw and dh, centres at "
+        f"x1 + width / 2{size}, widths with + 1",
     )
 
 
-def _score_pairs(cfg: Config, trace: Trace, blobs: h5py.Group) -> _ScorePairs:
+def _moved(shifts: dict[int, float]) -> Cause:
+    """Boxes of each level that are moved as a whole."""
+    told = ", ".join(f"P{level}: {shift:+.2g}" for level, shift in shifts.items())
+    evidence = f"boxes of equal score are moved by as many pixels right and down ({told})"
+    # Half a stride, or half a window from 0 to stride - 1, which on P2 is three quarters of that.
+    by_stride = [[shift / (2.0**level - less) for level, shift in shifts.items()] for less in (0, 1)]
+    anchors = "the place of the anchors: a position's window runs from 0 to stride - 1, its anchors lie about "
+    if len(shifts) > 1 and any(map(_alike, by_stride)):
+        return Cause(evidence, f"{anchors}(stride - 1) / 2")
+    if len(shifts) > 1 and _alike(list(shifts.values())):
+        return Cause(evidence, "an offset in pixels: nothing is added to anchors or to decoded boxes")
+    return Cause(evidence, may_be=f"an offset in pixels; {anchors}(stride - 1) / 2")
+
+
+def _wrong_ratios(evidence: str, widths: Array, heights: Array, sampled: bool) -> Cause:
+    """Boxes of some ratios that are apart while those of others are not."""
+    turned = np.maximum(widths, heights) > _OTHER_SHAPE
+    if bool((turned & (np.minimum(widths, heights) < 1 / _OTHER_SHAPE)).any()):
+        return Cause(
+            evidence, "the order of the anchors: the RPN's channels are RPN_ASPECT_RATIOS, heights over widths"
+        )
+    order = "their order, or their sides, which" if sampled else "sides"
+    return Cause(
+        evidence,
+        f"the anchors of these ratios: {order} are rounded half to even on a window of the stride, then scaled",
+    )
+
+
+def _are_rounded(pairs: _ScorePairs) -> bool:
+    """Whether all of our boxes are whole numbers, which those of the reference are not."""
+    known = pairs.theirs[~np.isnan(pairs.theirs)]
+    return not (pairs.ours % 1).any() and bool(np.mean(known % 1 != 0) > 0.5)
+
+
+def _lack_one(cfg: Config, pairs: _ScorePairs) -> bool:
+    """Whether our boxes are what the reference's become once a 1 is left out.
+
+    A side that was decoded from an anchor one pixel less wide is less by its own growth, side / anchor's side; without
+    the 1 that is taken off the far corner it is one more; or both.
+    """
+    first = cfg.FPN.RPN_MIN_LEVEL
+    sides = np.array([_double(level[:, 2:] - level[:, :2] + 1) for level in pyramid_anchors(cfg)])
+    grown = (pairs.theirs[:, 2:] - pairs.theirs[:, :2] + 1) / sides[pairs.level - first, pairs.anchor]
+    longer = pairs.moved[:, 2:] - pairs.moved[:, :2]
+    known = ~np.isnan(longer)
+    # Where the sides are as they should be, a near corner that is moved as well is something else.
+    still = np.abs(np.nan_to_num(pairs.moved[:, :2])) <= _SAME_BOX
+    candidates = ((1 - grown, np.ones_like(still)), (-grown, np.ones_like(still)), (np.ones_like(grown), still))
+    return known.sum() >= 5 and any(
+        bool(((np.abs(longer - wanted) <= _SAME_BOX) & allowed)[known].mean() >= _MOST)
+        for wanted, allowed in candidates
+    )
+
+
+def _score_pairs(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> _ScorePairs:
     """The pairs of all levels."""
     anchors = len(cfg.FPN.RPN_ASPECT_RATIOS)
     found: list[tuple[int, int, Array, Array]] = []
@@ -131,10 +183,10 @@ def _score_pairs(cfg: Config, trace: Trace, blobs: h5py.Group) -> _ScorePairs:
         name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
         if name not in blobs or scores_name not in blobs:
             continue
-        ours, theirs = (_double(value)[:, 1:] for value in (trace[name], known_values(blobs[name])))
+        ours, theirs = (_double(value)[:, 1:] for value in (trace[name], blobs[name].known()))
         every_ours.append(ours)
         every_theirs.append(theirs)
-        their_scores = _double(known_values(blobs[scores_name])).flatten()
+        their_scores = _double(blobs[scores_name].known()).flatten()
         every = _double(trace[f"rpn_cls_probs_fpn{level}"][0].permute(1, 2, 0)).flatten()
         for score, box in zip(_double(trace[scores_name]).flatten(), ours, strict=True):
             near = np.flatnonzero(np.abs(their_scores - score) <= 1e-5 * score)

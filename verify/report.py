@@ -151,10 +151,11 @@ def _ladder(rungs: Sequence[Rung]) -> str:
         return ""
     items = []
     for rung in rungs:
-        suspect = f'<div class="suspect">Usual suspect: {escape(rung.suspect)}</div>' if rung.suspect else ""
+        told = (("Usual suspect", rung.suspect), ("It may be", rung.may_be), ("Not compared", rung.not_compared))
+        under = "".join(f'<div class="suspect">{label}: {escape(text)}</div>' for label, text in told if text)
         items.append(
             f'<li><span class="{_KINDS[rung.state]}">{_mark(rung.state)}</span><strong>{rung.name}</strong>'
-            f'<span class="seen">{escape(rung.seen)}</span>{suspect}</li>'
+            f'<span class="seen">{escape(rung.seen)}</span>{under}</li>'
         )
     note = "Each step takes for granted what those before it have shown; the first that differs is where to look."
     return _section("The ladder", note, f'<ol class="ladder">{"".join(items)}</ol>')

@@ -1,17 +1,22 @@
 """Whole runs of the network beside Caffe2's (parity/README.md: narrow models, random weights, every blob)."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import h5py
+import numpy as np
 import pytest
 from recipe import recipe_weights
 
+from mrcnn.model import MaskRCNN, NetworkInput
 from port.blob_table import BlobTable
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, merge_overrides
-from verify.blobs import compare_detections, compare_image, remarks
+from port.model_source import load_model
+from verify.blobs import compare_detections, compare_image, first_difference, parity_holds, remarks
 from verify.caffe2_moments import caffe2_moments
+from verify.pairing import ProposalParity
+from verify.reference import read_reference, read_references, reference_names
 
 BN_MODELS = ["tiny_bn_r50", "tiny_bn_r50_4conv1fc"]
 
@@ -21,16 +26,19 @@ GN_MODELS = {"tiny_gn_r50": 2e-3, "tiny_gn_r101": 4e-3}
 FULL_MODELS = ["full_gn_r50", "full_gn_r101", "full_bn_r50"]
 
 
-def model_of(reference):
-    cfg = merge_overrides(bundled_config(Path(reference.attrs["cfg"]).stem), str(reference.attrs["opts"]).split())
-    return build_model(cfg, recipe_weights(BlobTable.from_config(cfg), int(reference.attrs["seed"])))
+def model_of(path):
+    """The model that a reference file was made with."""
+    with h5py.File(path) as file:
+        reference = dict(file.attrs)
+    cfg = merge_overrides(bundled_config(Path(reference["cfg"]).stem), str(reference["opts"]).split())
+    return build_model(cfg, recipe_weights(BlobTable.from_config(cfg), int(reference["seed"])))
 
 
-def parities(reference, images):
+def parities(path, images):
     """The parity of every image of a reference file."""
-    model = model_of(reference)
-    for name in reference:
-        yield compare_image(model, cv2.imread(str(images / name)), reference[name], name)
+    model = model_of(path)
+    for reference in read_references(path, images, model.cfg):
+        yield compare_image(model, reference)
 
 
 def worst(parity):
@@ -47,48 +55,45 @@ def assert_all_detections_match(found):
 
 @pytest.mark.parametrize("name", BN_MODELS)
 def test_every_blob_of_an_affine_model_is_caffe2s(name, data, demo_model):
-    with h5py.File(data / f"{name}.h5") as reference:
-        for parity in parities(reference, demo_model / "val"):
-            assert parity.not_compared == ()
-            assert worst(parity).relative_error < 1e-5
-            assert parity.same_rois
-            assert_all_detections_match(parity.detections)
+    for parity in parities(data / f"{name}.h5", demo_model / "val"):
+        assert parity.not_compared == ()
+        assert worst(parity).relative_error < 1e-5
+        assert parity.same_rois
+        assert_all_detections_match(parity.detections)
+        assert parity_holds(parity, 1e-5)
 
 
 @pytest.mark.parametrize("name", GN_MODELS)
 def test_every_blob_of_a_gn_model_is_caffe2s_once_sums_run_in_its_order(name, data, demo_model):
-    with h5py.File(data / f"{name}.h5") as reference:
-        model = model_of(reference)
-        for image_name in reference:
-            image = cv2.imread(str(demo_model / "val" / image_name))
-            with caffe2_moments(model):
-                parity = compare_image(model, image, reference[image_name], image_name)
-            assert worst(parity).relative_error < (3e-4 if name == "tiny_gn_r101" else 1.2e-4)
-            # Where proposals saturate (below), the processor's last bits choose among those of the same score.
-            tied = [level.level for level in parity.proposals if level.tied and name == "tiny_gn_r101"]
-            assert all(level.unmatched == 0 or level.level in tied for level in parity.proposals)
-            assert all(level.unmatched <= level.tied for level in parity.proposals)
-            assert {blob[-4:] for blob in parity.not_compared} <= {f"fpn{level}" for level in tied}
-            assert parity.same_rois or tied
-            assert_all_detections_match(parity.detections)
+    model = model_of(data / f"{name}.h5")
+    for reference in read_references(data / f"{name}.h5", demo_model / "val", model.cfg):
+        with caffe2_moments(model):
+            parity = compare_image(model, reference)
+        assert worst(parity).relative_error < (3e-4 if name == "tiny_gn_r101" else 1.2e-4)
+        # Where proposals saturate (below), the processor's last bits choose among those of the same score.
+        tied = [level.level for level in parity.proposals if level.tied and name == "tiny_gn_r101"]
+        assert all(level.unmatched == 0 or level.level in tied for level in parity.proposals)
+        assert all(level.unmatched <= level.tied for level in parity.proposals)
+        assert {blob[-4:] for blob in parity.not_compared} <= {f"fpn{level}" for level in tied}
+        assert parity.same_rois or tied
+        assert_all_detections_match(parity.detections)
 
 
 @pytest.mark.parametrize(("name", "tolerance"), GN_MODELS.items())
 def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name, tolerance, data, demo_model):
-    with h5py.File(data / f"{name}.h5") as reference:
-        for parity in parities(reference, demo_model / "val"):
-            assert worst(parity).relative_error < tolerance
-            found = parity.detections
-            assert found.matched == found.count == found.reference_count
-            assert found.box_error < 0.05
-            assert found.score_error < 1e-3
-            assert found.min_mask_iou > 0.995
+    for parity in parities(data / f"{name}.h5", demo_model / "val"):
+        assert worst(parity).relative_error < tolerance
+        found = parity.detections
+        assert found.fault == ""
+        assert found.matched == found.count == found.reference_count
+        assert found.box_error < 0.05
+        assert found.score_error < 1e-3
+        assert found.min_mask_iou > 0.995
 
 
 def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_model):
     # 227 anchors of P2 score exactly 1 for 40 places: which are taken hangs on the last bits of all the others.
-    with h5py.File(data / "tiny_gn_r101.h5") as reference:
-        (parity,) = parities(reference, demo_model / "val")
+    (parity,) = parities(data / "tiny_gn_r101.h5", demo_model / "val")
     assert not parity.same_rois
     assert {level.level for level in parity.proposals if level.tied} == {2, 3}
     assert all(level.unmatched == level.tied for level in parity.proposals if level.level < 6)
@@ -99,21 +104,92 @@ def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_mode
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_MODELS)
 def test_detections_of_a_full_size_model_on_photos_are_caffe2s(name, shared):
-    with h5py.File(shared / "parity" / f"{name}.h5") as reference:
-        model = model_of(reference)
-        for image_name in reference:
-            image = cv2.imread(str(shared / "data" / "coco_ccby" / "val2017" / image_name))
-            with caffe2_moments(model):
-                found = compare_detections(model.detect(image), reference[image_name])
-            assert found.matched == found.count == found.reference_count == 100
-            assert found.box_error < 0.02
-            assert found.score_error < 1e-4
-            assert found.min_mask_iou > 0.995
-            # In torch's own order the sums of sixty GroupNorms move boxes and scores a little further.
-            found = compare_detections(model.detect(image), reference[image_name])
-            assert found.matched == found.count == found.reference_count == 100
-            assert found.box_error < 0.05
-            assert found.score_error < 1e-3
-            # A mask of one pixel appears and vanishes with its last bits, so masks are held to their probabilities.
-            assert found.mask_error < 5e-3
-            assert found.equal_rles >= 80
+    path, images = shared / "parity" / f"{name}.h5", shared / "data" / "coco_ccby" / "val2017"
+    model = model_of(path)
+    for reference in read_references(path, images, model.cfg):
+        with caffe2_moments(model):
+            found = compare_detections(model.detect(reference.image), reference)
+        assert found.matched == found.count == found.reference_count == 100
+        assert found.box_error < 0.02
+        assert found.score_error < 1e-4
+        assert found.min_mask_iou > 0.995
+        # In torch's own order the sums of sixty GroupNorms move boxes and scores a little further.
+        found = compare_detections(model.detect(reference.image), reference)
+        assert found.matched == found.count == found.reference_count == 100
+        assert found.box_error < 0.05
+        assert found.score_error < 1e-3
+        # A mask of one pixel appears and vanishes with its last bits, so masks are held to their probabilities.
+        assert found.mask_error < 5e-3
+        assert found.equal_rles >= 80
+
+
+@pytest.fixture(scope="module")
+def parity(pickle, demo_model):
+    """The embedded model's first image, which agrees."""
+    model = load_model(pickle, device="cpu")
+    (name, *_) = reference_names(demo_model / "blobs.h5")
+    return compare_image(model, read_reference(demo_model / "blobs.h5", name, demo_model / "val", model.cfg))
+
+
+def test_a_proposal_without_a_partner_that_no_tie_excuses_is_a_difference(parity):
+    def with_unmatched(unmatched, tied):
+        return replace(parity, proposals=(*parity.proposals[1:], ProposalParity(2, 404, 404, unmatched, tied)))
+
+    assert parity_holds(with_unmatched(2, 2), 1e-4)
+    assert not parity_holds(with_unmatched(2, 1), 1e-4)
+    assert first_difference(with_unmatched(2, 1), 1e-4) == "the proposals of P2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"matched": 4}, "4 of 5 detections have a partner"),
+        ({"box_error": 0.06}, "boxes of detections are apart by up to 0.06 pixels"),
+        ({"box_error": np.nan}, "boxes of detections"),
+        ({"score_error": 0.002}, "scores of detections are apart by up to 0.002"),
+        ({"score_error": np.nan}, "scores of detections"),
+        ({"mask_error": 0.006}, "soft masks differ by 0.006"),
+        ({"mask_error": np.nan}, "soft masks differ"),
+        ({"equal_rles": 3}, "3 of 5 pasted masks are equal"),
+        ({"min_mask_iou": 0.9, "wrong_pastes": 1}, "smallest IoU 0.900"),
+        ({"min_mask_iou": np.nan, "wrong_pastes": 1}, "smallest IoU nan"),
+    ],
+)
+def test_detections_and_masks_of_a_dump_are_held_to_tolerances(parity, changes, fault):
+    assert parity_holds(parity, 1e-4) and first_difference(parity, 1e-4) is None
+    other = replace(parity, detections=replace(parity.detections, **changes))
+    assert not parity_holds(other, 1e-4)
+    assert fault in first_difference(other, 1e-4)
+
+
+def test_a_mask_of_a_pixel_may_come_and_go(parity):
+    found = replace(parity.detections, equal_rles=4, min_mask_iou=0.0, wrong_pastes=0)
+    assert found.fault == ""
+    assert parity_holds(replace(parity, detections=found), 1e-4)
+
+
+def test_one_pasted_mask_that_is_not_the_soft_ones_is_a_difference(pickle, demo_model):
+    model = load_model(pickle, device="cpu")
+    (name, *_) = reference_names(demo_model / "blobs.h5")
+    reference = read_reference(demo_model / "blobs.h5", name, demo_model / "val", model.cfg)
+    detections = model.detect(reference.image)
+    assert compare_detections(detections, reference).wrong_pastes == 0
+    counts = [reference.rle_counts[1], *reference.rle_counts[1:]]
+    found = compare_detections(detections, replace(reference, rle_counts=counts))
+    assert (found.equal_rles, found.wrong_pastes) == (4, 1)
+    assert "4 of 5 pasted masks are equal" in found.fault
+
+
+def test_a_scale_is_held_to_its_own_magnitude_and_not_to_the_images_size(pickle, demo_model, monkeypatch):
+    right = MaskRCNN.network_input
+
+    def wrong(self, images):
+        data, infos = right(self, images)
+        return NetworkInput(data, [info._replace(scale=info.scale * 1.002) for info in infos])
+
+    monkeypatch.setattr(MaskRCNN, "network_input", wrong)
+    model = load_model(pickle, device="cpu")
+    (name, *_) = reference_names(demo_model / "blobs.h5")
+    other = compare_image(model, read_reference(demo_model / "blobs.h5", name, demo_model / "val", model.cfg))
+    row = next(row for row in other.blobs if row.blob == "im_info")
+    assert row.relative_error == pytest.approx(0.002, rel=0.01)

@@ -1,23 +1,37 @@
 """The ladder as a user climbs it, and the page it leaves."""
 
+import dataclasses
 import json
 import lzma
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
 from detectron_gn import main
 from port.model_source import configured_weights
+from verify.ap import ApSummary
 from verify.blobs import BlobParity, DetectionRowParity, ImageParity
-from verify.ladder import RUNGS, Ladder, LadderInputs, Rung, check_statistics
+from verify.ladder import (
+    RUNGS,
+    Ladder,
+    LadderInputs,
+    Rung,
+    check_statistics,
+    compare_average_precision,
+    compare_results,
+)
 from verify.pages import ladder_report
 from verify.plots import depth_plot
+from verify.published import Expectation
 from verify.report import Report, Tile, report_html
 from weights.weights_file import WeightsFile
 
@@ -173,6 +187,87 @@ def test_what_users_name_is_text_and_never_markup():
     assert "<script>" not in page and "<b>model" not in page and "<u>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "a &amp; b" in page
     assert_asks_nobody(page)
+
+
+def test_names_in_tables_are_text_and_never_markup():
+    summary = ApSummary(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, {"<script>alert(1)</script>": 0.5})
+    blobs = (BlobParity("<b>", (1, 2), 0, 1e-6),)
+    parity = ImageParity("<i>.png", blobs, (), True, DetectionRowParity(0, 0, 0, 0.0, 0.0, 0.0, 0, 1.0), ())
+    page = report_html(Report("model", True, "Agrees", "", ap={"box": summary}, blobs=[parity]))
+    assert "<script>" not in page and "<b>" not in page.partition("Blob by blob")[2].partition("</details>")[0]
+    assert "<td class=\"left\">&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
+    assert "<th>&lt;i&gt;.png</th>" in page
+    assert_asks_nobody(page)
+
+
+def test_the_lead_lists_what_was_compared_and_what_was_not(tmp_path):
+    rungs = [Rung(name, "holds", "") for name in RUNGS]
+    inputs = LadderInputs("x.pkl", tmp_path)
+    whole = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
+    assert whole.verdict == "Agrees with Caffe2" and whole.lead.startswith("File, values, every blob")
+    rungs[5] = Rung("detections", "holds", "", compared="182 boxes", not_compared="masks of the data set")
+    partly = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
+    assert partly.verdict == "Agrees as far as it was compared"
+    assert partly.lead == (
+        "Compared and found equal: file, names, statistics, blobs, proposals, 182 boxes, AP. "
+        "Not compared: masks of the data set."
+    )
+    assert "Not compared: masks of the data set" in report_html(partly).partition("The ladder")[2]
+
+
+def test_a_rung_says_what_it_may_be_apart_from_what_it_is():
+    rungs = [Rung("blobs", "differs", "fc6 differs", may_be="the <b> box head")]
+    page = report_html(Report("model", False, "Differs: blobs", "", rungs=rungs))
+    assert "It may be: the &lt;b&gt; box head" in page and "Usual suspect" not in page
+
+
+def test_a_reference_of_few_blobs_vouches_for_those_alone(pickle, demo_model, tmp_path):
+    few = tmp_path / "few.h5"
+    shutil.copyfile(demo_model / "blobs.h5", few)
+    few.chmod(0o644)
+    with h5py.File(few, "r+") as file:
+        for image in file.values():
+            for name in set(image["blobs"]) - {"rois"}:
+                del image["blobs"][name]
+    code, rungs, page = climb(pickle, tmp_path, "--reference", few, "--images", demo_model / "val")
+    assert code == 0
+    assert rungs["proposals"]["state"] == "not run"
+    assert rungs["blobs"]["compared"] == "6 blobs of 2 images"
+    assert "data, im_info, conv1, " in rungs["blobs"]["not_compared"]
+    assert "not compared: data, im_info" in rungs["blobs"]["seen"]
+    assert "Compared and found equal: file, names, statistics, 6 blobs of 2 images, 10 detections of the" in page
+    assert "Not compared: data, im_info" in page
+
+
+def evaluated(ap, **files):
+    """A ladder whose evaluation has this AP, and its inputs."""
+    summary = ApSummary(ap, ap, ap, ap, ap, ap, {})
+    speed = SimpleNamespace(seconds_per_image=lambda: None)
+    evaluation = SimpleNamespace(box_ap=summary, mask_ap=summary, speed=speed, boxes=[], segms=[])
+    return Ladder(evaluation=evaluation), LadderInputs("x.pkl", Path(), annotations=Path("a.json"), **files)
+
+
+def test_an_ap_that_there_is_none_of_agrees_with_nothing():
+    ladder, inputs = evaluated(-1.0, expected=Expectation({"box": -100.0, "mask": -100.0}))
+    rung = compare_average_precision(ladder, inputs)
+    assert rung.state == "not run" and "no objects" in rung.seen
+    ladder, inputs = evaluated(-1.0, expected=Expectation({"box": 90.0}))
+    assert compare_average_precision(ladder, inputs).state == "differs"
+
+
+def test_an_expected_ap_of_boxes_alone_says_nothing_of_masks():
+    ladder, inputs = evaluated(0.9, expected=Expectation({"box": 90.0}))
+    rung = compare_average_precision(ladder, inputs)
+    assert (rung.state, rung.compared, rung.not_compared) == ("holds", "box AP", "mask AP")
+
+
+def test_a_result_file_of_boxes_alone_says_nothing_of_masks(demo_model):
+    annotations, boxes = demo_model / "instances_val.json", demo_model / "bbox_coco_shapes_val_results.json"
+    ladder, inputs = evaluated(0.9, reference_boxes=boxes)
+    ladder.evaluation.boxes = json.loads(boxes.read_text())
+    rung = compare_results(ladder, dataclasses.replace(inputs, annotations=annotations))
+    assert (rung.state, rung.compared) == ("holds", "182 boxes of the data set")
+    assert rung.not_compared == "masks of the data set"
 
 
 def test_a_blob_out_of_tolerance_stands_out_in_the_plot():
