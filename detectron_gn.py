@@ -292,11 +292,11 @@ def _verify_ap(args: argparse.Namespace) -> int:
     from verify.coco_files import read_annotations
     from verify.ladder import LadderInputs, ap_ladder
     from verify.pages import ladder_report, model_title
-    from verify.published import check_minival, comparison_table, expectation, verdict
+    from verify.published import check_comparable, comparison_table, expectation, verdict
     from verify.report import write_report
 
     expected = expectation(args.source, args.expect_box, args.expect_mask)
-    check_minival(read_annotations(args.annotations), args.annotations, expected)
+    check_comparable(read_annotations(args.annotations), args.annotations, expected)
     evaluation, document, model = _evaluate(args)
     if evaluation is None:
         return DONE

@@ -105,7 +105,7 @@ def known_expectation(
         return None
     try:
         expected = expectation(source, box, mask)
-        check_minival(read_annotations(annotations), annotations, expected)
+        check_comparable(read_annotations(annotations), annotations, expected)
     except InputError:
         return None
     return expected
@@ -119,8 +119,12 @@ def published_results(entry: CatalogEntry) -> tuple[Path | None, Path | None]:
         return None, None
 
 
-def check_minival(coco: COCO, annotations: Path, expected: Expectation) -> None:
-    """The catalog's AP is that of coco_2014_minival, so other data sets have nothing to compare with it."""
+def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> None:
+    """InputError where an AP on these annotations could not be compared with the expected one.
+
+    The catalog's AP is that of coco_2014_minival, so other data sets have nothing to compare with it; without objects
+    there is no AP at all.
+    """
     if expected.entry is not None and len(coco.imgs) != MINIVAL_IMAGES:
         raise InputError(
             f"{annotations} has {len(coco.imgs)} images, but published AP is of the {MINIVAL_IMAGES} of "
@@ -128,6 +132,8 @@ def check_minival(coco: COCO, annotations: Path, expected: Expectation) -> None:
             "give instances_val2017.json or instances_minival2014.json (they hold the same images), "
             "or say which AP to expect with --expect-box and --expect-mask"
         )
+    if all(annotation.get("iscrowd") for annotation in coco.anns.values()):
+        raise InputError(f"{annotations} has no object to find, so there is no AP: give annotations that have some")
 
 
 def compare_ap(
@@ -146,7 +152,7 @@ def compare_ap(
 def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApComparison, dict[str, ApSummary]]:
     """Score the detections on minival that were published beside a model; they are downloaded if need be."""
     expected = expectation(source)
-    check_minival(coco, annotations, expected)
+    check_comparable(coco, annotations, expected)
     summaries = {
         AP_JSON_KEY[iou_type]: score(fetch(source, item=item), coco, iou_type)
         for item, iou_type in RESULT_FILES.items()

@@ -13,7 +13,7 @@ from detectron_gn import main
 from mrcnn.errors import InputError
 from verify.coco_files import read_annotations
 from verify.image_files import image_files, naming_used
-from verify.published import ApComparison, Expectation, check_minival, comparison_table, expectation
+from verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
 from weights.catalog import lookup
 
 RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
@@ -55,8 +55,16 @@ def test_published_results_that_score_otherwise_fail_the_check(demo_is_minival, 
 def test_another_data_set_than_minival_is_refused(demo_model):
     coco = read_annotations(demo_model / "instances_val.json")
     with pytest.raises(InputError, match=r"a\.json has 40 images, but published AP is of the 5000 of coco_"):
-        check_minival(coco, Path("a.json"), expectation("48616381"))
-    check_minival(coco, Path("a.json"), expectation("48616381", box=40))
+        check_comparable(coco, Path("a.json"), expectation("48616381"))
+    check_comparable(coco, Path("a.json"), expectation("48616381", box=40))
+
+
+def test_without_an_object_there_is_no_ap_to_compare(demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    for annotation in coco.anns.values():
+        annotation["iscrowd"] = 1
+    with pytest.raises(InputError, match=r"a\.json has no object to find, so there is no AP"):
+        check_comparable(coco, Path("a.json"), expectation("model_final.pkl", box=40))
 
 
 def test_what_is_expected_comes_from_the_catalog_or_the_user():
