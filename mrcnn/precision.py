@@ -1,12 +1,11 @@
 """Detection in fewer bits than float32, by option: docs/precision.md says what that changes."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
 Precision = Literal["fp32", "tf32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def allow_tf32(allowed: bool) -> None:

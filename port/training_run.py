@@ -16,7 +16,7 @@ from mrcnn.data.minibatch import loader_fault, minibatches
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
-from mrcnn.precision import Precision
+from mrcnn.precision import Precision, allow_tf32
 from mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from mrcnn.training.network import recompute_activations
 from mrcnn.training.ranks import Ranks
@@ -295,8 +295,7 @@ def _record(
 
 def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:
     """Set up the precision; returns what to wrap each forward pass in."""
-    torch.backends.cuda.matmul.allow_tf32 = options.precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
+    allow_tf32(options.precision == "tf32")
     if options.precision == "bf16":
         return partial(torch.autocast, ranks.device.type, torch.bfloat16)
     return nullcontext

@@ -19,14 +19,6 @@ from weights.errors import WriteFailed
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """A run of six iterations with checkpoints after iterations 1 and 3, in one go."""
-    out = tmp_path_factory.mktemp("whole")
-    run(out)
-    return out
-
-
 @pytest.fixture
 def stopped(tmp_path, whole_run):
     """The folder of such a run that was killed before its end."""

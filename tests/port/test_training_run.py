@@ -41,14 +41,6 @@ from weights.errors import WeightsError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """A run of six iterations with a change of learning rate after the third, in one go."""
-    out = tmp_path_factory.mktemp("whole")
-    run(out)
-    return out
-
-
 def test_a_run_leaves_detectrons_pickle_with_momentum_and_config_and_its_figures(whole_run):
     final = read_blobs(whole_run / "model_final.pkl")
     assert final.container == "pkl"
