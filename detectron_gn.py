@@ -42,8 +42,8 @@ def load(
             inside the file counts, or else the catalog's.
         overrides: `["TEST.NMS", "0.3", ...]`, as on Detectron's command line.
         device: where it runs, as torch names it; "auto" is the first GPU, or the CPU where there is none.
-        precision: of convolutions and matrix products: "fp32", or "tf32" or "bf16", which find a little else
-            (docs/precision.md).
+        precision: of convolutions and matrix products: "fp32", or "tf32", "bf16" or "fp16", which find a little
+            else (docs/precision.md).
 
     Raises `weights.errors.WeightsError` or `mrcnn.errors.InputError`, both ValueErrors, with one sentence.
     """
@@ -194,6 +194,7 @@ def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, An
 
     Returns what was found, what `ap.json` holds of it, and the model.
     """
+    from mrcnn.cuda_graphs import CudaGraphs
     from mrcnn.memory import keep_freed_memory
     from verify.evaluation import evaluate, write_evaluation
     from verify.ranks import device_of_rank, joined_ranks
@@ -204,8 +205,9 @@ def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, An
         device = device_of_rank(args.device)
         model = load(args.source, config=args.config, overrides=args.overrides, device=device, precision=args.precision)
         progress = _progress_bar if ranks.is_first else _no_progress_bar
+        network = CudaGraphs(model) if args.cuda_graphs else None
         evaluation = evaluate(
-            model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks
+            model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks, network=network
         )
     if evaluation is None:
         return None, {}, model
@@ -564,6 +566,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_out(test)
     _add_batch(test)
     _add_precision(test)
+    _add_cuda_graphs(test)
     _add_per_class(test)
 
     score = command(
@@ -629,6 +632,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_out(ap, default=Path("out/verify"))
     _add_batch(ap)
     _add_precision(ap)
+    _add_cuda_graphs(ap)
     _add_expected_ap(ap)
     _add_per_class(ap)
 
@@ -851,9 +855,17 @@ def _add_expected_ap(parser: argparse.ArgumentParser) -> None:
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
-        choices=("fp32", "tf32", "bf16"),
+        choices=("fp32", "tf32", "bf16", "fp16"),
         default="fp32",
         help="of convolutions and products (default fp32); others find a little else, see docs/precision.md",
+    )
+
+
+def _add_cuda_graphs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="record the network once for each padded size of images and replay it; needs an NVIDIA GPU",
     )
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     model = load_model(args.source, precision=args.precision)
     parts: common.Parts = {
         "reading images": (evaluation_module, "_read"),
-        "network": (MaskRCNN, "detect_batch"),
+        "network": (MaskRCNN, "start_batch"),
         "pasting and run lengths": (evaluation_module, "image_results"),
         "journal": (evaluation_module.Journal, "add"),
         "COCO's evaluation": (evaluation_module, "score_checked"),

@@ -1,7 +1,8 @@
 """Box arithmetic with inclusive corners; answers to Detectron utils/boxes.py and utils/cython_bbox.pyx.
 
 A box is `(x1, y1, x2, y2)` in pixels and both corners belong to it, so its width is `x2 - x1 + 1`. The `+ 1` of
-that convention is written in this module and nowhere else.
+that convention is written in this module and nowhere else. Where shapes begin with `...`, any dimensions may stand
+before: those of a batch, mostly.
 """
 
 import math
@@ -16,36 +17,39 @@ BBOX_XFORM_CLIP = math.log(1000.0 / 16.0)
 
 
 def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Widths and heights `[N]` of `[N, 4]` inclusive boxes."""
-    return boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+    """Widths and heights `[...]` of `[..., 4]` inclusive boxes."""
+    return boxes[..., 2] - boxes[..., 0] + 1, boxes[..., 3] - boxes[..., 1] + 1
 
 
 def box_areas(boxes: Tensor) -> Tensor:
-    """Areas `[N]` of `[N, 4]` inclusive boxes."""
+    """Areas `[...]` of `[..., 4]` inclusive boxes."""
     widths, heights = box_sides(boxes)
     return widths * heights
 
 
 def box_centers(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres `x1 + width / 2` and `y1 + height / 2` (`[N]` each), half a pixel right of the middle pixel.
+    """Centres `x1 + width / 2` and `y1 + height / 2` (`[...]` each), half a pixel right of the middle pixel.
 
     Detectron uses this centre both when it encodes and when it decodes (utils/boxes.py:bbox_transform).
     """
     widths, heights = box_sides(boxes)
-    return boxes[:, 0] + 0.5 * widths, boxes[:, 1] + 0.5 * heights
+    return boxes[..., 0] + 0.5 * widths, boxes[..., 1] + 0.5 * heights
 
 
 def box_intersections(boxes: Tensor, others: Tensor) -> Tensor:
-    """Areas `[N, M]` that `[N, 4]` and `[M, 4]` inclusive boxes share; boxes that touch by a pixel share that pixel."""
+    """Areas `[..., N, M]` that `[..., N, 4]` and `[..., M, 4]` inclusive boxes share.
+
+    Boxes that touch by a pixel share that pixel.
+    """
     # Contiguous columns: strided ones are four times slower to compare.
-    x1, y1, x2, y2 = boxes.t().contiguous()[:, :, None]
-    other_x1, other_y1, other_x2, other_y2 = others.t().contiguous()[:, None, :]
+    x1, y1, x2, y2 = boxes.mT.contiguous().unsqueeze(-1).unbind(-3)
+    other_x1, other_y1, other_x2, other_y2 = others.mT.contiguous().unsqueeze(-2).unbind(-3)
     widths = _shared_side(x1, x2, other_x1, other_x2)
     return widths.mul_(_shared_side(y1, y2, other_y1, other_y2))
 
 
 def _shared_side(first: Tensor, last: Tensor, other_first: Tensor, other_last: Tensor) -> Tensor:
-    """How many pixels ranges `[N, 1]` and `[1, M]` with inclusive ends share: `[N, M]`."""
+    """How many pixels ranges `[..., N, 1]` and `[..., 1, M]` with inclusive ends share: `[..., N, M]`."""
     shared = torch.minimum(last, other_last)
     return shared.sub_(torch.maximum(first, other_first)).add_(1).clamp_(min=0)
 
@@ -66,24 +70,24 @@ def decode_boxes(boxes: Tensor, deltas: Tensor, weights: BoxWeights) -> Tensor:
     """Apply regression deltas to boxes, class by class.
 
     Args:
-        boxes: `[N, 4]` float32, inclusive corners, in pixels.
-        deltas: `[N, 4K]` float32, (dx, dy, dw, dh) for each of K classes.
+        boxes: `[..., 4]` float32, inclusive corners, in pixels.
+        deltas: `[..., 4K]` float32, (dx, dy, dw, dh) for each of K classes.
         weights: what each of the four was multiplied by when it was encoded.
 
     Returns:
-        `[N, 4K]` float32, same convention, not clipped.
+        `[..., 4K]` float32, same convention, not clipped.
 
     dw and dh are limited from above only, and the far corner is `centre + side / 2 - 1`
     (Detectron utils/boxes.py:bbox_transform).
     """
-    widths, heights = (side[:, None] for side in box_sides(boxes))
-    center_x, center_y = (center[:, None] for center in box_centers(boxes))
-    dx, dy, dw, dh = (deltas[:, i::4] / weight for i, weight in enumerate(weights))
+    widths, heights = (side[..., None] for side in box_sides(boxes))
+    center_x, center_y = (center[..., None] for center in box_centers(boxes))
+    dx, dy, dw, dh = (deltas[..., i::4] / weight for i, weight in enumerate(weights))
     x, y = dx * widths + center_x, dy * heights + center_y
     half_width = 0.5 * (torch.exp(dw.clamp(max=BBOX_XFORM_CLIP)) * widths)
     half_height = 0.5 * (torch.exp(dh.clamp(max=BBOX_XFORM_CLIP)) * heights)
     corners = (x - half_width, y - half_height, x + half_width - 1, y + half_height - 1)
-    return torch.stack(corners, dim=2).flatten(1)
+    return torch.stack(corners, dim=-1).flatten(-2)
 
 
 def encode_boxes(boxes: Tensor, gt_boxes: Tensor, weights: BoxWeights) -> Tensor:
@@ -105,10 +109,13 @@ def encode_boxes(boxes: Tensor, gt_boxes: Tensor, weights: BoxWeights) -> Tensor
     return torch.stack(targets, dim=1)
 
 
-def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
-    """Clip `[N, 4K]` boxes to the pixels of an image: x to `[0, width - 1]`, y to `[0, height - 1]`."""
-    limits = boxes.new_tensor([width - 1, height - 1]).repeat(boxes.shape[1] // 2)
-    return torch.minimum(boxes, limits).clamp_(min=0)
+def clip_boxes(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor:
+    """Clip `[..., 4K]` boxes to the pixels of an image: x to `[0, width - 1]`, y to `[0, height - 1]`.
+
+    Sizes that differ between the images of a batch are tensors with a dimension for each of the boxes'.
+    """
+    x, y = boxes[..., 0::2].clamp(max=width - 1), boxes[..., 1::2].clamp(max=height - 1)
+    return torch.stack((x, y), dim=-1).flatten(-2).clamp_(min=0)
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:

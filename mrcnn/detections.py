@@ -23,14 +23,20 @@ class Detected(NamedTuple):
     classes: Tensor
 
 
-def class_boxes(rois: Tensor, bbox_pred: Tensor, scale: float, image_size: tuple[int, int], cfg: Config) -> Tensor:
-    """Boxes `[R, 4K]` of every class, clipped to the image, in its own pixels.
+def class_boxes(
+    rois: Tensor,
+    bbox_pred: Tensor,
+    scale: float | Tensor,
+    image_size: tuple[float | Tensor, float | Tensor],
+    cfg: Config,
+) -> Tensor:
+    """Boxes `[..., R, 4K]` of every class, clipped to the image, in its own pixels.
 
     Args:
-        rois: `[R, 4]` float32 in network pixels.
-        bbox_pred: `[R, 4K]` float32.
-        scale: network pixels an image pixel.
-        image_size: (height, width) of the image as it was read, not padded.
+        rois: `[..., R, 4]` float32 in network pixels.
+        bbox_pred: `[..., R, 4K]` float32.
+        scale: network pixels an image pixel; a float32 tensor `[N, 1, 1]` for the RoIs of N images.
+        image_size: (height, width) of the image as it was read, not padded; likewise.
 
     The RoIs go back to image pixels *before* they are decoded (Detectron core/test.py:im_detect_bbox).
     """
@@ -38,7 +44,7 @@ def class_boxes(rois: Tensor, bbox_pred: Tensor, scale: float, image_size: tuple
     if cfg.TEST.BBOX_REG:
         decoded = decode_boxes(boxes, bbox_pred, cfg.MODEL.BBOX_REG_WEIGHTS)
         return clip_boxes(decoded, *image_size)
-    return boxes.repeat(1, cfg.MODEL.NUM_CLASSES)
+    return torch.cat([boxes] * cfg.MODEL.NUM_CLASSES, dim=-1)
 
 
 def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:

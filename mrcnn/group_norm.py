@@ -1,4 +1,4 @@
-"""Group normalisation with exact moments on a CPU; answers to Detectron's SpatialGN."""
+"""Group normalisation with exact moments on a CPU and few copies on a GPU; answers to Detectron's SpatialGN."""
 
 from typing import Any
 
@@ -19,11 +19,15 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[N, C, H, W]`; the result may be `x` itself."""
+        if x.device.type != "cpu":
+            if torch.is_grad_enabled():
+                return super().forward(x)
+            return group_norm_in_place(x, self.weight, self.bias, self.num_groups, self.eps)
         small = x.shape[2] * x.shape[3] < LARGE_MAP
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and small:
-            # torch's operator takes four times as long on many small maps of bfloat16 as on float32.
+        if x.dtype in (torch.bfloat16, torch.float16) and small:
+            # torch's operator takes four times as long on many small maps of 16 bits as on float32.
             return super().forward(x.float()).to(x.dtype)
-        if x.device.type != "cpu" or x.dtype != torch.float32 or small:
+        if x.dtype != torch.float32 or small:
             return super().forward(x)
         if torch.is_grad_enabled():
             if x.is_contiguous():
@@ -36,6 +40,29 @@ class GroupNorm(nn.GroupNorm):
             scale, shift = _scale_and_shift(mean, inverse_std, self.weight, self.bias)
             torch.addcmul(shift, image, scale, out=image)
         return x
+
+
+def group_norm_in_place(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    """Overwrite `[N, C, H, W]` with its normalised values, for GPUs, in whatever memory layout it is.
+
+    torch's operator copies channels-last maps before and has the next convolution copy them back, and wants scale and
+    shift in the type of the map. Here float32 maps are read twice and written once, maps of 16 bits read once more;
+    moments, scale and shift are in float32.
+    """
+    images, channels, height, width = x.shape
+    if x.dtype == torch.float32:
+        grouped = x.view(images, groups, channels // groups, height, width)
+        variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0)
+    else:
+        # Both sums add up in float32 without a copy of the map in float32.
+        count = channels // groups * height * width
+        sums = x.sum(dim=(2, 3), dtype=torch.float32)
+        squares = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32).square()
+        mean, mean_square = (each.view(images, groups, -1).sum(dim=2) / count for each in (sums, squares))
+        variance = (mean_square - mean.square()).clamp(min=0)
+    scale = (variance + eps).rsqrt()[:, :, None] * weight.view(groups, -1)
+    shift = bias.view(groups, -1) - mean[:, :, None] * scale
+    return torch.addcmul(shift.view(images, channels, 1, 1), x, scale.view(images, channels, 1, 1), out=x)
 
 
 class _GroupNorm(torch.autograd.Function):

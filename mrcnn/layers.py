@@ -151,9 +151,9 @@ class AffineChannel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift `[N, C, H, W]`, in float32 and then in the type of `x`; the result may be `x` itself."""
         weight, bias = self.weight[:, None, None], self.bias[:, None, None]
-        if x.dtype == weight.dtype and not torch.is_grad_enabled():
-            return torch.addcmul(bias, x, weight, out=x)
-        return torch.addcmul(bias, x, weight).to(x.dtype)
+        if torch.is_grad_enabled():
+            return torch.addcmul(bias, x, weight).to(x.dtype)
+        return torch.addcmul(bias, x, weight, out=x)
 
 
 class ConvNorm(nn.Module):

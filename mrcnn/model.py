@@ -3,8 +3,8 @@
 Answers to Detectron modeling/model_builder.py:build_generic_detection_model and core/test.py:im_detect_all.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from mrcnn.anchors import pyramid_anchors
 from mrcnn.box_head import BoxHead
 from mrcnn.config import Config, check_config
 from mrcnn.config.sections import FastRcnn, Mrcnn
-from mrcnn.detections import class_boxes, select_detections
+from mrcnn.detections import Detected, class_boxes, select_detections
 from mrcnn.errors import InputError
+from mrcnn.fixed_shapes import FixedDetections, fixed_detections, fixed_proposals, shapes_are_fixed
 from mrcnn.fpn import FPN
 from mrcnn.image import Image, PreparedImage, image_blob, padded_size, prepare_image
 from mrcnn.mask_head import MaskHead
-from mrcnn.precision import Precision, allow_tf32, round_products
+from mrcnn.precision import ROUNDED, Precision, allow_tf32, round_products
 from mrcnn.proposals import ImInfo, ProposalLimits, Proposals, collect_proposals, level_proposals
 from mrcnn.resnet import ResNet
 from mrcnn.results import Detections
@@ -29,10 +30,23 @@ ROIS_AT_ONCE = 64
 
 
 class NetworkInput(NamedTuple):
-    """A batch as the network takes it: `data` `[N, 3, H, W]` float32 on its device, and `im_info` of each image."""
+    """A batch as the network takes it.
+
+    Attributes:
+        data: `[N, 3, H, W]` float32 on the network's device.
+        im_info: of each image.
+        image_sizes: (height, width) of each image as it was read.
+    """
 
     data: Tensor
     im_info: list[ImInfo]
+    image_sizes: list[tuple[int, int]]
+
+
+class FixedNetwork(Protocol):
+    """`MaskRCNN.fixed_outputs`, or what does the same faster."""
+
+    def __call__(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> tuple[FixedDetections, Tensor]: ...
 
 
 class MaskRCNN(nn.Module):
@@ -64,13 +78,14 @@ class MaskRCNN(nn.Module):
         """Detect in fewer bits from now on.
 
         Args:
-            precision: `tf32` lets all models of the process use TF32 on GPUs that have it; `bf16` rounds the weights
-                of this one to bfloat16, for good. Normalisation, boxes and scores stay in float32 always.
+            precision: `tf32` lets all models of the process use TF32 on GPUs that have it; `bf16` and `fp16` round the
+                weights of this one to bfloat16 or float16, for good. Normalisation, boxes and scores stay in float32
+                always.
         """
         self.precision = precision
         allow_tf32(precision == "tf32")
-        if precision == "bf16":
-            round_products(self, torch.bfloat16)
+        if precision in ROUNDED:
+            round_products(self, ROUNDED[precision])
 
     def features(self, data: Tensor) -> list[Tensor]:
         """`[N, 3, H, W]` prepared images to the pyramid levels P2 to P6, `[N, C, H / 4, W / 4]` to `/ 64`."""
@@ -138,25 +153,91 @@ class MaskRCNN(nn.Module):
         sizes = {padded_size(image.pixels.shape[0], image.pixels.shape[1], stride) for image in prepared}
         if len(sizes) != 1:
             raise InputError(f"a batch must hold images of one padded size, not of {sorted(sizes)}: detect them apart")
-        data = image_blob([image.pixels for image in prepared], stride).to(self.device)
+        data = image_blob([image.pixels for image in prepared], stride)
         height, width = data.shape[2:]
-        return NetworkInput(data, [ImInfo(height, width, image.scale) for image in prepared])
+        return NetworkInput(
+            _to_device(data, self.device),
+            [ImInfo(height, width, image.scale) for image in prepared],
+            [(image.shape[0], image.shape[1]) for image in images],
+        )
 
     def detect(self, image: Image) -> Detections:
         """Find the objects in one `[H, W, 3]` uint8 BGR image."""
         return self.detect_batch([image])[0]
 
-    @torch.inference_mode()
     def detect_batch(self, images: Sequence[Image]) -> list[Detections]:
         """Find the objects in images that are padded to one and the same size; others raise InputError."""
-        data, im_info = self.network_input(images)
-        levels = self.features(data)
+        return self.start_batch(self.network_input(images))()
+
+    @torch.inference_mode()
+    def start_batch(self, batch: NetworkInput, network: FixedNetwork | None = None) -> Callable[[], list[Detections]]:
+        """Begin to find the objects in a batch; what is returned waits for them, in any thread.
+
+        Args:
+            network: `fixed_outputs` or what does the same. Left out, it is `fixed_outputs` on a GPU, which is given
+                everything at one go and computes while the host goes on, and none on a CPU, which takes as many boxes
+                as there are and has finished on return.
+        """
+        if network is None and self.device.type != "cpu" and shapes_are_fixed(self.cfg):
+            network = self.fixed_outputs
+        if network is None:
+            found = self._detect_as_many(batch)
+            return lambda: found
+        scales = torch.tensor([info.scale for info in batch.im_info], dtype=torch.float64)
+        sizes = torch.tensor(batch.image_sizes, dtype=torch.float32)
+        outputs, mask_probs = network(batch.data, _to_device(scales, self.device), _to_device(sizes, self.device))
+        wait = _to_host((*outputs, mask_probs))
+
+        def finish() -> list[Detections]:
+            boxes, scores, classes, counts, complete, masks = wait()
+            found = []
+            for index, (count, size) in enumerate(zip(counts.tolist(), batch.image_sizes, strict=True)):
+                if complete[index]:
+                    own = Detected(boxes[index, :count], scores[index, :count], classes[index, :count])
+                    found.append(_detections(own, masks[index, :count], size, self.cfg))
+                else:
+                    part = slice(index, index + 1)
+                    alone = NetworkInput(batch.data[part], batch.im_info[part], batch.image_sizes[part])
+                    found += self._detect_as_many(alone)
+            return found
+
+        return finish
+
+    def fixed_outputs(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> tuple[FixedDetections, Tensor]:
+        """The detections of a batch and their soft masks `[N, D, M, M]`, without the host looking at any number.
+
+        Args:
+            data: `[N, 3, H, W]` as `network_input` gives it.
+            scales: `[N]` float64, network pixels an image pixel.
+            image_sizes: `[N, 2]` float32, (height, width) of the images as they were read.
+        """
+        levels, cfg = self.features(data), self.cfg
+        numbers = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
+        anchors = [self.get_buffer(f"anchors_fpn{number}") for number in numbers]
+        network_size, rounded = (data.shape[2], data.shape[3]), scales.float()
+        proposals = fixed_proposals(self.rpn(levels), anchors, [2**n for n in numbers], network_size, rounded, cfg)
+        images, rois = proposals.valid.shape
+        cls_score, bbox_pred = (
+            output.float().view(images, rois, -1) for output in self.box_outputs(levels, proposals.rois.flatten(0, 1))
+        )
+        height, width = (side[:, None, None] for side in image_sizes.unbind(1))
+        boxes = class_boxes(proposals.rois[:, :, 1:], bbox_pred, rounded[:, None, None], (height, width), cfg)
+        found = fixed_detections(cls_score.softmax(dim=2), boxes, proposals, cfg)
+        mask_boxes = (found.boxes.double() * scales[:, None, None]).float()
+        mask_rois = torch.cat((proposals.rois[:, :1, :1].expand(-1, found.boxes.shape[1], 1), mask_boxes), dim=2)
+        logits = self.mask_outputs(levels, mask_rois.flatten(0, 1), found.classes.flatten())
+        return found, logits.float().sigmoid().view(*found.classes.shape, *logits.shape[1:])
+
+    @torch.inference_mode()
+    def _detect_as_many(self, batch: NetworkInput) -> list[Detections]:
+        """The objects in a batch, step by step with as many boxes as there are."""
+        levels = self.features(batch.data)
         rpn_outputs = self.rpn(levels)
         found = []
-        for index, (image, info) in enumerate(zip(images, im_info, strict=True)):
+        for index, (size, info) in enumerate(zip(batch.image_sizes, batch.im_info, strict=True)):
             proposals = self.image_proposals(rpn_outputs, index, info, self.cfg.TEST)
             rois = collect_proposals(proposals, self.cfg.TEST.RPN_POST_NMS_TOP_N).rois
-            found.append(self.detect_in_rois(levels, rois, (image.shape[0], image.shape[1]), info.scale))
+            found.append(self.detect_in_rois(levels, rois, size, info.scale))
         return found
 
     def detect_in_rois(
@@ -182,17 +263,47 @@ class MaskRCNN(nn.Module):
         else:
             resolution = self.cfg.MRCNN.RESOLUTION
             mask_probs = boxes.new_zeros((0, resolution, resolution))
-        return Detections(
-            boxes=detected.boxes.cpu().numpy(),
-            scores=detected.scores.cpu().numpy(),
-            classes=detected.classes.cpu().numpy(),
-            mask_probs=mask_probs.cpu().numpy(),
-            image_size=image_size,
-            mask_threshold=self.cfg.MRCNN.THRESH_BINARIZE,
-        )
+        return _detections(detected, mask_probs, image_size, self.cfg)
+
+
+def _detections(detected: Detected, mask_probs: Tensor, image_size: tuple[int, int], cfg: Config) -> Detections:
+    return Detections(
+        boxes=detected.boxes.cpu().numpy(),
+        scores=detected.scores.cpu().numpy(),
+        classes=detected.classes.cpu().numpy(),
+        mask_probs=mask_probs.cpu().numpy(),
+        image_size=image_size,
+        mask_threshold=cfg.MRCNN.THRESH_BINARIZE,
+    )
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host's tensor on a device; the host does not wait for the copy to a GPU."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors to the host; what is returned waits for the copies."""
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.cpu() for tensor in tensors]
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait() -> list[Tensor]:
+        copied.synchronize()
+        return copies
+
+    return wait
 
 
 def _in_parts(rois: Tensor) -> list[Tensor]:
-    """RoIs, or what belongs to each, in parts whose maps stay in the cache; all at once where gradients are wanted."""
-    step = max(len(rois), 1) if torch.is_grad_enabled() else ROIS_AT_ONCE
+    """RoIs, or what belongs to each, in parts whose maps stay in a CPU's cache.
+
+    All at once on other devices and where gradients are wanted.
+    """
+    whole = torch.is_grad_enabled() or rois.device.type != "cpu"
+    step = max(len(rois), 1) if whole else ROIS_AT_ONCE
     return [rois[first : first + step] for first in range(0, max(len(rois), 1), step)]

@@ -39,6 +39,29 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, first_kept: int = 0) ->
     return indices[:first_kept] if first_kept > 0 else indices
 
 
+def nms_in_rounds(ordered: Tensor, suppressible: Tensor, threshold: float, rounds: int) -> tuple[Tensor, Tensor]:
+    """Greedy suppression in a fixed number of rounds, so that a GPU need not wait for the host to look at them.
+
+    Args:
+        ordered: `[B, N, 4]` float32, inclusive corners, each of the B lists best first.
+        suppressible: `[B, N, N]` bool (or what broadcasts to it), whether box i may suppress box j.
+        threshold: intersection over union; equality suppresses.
+        rounds: each settles at least one more box of a list; those of a chain, in which one box goes because another
+            stays, take a round each.
+
+    Returns:
+        Which boxes are kept, `[B, N]` bool, and which lists are settled, `[B]` bool: the boxes kept in any other are
+        not the ones of greedy suppression.
+    """
+    suppresses = (_overlaps(ordered, ordered) >= threshold).triu_(diagonal=1)
+    suppresses = (suppresses & suppressible).to(torch.float32)
+    kept = suppresses.new_ones((len(suppresses), 1, suppresses.shape[1]))
+    before = torch.empty_like(kept)
+    for _ in range(rounds):
+        before, kept = kept, torch.eq(kept @ suppresses, 0, out=before)
+    return kept[:, 0].bool(), (kept == before).all(dim=2)[:, 0]
+
+
 def _keep(ordered: Tensor, threshold: float) -> Tensor:
     """Which of `[N, 4]` boxes, best first, greedy suppression keeps: `[N]` bool."""
     # suppresses[i, j]: box i comes before box j and overlaps it too much.
@@ -54,6 +77,6 @@ def _keep(ordered: Tensor, threshold: float) -> Tensor:
 
 
 def _overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union `[N, M]`, in float32 throughout, as Detectron's NMS computes it."""
+    """Intersection over union `[..., N, M]`, in float32 throughout, as Detectron's NMS computes it."""
     shared = box_intersections(boxes, others)
-    return shared / (box_areas(boxes)[:, None] + box_areas(others)[None, :] - shared)
+    return shared / (box_areas(boxes)[..., :, None] + box_areas(others)[..., None, :] - shared)

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+ROUNDED: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def allow_tf32(allowed: bool) -> None:

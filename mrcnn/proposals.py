@@ -79,16 +79,13 @@ def scored_proposals(
     Top `RPN_PRE_NMS_TOP_N` by score, decode, clip, drop what is too small, NMS, top `RPN_POST_NMS_TOP_N`
     (Detectron ops/generate_proposals.py:proposals_for_one_image).
     """
-    num_anchors, _, width = probabilities.shape
     scores = probabilities.permute(1, 2, 0).reshape(-1)
     index = argtop(scores, limits.RPN_PRE_NMS_TOP_N)
     scores = scores[index]
-    position, anchor = index // num_anchors, index % num_anchors
-    shifts = torch.stack((position % width, position // width), dim=1).to(base_anchors.dtype) * stride
-    anchors = base_anchors[anchor] + shifts.repeat(1, 2)
+    anchors = anchors_at(index, base_anchors, stride, probabilities.shape[2])
     boxes = decode_boxes(anchors, deltas.permute(1, 2, 0).reshape(-1, 4)[index], RPN_BOX_WEIGHTS)
     boxes = clip_boxes(boxes, im_info.height, im_info.width)
-    large = _large_enough(boxes, im_info, limits.RPN_MIN_SIZE)
+    large = large_enough(boxes, im_info.height, im_info.width, im_info.scale, limits.RPN_MIN_SIZE)
     boxes, scores = boxes[large], scores[large]
     if limits.RPN_NMS_THRESH > 0:
         kept = nms(boxes, scores, limits.RPN_NMS_THRESH, limits.RPN_POST_NMS_TOP_N)
@@ -96,15 +93,24 @@ def scored_proposals(
     return Proposals(torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes), dim=1), scores)
 
 
-def _large_enough(boxes: Tensor, im_info: ImInfo, min_size: float) -> Tensor:
-    """Which of `[N, 4]` clipped boxes are at least `min_size`, and one pixel, of the *original* image a side.
+def anchors_at(index: Tensor, base_anchors: Tensor, stride: int, width: int) -> Tensor:
+    """Anchors `[..., 4]` of a level by their `index [...]` in the order (y, x, anchor) of `[H, width, A]`."""
+    num_anchors = len(base_anchors)
+    position, anchor = index // num_anchors, index % num_anchors
+    shifts = torch.stack((position % width, position // width), dim=-1).to(base_anchors.dtype) * stride
+    return base_anchors[anchor] + torch.cat((shifts, shifts), dim=-1)
 
-    Their centre must lie in the image too (Detectron ops/generate_proposals.py:_filter_boxes).
+
+def large_enough(boxes: Tensor, height: float, width: float, scale: float | Tensor, min_size: float) -> Tensor:
+    """Which of `[..., 4]` clipped boxes are at least `min_size`, and one pixel, of the *original* image a side.
+
+    Their centre must lie in the image too, height x width network pixels, of which `scale` are one of the original
+    image (Detectron ops/generate_proposals.py:_filter_boxes).
     """
-    original_sides = (boxes[:, 2:] - boxes[:, :2]) / im_info.scale + 1
+    original_sides = (boxes[..., 2:] - boxes[..., :2]) / scale + 1
     center_x, center_y = box_centers(boxes)
-    inside = (center_x < im_info.width) & (center_y < im_info.height)
-    return (original_sides >= max(min_size, 1)).all(dim=1) & inside
+    inside = (center_x < width) & (center_y < height)
+    return (original_sides >= max(min_size, 1)).all(dim=-1) & inside
 
 
 def collect_proposals(parts: list[Proposals], top_n: int) -> Proposals:

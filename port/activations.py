@@ -34,7 +34,7 @@ def trace_boxes(model: MaskRCNN, image: Image, rois: Tensor | None = None) -> Tr
     Returns:
         Blob name -> tensor of the blob's own shape and order, as Caffe2's `data`, `rois`, ... have them.
     """
-    data, (im_info,) = model.network_input([image])
+    data, (im_info,), _ = model.network_input([image])
     trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
     with _recorded_layers(model, trace):
         stages = model.backbone(data)

@@ -3,25 +3,28 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pycocotools.coco import COCO
 
 from mrcnn.config import Config
 from mrcnn.errors import InputError
 from mrcnn.image import Image, image_scale, padded_size, read_image, scaled_size
-from mrcnn.model import MaskRCNN
-from mrcnn.results import BoxRow, ImageResults, SegmRow, coco_results, image_results
+from mrcnn.model import FixedNetwork, MaskRCNN, NetworkInput
+from mrcnn.results import BoxRow, Detections, ImageResults, SegmRow, coco_results, image_results
+from verify.ahead import mapped_ahead
 from verify.ap import ApSummary, ap_document, score_checked
 from verify.coco_files import encode_masks, read_annotations
 from verify.image_files import image_files, naming_used
 from verify.journal import Journal, image_digest, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
 from weights.atomic import replacing
+
+THREADS_BESIDE_A_GPU = 4
 
 # Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
 Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
@@ -81,6 +84,8 @@ def evaluate(
     batch: int = 1,
     out: Path | None = None,
     ranks: Ranks = ALONE,
+    threads: int | None = None,
+    network: FixedNetwork | None = None,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -91,6 +96,9 @@ def evaluate(
         out: a folder to keep a journal in, from which a run that was killed goes on. Images whose file has changed
             since are detected again.
         ranks: the processes that share the images out. The results are the same for any number of them.
+        threads: that read images while the network runs, and as many that paste masks; by default none beside a CPU,
+            which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
+        network: runs in place of the model's own, as in `MaskRCNN.start_batch`.
 
     Returns:
         The evaluation, or None in every process but the first.
@@ -104,6 +112,8 @@ def evaluate(
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
+    if threads is None:
+        threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
     journal = None if out is None else Journal(out, run_identity(model, annotations, batch), files, ranks.rank)
     with journal or nullcontext():
         done = {} if journal is None else journal.done
@@ -112,7 +122,7 @@ def evaluate(
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
         found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
-        results = _detect_batches(model, coco, files, share, journal, speed)
+        results = _detect_batches(_Detector(model, coco, files, network), share, journal, speed, threads)
         for image in progress(results, sum(map(len, share))):
             found[image.image_id] = image
         parts = ranks.collect(found)
@@ -181,33 +191,84 @@ def write_json(path: Path, content: object) -> None:
         unfinished.write_text(json.dumps(content), encoding="utf-8")
 
 
+class _Read(NamedTuple):
+    """A batch of images that is ready for the network."""
+
+    members: list[int]
+    digests: list[str]
+    batch: NetworkInput
+
+
+class _Begun(NamedTuple):
+    """A batch that the network has begun with: what waits for its detections, and when it began."""
+
+    read: _Read
+    wait: Callable[[], list[Detections]]
+    start: float
+
+
+class _Finished(NamedTuple):
+    """The results of a batch, when the network began with it, had finished with it, and when its masks were pasted."""
+
+    read: _Read
+    results: list[ImageResults]
+    start: float
+    detected: float
+    pasted: float
+
+
+class _Detector:
+    """The three steps that a batch goes through; threads may do the first and the last of them."""
+
+    def __init__(self, model: MaskRCNN, coco: COCO, files: Mapping[int, Path], network: FixedNetwork | None) -> None:
+        self._model = model
+        self._network = network
+        self._coco = coco
+        self._files = files
+        self._category_ids = coco.getCatIds()
+
+    def read(self, members: list[int]) -> _Read:
+        """Decode and scale images."""
+        files = [self._files[image_id] for image_id in members]
+        # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
+        digests = [image_digest(file) for file in files]
+        images = [_read(self._coco, image_id, file) for image_id, file in zip(members, files, strict=True)]
+        try:
+            return _Read(members, digests, self._model.network_input(images))
+        except InputError as error:
+            raise InputError(f"{' or '.join(map(str, files))}: {error}") from None
+
+    def begin(self, read: _Read) -> _Begun:
+        """Run the network, or ask a GPU to."""
+        start = time.perf_counter()
+        return _Begun(read, self._model.start_batch(read.batch, self._network), start)
+
+    def finish(self, begun: _Begun) -> _Finished:
+        """Wait for the detections and paste their masks."""
+        found = begun.wait()
+        detected = time.perf_counter()
+        results = [
+            image_results(image_id, each, self._category_ids)
+            for image_id, each in zip(begun.read.members, found, strict=True)
+        ]
+        return _Finished(begun.read, results, begun.start, detected, time.perf_counter())
+
+
 def _detect_batches(
-    model: MaskRCNN,
-    coco: COCO,
-    files: dict[int, Path],
-    batches: Sequence[list[int]],
-    journal: Journal | None,
-    speed: Speed,
+    detector: _Detector, batches: Sequence[list[int]], journal: Journal | None, speed: Speed, threads: int
 ) -> Iterator[ImageResults]:
     """The results of each image as they come, on record in the journal before they are handed on."""
-    category_ids = coco.getCatIds()
-    for members in batches:
-        # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
-        digests = [] if journal is None else [image_digest(files[image_id]) for image_id in members]
-        images = [_read(coco, image_id, files[image_id]) for image_id in members]
-        start = time.perf_counter()
-        try:
-            found = model.detect_batch(images)
-        except InputError as error:
-            raise InputError(f"{' or '.join(str(files[image_id]) for image_id in members)}: {error}") from None
-        pasted_from = time.perf_counter()
-        results = [image_results(image_id, each, category_ids) for image_id, each in zip(members, found, strict=True)]
-        speed.images += len(members)
-        speed.network_seconds += pasted_from - start
-        speed.paste_seconds += time.perf_counter() - pasted_from
+    begun = map(detector.begin, mapped_ahead(detector.read, batches, threads))
+    detected = 0.0
+    for done in mapped_ahead(detector.finish, begun, threads):
+        speed.images += len(done.results)
+        # A GPU takes one batch after the other, and begins when it has finished with the last.
+        speed.network_seconds += done.detected - max(done.start, detected)
+        speed.paste_seconds += done.pasted - done.detected
+        detected = done.detected
         if journal is not None:
-            journal.add(results, digests)
-        yield from results
+            journal.add(done.results, done.read.digests)
+        yield from done.results
 
 
 def _read(coco: COCO, image_id: int, path: Path) -> Image:

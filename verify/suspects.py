@@ -164,7 +164,7 @@ class _Look:
         if alone is not None and not compare_detections(alone, self.reference).box_fault:
             return self._finding("detections", "detections", Cause(
                 f"{found.box_fault}, but with the RoIs in hand the second stage finds the reference's",
-                "MaskRCNN.detect_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
+                "MaskRCNN.start_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
             ))  # fmt: skip
         return self._finding("detections", "detections", explain_boxes(found, self._detections(), self.reference))
 
@@ -205,7 +205,7 @@ class _Look:
         if rois is None or not self.parity.same_rois:
             return None
         with torch.inference_mode():
-            data, (info,) = self.model.network_input([self.reference.image])
+            data, (info,), _ = self.model.network_input([self.reference.image])
             return self.model.detect_in_rois(self.model.features(data), rois, self.reference.image_size, info.scale)
 
     def _detections(self) -> Detections:
@@ -214,7 +214,7 @@ class _Look:
         if self.parity.same_rois or rois is None:
             return self.model.detect(self.reference.image)
         with torch.inference_mode():
-            data, (info,) = self.model.network_input([self.reference.image])
+            data, (info,), _ = self.model.network_input([self.reference.image])
             return self.model.detect_in_rois(self.model.features(data), rois, self.reference.image_size, info.scale)
 
     def _mask_logits(self, ours: Detections) -> Tensor | None:

@@ -10,6 +10,7 @@ from torch import nn
 from mrcnn import layers
 from mrcnn.config import Config
 from mrcnn.errors import InputError
+from mrcnn.group_norm import group_norm_in_place
 from mrcnn.mask_head import MaskHead
 
 
@@ -159,3 +160,17 @@ def test_the_masks_of_one_class_are_those_of_all_classes_picked():
     gradient = torch.randn_like(picked)
     expected = torch.autograd.grad(picked, parameters, gradient)
     torch.testing.assert_close(torch.autograd.grad(of_classes, parameters, gradient), expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+)
+def test_group_norm_of_a_gpu_is_as_exact_as_its_maps(memory_format, dtype, tolerance):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(2, 16, 60, 50) + 5).to(dtype).contiguous(memory_format=memory_format)
+    weight, bias = torch.rand(16) + 0.5, torch.randn(16)
+    exact = F.group_norm(x.double(), 4, weight.double(), bias.double(), 1e-5)
+    ours = group_norm_in_place(x, weight, bias, 4, 1e-5)
+    assert ours is x and ours.dtype == dtype
+    assert float((ours.double() - exact).norm() / exact.norm()) < tolerance

@@ -4,7 +4,7 @@ import torch
 
 from mrcnn.config import Config
 from mrcnn.fpn import roi_levels
-from mrcnn.roi_align import pyramid_roi_align, roi_align
+from mrcnn.roi_align import align_from_one_table, pyramid_roi_align, roi_align
 
 KINDS = [(7, 2), (14, 2), (7, 0)]
 
@@ -64,3 +64,18 @@ def test_pyramid_takes_each_roi_from_its_level_and_keeps_the_order():
 def test_pyramid_of_no_rois_is_empty():
     levels = [torch.zeros((1, 3, 8, 8))] * 5
     assert pyramid_roi_align(levels, torch.zeros((0, 5)), Config(), 7, 2).shape == (0, 3, 7, 7)
+
+
+def test_maps_in_one_table_give_what_they_give_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn((2, 3, 256 // 2**level, 320 // 2**level), generator=generator) for level in range(2, 7)]
+    corners = torch.rand((200, 2), generator=generator) * torch.tensor([320.0, 256.0])
+    sides = torch.rand((200, 2), generator=generator).square() * 600
+    rois = torch.cat((torch.randint(2, (200, 1), generator=generator), corners, corners + sides), dim=1)
+    cfg = Config()
+    numbers = roi_levels(rois[:, 1:], cfg)
+    assert set(numbers.tolist()) == {2, 3, 4, 5}
+    scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    for resolution in (7, 14):
+        together = align_from_one_table(levels[:4], scales, numbers - 2, rois, resolution, 2)
+        assert torch.equal(together, pyramid_roi_align(levels, rois, cfg, resolution, 2))

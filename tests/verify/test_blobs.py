@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recipe import recipe_weights
 
-from mrcnn.model import MaskRCNN, NetworkInput
+from mrcnn.model import MaskRCNN
 from port.blob_table import BlobTable
 from port.convert import build_model
 from port.detectron_yaml import bundled_config, merge_overrides
@@ -184,8 +184,8 @@ def test_a_scale_is_held_to_its_own_magnitude_and_not_to_the_images_size(pickle,
     right = MaskRCNN.network_input
 
     def wrong(self, images):
-        data, infos = right(self, images)
-        return NetworkInput(data, [info._replace(scale=info.scale * 1.002) for info in infos])
+        batch = right(self, images)
+        return batch._replace(im_info=[info._replace(scale=info.scale * 1.002) for info in batch.im_info])
 
     monkeypatch.setattr(MaskRCNN, "network_input", wrong)
     model = load_model(pickle, device="cpu")

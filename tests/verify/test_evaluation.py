@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_with_other_ranks_to_the_same_bytes(tmp_path, pickl
 def test_images_on_record_are_not_detected_again(tmp_path, model, some_images, demo_model, monkeypatch):
     whole = evaluate(model, some_images, demo_model / "val", out=tmp_path)
     seen = []
-    monkeypatch.setattr(type(model), "detect_batch", lambda self, images: seen.append(len(images)))
+    monkeypatch.setattr(type(model), "start_batch", lambda self, batch, network: seen.append(len(batch.im_info)))
     again = evaluate(model, some_images, demo_model / "val", out=tmp_path)
     assert seen == []
     assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
@@ -194,9 +194,11 @@ def test_an_image_whose_file_has_changed_is_detected_again(
     cv2.imwrite(str(flipped), cv2.imread(str(flipped))[::-1])
     wrong = evaluate(model, some_images, images, out=out)
     assert wrong.segms != whole.segms
-    seen, detect = [], type(model).detect_batch
+    seen, start = [], type(model).start_batch
     monkeypatch.setattr(
-        type(model), "detect_batch", lambda self, batch: seen.append(len(batch)) or detect(self, batch)
+        type(model),
+        "start_batch",
+        lambda self, batch, network: seen.append(len(batch.im_info)) or start(self, batch, network),
     )
     again = evaluate(model, some_images, demo_model / "val", out=out)
     assert seen == [1]
@@ -256,6 +258,33 @@ def test_batches_change_nothing_but_float32_sums(batch, one, model, demo_model):
     assert many.mask_ap.AP == pytest.approx(one.mask_ap.AP, abs=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(threads, model, some_images, demo_model, tmp_path):
+    alone = evaluate(model, some_images, demo_model / "val", batch=2)
+    beside = evaluate(model, some_images, demo_model / "val", batch=2, threads=threads, out=tmp_path)
+    assert (beside.boxes, beside.segms) == (alone.boxes, alone.segms)
+    assert beside.speed.images == 8 and beside.speed.network_seconds > 0 and beside.speed.paste_seconds > 0
+
+
+def test_an_image_that_threads_cannot_read_leaves_those_before_it_on_record(
+    model, some_images, demo_model, tmp_path
+):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(demo_model / "val", images)
+    out.mkdir()
+    (images / "000000300005.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"000000300005\.png cannot be decoded"):
+        evaluate(model, some_images, images, threads=2, out=out)
+    assert len((out / "journal_0.jsonl").read_text().splitlines()) == 1 + 5
+
+
+def test_a_network_of_fixed_shapes_gives_the_same_evaluation(model, some_images, demo_model):
+    whole = evaluate(model, some_images, demo_model / "val")
+    fixed = evaluate(model, some_images, demo_model / "val", network=model.fixed_outputs, threads=2)
+    assert fixed.boxes == whole.boxes
+    assert fixed.mask_ap == whole.mask_ap
+
+
 def test_scaled_sizes_are_opencvs():
     generator = np.random.default_rng(0)
     for height, width in generator.integers(20, 700, (200, 2)).tolist():
@@ -280,7 +309,7 @@ def test_what_scoring_will_need_is_checked_before_any_image_runs(
     change(document[list_name][0])
     broken = tmp_path / "broken.json"
     broken.write_text(json.dumps(document))
-    monkeypatch.setattr(type(model), "detect_batch", lambda self, images: pytest.fail("an image ran"))
+    monkeypatch.setattr(type(model), "start_batch", lambda self, batch, network: pytest.fail("an image ran"))
     with pytest.raises(InputError, match=sentence):
         evaluate(model, broken, demo_model / "val", batch=2, out=tmp_path)
     # No journal is left that would refuse the file once it is mended.

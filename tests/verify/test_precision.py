@@ -14,18 +14,20 @@ from port.detectron_yaml import bundled_config
 from verify.journal import Journal, run_identity
 
 
-def test_bf16_rounds_products_and_nothing_else(pickle):
-    model = detectron_gn.load(pickle, device="cpu", precision="bf16")
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_16_bits_round_products_and_nothing_else(precision, dtype, pickle):
+    model = detectron_gn.load(pickle, device="cpu", precision=precision)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            assert module.weight.dtype == torch.bfloat16, name
+            assert module.weight.dtype == dtype, name
         elif isinstance(module, nn.GroupNorm):
             assert module.weight.dtype == module.bias.dtype == torch.float32, name
     assert model.get_buffer("anchors_fpn2").dtype == torch.float32
 
 
-def test_bf16_finds_the_same_objects_a_little_off(pickle, demo_model):
-    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", "bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_find_the_same_objects_a_little_off(precision, pickle, demo_model):
+    exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", precision))
     for path in sorted((demo_model / "val").iterdir())[:3]:
         image = cv2.imread(str(path))
         ours, others = exact.detect(image), rounded.detect(image)
@@ -45,7 +47,7 @@ def test_tf32_is_allowed_by_option_alone(pickle):
         assert all(flag.allow_tf32 == (precision == "tf32") for flag in flags)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tmp_path, demo_model):
     exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", precision))
     annotations = demo_model / "instances_val.json"
@@ -56,9 +58,10 @@ def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tm
     exact.use_precision("fp32")
 
 
-def test_a_model_with_affine_channels_detects_in_bf16(demo_model):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_model_with_affine_channels_detects_in_16_bits(precision, demo_model):
     narrow = ["FPN.DIM", "16", "RESNETS.WIDTH_PER_GROUP", "8", "FAST_RCNN.MLP_HEAD_DIM", "32", "TEST.SCALE", "96"]
     model = MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", narrow)).eval()
-    model.use_precision("bf16")
+    model.use_precision(precision)
     image = cv2.imread(str(min((demo_model / "val").iterdir())))
     assert model.detect(image).boxes.dtype == "float32"

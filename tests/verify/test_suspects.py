@@ -174,10 +174,10 @@ def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch)
     right = mrcnn.model.MaskRCNN.network_input
 
     def wrong(self, images):
-        data, im_info = right(self, images)
+        batch = right(self, images)
         sizes = [self.prepare(image).pixels.shape for image in images]
-        return mrcnn.model.NetworkInput(
-            data, [info._replace(height=size[0], width=size[1]) for size, info in zip(sizes, im_info)]
+        return batch._replace(
+            im_info=[info._replace(height=size[0], width=size[1]) for size, info in zip(sizes, batch.im_info)]
         )
 
     monkeypatch.setattr(mrcnn.model.MaskRCNN, "network_input", wrong)
@@ -185,9 +185,9 @@ def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch)
 
 
 def test_a_detect_that_hands_on_the_wrong_scale(model, demo_model, monkeypatch):
-    right = mrcnn.model.MaskRCNN.detect_batch
+    right = mrcnn.model.MaskRCNN.start_batch
 
-    def wrong(self, images):
+    def wrong(self, batch, network=None):
         whole = mrcnn.model.MaskRCNN.detect_in_rois
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
@@ -195,10 +195,10 @@ def test_a_detect_that_hands_on_the_wrong_scale(model, demo_model, monkeypatch):
                 "detect_in_rois",
                 lambda self, levels, rois, size, scale: whole(self, levels, rois, size, 1.1 * scale),
             )
-            return right(self, images)
+            return right(self, batch)
 
-    monkeypatch.setattr(mrcnn.model.MaskRCNN, "detect_batch", wrong)
-    assert_found(found(model, demo_model), "detections", "detections (", "MaskRCNN.detect_batch: what it hands")
+    monkeypatch.setattr(mrcnn.model.MaskRCNN, "start_batch", wrong)
+    assert_found(found(model, demo_model), "detections", "detections (", "MaskRCNN.start_batch: what it hands")
 
 
 def test_roi_align_with_other_samples(model, demo_model, monkeypatch):
@@ -310,8 +310,8 @@ def test_a_scale_that_is_handed_on_otherwise(model, demo_model, monkeypatch, wro
     right = mrcnn.model.MaskRCNN.network_input
 
     def network_input(self, images):
-        data, infos = right(self, images)
-        return mrcnn.model.NetworkInput(data, [info._replace(scale=wrong(info.scale)) for info in infos])
+        batch = right(self, images)
+        return batch._replace(im_info=[info._replace(scale=wrong(info.scale)) for info in batch.im_info])
 
     monkeypatch.setattr(mrcnn.model.MaskRCNN, "network_input", network_input)
     assert_found(found(model, demo_model), "blobs", "im_info (", "the image's scale: the exact factor")
