@@ -56,13 +56,19 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 @contextmanager
-def timed_parts(parts: Parts, times: Seconds) -> Iterator[None]:
-    """Add to `times[name]` one value for each part: the seconds spent in it while the context was open."""
+def timed_parts(parts: Parts, times: Seconds, wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Add to `times[name]` one value for each part: the seconds spent in it while the context was open.
+
+    `wait` is called before either reading of the clock, for a device that has not finished when a call returns.
+    """
+    wait = wait or (lambda: None)
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            wait()
             start = time.perf_counter()
             result = function(*args, **kwargs)
+            wait()
             times[name][-1] += time.perf_counter() - start
             return result
 
@@ -87,11 +93,11 @@ def paired_ratio(values: Sequence[float], others: Sequence[float]) -> float:
     return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
-def print_medians(times: Seconds, indent: str = "") -> None:
+def print_medians(times: Seconds, indent: str = "", digits: int = 0) -> None:
     """A line for each name: the median in milliseconds and the least."""
     for name, values in times.items():
         median, least = 1e3 * statistics.median(values), 1e3 * min(values)
-        print(f"{indent + name:28} {median:8.0f} ms  (from {least:.0f})")
+        print(f"{indent + name:28} {median:8.{digits}f} ms  (from {least:.{digits}f})")
 
 
 def resident_mib() -> tuple[float, float]:

@@ -34,7 +34,9 @@ def soft_nms(
         best = first + int(scores[first:].argmax())
         if best != first:
             for rows in (boxes, scores, index):
-                rows[[first, best]] = rows[[best, first]]
+                picked = rows[best].clone()
+                rows[best] = rows[first]
+                rows[first] = picked
         rest = slice(first + 1, None)
         overlaps = box_overlaps(boxes[first, None], boxes[rest])[0]
         if method == "gaussian":

@@ -1,4 +1,4 @@
-"""Detection on a GPU against detection on the CPU; skipped where there is none."""
+"""Detection and training on a GPU against the CPU; on a pretended GPU where there is none."""
 
 import cv2
 import pytest
@@ -6,8 +6,16 @@ import torch
 
 from mrcnn.boxes import box_overlaps
 from mrcnn.cuda_graphs import CudaGraphs
+from mrcnn.data.minibatch import minibatches
+from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
+from mrcnn.model import MaskRCNN
+from mrcnn.training.loop import minibatch_numbers, train
+from mrcnn.training.ranks import Ranks
+from mrcnn.training.solver import MomentumSGD
 from port.model_source import load_model
+from tests.pretended_gpu import DEVICE, pretended_gpu
+from tests.small_run import config, dataset
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 
@@ -61,3 +69,60 @@ def test_a_cuda_graph_gives_what_the_network_gives(precision, pickle, images):
 def test_cuda_graphs_are_refused_on_a_cpu(pickle):
     with pytest.raises(InputError, match="CUDA graphs need an NVIDIA GPU, and this is cpu"):
         CudaGraphs(load_model(pickle, device="cpu"))
+
+
+def without_inference_mode(monkeypatch):
+    """Tensors of an inference cannot be wrapped."""
+    for name in ("start_batch", "_detect_as_many"):
+        monkeypatch.setattr(MaskRCNN, name, torch.no_grad()(getattr(MaskRCNN, name).__wrapped__))
+
+
+def test_detection_on_a_device_is_asked_for_without_waiting(pickle, images, monkeypatch):
+    without_inference_mode(monkeypatch)
+    on_cpu, elsewhere = (load_model(pickle, device="cpu") for _ in range(2))
+    with pretended_gpu() as waits:
+        elsewhere.to(DEVICE)
+        for image in images[:3]:
+            batch = elsewhere.network_input([image])
+            wait = elsewhere.start_batch(batch)
+            assert not waits
+            assert_near(wait()[0], on_cpu.detect(image), box=1e-3)
+            waits.clear()
+
+
+@pytest.mark.parametrize("key", ["TEST.SOFT_NMS.ENABLED", "TEST.BBOX_VOTE.ENABLED"])
+def test_detection_with_as_many_boxes_as_there_are_runs_on_a_device_too(key, pickle, images, monkeypatch):
+    without_inference_mode(monkeypatch)
+    on_cpu, elsewhere = (load_model(pickle, overrides=[key, "True"], device="cpu") for _ in range(2))
+    with pretended_gpu() as waits:
+        elsewhere.to(DEVICE)
+        found = elsewhere.detect(images[0])
+        assert waits["aten.nonzero.default"]
+    assert_near(found, on_cpu.detect(images[0]), box=1e-3)
+
+
+def test_training_on_a_device_gives_the_losses_of_the_cpu(monkeypatch):
+    cpu = iterations(torch.device("cpu"))
+    monkeypatch.setattr("mrcnn.training.network.torch", TorchWithGeneratorsOnTheHost())
+    with pretended_gpu():
+        elsewhere = iterations(DEVICE)
+    for ours, expected in zip(elsewhere, cpu, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+class TorchWithGeneratorsOnTheHost:
+    """torch, but that random numbers for the device come from the host."""
+
+    def __getattr__(self, name):
+        return (lambda _device: torch.Generator("cpu")) if name == "Generator" else getattr(torch, name)
+
+
+def iterations(device):
+    cfg = config("SOLVER.MAX_ITER", "2")
+    torch.manual_seed(0)
+    model = MaskRCNN(cfg).train().to(device)
+    ranks = Ranks(0, 1, device)
+    solver = MomentumSGD.from_config(model, cfg)
+    roidb = training_roidb([dataset()], cfg)
+    loader = minibatches(roidb, cfg, cfg.RNG_SEED, minibatch_numbers(cfg, 0, ranks), workers=0)
+    return [result.outputs for result in train(model, solver, loader, 0, ranks)]

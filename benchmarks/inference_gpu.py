@@ -1,0 +1,211 @@
+"""Images a second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
+
+    python benchmarks/inference_gpu.py [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
+        [--rounds 7] [--seconds 2] [--profile] [--device cuda] [--json FILE]
+
+One synthetic 800 x 1200 picture, as often as the batch is large, random weights, 1000 proposals and 100 detections an
+image. Three sides take turns:
+
+- ours: from the prepared batch on the GPU to boxes, scores and soft masks on the host, one batch begun before the last
+  is waited for, as an evaluation does it;
+- ours as CUDA graphs: the same;
+- torchvision's R-50-FPN (frozen batch normalisation, two fully connected layers; see torchvision_peer.py): from the
+  images on the GPU to its detections there, masks pasted on the GPU.
+
+`whole` adds what ours does besides, as an evaluation does it: threads that scale and copy the next images and threads
+that paste and encode the masks of the last. The stages are those of ours without graphs, the GPU waited for after each.
+Memory is what torch took on the GPU for two batches, beyond the weights. Without a GPU, `--device cpu` shows that it
+runs.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import common  # noqa: E402
+from benchmarks import torchvision_peer as peer  # noqa: E402
+from benchmarks.inference_cpu import random_model, spread_scores  # noqa: E402
+from mrcnn.cuda_graphs import CudaGraphs  # noqa: E402
+from mrcnn.image import Image  # noqa: E402
+from mrcnn.model import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
+from mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
+from mrcnn.results import Detections  # noqa: E402
+from verify.ahead import mapped_ahead  # noqa: E402
+from verify.evaluation import THREADS_BESIDE_A_GPU  # noqa: E402
+
+OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvision"
+
+
+def main() -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "tf32", "bf16", "fp16"), default=["fp32", "bf16"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a measured turn, at least (default 2)")
+    parser.add_argument("--profile", action="store_true", help="list the kernels that take longest")
+    parser.add_argument("--device", default="cuda", help="where it runs (default cuda)")
+    args = parser.parse_args()
+    common.set_up(args)
+    image = common.picture(800, 1200)
+    if not peer.available():
+        print(peer.HOW_TO_GET)
+    print(f"{device_name(args.device)}, torch {torch.__version__}, {args.config}, medians of {args.rounds} turns")
+    results: list[dict[str, Any]] = []
+    for precision in args.precisions:
+        model = random_model(args.config).to(args.device)
+        spread_scores(model, image)
+        model.use_precision(precision)
+        for batch in args.batches:
+            results.append(measure(model, precision, [image] * batch, args))
+            print_result(results[-1])
+        print_stages(stage_times(model, image, args))
+        if args.profile:
+            print_profile(model, image, args.device)
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+def measure(model: MaskRCNN, precision: str, images: list[Image], args: argparse.Namespace) -> dict[str, Any]:
+    """Images a second and memory of every side for one precision and batch."""
+    batch = model.network_input(images)
+    graphs = CudaGraphs(model) if args.device.startswith("cuda") else None
+    network: FixedNetwork = model.fixed_outputs
+    sides: dict[str, Callable[[int], None]] = {
+        OURS: lambda turns: detect_ahead(model, network, [batch] * turns),
+    }
+    if graphs is not None:
+        sides[GRAPHS] = lambda turns: detect_ahead(model, graphs, [batch] * turns)
+    sides[WHOLE] = lambda turns: detect_whole(model, graphs or network, [images] * turns)
+    if peer.available():
+        detect = peer_inference(model, images, precision, args.device)
+
+        def peers(turns: int) -> None:
+            for _ in range(turns):
+                detect()
+
+        sides[PEER] = peers
+    turns, memory = {}, {}
+    for name, side in sides.items():
+        memory[name] = taken_gib(lambda side=side: side(2), args.device)
+        seconds = common.seconds(lambda side=side: side(2)) / 2
+        turns[name] = max(2, round(args.seconds / seconds))
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, side in sides.items():
+            seconds = common.seconds(lambda side=side, name=name: side(turns[name]))
+            rates[name].append(turns[name] * len(images) / seconds)
+    return {"precision": precision, "batch": len(images), "images/s": rates, "GiB": memory}
+
+
+def detect_ahead(model: MaskRCNN, network: FixedNetwork, batches: Iterable[NetworkInput]) -> None:
+    """Detect in batches, each begun before the last one is waited for."""
+    waiting = None
+    for batch in batches:
+        begun = model.start_batch(batch, network)
+        if waiting is not None:
+            waiting()
+        waiting = begun
+    assert waiting is not None and len(waiting()[0]) == model.cfg.TEST.DETECTIONS_PER_IM
+
+
+def detect_whole(model: MaskRCNN, network: FixedNetwork, batches: list[list[Image]]) -> None:
+    """From decoded images to the run lengths of their masks, with threads before and after the network."""
+    prepared = mapped_ahead(model.network_input, batches, THREADS_BESIDE_A_GPU)
+    begun = (model.start_batch(batch, network) for batch in prepared)
+    for _ in mapped_ahead(lambda wait: [found.rles() for found in wait()], begun, THREADS_BESIDE_A_GPU):
+        pass
+
+
+def peer_inference(model: MaskRCNN, images: list[Image], precision: str, device: str) -> Callable[[], int]:
+    """torchvision's model at work on the same images, with as many detections."""
+    allow_tf32(precision == "tf32")
+    peer_model, wanted = peer.network(model.cfg, device), model.cfg.TEST.DETECTIONS_PER_IM
+    inputs: list[Tensor] = [peer.as_tensor(image, device) for image in images]
+    peer.spread_scores(peer_model, inputs[0], wanted)
+    detect = peer.inference(peer_model, inputs, ROUNDED.get(precision))  # type: ignore[call-overload]
+    assert detect() == wanted
+    return detect
+
+
+def stage_times(model: MaskRCNN, image: Image, args: argparse.Namespace) -> common.Seconds:
+    """Seconds of each stage of one image, the GPU waited for before and after it."""
+    import mrcnn.model as network_module
+
+    parts: common.Parts = {
+        "scale, pad, copy": (model, "network_input"),
+        "ResNet": (model.backbone, "forward"),
+        "FPN": (model.fpn, "forward"),
+        "RPN head": (model.rpn, "forward"),
+        "proposals": (network_module, "fixed_proposals"),
+        "box RoIAlign and head": (model, "box_outputs"),
+        "choice of detections": (network_module, "fixed_detections"),
+        "mask RoIAlign and head": (model, "mask_outputs"),
+        "paste and run lengths": (Detections, "rles"),
+    }
+    times: common.Seconds = {}
+    wait = torch.cuda.synchronize if args.device.startswith("cuda") else None
+    for _ in range(args.rounds + 1):
+        with common.timed_parts(parts, times, wait):
+            for found in model.start_batch(model.network_input([image]), model.fixed_outputs)():
+                found.rles()
+    return {name: values[1:] for name, values in times.items()}
+
+
+def taken_gib(function: Callable[[], object], device: str) -> float | None:
+    """The memory that torch took on a GPU for the first call of a side."""
+    if not device.startswith("cuda"):
+        function()
+        return None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_reserved(device)
+    function()
+    return (torch.cuda.max_memory_reserved(device) - before) / 2**30
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """A line a side: images a second, the ratio to torchvision of the same turns, memory."""
+    print(f"\n{result['precision']}, batch {result['batch']}:")
+    for name, rates in result["images/s"].items():
+        others = result["images/s"].get(PEER)
+        ratio = "" if others is None else f"{common.paired_ratio(rates, others):8.2f} x torchvision"
+        memory = "" if result["GiB"][name] is None else f"{result['GiB'][name]:8.2f} GiB"
+        print(f"  {name:20} {statistics.median(rates):8.2f} images/s{ratio}{memory}")
+
+
+def print_stages(times: common.Seconds) -> None:
+    """The median milliseconds of each stage."""
+    print("\nstages, batch 1, without graphs:")
+    common.print_medians(times, "  ", digits=2)
+
+
+@torch.inference_mode()
+def print_profile(model: MaskRCNN, image: Image, device: str) -> None:
+    """The operators that take longest on the GPU."""
+    batch = model.network_input([image])
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.startswith("cuda"):
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profile:
+        start = time.perf_counter()
+        model.start_batch(batch, model.fixed_outputs)()
+        print(f"\nprofile of one image ({1e3 * (time.perf_counter() - start):.1f} ms under the profiler):")
+    key = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=50))
+
+
+if __name__ == "__main__":
+    main()
