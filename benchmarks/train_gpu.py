@@ -1,0 +1,128 @@
+"""Images a second of training on a GPU at 800 / 1333, and the memory it takes.
+
+    python benchmarks/train_gpu.py [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
+        [--profile] [--device cuda] [--json FILE]
+
+The training loop as `detectron-gn train` runs it, on one synthetic picture with eight drawn objects, scaled to 800 x
+1200: minibatches of two images, of which a step of 16 images has eight. Loading is left out: the minibatches lie on the
+host. Memory is the peak of what torch took on the GPU, weights and momentum included. Without a GPU, `--device cpu
+--scale 160` shows that it runs.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import common  # noqa: E402
+from benchmarks.train_step import LEARNING_RATE, drawn_objects  # noqa: E402
+from mrcnn.config import Config, with_values  # noqa: E402
+from mrcnn.data.minibatch import Minibatch  # noqa: E402
+from mrcnn.image import image_blob, prepare_image  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.precision import allow_tf32  # noqa: E402
+from mrcnn.proposals import ImInfo  # noqa: E402
+from mrcnn.training.loop import minibatch_numbers, train  # noqa: E402
+from mrcnn.training.ranks import Ranks  # noqa: E402
+from mrcnn.training.solver import MomentumSGD  # noqa: E402
+from port.detectron_yaml import bundled_config  # noqa: E402
+
+IMAGES_A_MINIBATCH = 2
+WARM_UP_STEPS = 2
+
+
+def main() -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "tf32", "bf16"), default=["fp32", "tf32", "bf16"])
+    parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="of a step (default 2 16)")
+    parser.add_argument("--scale", type=int, default=800, help="short side of the pictures (default 800)")
+    parser.add_argument("--profile", action="store_true", help="list the operators that take longest")
+    parser.add_argument("--device", default="cuda", help="where it runs (default cuda)")
+    args = parser.parse_args()
+    common.set_up(args)
+    device = torch.device(args.device)
+    print(f"{args.config}, short side {args.scale}, torch {torch.__version__}, medians of {args.rounds} steps")
+    results = []
+    for precision in args.precisions:
+        for images in args.images:
+            cfg = configuration(args.config, images, WARM_UP_STEPS + args.rounds + args.profile)
+            steps = training_steps(cfg, precision, device, args.scale)
+            for _ in range(WARM_UP_STEPS):
+                next(steps)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            seconds = [common.seconds(lambda steps=steps: next(steps)) for _ in range(args.rounds)]
+            rate = images / statistics.median(seconds)
+            gib = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
+            memory = "" if gib is None else f"{gib:8.1f} GiB"
+            print(f"{precision}, {images:3} images a step: {rate:8.2f} images/s{memory}")
+            results.append({"precision": precision, "images": images, "seconds": seconds, "GiB": gib})
+            if args.profile:
+                print_profile(steps, device)
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+def configuration(name: str, images: int, steps: int) -> Config:
+    """The configuration with as many minibatches of two images a step, and a learning rate that changes nothing."""
+    assert images % IMAGES_A_MINIBATCH == 0, f"{images} images do not make minibatches of {IMAGES_A_MINIBATCH}"
+    return with_values(
+        bundled_config(name),
+        {
+            "NUM_GPUS": images // IMAGES_A_MINIBATCH,
+            "TRAIN.IMS_PER_BATCH": IMAGES_A_MINIBATCH,
+            "SOLVER.MAX_ITER": steps,
+            "SOLVER.BASE_LR": LEARNING_RATE,
+        },
+    )
+
+
+def training_steps(cfg: Config, precision: str, device: torch.device, scale: int) -> Iterator[object]:
+    """The training loop; every item it gives is a step, whose losses have come to the host."""
+    torch.manual_seed(0)
+    allow_tf32(precision == "tf32")
+    model = MaskRCNN(cfg).train().to(device).to(memory_format=torch.channels_last)
+    ranks = Ranks(0, 1, device)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
+    solver = MomentumSGD.from_config(model, cfg)
+    return train(model, solver, synthetic_minibatches(cfg, ranks, scale), 0, ranks, forward_context=autocast)
+
+
+def synthetic_minibatches(cfg: Config, ranks: Ranks, scale: int) -> Iterator[Minibatch]:
+    """One and the same minibatch under every number."""
+    image, objects = drawn_objects()
+    prepared = prepare_image(image, cfg.PIXEL_MEANS, scale, cfg.TRAIN.MAX_SIZE)
+    data = image_blob([prepared.pixels] * IMAGES_A_MINIBATCH, cfg.FPN.COARSEST_STRIDE)
+    if ranks.device.type == "cuda":
+        data = data.pin_memory()
+    info = ImInfo(*prepared.pixels.shape[:2], prepared.scale)
+    for number in minibatch_numbers(cfg, 0, ranks):
+        yield Minibatch(
+            number,
+            data,
+            [info] * IMAGES_A_MINIBATCH,
+            [objects] * IMAGES_A_MINIBATCH,
+            ["synthetic"] * IMAGES_A_MINIBATCH,
+        )
+
+
+def print_profile(steps: Iterator[object], device: torch.device) -> None:
+    """The operators of one step that take longest."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profile:
+        next(steps)
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=50))
+
+
+if __name__ == "__main__":
+    main()
