@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import math
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
-    from mrcnn.data.coco import CocoDataset
     from mrcnn.model import MaskRCNN
     from mrcnn.precision import Precision
     from verify.evaluation import Evaluation
@@ -130,42 +128,22 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    import cv2
-
     from mrcnn.errors import InputError
-    from mrcnn.image import read_image
     from mrcnn.memory import keep_freed_memory
-    from mrcnn.results import image_results
-    from mrcnn.visualize import draw_detections
-    from verify.evaluation import write_json
-    from weights.atomic import replacing
+    from port.image_detection import categories_of, detect_in_files
+    from weights.json_file import write_json
 
     keep_freed_memory()
     _check_writable(args.out)
     for path in args.images:
         path.open("rb").close()
     model = _load(args, args.precision)
-    names, category_ids = _categories(model, args.annotations, args.source)
-    stems = {path.stem for path in args.images}
+    categories = categories_of(model, args.annotations, args.source)
     rows: list[dict[str, Any]] = []
     try:
-        for image_id, path in zip(_image_ids(args.images), args.images):
-            image = read_image(path)
-            try:
-                detections = model.detect(image)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-            picture = draw_detections(image, detections, names, args.min_score)
-            drawn = args.out / f"{path.stem if len(stems) == len(args.images) else image_id}_detections.png"
-            with replacing(drawn) as temporary:
-                temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-            shown = int((detections.scores >= args.min_score).sum())
-            print(f"{path}: {len(detections)} detections, {shown} of them drawn in {drawn}", flush=True)
-            results = image_results(image_id, detections, category_ids)
-            rows += [
-                {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
-                for box, segm in zip(results.boxes, results.segms)
-            ]
+        for image in detect_in_files(model, args.images, categories, args.out, args.min_score):
+            print(f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}", flush=True)
+            rows += image.rows
     except InputError:
         # What was found is not lost with an image that cannot be read.
         if rows:
@@ -424,16 +402,17 @@ def _train(args: argparse.Namespace) -> int:
     from mrcnn.data.roidb import check_classes
     from mrcnn.memory import keep_freed_memory
     from mrcnn.training.ranks import joined_ranks
+    from port.training_input import class_names, training_data, training_source
     from port.training_run import RunOptions, print_line
     from verify.training_run import EvaluationData, train_and_evaluate
     from weights import read_blobs
     from weights.download import resolve
 
     keep_freed_memory()
-    cfg, source = _training_source(args)
+    cfg, source = training_source(args.config, args.weights, args.overrides)
     if args.scale_schedule is not None:
         return _scale_schedule(args, cfg)
-    datasets = _training_data(args)
+    datasets = training_data(args.annotations, args.images, args.classes)
     if args.classes is not None:
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
     for dataset in datasets:
@@ -451,7 +430,7 @@ def _train(args: argparse.Namespace) -> int:
         workers=args.workers,
         # Two of Detectron's own models were trained like that; their configurations exist to reproduce them.
         force=args.force or Path(args.config or "").stem.endswith("_freeze2"),
-        source_classes=_class_names(args.weights_classes) if args.weights_classes else None,
+        source_classes=class_names(args.weights_classes) if args.weights_classes else None,
         precision=args.precision,
         recompute=args.recompute,
     )
@@ -897,39 +876,6 @@ def _load(args: argparse.Namespace, precision: Precision = "fp32") -> MaskRCNN:
     return load(args.source, config=args.config, overrides=args.overrides, device=args.device, precision=precision)
 
 
-def _categories(model: MaskRCNN, annotations: Path | None, source: str) -> tuple[Sequence[str], Sequence[int]]:
-    """Names and category ids of a model's classes 1, 2, ...: those of an annotation file, or COCO's.
-
-    A model in the folder of a run of ours has the names that it was trained with.
-    """
-    from mrcnn.data.coco import read_annotations
-    from mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
-    from mrcnn.errors import InputError
-    from port.run_folder import RunFolder
-
-    classes = model.cfg.MODEL.NUM_CLASSES - 1
-    if annotations is None:
-        own = RunFolder(Path(source).parent).classes() if Path(source).is_file() else None
-        trained = (own or ())[1:]
-        if len(trained) == classes and trained != COCO_NAMES:
-            return trained, range(1, classes + 1)
-        if classes == len(COCO_NAMES):
-            return COCO_NAMES, COCO_CATEGORY_IDS
-        return [f"class {label}" for label in range(1, classes + 1)], range(1, classes + 1)
-    categories = read_annotations(annotations)["categories"]
-    if len(categories) != classes:
-        raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
-    return [str(category["name"]) for category in categories], [category["id"] for category in categories]
-
-
-def _image_ids(paths: Sequence[Path]) -> list[int]:
-    """COCO's ids where all files are named by one (`COCO_val2014_000000000139.jpg`), else 1, 2, ..."""
-    numbers = [path.stem.rpartition("_")[2] for path in paths]
-    if all(number.isdecimal() for number in numbers) and len(set(map(int, numbers))) == len(numbers):
-        return [int(number) for number in numbers]
-    return list(range(1, len(paths) + 1))
-
-
 def _image_name(image_id: int | str, annotations: Any) -> str:
     known = annotations.imgs.get(image_id, {}) if annotations is not None else {}
     return str(known.get("file_name", image_id))
@@ -946,73 +892,14 @@ def _no_progress_bar(results: Any, _count: int) -> Any:
     return results
 
 
-def _training_source(args: argparse.Namespace) -> tuple[Config, str]:
-    """The configuration to train, and where to start from: `--weights`, or what TRAIN.WEIGHTS names, or nothing."""
-    from mrcnn.errors import InputError
-    from port.model_source import configured_weights, find_config
-
-    if args.config is not None:
-        cfg = find_config(args.config, args.overrides)
-        return cfg, args.weights or cfg.TRAIN.WEIGHTS
-    if args.weights is None:
-        raise InputError("nothing says what to train: pass --config, or --weights with a configuration inside")
-    return configured_weights(args.weights, None, args.overrides)[0], args.weights
-
-
-def _training_data(args: argparse.Namespace) -> list[CocoDataset]:
-    """The data sets to train on, under the names of --classes where it is given."""
-    from dataclasses import replace
-
-    from mrcnn.data.coco import read_dataset
-    from mrcnn.errors import InputError
-
-    if len(args.annotations) != len(args.images):
-        raise InputError(f"{len(args.annotations)} --annotations need as many --images, not {len(args.images)}")
-    datasets = [read_dataset(*pair) for pair in zip(args.annotations, args.images)]
-    if args.classes is None:
-        return datasets
-    classes = _class_names(args.classes)
-    for dataset in datasets:
-        if len(dataset.classes) != len(classes):
-            raise InputError(
-                f"{args.classes} names {len(classes) - 1} classes, but {dataset.annotation_file} has "
-                f"{len(dataset.category_ids)} categories: give one name a line for each, in their order"
-            )
-    return [replace(dataset, classes=classes) for dataset in datasets]
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    """Class names, one a line, after the background."""
-    from mrcnn.data.coco import BACKGROUND
-    from mrcnn.errors import InputError
-
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8: give class names, one a line") from None
-    names = [line.strip() for line in lines if line.strip()]
-    for name in names:
-        if names.count(name) > 1 or name == BACKGROUND:
-            raise InputError(
-                f"{path}: the class {name} " + ("is given twice: " if name != BACKGROUND else "is what is no object: ")
-                + "give each class a name of its own, without the background"
-            )
-    return (BACKGROUND, *names)
-
-
 def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
     from mrcnn.config import check_config
-    from mrcnn.training.schedule import scaled_schedule, schedule_changes
-    from port.detectron_yaml import dump_config
-    from weights.atomic import replacing
+    from port.training_input import write_scaled_schedule
 
     check_config(cfg)
-    scaled = scaled_schedule(cfg, args.scale_schedule)
     _check_writable(args.out)
-    path = args.out / f"config_{args.scale_schedule}gpu.yaml"
-    with replacing(path) as temporary:
-        temporary.write_text(dump_config(scaled), encoding="utf-8")
-    print("\n".join(schedule_changes(cfg, scaled)))
+    path, changes = write_scaled_schedule(cfg, args.scale_schedule, args.out)
+    print("\n".join(changes))
     print(f"\n{path} holds this; nothing was trained. Pass it as --config to train with it.")
     return DONE
 
@@ -1039,24 +926,9 @@ def _check_no_folder(file: Path) -> None:
 
 def _write_json(args: argparse.Namespace, content: object) -> None:
     if args.json is not None:
-        from weights.atomic import replacing
+        from weights.json_file import write_json
 
-        text = json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
-        if args.json.exists() and not args.json.is_file():
-            # A pipe or a device, which nothing may replace.
-            args.json.write_text(text, encoding="utf-8")
-            return
-        with replacing(args.json) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def _finite(content: Any) -> Any:
-    """What JSON can hold: it knows no infinity, which is the error of what has none."""
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
+        write_json(args.json, content, indent=1)
 
 
 def _sentence(error: ValueError | OSError) -> str | None:

@@ -389,12 +389,3 @@ def test_models_lists_the_catalog_without_torch() -> None:
     code = "import detectron_gn, sys; detectron_gn.main(['models']); print({'torch', 'cv2'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "48616381" in result.stdout and result.stdout.endswith("set()\n")
-
-
-def test_json_has_null_for_the_infinite_error_of_what_has_none(tmp_path: Path) -> None:
-    args = argparse.Namespace(json=tmp_path / "out.json")
-    detectron_gn._write_json(args, {"blobs": ({"relative_error": float("inf")}, {"relative_error": 0.5}), "n": 3})
-    text = args.json.read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "blobs": [{"relative_error": None}, {"relative_error": 0.5}], "n": 3,
-    }  # fmt: skip

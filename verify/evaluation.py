@@ -1,6 +1,5 @@
 """Detection over a data set and its AP; answers to Detectron core/test_engine.py:test_net_on_dataset."""
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from verify.coco_files import encode_masks, read_annotations
 from verify.image_files import image_files, naming_used
 from verify.journal import Journal, image_digest, remove_journals, run_identity
 from verify.ranks import ALONE, Ranks
-from weights.atomic import replacing
+from weights.json_file import write_json
 
 THREADS_BESIDE_A_GPU = 4
 
@@ -183,12 +182,6 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
         write_json(folder / f"{file}.json", content)
     remove_journals(folder)
     return document
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all; numbers in full precision."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
 
 
 class _Read(NamedTuple):
