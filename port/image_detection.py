@@ -35,14 +35,13 @@ def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Cat
         if len(categories) != classes:
             raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
         return Categories([str(each["name"]) for each in categories], [each["id"] for each in categories])
-    own = RunFolder(Path(source).parent).classes() if Path(source).is_file() else None
-    trained = (own or ())[1:]
-    numbers = range(1, classes + 1)
-    if len(trained) == classes and trained != COCO_NAMES:
-        return Categories(trained, numbers)
+    trained = RunFolder(Path(source).parent).categories() if Path(source).is_file() else None
+    if trained is not None and len(trained[0]) == len(trained[1]) == classes:
+        return Categories(*trained)
     if classes == len(COCO_NAMES):
         return Categories(COCO_NAMES, COCO_CATEGORY_IDS)
-    return Categories([f"class {label}" for label in numbers], numbers)
+    numbers = range(1, classes + 1)
+    return Categories([f"class {number}" for number in numbers], numbers)
 
 
 class DetectedFile(NamedTuple):

@@ -35,6 +35,7 @@ class RunIdentity:
         data: a hash over the images, their order and their ground truth.
         weights: where it started: a description and, last, the sha256 of the blobs, or "from scratch".
         classes: names, the background first.
+        category_ids: the data set's own ids of classes 1, 2, ...; those of the first one, and free to change.
         precision: of the forward pass.
     """
 
@@ -42,6 +43,7 @@ class RunIdentity:
     data: str
     weights: str
     classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
     precision: str
 
 
@@ -94,6 +96,7 @@ class RunFolder:
             "data": identity.data,
             "weights": identity.weights,
             "classes": list(identity.classes),
+            "category_ids": list(identity.category_ids),
             "precision": identity.precision,
         }
         try:
@@ -148,12 +151,13 @@ class RunFolder:
                 "go on with the old ones, or start another run"
             )
 
-    def classes(self) -> tuple[str, ...] | None:
-        """The classes of the folder's run, the background first; None where there is no run that can be read."""
+    def categories(self) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+        """Names and category ids of classes 1, 2, ... of the run; None where there is none that can be read."""
         try:
-            return tuple(map(str, self._read()["classes"]))
+            content = self._read()
         except InputError:
             return None
+        return tuple(map(str, content["classes"][1:])), tuple(content["category_ids"])
 
     def latest(self) -> Latest:
         """The newest checkpoint, or the final model where that is newer.
@@ -231,8 +235,8 @@ class RunFolder:
         path = self.path / "run.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            kinds = {"config": dict, "classes": list, "data": str, "weights": str, "precision": str}
-            is_whole = all(isinstance(content[key], kind) for key, kind in kinds.items())
+            kinds = {"config": dict, "classes": list, "category_ids": list, "data": str, "weights": str}
+            is_whole = all(isinstance(content[key], kind) for key, kind in {**kinds, "precision": str}.items())
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             is_whole = False
         if not is_whole:

@@ -108,7 +108,8 @@ def run_training(
     classes = datasets[0].classes
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
     origin = _origin(weights, options.source_classes)
-    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, options.precision)
+    category_ids = datasets[0].category_ids
+    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
     latest = Latest(None, {})
     goes_on = options.resume and folder.holds_run
     if goes_on:

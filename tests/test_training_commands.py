@@ -145,6 +145,9 @@ def test_detect_names_the_classes_that_a_run_was_trained_with(tmp_path, capsys):
         detect = ["detect", str(out / "model_final.pth"), str(image), "--out", str(tmp_path / "found")]
         assert detectron_gn.main(detect) == 0
     assert drawn == [("moon", "sun", "star", "sky")]
+    ids = {category["id"] for category in json.loads(Path(TRAIN[1]).read_text())["categories"]}
+    found = {row["category_id"] for row in json.loads((tmp_path / "found" / "detections.json").read_text())}
+    assert found and found <= ids
 
 
 def test_an_evaluation_that_cannot_be_kept_does_not_end_a_run(tmp_path, capsys):

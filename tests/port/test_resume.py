@@ -216,8 +216,8 @@ def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
 
 
 def test_the_classes_of_a_run_are_known_and_of_no_run_are_not(stopped, tmp_path_factory):
-    assert RunFolder(stopped).classes() == dataset().classes
-    assert RunFolder(tmp_path_factory.mktemp("empty")).classes() is None
+    assert RunFolder(stopped).categories() == (dataset().classes[1:], dataset().category_ids)
+    assert RunFolder(tmp_path_factory.mktemp("empty")).categories() is None
 
 
 def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):
