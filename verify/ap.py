@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from verify.coco_eval import CocoEvaluation
 from verify.coco_files import (
     SHAPE_KEY,
     IouType,
@@ -74,7 +74,7 @@ def score_checked(rows: Sequence[ResultRow], annotations: COCO, iou_type: IouTyp
     if iou_type == "segm":
         encode_masks(annotations)
     with quiet():
-        evaluation = COCOeval(annotations, _load(rows, annotations, iou_type), iou_type)
+        evaluation = CocoEvaluation(annotations, _load(rows, annotations, iou_type), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -121,7 +121,7 @@ def _load(rows: Sequence[ResultRow], ground_truth: COCO, iou_type: IouType) -> C
     return ground_truth.loadRes([{key: row[key] for key in keys} for row in rows])
 
 
-def _per_class(evaluation: COCOeval, annotations: COCO) -> dict[str, float]:
+def _per_class(evaluation: CocoEvaluation, annotations: COCO) -> dict[str, float]:
     # [IoU, recall, category, area range, most detections]: the first range is all areas, the last limit 100.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     summary = {}

@@ -1,0 +1,71 @@
+"""pycocotools' evaluation, whose innermost loops look at what can match alone: the same numbers, twice as fast."""
+
+from typing import Any
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+
+class CocoEvaluation(COCOeval):  # type: ignore[misc]
+    """COCOeval of boxes or masks by category."""
+
+    def evaluateImg(self, imgId: int, catId: int, aRng: tuple[float, float], maxDet: int) -> dict[str, Any] | None:
+        """What `accumulate` needs of one image, category and range of areas; None where there is nothing.
+
+        pycocotools tries every detection with every object at every threshold. An object that overlaps a detection by
+        less than a threshold changes nothing there, so those below the lowest are left out at once, and a detection is
+        through at the first threshold that none of the others reaches.
+        """
+        objects, detections = self._gts[imgId, catId], self._dts[imgId, catId]
+        if not objects and not detections:
+            return None
+        ignored = [int(each["ignore"] or _outside(each["area"], aRng)) for each in objects]
+        # Both sorts are stable; ignored objects come last.
+        order = sorted(range(len(objects)), key=ignored.__getitem__)
+        ignored = [ignored[place] for place in order]
+        crowd = [bool(objects[place]["iscrowd"]) for place in order]
+        detections = sorted(detections, key=lambda each: -each["score"])[:maxDet]
+        thresholds = [min(threshold, 1 - 1e-10) for threshold in self.params.iouThrs.tolist()]
+        matches, ignores = np.zeros((2, len(thresholds), len(detections)))
+        overlaps = self.ious[imgId, catId]
+        if len(overlaps):
+            taken = [[False] * len(objects) for _ in thresholds]
+            for column, row in enumerate(overlaps[:, order].tolist()):
+                near = [(place, overlap) for place, overlap in enumerate(row) if overlap >= thresholds[0]]
+                highest = max((overlap for _, overlap in near), default=-1)
+                for level, threshold in enumerate(thresholds):
+                    if highest < threshold:
+                        break
+                    found = _best(near, threshold, taken[level], crowd, ignored)
+                    if found is not None:
+                        matches[level, column], ignores[level, column] = 1, ignored[found]
+                        taken[level][found] = True
+        outside = np.array([_outside(each["area"], aRng) for each in detections], dtype=bool)
+        return {
+            "dtScores": [each["score"] for each in detections],
+            "dtMatches": matches,
+            "dtIgnore": (ignores > 0) | ((matches == 0) & outside),
+            "gtIgnore": np.array(ignored),
+        }
+
+
+def _outside(area: float, limits: tuple[float, float]) -> bool:
+    return area < limits[0] or area > limits[1]
+
+
+def _best(
+    near: list[tuple[int, float]], threshold: float, taken: list[bool], crowd: list[bool], ignored: list[int]
+) -> int | None:
+    """The object that a detection is matched with: the one it overlaps most, the last of equals.
+
+    Objects that another detection took are out, but for crowds; ignored ones are, where another one matches.
+    """
+    found = None
+    for place, overlap in near:
+        if taken[place] and not crowd[place]:
+            continue
+        if found is not None and ignored[place] and not ignored[found]:
+            break
+        if overlap >= threshold:
+            threshold, found = overlap, place
+    return found
