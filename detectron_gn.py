@@ -660,7 +660,8 @@ def _parser() -> argparse.ArgumentParser:
         "replay a training run of Caffe2 Detectron and compare losses, updates and parameters",
         "verify training start.pkl --reference trace.h5 --annotations instances_train.json --images train",
     )
-    _add_model(training)
+    _add_source(training)
+    _add_config(training, "that of the run (default: the model's own)")
     _add_data(training)
     training.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
     training.add_argument(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mrcnn.config import Config
 from mrcnn.image import FloatImage, Image
+from mrcnn.precision import allow_tf32
 from mrcnn.resnet import STAGE_CHANNELS, ResNet
 
 SHORT_SIDE = 256
@@ -14,10 +15,11 @@ CROP = 224
 
 
 class Classifier(nn.Module):
-    """A ResNet body, the mean over its last map, and one matrix product to the classes."""
+    """A ResNet body, the mean over its last map, and one matrix product to the classes; in float32, with TF32 off."""
 
     def __init__(self, cfg: Config, classes: int) -> None:
         super().__init__()
+        allow_tf32(False)
         self.cfg = cfg
         self.backbone = ResNet(cfg)
         self.pred = nn.Linear(STAGE_CHANNELS[-1], classes)

@@ -91,28 +91,48 @@ def fixed_proposals(
         scores = logits.float().sigmoid().permute(0, 2, 3, 1).flatten(1)
         scores, index = scores.topk(count)
         of_index = deltas.float().permute(0, 2, 3, 1).reshape(len(deltas), -1, 4)
-        of_index = of_index.gather(1, index[..., None].expand(-1, -1, 4))
+        of_index = of_index.gather(1, _of_four(index))
         boxes = decode_boxes(anchors_at(index, anchors, stride, logits.shape[3]), of_index, RPN_BOX_WEIGHTS)
-        # To the length of the longest level, with places that are never valid.
-        level_boxes.append(F.pad(clip_boxes(boxes, height, width), (0, 0, 0, max(top) - count)))
+        # To the length of the longest level, with places that are outside of every picture.
+        level_boxes.append(F.pad(clip_boxes(boxes, height, width), (0, 0, 0, max(top) - count), value=torch.inf))
         level_scores.append(F.pad(scores, (0, max(top) - count), value=-torch.inf))
     boxes, scores = torch.stack(level_boxes, dim=1), torch.stack(level_scores, dim=1)
     valid = large_enough(boxes, height, width, scales[:, None, None, None], limits.RPN_MIN_SIZE)
-    valid &= scores > -torch.inf
     images, levels, count = valid.shape
-    kept, settled = nms_in_rounds(
-        boxes.flatten(0, 1), valid.flatten(0, 1)[:, :, None], limits.RPN_NMS_THRESH, NMS_ROUNDS
-    )
-    kept = kept.view(images, levels, count) & valid
+    kept, settled = _kept_by_nms(boxes.flatten(0, 1), scores.flatten(0, 1), valid.flatten(0, 1), limits.RPN_NMS_THRESH)
+    kept = kept.view(images, levels, count)
     kept &= kept.cumsum(dim=2) <= limits.RPN_POST_NMS_TOP_N
 
-    scores = scores.masked_fill(~kept, -torch.inf).flatten(1)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    order = scores.masked_fill(~kept, -torch.inf).flatten(1).sort(dim=1, descending=True, stable=True).indices
     order = order[:, : limits.RPN_POST_NMS_TOP_N]
-    boxes = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+    valid = kept.flatten(1).gather(1, order)
+    # What does not count is a box all the same, and may not be one of infinity or NaN.
+    boxes = boxes.flatten(1, 2).gather(1, _of_four(order)).masked_fill(~valid[:, :, None], 0)
     index = torch.arange(images, device=boxes.device, dtype=boxes.dtype)[:, None, None]
     rois = torch.cat((index.expand(-1, order.shape[1], 1), boxes), dim=2)
-    return FixedProposals(rois, scores[:, : order.shape[1]] > -torch.inf, settled.view(images, levels).all(dim=1))
+    return FixedProposals(rois, valid, settled.view(images, levels).all(dim=1))
+
+
+def _kept_by_nms(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Which of `[B, N]` boxes, best first, `nms` keeps, and which of the B lists are settled.
+
+    Of equal scores the later one goes first, as in `nms`.
+    """
+    order = _best_and_later_first(scores)
+    kept, settled = nms_in_rounds(
+        boxes.gather(1, _of_four(order)), valid.gather(1, order)[:, :, None], threshold, NMS_ROUNDS
+    )
+    return torch.zeros_like(kept).scatter(1, order, kept) & valid, settled
+
+
+def _best_and_later_first(scores: Tensor) -> Tensor:
+    """Indices `[B, N]` of scores `[B, N]`, best first and of equal ones the last first."""
+    return scores.shape[1] - 1 - scores.flip(1).sort(dim=1, descending=True, stable=True).indices
+
+
+def _of_four(index: Tensor) -> Tensor:
+    """`[B, N]` indices of boxes as `gather` wants them for their `[B, N, 4]` coordinates."""
+    return index[:, :, None].expand(-1, -1, 4)
 
 
 def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, cfg: Config) -> FixedDetections:
@@ -128,11 +148,10 @@ def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, c
     # By class, then RoI; and of equal scores the later one goes first through NMS, as in `nms`.
     every = scores[:, :, 1:].masked_fill(~candidates, -1).mT.flatten(1)
     count = min(MAX_CANDIDATES, every.shape[1])
-    best, order = every.flip(1).sort(dim=1, descending=True, stable=True)
-    best, place = best[:, :count], every.shape[1] - 1 - order[:, :count]
+    place = _best_and_later_first(every)[:, :count]
+    best = every.gather(1, place)
     label, roi = place // rois + 1, place % rois
-    index = (roi * classes + label)[..., None].expand(-1, -1, 4)
-    best_boxes = boxes.view(images, rois * classes, 4).gather(1, index)
+    best_boxes = boxes.view(images, rois * classes, 4).gather(1, _of_four(roi * classes + label))
     valid = best > -1
     of_one_class = (label[:, :, None] == label[:, None, :]) & valid[:, :, None]
     kept, settled = nms_in_rounds(best_boxes, of_one_class, cfg.TEST.NMS, NMS_ROUNDS)
@@ -142,10 +161,10 @@ def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, c
     least = best.masked_fill(~(kept & (kept.cumsum(dim=1) <= limit)), torch.inf).amin(dim=1, keepdim=True)
     kept &= best >= least
     counts = kept.sum(dim=1)
-    # The places that are kept in their order, then all others.
+    # The places that are kept in their order, then all others, whose boxes may not be of infinity or NaN.
     order = place.masked_fill(~kept, every.shape[1]).sort(dim=1).indices[:, :limit]
     return FixedDetections(
-        boxes=best_boxes.gather(1, order[..., None].expand(-1, -1, 4)),
+        boxes=best_boxes.masked_fill(~kept[:, :, None], 0).gather(1, _of_four(order)),
         scores=best.gather(1, order),
         classes=label.gather(1, order),
         counts=counts,

@@ -59,7 +59,7 @@ class MaskRCNN(nn.Module):
         super().__init__()
         check_config(cfg)
         self.cfg = cfg
-        self.precision: Precision = "fp32"
+        self.use_precision("fp32")
         self.backbone = ResNet(cfg)
         self.fpn = FPN(cfg)
         self.rpn = RPN(cfg)
@@ -75,14 +75,14 @@ class MaskRCNN(nn.Module):
         return self.rpn.conv.weight.device
 
     def use_precision(self, precision: Precision) -> None:
-        """Detect in fewer bits from now on.
+        """Detect in fewer bits from now on; a new network computes in float32, with TF32 off.
 
         Args:
             precision: `tf32` lets all models of the process use TF32 on GPUs that have it; `bf16` and `fp16` round the
                 weights of this one to bfloat16 or float16, for good. Normalisation, boxes and scores stay in float32
                 always.
         """
-        self.precision = precision
+        self.precision: Precision = precision
         allow_tf32(precision == "tf32")
         if precision in ROUNDED:
             round_products(self, ROUNDED[precision])
@@ -193,8 +193,9 @@ class MaskRCNN(nn.Module):
             found = []
             for index, (count, size) in enumerate(zip(counts.tolist(), batch.image_sizes, strict=True)):
                 if complete[index]:
-                    own = Detected(boxes[index, :count], scores[index, :count], classes[index, :count])
-                    found.append(_detections(own, masks[index, :count], size, self.cfg))
+                    # Copies of what there is: the tensors of the whole batch are larger, and of pinned memory.
+                    own = (column[index, :count].clone() for column in (boxes, scores, classes))
+                    found.append(_detections(Detected(*own), masks[index, :count].clone(), size, self.cfg))
                 else:
                     part = slice(index, index + 1)
                     alone = NetworkInput(batch.data[part], batch.im_info[part], batch.image_sizes[part])
@@ -289,7 +290,8 @@ def _to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     if not tensors[0].is_cuda:
         return lambda: [tensor.cpu() for tensor in tensors]
     copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    # Threads that wait for it sleep.
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     copied.record(torch.cuda.current_stream(tensors[0].device))
 
     def wait() -> list[Tensor]:

@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def mapped_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`map(function, items)`, in order, by threads that are up to `2 * threads` items ahead of what was asked for.
+    """`map(function, items)`, in order, by threads that are up to `threads` items ahead of what was asked for.
 
     Where there are no threads it is `map` itself. What the function or the items raise is raised in its place, after
     the results before it. Whoever stops asking waits for the items that are being worked on, and no others.
@@ -23,7 +23,7 @@ def mapped_ahead(function: Callable[[Item], Result], items: Iterable[Item], thre
     try:
         for future in _submitted(pool, function, items):
             waiting.append(future)
-            if len(waiting) > 2 * threads:
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

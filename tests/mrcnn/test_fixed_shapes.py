@@ -6,6 +6,8 @@ import cv2
 import pytest
 import torch
 
+import mrcnn.nms
+import mrcnn.proposals
 from mrcnn import fixed_shapes
 from mrcnn.config import Config, with_values
 from mrcnn.detections import select_detections
@@ -46,6 +48,12 @@ def test_a_chain_takes_a_round_a_box_and_is_not_settled_before():
     assert not nms_in_rounds(boxes, every_pair(1), 0.55, 5)[1].any()
 
 
+def test_nms_in_rounds_suppresses_at_equal_overlap():
+    boxes = torch.tensor([[[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 2.0, 0.0]]])
+    third = float(torch.tensor(1.0) / torch.tensor(3.0))
+    assert nms_in_rounds(boxes, every_pair(1), third, 4)[0].tolist() == [[True, False]]
+
+
 def test_what_may_not_suppress_does_not():
     boxes = torch.tensor([[[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]]])
     valid = torch.tensor([[False, True, True]])
@@ -80,6 +88,55 @@ def test_proposals_are_those_of_each_level_and_image(settings):
         assert found.valid[index, : len(expected)].all()
 
 
+def two_levels():
+    """Positions of a level of small anchors do not overlap; those of a level of large ones suppress each other."""
+    small, large = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[-40.0, -40.0, 40.0, 40.0]])
+    generator = torch.Generator().manual_seed(3)
+    outputs = [(torch.randn((1, 1, 8, 8), generator=generator), torch.zeros((1, 4, 8, 8))) for _ in range(2)]
+    return outputs, [small, large], [4, 4], (32, 32), torch.tensor([1.0])
+
+
+def test_a_level_whose_nms_is_not_settled_is_told(monkeypatch):
+    assert fixed_proposals(*two_levels(), Config()).complete.tolist() == [True]
+    # One round settles the level in which nothing is suppressed.
+    monkeypatch.setattr(fixed_shapes, "NMS_ROUNDS", 1)
+    assert fixed_proposals(*two_levels(), Config()).complete.tolist() == [False]
+
+
+def test_a_proposal_that_is_no_number_is_left_out_as_in_a_level():
+    outputs, anchors, strides, size, scales = two_levels()
+    outputs[1][1][0, :, 2, 3] = torch.nan
+    found = fixed_proposals(outputs, anchors, strides, size, scales, Config())
+    parts = [
+        level_proposals(logits[0], deltas[0], base, 4, 0, ImInfo(*size, 1.0), Config().TEST)
+        for (logits, deltas), base in zip(outputs, anchors, strict=True)
+    ]
+    expected = collect_proposals(parts, 1000).rois
+    torch.testing.assert_close(found.rois[0][found.valid[0]], expected, rtol=0, atol=1e-4)
+    assert found.rois.isfinite().all()
+
+
+@pytest.fixture
+def gpus_order(monkeypatch):
+    """The order of tied scores that the way with as many boxes as there are has on a GPU."""
+    for module in (mrcnn.nms, mrcnn.proposals):
+        monkeypatch.setattr(module, "argsort", lambda values: values.argsort(stable=True))
+    monkeypatch.setattr(mrcnn.proposals, "argtop", lambda scores, count: scores.topk(min(count, len(scores))).indices)
+
+
+def test_tied_proposals_are_those_of_the_other_way_on_a_gpu(gpus_order):
+    outputs, anchors, strides, size, scales = two_levels()
+    outputs = [(logits.round(), 0.3 * torch.randn_like(deltas)) for logits, deltas in outputs]
+    found = fixed_proposals(outputs, anchors, strides, size, scales, Config())
+    parts = [
+        level_proposals(logits[0], deltas[0], base, 4, 0, ImInfo(*size, 1.0), Config().TEST)
+        for (logits, deltas), base in zip(outputs, anchors, strict=True)
+    ]
+    expected = collect_proposals(parts, 1000)
+    assert len(expected.scores.unique()) < len(expected.scores) / 4
+    torch.testing.assert_close(found.rois[0][found.valid[0]], expected.rois, rtol=0, atol=1e-4)
+
+
 def second_stage(classes=5, rois=60, seed=2):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn((2, rois, classes), generator=generator) * 2
@@ -109,6 +166,32 @@ def test_detections_are_those_of_each_image(limit):
         expected = select_detections(scores[index][valid[index]], boxes[index][valid[index]], cfg)
         assert len(expected.scores) == 7 or limit == 100
         assert_same(found, index, expected)
+
+
+def test_tied_detections_are_those_of_the_other_way_on_a_gpu(gpus_order):
+    scores, boxes = second_stage()
+    scores = (scores * 4).round() / 4
+    boxes = (boxes / 40).round() * 40
+    found = fixed_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
+    for index in range(2):
+        expected = select_detections(scores[index], boxes[index], Config())
+        assert len(expected.scores.unique()) < len(expected.scores) / 4
+        assert_same(found, index, expected)
+
+
+def test_detections_whose_nms_is_not_settled_are_told(monkeypatch):
+    scores, boxes = second_stage()
+    monkeypatch.setattr(fixed_shapes, "NMS_ROUNDS", 1)
+    proposals = proposals_of(torch.ones((2, 60), dtype=torch.bool))
+    assert fixed_detections(scores, boxes, proposals, Config()).complete.tolist() == [False, False]
+
+
+def test_places_without_a_detection_hold_boxes_that_are_numbers():
+    scores, boxes = second_stage()
+    boxes[:, 9:] = torch.nan
+    scores[:, 9:] = torch.tensor([1.0, 0, 0, 0, 0])
+    found = fixed_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
+    assert found.counts.max() < 100 and found.boxes.isfinite().all()
 
 
 def test_an_image_without_detections_has_none():

@@ -79,3 +79,11 @@ def test_maps_in_one_table_give_what_they_give_one_by_one():
     for resolution in (7, 14):
         together = align_from_one_table(levels[:4], scales, numbers - 2, rois, resolution, 2)
         assert torch.equal(together, pyramid_roi_align(levels, rois, cfg, resolution, 2))
+
+
+def test_a_box_of_negative_sides_is_read_from_the_finest_level():
+    # What detection finds in a picture of a few pixels, scaled to the network.
+    rois = torch.tensor([[0.0, 80.0, 80.0, 40.0, 130.0], [0.0, 10.0, 10.0, 200.0, 200.0]])
+    assert roi_levels(rois[:, 1:], Config()).tolist() == [2, 3]
+    levels = [torch.full((1, 3, 256 // 2**level, 256 // 2**level), float(level)) for level in range(2, 7)]
+    assert pyramid_roi_align(levels, rois, Config(), 7, 2)[:, 0, 0, 0].tolist() == pytest.approx([2.0, 3.0])

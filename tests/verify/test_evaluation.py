@@ -278,6 +278,19 @@ def test_an_image_that_threads_cannot_read_leaves_those_before_it_on_record(
     assert len((out / "journal_0.jsonl").read_text().splitlines()) == 1 + 5
 
 
+@pytest.mark.parametrize("threads", [0, 2])
+def test_what_is_handed_on_is_on_record_already(threads, model, some_images, demo_model, tmp_path):
+    def until_the_third(results, _count):
+        for number, result in enumerate(results, 1):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, some_images, demo_model / "val", until_the_third, threads=threads, out=tmp_path)
+    assert len((tmp_path / "journal_0.jsonl").read_text().splitlines()) == 1 + 3
+
+
 def test_a_network_of_fixed_shapes_gives_the_same_evaluation(model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val")
     fixed = evaluate(model, some_images, demo_model / "val", network=model.fixed_outputs, threads=2)

@@ -8,10 +8,15 @@ from torch import nn
 
 import detectron_gn
 from mrcnn.boxes import box_overlaps
+from mrcnn.classifier import Classifier
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN
+from mrcnn.precision import allow_tf32
+from port.convert import build_model
 from port.detectron_yaml import bundled_config
+from port.model_source import configured_weights
 from verify.journal import Journal, run_identity
+from weights import read_blobs
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -45,6 +50,19 @@ def test_tf32_is_allowed_by_option_alone(pickle):
     for precision in ("tf32", "fp32"):
         detectron_gn.load(pickle, device="cpu", precision=precision)
         assert all(flag.allow_tf32 == (precision == "tf32") for flag in flags)
+
+
+def test_a_new_network_turns_tf32_off(pickle):
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    makers = (
+        lambda: MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", ["RESNETS.WIDTH_PER_GROUP", "8"])),
+        lambda: build_model(configured_weights(pickle)[0], read_blobs(pickle)),
+        lambda: Classifier(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"), 10),
+    )
+    for make in makers:
+        allow_tf32(True)
+        make()
+        assert not any(flag.allow_tf32 for flag in flags)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
