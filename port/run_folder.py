@@ -151,13 +151,18 @@ class RunFolder:
                 "go on with the old ones, or start another run"
             )
 
-    def categories(self) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
-        """Names and category ids of classes 1, 2, ... of the run; None where there is none that can be read."""
+    def categories(self) -> tuple[tuple[str, ...], Sequence[int]] | None:
+        """Names and category ids of classes 1, 2, ... of the run; None where there is none that can be read.
+
+        A run of an earlier version has no ids on record: they are 1, 2, ... then.
+        """
         try:
             content = self._read()
         except InputError:
             return None
-        return tuple(map(str, content["classes"][1:])), tuple(content["category_ids"])
+        names = tuple(map(str, content["classes"][1:]))
+        ids = content.get("category_ids")
+        return names, range(1, len(names) + 1) if ids is None else tuple(ids)
 
     def latest(self) -> Latest:
         """The newest checkpoint, or the final model where that is newer.
@@ -235,8 +240,8 @@ class RunFolder:
         path = self.path / "run.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            kinds = {"config": dict, "classes": list, "category_ids": list, "data": str, "weights": str}
-            is_whole = all(isinstance(content[key], kind) for key, kind in {**kinds, "precision": str}.items())
+            kinds = {"config": dict, "classes": list, "data": str, "weights": str, "precision": str}
+            is_whole = all(isinstance(content[key], kind) for key, kind in kinds.items())
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             is_whole = False
         if not is_whole:

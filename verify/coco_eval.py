@@ -24,6 +24,8 @@ class CocoEvaluation(COCOeval):  # type: ignore[misc]
         order = sorted(range(len(objects)), key=ignored.__getitem__)
         ignored = [ignored[place] for place in order]
         crowd = [bool(objects[place]["iscrowd"]) for place in order]
+        # A match is told by the object's id, so that one with the id 0 is none, as in pycocotools.
+        ids = [objects[place]["id"] for place in order]
         detections = sorted(detections, key=lambda each: -each["score"])[:maxDet]
         thresholds = [min(threshold, 1 - 1e-10) for threshold in self.params.iouThrs.tolist()]
         matches, ignores = np.zeros((2, len(thresholds), len(detections)))
@@ -38,7 +40,7 @@ class CocoEvaluation(COCOeval):  # type: ignore[misc]
                         break
                     found = _best(near, threshold, taken[level], crowd, ignored)
                     if found is not None:
-                        matches[level, column], ignores[level, column] = 1, ignored[found]
+                        matches[level, column], ignores[level, column] = ids[found], ignored[found]
                         taken[level][found] = True
         outside = np.array([_outside(each["area"], aRng) for each in detections], dtype=bool)
         return {

@@ -217,7 +217,12 @@ def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
 
 def test_the_classes_of_a_run_are_known_and_of_no_run_are_not(stopped, tmp_path_factory):
     assert RunFolder(stopped).categories() == (dataset().classes[1:], dataset().category_ids)
-    assert RunFolder(tmp_path_factory.mktemp("empty")).categories() is None
+    empty = tmp_path_factory.mktemp("empty")
+    assert RunFolder(empty).categories() is None
+    content = json.loads((stopped / "run.json").read_text())
+    del content["category_ids"]
+    (empty / "run.json").write_text(json.dumps(content))
+    assert RunFolder(empty).categories() == (dataset().classes[1:], range(1, len(dataset().classes)))
 
 
 def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):
