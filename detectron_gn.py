@@ -902,6 +902,7 @@ def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
     path, changes = write_scaled_schedule(cfg, args.scale_schedule, args.out)
     print("\n".join(changes))
     print(f"\n{path} holds this; nothing was trained. Pass it as --config to train with it.")
+    _write_json(args, {"config": str(path), "changes": changes})
     return DONE
 
 

@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="list the kernels that take longest")
     parser.add_argument("--device", default="cuda", help="where it runs (default cuda)")
     args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("there is no NVIDIA GPU here: pass --device cpu to see that it runs")
     common.set_up(args)
     image = common.picture(800, 1200)
     if not peer.available():

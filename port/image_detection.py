@@ -34,7 +34,10 @@ def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Cat
         categories = read_annotations(annotations)["categories"]
         if len(categories) != classes:
             raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
-        return Categories([str(each["name"]) for each in categories], [each["id"] for each in categories])
+        ids = [each.get("id") for each in categories]
+        if not all(type(each) is int for each in ids) or len(set(ids)) < len(ids):
+            raise InputError(f"{annotations}: every category needs a whole number of its own as 'id', not {ids}")
+        return Categories([str(each.get("name", each["id"])) for each in categories], ids)
     trained = RunFolder(Path(source).parent).categories() if Path(source).is_file() else None
     if trained is not None and len(trained[0]) == len(trained[1]) == classes:
         return Categories(*trained)

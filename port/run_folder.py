@@ -35,7 +35,7 @@ class RunIdentity:
         data: a hash over the images, their order and their ground truth.
         weights: where it started: a description and, last, the sha256 of the blobs, or "from scratch".
         classes: names, the background first.
-        category_ids: the data set's own ids of classes 1, 2, ...; those of the first one, and free to change.
+        category_ids: the data set's own ids of classes 1, 2, ...; those of the first one.
         precision: of the forward pass.
     """
 
@@ -143,7 +143,8 @@ class RunFolder:
                 f"now it would begin with {_named(identity.weights)}: go on with the same --weights, or start another "
                 "run in another --out"
             )
-        if content["classes"] != list(identity.classes):
+        ids = content.get("category_ids", list(identity.category_ids))
+        if content["classes"] != list(identity.classes) or ids != list(identity.category_ids):
             raise InputError(f"the categories are not those that the run in {self.path} was started with")
         if content["data"] != identity.data:
             raise InputError(
@@ -162,7 +163,9 @@ class RunFolder:
             return None
         names = tuple(map(str, content["classes"][1:]))
         ids = content.get("category_ids")
-        return names, range(1, len(names) + 1) if ids is None else tuple(ids)
+        if isinstance(ids, list) and len(ids) == len(names) and all(type(each) is int for each in ids):
+            return names, ids
+        return names, range(1, len(names) + 1)
 
     def latest(self) -> Latest:
         """The newest checkpoint, or the final model where that is newer.

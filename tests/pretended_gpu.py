@@ -23,10 +23,15 @@ WAITS = {
     "aten.masked_select.default",
     "aten.nonzero.default",
     "aten._unique2.default",
+    "aten.unique_consecutive.default",
     "aten.unique_dim.default",
+    "aten.bincount.default",
+    "aten.repeat_interleave.Tensor",
 }
-# These take tensors of both: copies, and indices that lie on the host.
-MIX = ("aten.copy_", "aten._to_copy", "aten.to.", "aten.index")
+# These take tensors of both sides: copies, and a tensor of the device that is indexed by one of the host.
+COPIES = ("aten.copy_", "aten._to_copy", "aten.to.")
+INDEXING = ("aten.index.Tensor", "aten.index_put", "aten._index_put")
+JOINING = ("aten.cat.", "aten.stack.")
 
 
 class OnDevice(torch.Tensor):
@@ -65,12 +70,15 @@ class _Operators(TorchDispatchMode):
         here = [leaf for leaf in leaves if not isinstance(leaf, OnDevice)]
         there = len(here) < len(leaves)
         assert all(leaf.device != DEVICE for leaf in here), f"torch made a tensor for {name} that holds no values"
-        # A number without dimensions may lie on either side.
-        if there and any(leaf.dim() for leaf in here) and not name.startswith(MIX):
+        # A number without dimensions may lie on either side, but for where tensors are joined.
+        may_mix = name.startswith(COPIES) or (name.startswith(INDEXING) and isinstance(args[0], OnDevice))
+        if there and not may_mix and any(leaf.dim() or name.startswith(JOINING) for leaf in here):
             raise RuntimeError(f"{name} of tensors on the host and on the device")
-        if there and name in WAITS:
-            self._waits[name] += 1
         device = kwargs.get("device") or next((value for value in args if isinstance(value, torch.device)), None)
+        to_host = name.startswith(COPIES) and device is not None and torch.device(device).type != DEVICE.type
+        by_mask = name.startswith(INDEXING) and (here or any(leaf.dtype == torch.bool for leaf in leaves[1:]))
+        if there and (name in WAITS or to_host or by_mask):
+            self._waits[name] += 1
         result = func(*tree_map(_values, args), **tree_map(_values, kwargs))
         for leaf in leaves:  # what was written in place stays the tensor it was
             if isinstance(leaf, OnDevice) and leaf.value is result:

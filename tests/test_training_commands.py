@@ -212,3 +212,15 @@ def test_the_two_models_that_detectron_froze_by_mistake_can_be_reproduced_withou
     assert detectron_gn.main(["train", *arguments]) == 0
     assert "TRAIN.FREEZE_AT 2" in capsys.readouterr().out
     assert "conv1_w_momentum" not in read_blobs(tmp_path / "run" / "model_final.pkl").blobs
+
+
+@pytest.mark.parametrize("change", [{"id": None}, {"id": [1]}, {"id": 17}])
+def test_detect_refuses_categories_without_numbers_of_their_own(change, pickle, tmp_path, capsys):
+    document = json.loads(Path(TRAIN[1]).read_text())
+    document["categories"][0] |= change
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(document))
+    image = str(sorted((DATA / "train_images").iterdir())[0])
+    arguments = ["detect", str(pickle), image, "--annotations", str(broken), "--out", str(tmp_path / "out")]
+    assert detectron_gn.main(arguments) == 2
+    assert "broken.json: every category needs a whole number of its own as 'id'" in capsys.readouterr().err

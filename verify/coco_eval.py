@@ -1,4 +1,4 @@
-"""pycocotools' evaluation, whose innermost loops look at what can match alone: the same numbers, twice as fast."""
+"""pycocotools' evaluation, whose innermost loops look at what can match alone: the same numbers in less time."""
 
 from typing import Any
 
@@ -26,17 +26,17 @@ class CocoEvaluation(COCOeval):  # type: ignore[misc]
         crowd = [bool(objects[place]["iscrowd"]) for place in order]
         # A match is told by the object's id, so that one with the id 0 is none, as in pycocotools.
         ids = [objects[place]["id"] for place in order]
-        detections = sorted(detections, key=lambda each: -each["score"])[:maxDet]
+        detections = sorted(detections, key=lambda each: -float(each["score"]))[:maxDet]
         thresholds = [min(threshold, 1 - 1e-10) for threshold in self.params.iouThrs.tolist()]
         matches, ignores = np.zeros((2, len(thresholds), len(detections)))
         overlaps = self.ious[imgId, catId]
         if len(overlaps):
             taken = [[False] * len(objects) for _ in thresholds]
             for column, row in enumerate(overlaps[:, order].tolist()):
-                near = [(place, overlap) for place, overlap in enumerate(row) if overlap >= thresholds[0]]
-                highest = max((overlap for _, overlap in near), default=-1)
+                # Not by `>=`: overlaps of numbers too large for an area are NaN, and pycocotools takes them.
+                near = [(place, overlap) for place, overlap in enumerate(row) if not overlap < thresholds[0]]
                 for level, threshold in enumerate(thresholds):
-                    if highest < threshold:
+                    if all(overlap < threshold for _, overlap in near):
                         break
                     found = _best(near, threshold, taken[level], crowd, ignored)
                     if found is not None:
@@ -68,6 +68,6 @@ def _best(
             continue
         if found is not None and ignored[place] and not ignored[found]:
             break
-        if overlap >= threshold:
+        if not overlap < threshold:
             threshold, found = overlap, place
     return found

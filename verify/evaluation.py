@@ -35,7 +35,8 @@ class Speed:
 
     Attributes:
         images: how many.
-        network_seconds: from the decoded image to boxes, scores and soft masks.
+        network_seconds: from the prepared image to boxes, scores and soft masks; beside a GPU until a thread is free to
+            take them.
         paste_seconds: from there to COCO's result rows.
     """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.atomic import replacing
+from weights.errors import WriteFailed
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
@@ -20,7 +21,10 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
     except ValueError:
         text = json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n"
     if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_text(text, encoding="utf-8")
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise WriteFailed(str(path), f"could not be written: {error.strerror or error}") from None
         return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

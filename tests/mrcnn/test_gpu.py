@@ -71,6 +71,40 @@ def test_cuda_graphs_are_refused_on_a_cpu(pickle):
         CudaGraphs(load_model(pickle, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda device, host: device + host,
+        lambda device, host: host[device.long()],
+        lambda device, host: torch.stack((device[0], host[0])),
+        lambda device, host: host.index_add(0, device.long(), device),
+    ],
+)
+def test_a_pretended_gpu_refuses_tensors_of_both_sides(mixed):
+    with pretended_gpu(), pytest.raises(RuntimeError, match="on the host and on the device"):
+        mixed(torch.zeros(3).to(DEVICE), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda device: device[device > 2],
+        lambda device: device.nonzero(),
+        lambda device: device.cpu(),
+        lambda device: bool(device.any()),
+        lambda device: device[torch.tensor([0, 1])],
+        lambda device: torch.tensor([1.0], device=device.device),
+    ],
+)
+def test_a_pretended_gpu_counts_what_the_host_waits_for(waiting):
+    with pretended_gpu() as waits:
+        device = torch.arange(4.0).to(DEVICE)
+        (device * 2).sum()
+        assert not waits
+        waiting(device)
+        assert waits
+
+
 def without_inference_mode(monkeypatch):
     """Tensors of an inference cannot be wrapped."""
     for name in ("start_batch", "_detect_as_many"):

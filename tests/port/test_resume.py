@@ -7,8 +7,9 @@ import signal
 from dataclasses import replace
 
 import pytest
-from small_run import ALONE, assert_equal_blobs, config, dataset, run
+from small_run import ALONE, DATA, assert_equal_blobs, config, dataset, run
 
+from mrcnn.data.coco import read_dataset
 from mrcnn.data.roidb import training_roidb
 from mrcnn.errors import InputError
 from port.run_folder import RunFolder, data_fingerprint
@@ -216,13 +217,25 @@ def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
 
 
 def test_the_classes_of_a_run_are_known_and_of_no_run_are_not(stopped, tmp_path_factory):
-    assert RunFolder(stopped).categories() == (dataset().classes[1:], dataset().category_ids)
+    assert RunFolder(stopped).categories() == (dataset().classes[1:], list(dataset().category_ids))
     empty = tmp_path_factory.mktemp("empty")
     assert RunFolder(empty).categories() is None
     content = json.loads((stopped / "run.json").read_text())
     del content["category_ids"]
     (empty / "run.json").write_text(json.dumps(content))
     assert RunFolder(empty).categories() == (dataset().classes[1:], range(1, len(dataset().classes)))
+
+
+def test_other_category_ids_are_other_categories(stopped, tmp_path):
+    document = json.loads((DATA / "train_images.json").read_text())
+    for category in document["categories"]:
+        category["id"] += 100
+    for annotation in document["annotations"]:
+        annotation["category_id"] += 100
+    (tmp_path / "renumbered.json").write_text(json.dumps(document))
+    renumbered = read_dataset(tmp_path / "renumbered.json", DATA / "train_images")
+    with pytest.raises(InputError, match="the categories are not those"):
+        run(stopped, resume=True, data=renumbered)
 
 
 def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):

@@ -93,6 +93,20 @@ def test_every_match_and_number_is_pycocotools_on_random_data():
     assert matched > 5000 and ignored > 500
 
 
+def test_overlaps_that_are_no_numbers_and_scores_that_no_float_holds_are_taken_as_pycocotools_takes_them():
+    huge = [0.0, 0.0, 1e155, 1e155]
+    coco = COCO()
+    objects = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": huge, "area": 100.0, "iscrowd": 0}]
+    objects.append({**objects[0], "id": 2, "bbox": [0.0, 0.0, 10.0, 10.0]})
+    coco.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": objects}
+    coco.createIndex()
+    boxes = [huge, [0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0], [50.0, 0.0, 10.0, 10.0]]
+    scores = [0.5, 2**53, 2**53 + 1, 2**53]
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": score} for box, score in zip(boxes, scores)]
+    theirs = assert_same_evaluation(coco, rows, "bbox")
+    assert np.isnan(theirs.ious[1, 1]).any()
+
+
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_every_number_is_pycocotools_on_cocos_own_example(iou_type, shared):
     folder = shared / "data" / "cocoapi_fake100"

@@ -37,3 +37,9 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WriteFailed, match="is a folder"):
         write_json(tmp_path, [1])
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device that is always full")
+def test_a_device_without_room_is_named() -> None:
+    with pytest.raises(WriteFailed, match="/dev/full: could not be written: No space left"):
+        write_json(Path("/dev/full"), [1])
