@@ -661,7 +661,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify training start.pkl --reference trace.h5 --annotations instances_train.json --images train",
     )
     _add_source(training)
-    _add_config(training, "that of the run (default: the model's own)")
+    _add_config(training, "what it was trained with (default: the model's own)")
     _add_data(training)
     training.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
     training.add_argument(
@@ -728,18 +728,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
-    parser.add_argument(
-        "--config", metavar="YAML", help="Detectron YAML file or a name in yaml_configs/ (default: the model's own)"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY VALUE",
-        dest="overrides",
-        help="override keys of the configuration",
-    )
+    _add_config(parser, "what it was trained with (default: the model's own)")
     _add_device(parser)
 
 

@@ -30,6 +30,32 @@ def options(description: str | None, config: str = "e2e_mask_rcnn_R-50-FPN_2x_gn
     return parser
 
 
+def gpu_options(description: str | None, precisions: Sequence[str], default: Sequence[str]) -> argparse.ArgumentParser:
+    """`options`, and those of the benchmarks that are made for a GPU."""
+    parser = options(description)
+    parser.add_argument("--precisions", nargs="+", choices=precisions, default=default)
+    parser.add_argument("--profile", action="store_true", help="list the operators that take longest")
+    parser.add_argument("--device", type=_device, default="cuda", help="where it runs (default cuda)")
+    return parser
+
+
+def _device(name: str) -> str:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("there is no NVIDIA GPU here: pass --device cpu to see that it runs")
+    return name
+
+
+def print_profile(function: Callable[[], object], device: str) -> None:
+    """The operators that take longest in a call, on the GPU where it runs on one."""
+    on_gpu = device.startswith("cuda")
+    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if on_gpu else [])]
+    with torch.profiler.profile(activities=kinds) as profile:
+        taken = seconds(function)
+    print(f"\nprofile ({1e3 * taken:.1f} ms under the profiler):")
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=50))
+
+
 def set_up(args: argparse.Namespace) -> None:
     """Apply `--threads` to this process."""
     torch.set_num_threads(args.threads)

@@ -23,8 +23,8 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common  # noqa: E402
 from benchmarks import torchvision_peer as peer  # noqa: E402
-from benchmarks.inference_cpu import random_model, spread_scores  # noqa: E402
+from benchmarks.inference_cpu import inference_parts, random_model, spread_scores  # noqa: E402
 from mrcnn.cuda_graphs import CudaGraphs  # noqa: E402
 from mrcnn.image import Image  # noqa: E402
 from mrcnn.model import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
 from mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
-from mrcnn.results import Detections  # noqa: E402
 from verify.ahead import mapped_ahead  # noqa: E402
 from verify.evaluation import THREADS_BESIDE_A_GPU  # noqa: E402
 
@@ -48,15 +47,10 @@ OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvi
 
 
 def main() -> None:
-    parser = common.options(__doc__)
-    parser.add_argument("--precisions", nargs="+", choices=("fp32", "tf32", "bf16", "fp16"), default=["fp32", "bf16"])
+    parser = common.gpu_options(__doc__, ("fp32", "tf32", "bf16", "fp16"), ["fp32", "bf16"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measured turn, at least (default 2)")
-    parser.add_argument("--profile", action="store_true", help="list the kernels that take longest")
-    parser.add_argument("--device", default="cuda", help="where it runs (default cuda)")
     args = parser.parse_args()
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit("there is no NVIDIA GPU here: pass --device cpu to see that it runs")
     common.set_up(args)
     image = common.picture(800, 1200)
     if not peer.available():
@@ -72,7 +66,8 @@ def main() -> None:
             print_result(results[-1])
         print_stages(stage_times(model, image, args))
         if args.profile:
-            print_profile(model, image, args.device)
+            one = [model.network_input([image])]
+            common.print_profile(partial(detect_ahead, model, model.fixed_outputs, one), args.device)
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1))
 
@@ -145,16 +140,11 @@ def stage_times(model: MaskRCNN, image: Image, args: argparse.Namespace) -> comm
     """Seconds of each stage of one image, the GPU waited for before and after it."""
     import mrcnn.model as network_module
 
-    parts: common.Parts = {
-        "scale, pad, copy": (model, "network_input"),
-        "ResNet": (model.backbone, "forward"),
-        "FPN": (model.fpn, "forward"),
-        "RPN head": (model.rpn, "forward"),
+    parts = {
+        **inference_parts(model),
+        "image": (model, "network_input"),
         "proposals": (network_module, "fixed_proposals"),
-        "box RoIAlign and head": (model, "box_outputs"),
         "choice of detections": (network_module, "fixed_detections"),
-        "mask RoIAlign and head": (model, "mask_outputs"),
-        "paste and run lengths": (Detections, "rles"),
     }
     times: common.Seconds = {}
     wait = torch.cuda.synchronize if args.device.startswith("cuda") else None
@@ -195,21 +185,6 @@ def print_stages(times: common.Seconds) -> None:
     """The median milliseconds of each stage."""
     print("\nstages, batch 1, without graphs:")
     common.print_medians(times, "  ", digits=2)
-
-
-@torch.inference_mode()
-def print_profile(model: MaskRCNN, image: Image, device: str) -> None:
-    """The operators that take longest on the GPU."""
-    batch = model.network_input([image])
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device.startswith("cuda"):
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as profile:
-        start = time.perf_counter()
-        model.start_batch(batch, model.fixed_outputs)()
-        print(f"\nprofile of one image ({1e3 * (time.perf_counter() - start):.1f} ms under the profiler):")
-    key = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
-    print(profile.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=50))
 
 
 if __name__ == "__main__":

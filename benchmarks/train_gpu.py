@@ -39,15 +39,11 @@ WARM_UP_STEPS = 2
 
 
 def main() -> None:
-    parser = common.options(__doc__)
-    parser.add_argument("--precisions", nargs="+", choices=("fp32", "tf32", "bf16"), default=["fp32", "tf32", "bf16"])
+    precisions = ("fp32", "tf32", "bf16")
+    parser = common.gpu_options(__doc__, precisions, precisions)
     parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="of a step (default 2 16)")
     parser.add_argument("--scale", type=int, default=800, help="short side of the pictures (default 800)")
-    parser.add_argument("--profile", action="store_true", help="list the operators that take longest")
-    parser.add_argument("--device", default="cuda", help="where it runs (default cuda)")
     args = parser.parse_args()
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit("there is no NVIDIA GPU here: pass --device cpu to see that it runs")
     common.set_up(args)
     device = torch.device(args.device)
     print(f"{args.config}, short side {args.scale}, torch {torch.__version__}, medians of {args.rounds} steps")
@@ -69,7 +65,7 @@ def main() -> None:
             print(f"{precision}, {images:3} images a step: {rate:8.2f} images/s{memory}")
             results.append({"precision": precision, "images": images, "seconds": seconds, "GiB": gib})
             if args.profile:
-                print_profile(steps, device)
+                common.print_profile(lambda steps=steps: next(steps), args.device)
             del steps
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1))
@@ -116,17 +112,6 @@ def synthetic_minibatches(cfg: Config, ranks: Ranks, scale: int) -> Iterator[Min
             [objects] * IMAGES_A_MINIBATCH,
             ["synthetic"] * IMAGES_A_MINIBATCH,
         )
-
-
-def print_profile(steps: Iterator[object], device: torch.device) -> None:
-    """The operators of one step that take longest."""
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as profile:
-        next(steps)
-    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    print(profile.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=50))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Cat
             raise InputError(f"{annotations}: every category needs a whole number of its own as 'id', not {ids}")
         return Categories([str(each.get("name", each["id"])) for each in categories], ids)
     trained = RunFolder(Path(source).parent).categories() if Path(source).is_file() else None
-    if trained is not None and len(trained[0]) == len(trained[1]) == classes:
+    if trained is not None and len(trained[0]) == classes:
         return Categories(*trained)
     if classes == len(COCO_NAMES):
         return Categories(COCO_NAMES, COCO_CATEGORY_IDS)

@@ -14,8 +14,8 @@ from mrcnn.data.roidb import RoidbEntry
 from mrcnn.errors import InputError
 from port.detectron_yaml import parse_config
 from weights import WeightsFile, read_blobs, write_blobs
-from weights.atomic import replacing
 from weights.errors import FileError, UnreadableFile, WeightsError
+from weights.json_file import write_json
 
 # Keys that a run may change when it goes on: they do not touch what was trained so far, nor the order of the data.
 _FREE_SECTIONS = ("TEST.", "CLUSTER.", "DATA_LOADER.", "USE_NCCL", "VIS", "OUTPUT_DIR", "EXPECTED_RESULTS", "ROOT_DIR")
@@ -100,8 +100,7 @@ class RunFolder:
             "precision": identity.precision,
         }
         try:
-            with replacing(self.path / "run.json") as temporary:
-                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_json(self.path / "run.json", content, indent=1)
         except WeightsError:
             if is_new:
                 with suppress(OSError):

@@ -122,7 +122,8 @@ def evaluate(
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
         found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
-        results = _detect_batches(_Detector(model, coco, files, network), share, journal, speed, threads)
+        detector = _Detector(model, coco, files, network, with_digests=journal is not None)
+        results = _detect_batches(detector, share, journal, speed, threads)
         for image in progress(results, sum(map(len, share))):
             found[image.image_id] = image
         parts = ranks.collect(found)
@@ -186,7 +187,7 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
 
 
 class _Read(NamedTuple):
-    """A batch of images that is ready for the network."""
+    """A batch of images that is ready for the network, with the digests of its files where a journal wants them."""
 
     members: list[int]
     digests: list[str]
@@ -214,18 +215,27 @@ class _Finished(NamedTuple):
 class _Detector:
     """The three steps that a batch goes through; threads may do the first and the last of them."""
 
-    def __init__(self, model: MaskRCNN, coco: COCO, files: Mapping[int, Path], network: FixedNetwork | None) -> None:
+    def __init__(
+        self,
+        model: MaskRCNN,
+        coco: COCO,
+        files: Mapping[int, Path],
+        network: FixedNetwork | None,
+        *,
+        with_digests: bool,
+    ) -> None:
         self._model = model
         self._network = network
         self._coco = coco
         self._files = files
+        self._with_digests = with_digests
         self._category_ids = coco.getCatIds()
 
     def read(self, members: list[int]) -> _Read:
         """Decode and scale images."""
         files = [self._files[image_id] for image_id in members]
         # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
-        digests = [image_digest(file) for file in files]
+        digests = [image_digest(file) for file in files] if self._with_digests else []
         images = [_read(self._coco, image_id, file) for image_id, file in zip(members, files, strict=True)]
         try:
             return _Read(members, digests, self._model.network_input(images))
