@@ -5,6 +5,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 10) and print("$(p)")' 2>/dev/null)) python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+ROOMS := mrcnn port verify weights yaml_configs
+PACKAGE := build/package/detectron_gn
 
 .PHONY: demo test lint
 .DELETE_ON_ERROR:
@@ -15,9 +17,15 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) $(PACKAGE)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The package as it is installed, for tools that do not follow an editable installation's mapping of folders.
+$(PACKAGE): setup.py
+	mkdir -p $@
+	ln -sfn ../../../detectron_gn/__init__.py ../../../detectron_gn/__main__.py $@
+	for room in $(ROOMS); do ln -sfn ../../../$$room $@/$$room; done
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \

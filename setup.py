@@ -4,6 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# One package is installed. In the repository its rooms are top-level folders beside its front door.
+ROOMS = ("mrcnn", "port", "verify", "weights", "yaml_configs")
+FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
+PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
+
 setup(
     name="detectron-gn",
     version="0.1.0",
@@ -19,16 +24,14 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     python_requires=">=3.10",
-    py_modules=["detectron_gn"],
-    packages=[
-        *find_packages(include=["mrcnn", "mrcnn.*", "port", "port.*", "verify", "verify.*"]),
-        *find_packages(include=["weights", "weights.*"]),
-        "yaml_configs",
-    ],
+    packages=["detectron_gn", *PACKAGES],
+    package_dir={"detectron_gn": "detectron_gn", **PACKAGES},
     package_data={
-        "verify": ["*.css", "caffe2/*.py", "demo_model/*", "demo_model/val/*"],
-        "weights": ["*.yaml"],
-        "yaml_configs": ["*.yaml", "*/*.yaml"],
+        "detectron_gn": ["py.typed"],
+        "detectron_gn.verify": ["demo_model/*", "demo_model/val/*"],
+        "detectron_gn.verify.report": ["*.css"],
+        "detectron_gn.weights": ["*.yaml"],
+        "detectron_gn.yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
         "h5py>=3.11",

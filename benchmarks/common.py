@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from mrcnn.image import Image
+from detectron_gn.mrcnn.data.image_blob import Image
 
 Seconds = dict[str, list[float]]
 # What is timed, by name: an object and the attribute of it that is called.

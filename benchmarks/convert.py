@@ -28,7 +28,7 @@ CONFIG = ROOT / "yaml_configs" / "04_2018_gn_baselines" / "e2e_mask_rcnn_R-50-FP
 
 ONE_CONVERSION = """
 import sys, time
-from weights.containers import convert
+from detectron_gn.weights.formats.containers import convert
 
 def peak():  # getrusage would count the parent's memory too
     status = open("/proc/self/status").read()
@@ -45,11 +45,10 @@ print(time.perf_counter() - start, peak() - before)
 
 def make_model(path: Path) -> None:
     """Write the model with momentum, by the recipe of the reference values."""
-    from recipe import recipe_blob
-
-    from port.blob_table import BlobTable
-    from port.detectron_yaml import read_config
-    from weights import WeightsFile, write_blobs
+    from detectron_gn.port.blobs.table import BlobTable
+    from detectron_gn.port.config.read import read_config
+    from detectron_gn.weights import WeightsFile, write_blobs
+    from tests.helpers.recipe import recipe_blob
 
     rows = BlobTable.from_config(read_config(CONFIG)).rows
     blobs = {row.blob: recipe_blob(row.blob, row.shape, 0) for row in rows}
@@ -60,7 +59,7 @@ def make_model(path: Path) -> None:
 def make_tiny(path: Path) -> None:
     import numpy as np
 
-    from weights import WeightsFile, write_blobs
+    from detectron_gn.weights import WeightsFile, write_blobs
 
     write_blobs(path, WeightsFile({"w": np.ones(1, "f4")}, None, None, "tiny", "pkl"))
 

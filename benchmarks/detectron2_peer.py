@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import Parts
-from mrcnn.config import Config
-from mrcnn.config.functions import CONV_BODIES
-from mrcnn.data.roidb import GroundTruth
-from mrcnn.image import Image
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config.functions import CONV_BODIES
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.roidb import GroundTruth
 
 HOW_TO_GET = (
     "detectron2 is not importable, so there is nothing to compare with: install it together with torchvision, or put "

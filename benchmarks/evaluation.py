@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common  # noqa: E402
 from benchmarks.common import Seconds, timed_parts  # noqa: E402
-from mrcnn.cuda_graphs import CudaGraphs  # noqa: E402
-from mrcnn.memory import keep_freed_memory  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from port.model_source import load_model  # noqa: E402
-from verify import evaluation as evaluation_module  # noqa: E402
-from verify.evaluation import evaluate, write_evaluation  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module  # noqa: E402
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate  # noqa: E402
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
+from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
+from detectron_gn.port.runs.load import load_model  # noqa: E402
+from detectron_gn.verify.evaluation_files import write_evaluation  # noqa: E402
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mrcnn.boxes import expand_boxes
-from mrcnn.image import read_image
-from mrcnn.results import Detections, coco_results, image_results
-from verify.ap import score_checked
-from verify.coco_files import quiet, read_annotations
-from verify.image_files import image_files
+from detectron_gn.mrcnn.data.image_files import image_files, read_image
+from detectron_gn.mrcnn.evaluation.ap import score_checked
+from detectron_gn.mrcnn.evaluation.coco_files import quiet, read_annotations
+from detectron_gn.mrcnn.evaluation.coco_results import coco_results, image_results
+from detectron_gn.mrcnn.ops.boxes import expand_boxes
+from detectron_gn.mrcnn.structures import Detections
 
 RESOLUTION = 28
 

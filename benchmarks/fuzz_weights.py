@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from weights import WeightsError, WeightsFile, read_blobs, write_blobs  # noqa: E402
+from detectron_gn.weights import WeightsError, WeightsFile, read_blobs, write_blobs  # noqa: E402
 
 LONGEST_SECONDS = 5.0
 

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import common  # noqa: E402
 from benchmarks.common import Seconds, seconds  # noqa: E402
 from benchmarks.inference_cpu import random_model, spread_scores  # noqa: E402
-from mrcnn.config import with_values  # noqa: E402
-from mrcnn.memory import keep_freed_memory  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.config import with_values  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
 
 # What grows -> values of it.
 SWEEPS = {

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import common  # noqa: E402
 from benchmarks import detectron2_peer as peer  # noqa: E402
 from benchmarks.common import Parts, Seconds, seconds, timed_parts  # noqa: E402
-from mrcnn.image import Image  # noqa: E402
-from mrcnn.memory import keep_freed_memory  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.results import Detections  # noqa: E402
-from port.detectron_yaml import bundled_config  # noqa: E402
+from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
+from detectron_gn.mrcnn.structures import Detections  # noqa: E402
+from detectron_gn.port.config.read import bundled_config  # noqa: E402
 
 PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 OURS, PEER, WARM_PEER = "ours", "detectron2", "detectron2, memory kept"

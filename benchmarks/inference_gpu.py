@@ -36,12 +36,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import common  # noqa: E402
 from benchmarks import torchvision_peer as peer  # noqa: E402
 from benchmarks.inference_cpu import inference_parts, random_model, spread_scores  # noqa: E402
-from mrcnn.cuda_graphs import CudaGraphs  # noqa: E402
-from mrcnn.image import Image  # noqa: E402
-from mrcnn.model import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
-from mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
-from verify.ahead import mapped_ahead  # noqa: E402
-from verify.evaluation import THREADS_BESIDE_A_GPU  # noqa: E402
+from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
+from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU  # noqa: E402
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
+from detectron_gn.mrcnn.inference.prefetch import mapped_ahead  # noqa: E402
+from detectron_gn.mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
 
 OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvision"
 
@@ -138,7 +138,7 @@ def peer_inference(model: MaskRCNN, images: list[Image], precision: str, device:
 
 def stage_times(model: MaskRCNN, image: Image, args: argparse.Namespace) -> common.Seconds:
     """Seconds of each stage of one image, the GPU waited for before and after it."""
-    import mrcnn.model as network_module
+    import detectron_gn.mrcnn.detectors.generalized_rcnn as network_module
 
     parts = {
         **inference_parts(model),

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrcnn.config import Config
-from mrcnn.image import Image
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.image_blob import Image
 
 HOW_TO_GET = "torchvision is not importable, so there is nothing to compare with: install the build of this torch"
 

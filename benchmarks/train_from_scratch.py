@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from mrcnn.config import with_values
-from mrcnn.data.coco import read_dataset
-from mrcnn.memory import keep_freed_memory
-from mrcnn.training.ranks import Ranks
-from port.detectron_yaml import bundled_config
-from port.training_run import RunOptions
-from verify.tables import text_table
-from verify.training_run import EvaluationData, train_and_evaluate
+from detectron_gn.mrcnn.config import with_values
+from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.port.config.read import bundled_config
+from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
+from detectron_gn.verify.training.run import RunOptions
 
 DETECTRON = {"box": 0.904, "mask": 0.894, "seconds": 0.6}
 TOLERANCE = 0.02

@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common  # noqa: E402
 from benchmarks.train_step import LEARNING_RATE, drawn_objects  # noqa: E402
-from mrcnn.config import Config, with_values  # noqa: E402
-from mrcnn.data.minibatch import Minibatch  # noqa: E402
-from mrcnn.image import image_blob, prepare_image  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.precision import allow_tf32  # noqa: E402
-from mrcnn.proposals import ImInfo  # noqa: E402
-from mrcnn.training.loop import minibatch_numbers, train  # noqa: E402
-from mrcnn.training.ranks import Ranks  # noqa: E402
-from mrcnn.training.solver import MomentumSGD  # noqa: E402
-from port.detectron_yaml import bundled_config  # noqa: E402
+from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
+from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image  # noqa: E402
+from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.distributed import Ranks  # noqa: E402
+from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
+from detectron_gn.mrcnn.precision import allow_tf32  # noqa: E402
+from detectron_gn.mrcnn.training.loop import minibatch_numbers, train  # noqa: E402
+from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
+from detectron_gn.port.config.read import bundled_config  # noqa: E402
 
 IMAGES_A_MINIBATCH = 2
 WARM_UP_STEPS = 2

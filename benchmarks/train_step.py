@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import detectron2_peer as peer  # noqa: E402
 from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up  # noqa: E402
-from mrcnn.config import Config, with_values  # noqa: E402
-from mrcnn.data.minibatch import Minibatch  # noqa: E402
-from mrcnn.data.roidb import GroundTruth  # noqa: E402
-from mrcnn.image import Image, image_blob, prepare_image  # noqa: E402
-from mrcnn.memory import keep_freed_memory  # noqa: E402
-from mrcnn.model import MaskRCNN  # noqa: E402
-from mrcnn.proposals import ImInfo  # noqa: E402
-from mrcnn.training.network import RandomSampler, TrainingNetwork  # noqa: E402
-from mrcnn.training.roi_targets import RoiSample  # noqa: E402
-from mrcnn.training.solver import MomentumSGD  # noqa: E402
-from port.detectron_yaml import bundled_config  # noqa: E402
+from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
+from detectron_gn.mrcnn.data.image_blob import Image, image_blob, prepare_image  # noqa: E402
+from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
+from detectron_gn.mrcnn.data.roidb import GroundTruth  # noqa: E402
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
+from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
+from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
+from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork  # noqa: E402
+from detectron_gn.mrcnn.training.roi_targets import RoiSample  # noqa: E402
+from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
+from detectron_gn.port.config.read import bundled_config  # noqa: E402
 
 HEIGHT, WIDTH = 320, 480
 OBJECTS = 8

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrcnn.config import Config
-from mrcnn.errors import InputError
-from mrcnn.group_norm import GroupNorm
-from mrcnn.pointwise import pointwise_conv
-from mrcnn.winograd import winograd_conv, winograd_pays
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.kernels.group_norm import GroupNorm
+from detectron_gn.mrcnn.kernels.pointwise import pointwise_conv
+from detectron_gn.mrcnn.kernels.winograd import winograd_conv, winograd_pays
 
 Filler = Callable[[Tensor], object]
 ParameterKind = Literal["weight", "bias", "gn_scale", "gn_shift", "affine"]

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mrcnn.image import Image
-from mrcnn.results import Detections
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.structures import Detections
 
 Colour = tuple[int, int, int]
 Bitmap = npt.NDArray[np.bool_]

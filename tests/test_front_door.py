@@ -14,14 +14,14 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from recipe import recipe_weights
 
 import detectron_gn
-from mrcnn.errors import InputError
-from port.blob_table import BlobTable
-from port.detectron_yaml import bundled_config
-from verify.detections import match_detections
-from weights import WeightsFile, read_blobs, write_blobs
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config
+from detectron_gn.verify.parity.results import match_detections
+from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
+from tests.helpers.recipe import recipe_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, str, str]]
@@ -340,7 +340,7 @@ def test_an_interrupted_command_says_so_and_exits_with_130(run: Run, monkeypatch
     def interrupt() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("weights.catalog.table", interrupt)
+    monkeypatch.setattr("detectron_gn.weights.catalog.table", interrupt)
     assert run("models") == (130, "", "detectron-gn: interrupted\n")
 
 
@@ -348,7 +348,7 @@ def test_errors_of_the_program_itself_are_not_hidden(run: Run, monkeypatch: pyte
     def fail() -> str:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("weights.catalog.table", fail)
+    monkeypatch.setattr("detectron_gn.weights.catalog.table", fail)
     with pytest.raises(ValueError, match="a bug"):
         run("models")
 

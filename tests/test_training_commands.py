@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from recipe import recipe_weights
 
 import detectron_gn
-from port.blob_table import BlobTable
-from port.detectron_yaml import bundled_config, dump_config, read_config
-from port.run_figures import RunFigures
-from weights import read_blobs, write_blobs
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config, dump_config, read_config
+from detectron_gn.verify.training.metrics import RunFigures
+from detectron_gn.weights import read_blobs, write_blobs
+from tests.helpers.recipe import recipe_weights
 
 DATA = Path(__file__).parent / "data"
 TRAIN = ["--annotations", str(DATA / "train_images.json"), "--images", str(DATA / "train_images")]
@@ -138,7 +138,7 @@ def test_detect_names_the_classes_that_a_run_was_trained_with(tmp_path, capsys):
     out = tmp_path / "run"
     names = ["--classes", str(tmp_path / "names.txt")]
     assert detectron_gn.main(["train", *CONFIG, *TRAIN, *names, "--out", str(out), "--workers", "0"]) == 0
-    drawn, module = [], "port.image_detection"
+    drawn, module = [], "detectron_gn.port.runs.detect"
     image = sorted((DATA / "train_images").iterdir())[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"{module}.draw_detections", lambda image, _found, names, _: drawn.append(names) or image)
@@ -164,9 +164,9 @@ def test_an_evaluation_that_cannot_be_kept_does_not_end_a_run(tmp_path, capsys):
         return line
 
     with pytest.MonkeyPatch.context() as patch:
-        from port import training_run
+        from detectron_gn.verify.training import run as training_run
 
-        patch.setattr("port.training_run.print_line", blocked(training_run.print_line))
+        patch.setattr("detectron_gn.verify.training.run.print_line", blocked(training_run.print_line))
         assert detectron_gn.main(["train", *CONFIG, *data, "--out", str(out), "--workers", "0"]) == 0
     assert "this evaluation could not be kept" in capsys.readouterr().out
     assert set(json.loads(document.read_text())["ap"]["train_images"]) == {"box", "mask"}

@@ -13,19 +13,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from verify.ap import METRICS
-from verify.blobs import ImageParity, summary_table
-from verify.detections import DetectionParity, parity_table
-from verify.evaluation import Evaluation, Progress, no_progress, write_evaluation
-from verify.gallery import Pair, side_by_side
-from verify.journal import remove_journals
-from verify.ladder import Ladder, LadderInputs, climb
-from verify.pages import ladder_report
-from verify.published import Expectation
-from verify.report import write_report
-from verify.tables import text_table
-from weights import read_blobs, write_blobs
-from weights.atomic import replacing
+from detectron_gn.mrcnn.evaluation.ap import METRICS
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, no_progress
+from detectron_gn.mrcnn.evaluation.partial_results import remove_journals
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.verify.evaluation_files import write_evaluation
+from detectron_gn.verify.ladder import Ladder, LadderInputs, climb
+from detectron_gn.verify.parity.blobs import ImageParity, summary_table
+from detectron_gn.verify.parity.results import DetectionParity, parity_table
+from detectron_gn.verify.published import Expectation
+from detectron_gn.verify.report.content import ladder_report
+from detectron_gn.verify.report.page import write_report
+from detectron_gn.verify.report.side_by_side import Pair, side_by_side
+from detectron_gn.weights import read_blobs, write_blobs
+from detectron_gn.weights.files.atomic import replacing
 
 BLOB_TOLERANCE = 1e-4
 AP_TOLERANCE = 1e-4
@@ -54,7 +55,7 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
         say: is given the lines to show.
         progress: wraps the results as they come.
     """
-    with as_file(files("verify") / "demo_model") as folder:
+    with as_file(files("detectron_gn.verify") / "demo_model") as folder:
         pickle = out / "model_final.pkl"
         with replacing(pickle) as temporary:
             temporary.write_bytes(lzma.decompress((folder / "model_final.pkl.xz").read_bytes()))

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from mrcnn.classifier import Classifier, crop_blob
-from mrcnn.errors import InputError
-from mrcnn.image import read_image
-from verify.tables import text_table
-from weights.catalog import CatalogEntry, lookup
-from weights.errors import UnknownModel
+from detectron_gn.mrcnn.backbones.classifier import Classifier, crop_blob
+from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.weights.catalog import CatalogEntry, lookup
+from detectron_gn.weights.errors import UnknownModel
 
 # Points of a percent: how the crop was resized is not published, and moves the error by tenths.
 TOLERANCE = 0.5

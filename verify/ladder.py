@@ -11,23 +11,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mrcnn.config import Config
-from mrcnn.errors import InputError
-from mrcnn.model import MaskRCNN
-from port.blob_table import BlobTable
-from port.convert import build_model, check_family, match_blobs
-from port.model_source import configured_weights, load_model, usable_device
-from verify.ap import score
-from verify.blobs import ImageParity, compare_file, few
-from verify.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
-from verify.detections import DetectionParity, match_detections
-from verify.evaluation import Evaluation, Progress, evaluate, no_progress, write_evaluation
-from verify.published import ApComparison, Expectation, compare_ap
-from verify.ranks import ALONE, Ranks
-from verify.suspects import Finding, first_finding
-from verify.tables import text_table
-from weights.download import resolve
-from weights.weights_file import WeightsFile
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.ap import score
+from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
+from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.port.blobs.convert import build_model, check_family, match_blobs
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.runs.load import configured_weights, load_model, usable_device
+from detectron_gn.verify.diagnosis.diagnose import Finding, first_finding
+from detectron_gn.verify.evaluation_files import write_evaluation
+from detectron_gn.verify.parity.blobs import ImageParity, compare_file, few
+from detectron_gn.verify.parity.results import DetectionParity, match_detections
+from detectron_gn.verify.published import ApComparison, Expectation, compare_ap
+from detectron_gn.weights.download.cache import resolve
+from detectron_gn.weights.weights_file import WeightsFile
 
 State = Literal["holds", "differs", "not run"]
 RUNGS = ("file", "names", "statistics", "blobs", "proposals", "detections", "AP")
@@ -38,7 +39,7 @@ class LadderInputs:
     """What there is to compare; a rung without its inputs is not run.
 
     Attributes:
-        source, config, overrides, device: the model, as in `port.model_source`.
+        source, config, overrides, device: the model, as in `port.runs.load`.
         reference, images: a file that dump_blobs.py wrote, and the folder of images: blobs and proposals.
         annotations: of a data set in that folder: detections and AP.
         reference_boxes, reference_masks: result files of Detectron's on that data set.

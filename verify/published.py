@@ -6,13 +6,13 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from mrcnn.errors import InputError
-from verify.ap import AP_JSON_KEY, ApSummary, score
-from verify.coco_files import IouType, read_annotations
-from verify.tables import text_table
-from weights.catalog import CatalogEntry, lookup
-from weights.download import Item, fetch
-from weights.errors import UnknownModel, WeightsError
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
+from detectron_gn.mrcnn.evaluation.coco_files import IouType, read_annotations
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.weights.catalog import CatalogEntry, lookup
+from detectron_gn.weights.download.cache import Item, fetch
+from detectron_gn.weights.errors import UnknownModel, WeightsError
 
 # Published numbers have one decimal: this many points of a percent are what a rerun may differ by.
 TOLERANCE = 0.1

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import yaml
 
-from weights.errors import UnknownModel
+from detectron_gn.weights.errors import UnknownModel
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Catalog:
 @functools.cache
 def catalog() -> Catalog:
     """The catalog, read once."""
-    text = importlib.resources.files("weights").joinpath("catalog.yaml").read_text("utf-8")
+    text = importlib.resources.files("detectron_gn.weights").joinpath("catalog.yaml").read_text("utf-8")
     data = yaml.safe_load(text)
     entries = tuple(_entry(dict(model), data["layout"]) for model in data["models"])
     return Catalog(data["base_url"], tuple(data["old_base_urls"]), entries)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from weights.containers import read_blobs
-from weights.weights_file import Array, WeightsFile
+from detectron_gn.weights.formats.containers import read_blobs
+from detectron_gn.weights.weights_file import Array, WeightsFile
 
 _CONFIG_KEYS = (
     "MODEL.TYPE",

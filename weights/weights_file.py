@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weights.errors import MalformedFile, OverBudget, UnsupportedArray
+from detectron_gn.weights.errors import MalformedFile, OverBudget, UnsupportedArray
 
 Array = NDArray[Any]
 

@@ -1,9 +1,18 @@
 """A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
-from mrcnn.config.check import check_config, refuse_proposal_files
-from mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
-from mrcnn.config.keys import INERT, LIMITED, KeyUse, Limit, flatten, key_use, unserved_values, with_values
-from mrcnn.config.sections import Config
+from detectron_gn.mrcnn.config.check import check_config, refuse_proposal_files
+from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
+from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.config.supported import (
+    INERT,
+    LIMITED,
+    KeyUse,
+    Limit,
+    flatten,
+    key_use,
+    unserved_values,
+    with_values,
+)
 
 __all__ = [
     "INERT",

@@ -1,9 +1,9 @@
 """What must hold between the keys of a configuration before a model of it can be built."""
 
-from mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
-from mrcnn.config.keys import unserved_values
-from mrcnn.config.sections import Config
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
+from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.config.supported import unserved_values
+from detectron_gn.mrcnn.errors import InputError
 
 
 def check_config(cfg: Config) -> None:

@@ -6,8 +6,8 @@ A name chooses an entry of the tables below and nothing else: no attribute or mo
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
-from mrcnn.config.sections import Config
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.errors import InputError
 
 Norm = Literal["affine", "gn"]
 BoxHeadKind = Literal["2mlp", "Xconv1fc", "Xconv1fc_gn"]

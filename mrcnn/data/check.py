@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrcnn.config import Config
-from mrcnn.data.coco import Annotation, CocoDataset, CocoImage
-from mrcnn.data.faults import dataset_faults, faults
-from mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
-from mrcnn.errors import InputError
-from mrcnn.image import read_image
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.annotation_errors import dataset_faults, faults
+from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
+from detectron_gn.mrcnn.errors import InputError
 
 Severity = Literal["error", "dropped", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.errors import InputError
 
 Annotation = Mapping[str, Any]
 # An object's outline in pixels: polygons of (x, y, x, y, ...) float64, or a run-length encoded mask as COCO writes it.

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mrcnn.boxes import flip_boxes
-from mrcnn.config import Config
-from mrcnn.data.roidb import GroundTruth, RoidbEntry
-from mrcnn.data.segms import flip_segm
-from mrcnn.errors import InputError
-from mrcnn.image import image_blob, prepare_image, read_image
-from mrcnn.proposals import ImInfo
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
+from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry
+from detectron_gn.mrcnn.data.segms import flip_segm
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.boxes import flip_boxes
+from detectron_gn.mrcnn.ops.proposals import ImInfo
 
 # What the random numbers of a (seed, purpose, number) are for.
 _ORDER, _SCALE, _SAMPLING = range(3)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mrcnn.config import Config
-from mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
-from mrcnn.data.faults import dataset_faults, faults
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.annotation_errors import dataset_faults, faults
+from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
+from detectron_gn.mrcnn.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -74,7 +74,7 @@ def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config)
 def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
     """The annotations of an image that Detectron trains on, in the order of the file.
 
-    They must be free of what `mrcnn.data.faults` finds.
+    They must be free of what `mrcnn.data.annotation_errors` finds.
     """
     boxes, classes, is_crowd, segms = [], [], [], []
     for annotation in image.annotations:

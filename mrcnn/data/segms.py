@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as coco_mask
 
-from mrcnn.data.coco import Segm
-from mrcnn.data.roidb import FloatArray
+from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.roidb import FloatArray
 
 Mask = npt.NDArray[np.uint8]
 

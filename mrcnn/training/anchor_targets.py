@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrcnn.anchors import anchor_grid, pyramid_anchors
-from mrcnn.boxes import box_overlaps, encode_boxes
-from mrcnn.config import Config
-from mrcnn.proposals import RPN_BOX_WEIGHTS, ImInfo
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.ops.anchors import anchor_grid, pyramid_anchors
+from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
+from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, ImInfo
 
 
 class AnchorSample(NamedTuple):

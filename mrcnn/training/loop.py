@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mrcnn.config import Config
-from mrcnn.data.minibatch import Minibatch, sampling_seed
-from mrcnn.errors import InputError
-from mrcnn.model import MaskRCNN
-from mrcnn.training.network import RandomSampler, TrainingNetwork
-from mrcnn.training.ranks import Ranks
-from mrcnn.training.solver import MomentumSGD, learning_rate
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.minibatch import Minibatch, sampling_seed
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork
+from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 
 
 class NonFiniteLoss(InputError):

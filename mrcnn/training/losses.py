@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrcnn.config import Config
-from mrcnn.training.anchor_targets import AnchorField, AnchorSample
-from mrcnn.training.roi_targets import IGNORE, RoiSample
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from detectron_gn.mrcnn.training.roi_targets import IGNORE, RoiSample
 
 RPN_BOX_BETA = 1.0 / 9.0
 ROI_BOX_BETA = 1.0

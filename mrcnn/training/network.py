@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mrcnn.data.minibatch import Minibatch
-from mrcnn.model import MaskRCNN
-from mrcnn.proposals import collect_proposals
-from mrcnn.training.anchor_targets import AnchorField, AnchorSample, sample_anchors
-from mrcnn.training.losses import accuracy_cls, fast_rcnn_losses, mask_loss, rpn_losses
-from mrcnn.training.roi_targets import RoiSample, join_samples, sample_rois
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.ops.proposals import collect_proposals
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, sample_anchors
+from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses, mask_loss, rpn_losses
+from detectron_gn.mrcnn.training.roi_targets import RoiSample, join_samples, sample_rois
 
 
 class Sampler(Protocol):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrcnn.boxes import box_overlaps, encode_boxes
-from mrcnn.config import Config
-from mrcnn.data.coco import Segm
-from mrcnn.data.roidb import FloatArray, GroundTruth
-from mrcnn.data.segms import segm_boxes, segm_in_box
-from mrcnn.training.anchor_targets import random_subset
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.roidb import FloatArray, GroundTruth
+from detectron_gn.mrcnn.data.segms import segm_boxes, segm_in_box
+from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
+from detectron_gn.mrcnn.training.anchor_targets import random_subset
 
 # A mask pixel that is not trained on.
 IGNORE = -1

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from math import ceil
 
-from mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.config import Config, with_values
 
 
 def scaled_schedule(cfg: Config, num_gpus: int) -> Config:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrcnn.config import Config
-from mrcnn.errors import InputError
-from mrcnn.layers import ParameterKind, parameter_kinds
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.layers import ParameterKind, parameter_kinds
 
 # Below this learning rate Detectron takes the momentum for fresh and leaves it alone (modeling/detector.py:_SetNewLr).
 _FRESH_LR = 1e-7

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mrcnn import layers
-from mrcnn.config import Config
-from mrcnn.errors import InputError
-from mrcnn.group_norm import group_norm_in_place
-from mrcnn.mask_head import MaskHead
+from detectron_gn.mrcnn import layers
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.heads.mask import MaskHead
+from detectron_gn.mrcnn.kernels.group_norm import group_norm_in_place
 
 
 def with_groups(**keys):

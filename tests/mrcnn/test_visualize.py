@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mrcnn.results import Detections
-from mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects
+from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects
 
 GREY = 100
 

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.errors import InputError
-from verify.coco_files import read_annotations
-from verify.demo import run_demo
-from verify.evaluation import evaluate
-from verify.image_files import image_files
+from detectron_gn.mrcnn.data.image_files import image_files
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate
+from detectron_gn.verify.demo import run_demo
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_a_missing_image_is_named_before_any_work(tmp_path, demo_model):
 def test_a_data_set_of_other_categories_is_refused(tmp_path, demo_model):
     import torch
 
-    from mrcnn.model import MaskRCNN
-    from port.detectron_yaml import bundled_config
+    from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+    from detectron_gn.port.config.read import bundled_config
 
     with torch.device("meta"):
         model = MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"))

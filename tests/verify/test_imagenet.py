@@ -7,18 +7,18 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from recipe import recipe_blob
 
 import detectron_gn
-import verify.imagenet
-from mrcnn.classifier import center_crop, crop_blob
-from mrcnn.errors import InputError
-from port.blob_table import BlobTable
-from port.classifier import build_classifier
-from port.detectron_yaml import bundled_config, merge_overrides
-from verify.imagenet import ImageNetError, classify, error_table, labelled_images, published_error
-from weights import write_blobs
-from weights.weights_file import WeightsFile
+from detectron_gn.mrcnn.backbones.classifier import center_crop, crop_blob
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.blobs.classifier import build_classifier
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config, merge_overrides
+from detectron_gn.verify import imagenet
+from detectron_gn.verify.imagenet import ImageNetError, classify, error_table, labelled_images, published_error
+from detectron_gn.weights import write_blobs
+from detectron_gn.weights.weights_file import WeightsFile
+from tests.helpers.recipe import recipe_blob
 
 CLASSES = 10
 
@@ -175,8 +175,8 @@ def test_a_detector_has_no_classification_head(weights):
 
 
 def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verify.imagenet, "VALIDATION_IMAGES", 4)
-    monkeypatch.setattr(sys.modules["port.classifier"], "bundled_config", lambda name: cfg)
+    monkeypatch.setattr(imagenet, "VALIDATION_IMAGES", 4)
+    monkeypatch.setattr(sys.modules["detectron_gn.port.blobs.classifier"], "bundled_config", lambda name: cfg)
     path = tmp_path / "R-50-GN.pkl"
     write_blobs(path, weights)
     for number in range(CLASSES - 3):

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 from detectron_gn import main
-from port.model_source import configured_weights
-from verify.ap import ApSummary
-from verify.blobs import BlobParity, DetectionRowParity, ImageParity
-from verify.ladder import (
+from detectron_gn.mrcnn.evaluation.ap import ApSummary
+from detectron_gn.port.runs.load import configured_weights
+from detectron_gn.verify.ladder import (
     RUNGS,
     Ladder,
     LadderInputs,
@@ -29,11 +28,12 @@ from verify.ladder import (
     compare_average_precision,
     compare_results,
 )
-from verify.pages import ladder_report
-from verify.plots import depth_plot
-from verify.published import Expectation
-from verify.report import Report, Tile, report_html
-from weights.weights_file import WeightsFile
+from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
+from detectron_gn.verify.published import Expectation
+from detectron_gn.verify.report.content import ladder_report
+from detectron_gn.verify.report.page import Report, Tile, report_html
+from detectron_gn.verify.report.plots import depth_plot
+from detectron_gn.weights.weights_file import WeightsFile
 
 ROOT = Path(__file__).resolve().parents[2]
 

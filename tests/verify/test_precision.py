@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 import detectron_gn
-from mrcnn.boxes import box_overlaps
-from mrcnn.classifier import Classifier
-from mrcnn.errors import InputError
-from mrcnn.model import MaskRCNN
-from mrcnn.precision import allow_tf32
-from port.convert import build_model
-from port.detectron_yaml import bundled_config
-from port.model_source import configured_weights
-from verify.journal import Journal, run_identity
-from weights import read_blobs
+from detectron_gn.mrcnn.backbones.classifier import Classifier
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.partial_results import Journal, run_identity
+from detectron_gn.mrcnn.ops.boxes import box_overlaps
+from detectron_gn.mrcnn.precision import allow_tf32
+from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.config.read import bundled_config
+from detectron_gn.port.runs.load import configured_weights
+from detectron_gn.weights import read_blobs
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import verify.published
 from detectron_gn import main
-from mrcnn.errors import InputError
-from verify.coco_files import read_annotations
-from verify.image_files import image_files, naming_used
-from verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
-from weights.catalog import lookup
+from detectron_gn.mrcnn.data.image_files import image_files, naming_used
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
+from detectron_gn.verify import published as published_module
+from detectron_gn.verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
+from detectron_gn.weights.catalog import lookup
 
 RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
 
@@ -23,9 +23,9 @@ RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations
 def demo_is_minival(monkeypatch, demo_model):
     """48616381 with the demo's results, AP as its authors would print it, and data set."""
     entry = dataclasses.replace(lookup(48616381), box_ap=90.8, mask_ap=88.9)
-    monkeypatch.setattr(verify.published, "lookup", lambda source: entry)
-    monkeypatch.setattr(verify.published, "MINIVAL_IMAGES", 40)
-    monkeypatch.setattr(verify.published, "fetch", lambda source, item: demo_model / RESULTS[item])
+    monkeypatch.setattr(published_module, "lookup", lambda source: entry)
+    monkeypatch.setattr(published_module, "MINIVAL_IMAGES", 40)
+    monkeypatch.setattr(published_module, "fetch", lambda source, item: demo_model / RESULTS[item])
     return entry
 
 
@@ -47,7 +47,7 @@ def test_published_results_score_the_published_ap(demo_is_minival, demo_model, t
 
 def test_published_results_that_score_otherwise_fail_the_check(demo_is_minival, demo_model, monkeypatch, capsys):
     entry = dataclasses.replace(demo_is_minival, mask_ap=89.1)
-    monkeypatch.setattr(verify.published, "lookup", lambda source: entry)
+    monkeypatch.setattr(published_module, "lookup", lambda source: entry)
     assert main(["verify", "published", "48616381", "--annotations", str(demo_model / "instances_val.json")]) == 1
     assert "do not agree within 0.1 points (box AP +0.00, mask AP -0.24)" in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from weights import WeightsFile
+from detectron_gn.weights import WeightsFile
 
 
 @pytest.fixture

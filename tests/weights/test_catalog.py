@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from weights.catalog import catalog, lookup, rows, table
-from weights.errors import UnknownModel
+from detectron_gn.weights.catalog import catalog, lookup, rows, table
+from detectron_gn.weights.errors import UnknownModel
 
 # id: schedule, box AP, mask AP, memory, s/iter, hours, inference; from projects/GN/README.md and MODEL_ZOO.md.
 PUBLISHED = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mrcnn.config import Config, check_config, refuse_proposal_files, with_values
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config import Config, check_config, refuse_proposal_files, with_values
+from detectron_gn.mrcnn.errors import InputError
 
 BN = with_values(
     Config(),

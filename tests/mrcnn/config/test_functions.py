@@ -2,8 +2,15 @@
 
 import pytest
 
-from mrcnn.config import Config, backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone, with_values
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config import (
+    Config,
+    backbone_depth,
+    box_head_kind,
+    mask_head_kind,
+    norm_of_backbone,
+    with_values,
+)
+from detectron_gn.mrcnn.errors import InputError
 
 HEADS, MASKS = "fast_rcnn_heads.add_roi_", "mask_rcnn_heads.mask_rcnn_fcn_head_"
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.config import Config, with_values
-from mrcnn.data.check import _ends_early, check_dataset, report_text
-from mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.check import _ends_early, check_dataset, report_text
+from detectron_gn.mrcnn.data.coco import read_dataset
 
 
 @pytest.fixture

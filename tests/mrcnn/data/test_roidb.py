@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrcnn.config import Config
-from mrcnn.data.coco import read_dataset
-from mrcnn.data.minibatch import mirror
-from mrcnn.data.roidb import clean_box, training_roidb
-from mrcnn.data.segms import decode_rle
-from mrcnn.errors import InputError
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.minibatch import mirror
+from detectron_gn.mrcnn.data.roidb import clean_box, training_roidb
+from detectron_gn.mrcnn.data.segms import decode_rle
+from detectron_gn.mrcnn.errors import InputError
 
 
 def config(**train):

@@ -2,7 +2,7 @@ import numpy as np
 import pycocotools.mask
 import pytest
 
-from mrcnn.data.segms import decode_rle, flip_segm, segm_boxes, segm_in_box
+from detectron_gn.mrcnn.data.segms import decode_rle, flip_segm, segm_boxes, segm_in_box
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from mrcnn.config import Config, with_values
-from mrcnn.training.anchor_targets import AnchorField, AnchorSample
-from mrcnn.training.losses import accuracy_cls, fast_rcnn_losses, mask_loss, rpn_losses
-from mrcnn.training.roi_targets import IGNORE, RoiSample
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses, mask_loss, rpn_losses
+from detectron_gn.mrcnn.training.roi_targets import IGNORE, RoiSample
 
 CFG = with_values(Config(), {"FPN.FPN_ON": True, "TRAIN.MAX_SIZE": 128, "TRAIN.RPN_BATCH_SIZE_PER_IM": 10})
 MAPS = [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]

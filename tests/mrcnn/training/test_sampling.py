@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from mrcnn.config import Config, with_values
-from mrcnn.data.coco import read_dataset
-from mrcnn.data.roidb import GroundTruth, training_roidb
-from mrcnn.image import image_scale
-from mrcnn.proposals import ImInfo
-from mrcnn.training.anchor_targets import AnchorField, sample_anchors
-from mrcnn.training.roi_targets import IGNORE, sample_rois
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.image_blob import image_scale
+from detectron_gn.mrcnn.data.roidb import GroundTruth, training_roidb
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, sample_anchors
+from detectron_gn.mrcnn.training.roi_targets import IGNORE, sample_rois
 
 DATA = Path(__file__).parents[2] / "data"
 DETECTRON = json.loads((DATA / "sampling.json").read_text())

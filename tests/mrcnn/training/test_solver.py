@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from mrcnn.config import Config
-from mrcnn.errors import InputError
-from mrcnn.layers import AffineChannel
-from mrcnn.training.solver import MomentumSGD, learning_rate, parameter_groups
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.layers import AffineChannel
+from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate, parameter_groups
 
 DECAY = {"LR_POLICY": "steps_with_decay", "MAX_ITER": 90, "BASE_LR": 0.02, "GAMMA": 0.1, "WARM_UP_ITERS": 20}
 STEPS = {"STEPS": (0, 60, 80)}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from mrcnn.training.curves import Panel, draw_curves, round_ticks
-from mrcnn.training.stats import TrainingStats, json_stats
+from detectron_gn.mrcnn.training.curves import Panel, draw_curves, round_ticks
+from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
 
 CPU = torch.device("cpu")
 

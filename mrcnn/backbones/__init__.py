@@ -1,0 +1,1 @@
+"""The bodies of the networks: images to feature maps."""

@@ -1,0 +1,176 @@
+"""Which keys of a Detectron configuration the port serves, which have no effect here, and which it refuses.
+
+A key is *served* unless it stands in one of the tables below. An *inert* key takes any value: it does not change
+what comes out. A *limited* key takes the values in its row; and Detectron's default, so that a configuration can be
+read in parts, though a model of that value may be one that `check_config` refuses. `SECTION.*` stands for all keys of
+a section that have no row of their own.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from detectron_gn.mrcnn.config import functions
+from detectron_gn.mrcnn.config.schema import Config
+
+KeyUse = Literal["served", "inert", "unserved"]
+Row = TypeVar("Row")
+
+
+class Limit(NamedTuple):
+    """The values of a key that are served (none: Detectron's default alone), and why there are no others."""
+
+    values: tuple[object, ...]
+    reason: str
+
+
+_OWN_PROPOSALS = "it is about proposals from files; the models served make their own"
+_UNREAD = "Detectron reads it nowhere"
+_CAFFE2 = "it is about how Caffe2 runs"
+_SWITCHED_OFF = "what it belongs to is switched off"
+_COMMAND_LINE = "the command line says it"
+_NO_KEYPOINTS = "keypoints are not predicted"
+_TIME_AUGMENTATION = "there is no test-time augmentation"
+
+INERT: dict[str, str] = {
+    "TRAIN.DATASETS": _COMMAND_LINE,
+    "TRAIN.PROPOSAL_FILES": _OWN_PROPOSALS,
+    "TRAIN.CROWD_FILTER_THRESH": _OWN_PROPOSALS,
+    "TRAIN.GENERATE_PROPOSALS_ON_GPU": _CAFFE2,
+    "TRAIN.AUTO_RESUME": _COMMAND_LINE,
+    "DATA_LOADER.*": _CAFFE2,
+    "TEST.WEIGHTS": _COMMAND_LINE,
+    "TEST.DATASETS": _COMMAND_LINE,
+    "TEST.PROPOSAL_FILES": _OWN_PROPOSALS,
+    "TEST.PROPOSAL_LIMIT": _OWN_PROPOSALS,
+    "TEST.GENERATE_PROPOSALS_ON_GPU": _CAFFE2,
+    "TEST.COMPETITION_MODE": "result files are always kept",
+    "TEST.FORCE_JSON_DATASET_EVAL": "COCO's evaluation is the only one",
+    "TEST.PRECOMPUTED_PROPOSALS": "it is inferred",
+    "TEST.CLASS_SPECIFIC_AR": "proposals are not evaluated by themselves",
+    "TEST.BBOX_AUG.*": _SWITCHED_OFF,
+    "TEST.MASK_AUG.*": _SWITCHED_OFF,
+    "TEST.KPS_AUG.*": _SWITCHED_OFF,
+    "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
+    "MODEL.EXECUTION_TYPE": _CAFFE2,
+    "RETINANET.*": _SWITCHED_OFF,
+    "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
+    "RPN.RPN_ON": "it is inferred",
+    "RPN.*": "it is about an RPN without a pyramid",
+    "USE_NCCL": _CAFFE2,
+    "DEDUP_BOXES": _OWN_PROPOSALS,
+    "EPS": _UNREAD,
+    "ROOT_DIR": _COMMAND_LINE,
+    "OUTPUT_DIR": _COMMAND_LINE,
+    "MATLAB": "no Matlab is called",
+    "MEMONGER": _CAFFE2,
+    "MEMONGER_SHARE_ACTIVATIONS": _CAFFE2,
+    "VIS": _COMMAND_LINE,
+    "VIS_TH": _COMMAND_LINE,
+    "EXPECTED_RESULTS": _COMMAND_LINE,
+    "EXPECTED_RESULTS_RTOL": _COMMAND_LINE,
+    "EXPECTED_RESULTS_ATOL": _COMMAND_LINE,
+    "EXPECTED_RESULTS_SIGMA_TOL": _COMMAND_LINE,
+    "EXPECTED_RESULTS_EMAIL": _COMMAND_LINE,
+    "DOWNLOAD_CACHE": _COMMAND_LINE,
+    "CLUSTER.*": "it is about Facebook's cluster",
+}
+
+LIMITED: dict[str, Limit] = {
+    "TRAIN.FREEZE_CONV_BODY": Limit((), "TRAIN.FREEZE_AT is how stages are frozen"),
+    "TRAIN.COPY_WEIGHTS": Limit((), "--weights is how a run goes on from a file"),
+    "TEST.BBOX_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
+    "TEST.MASK_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
+    "TEST.KPS_AUG.ENABLED": Limit((), _NO_KEYPOINTS),
+    "TEST.SOFT_NMS.METHOD": Limit(("linear", "gaussian", "hard"), "Detectron has no other method"),
+    "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
+        ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
+    ),
+    "MODEL.TYPE": Limit(("generalized_rcnn",), "only two-stage models are served"),
+    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are served"),
+    "MODEL.CLS_AGNOSTIC_BBOX_REG": Limit((), "each class has its own box deltas"),
+    "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
+    "MODEL.RPN_ONLY": Limit((), "a model has both stages"),
+    "RETINANET.RETINANET_ON": Limit((), "only two-stage models are served"),
+    "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not served"),
+    "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not served"),
+    "FPN.EXTRA_CONV_LEVELS": Limit((), "the pyramid ends at level 6, which has no convolution"),
+    "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not served"),
+    "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not served"),
+    "MRCNN.UPSAMPLE_RATIO": Limit((), "masks are predicted at their final resolution"),
+    "MRCNN.USE_FC_OUTPUT": Limit((), "masks come from a convolution"),
+    "MRCNN.CONV_INIT": Limit(("GaussianFill", "MSRAFill", "XavierFill"), "the port has no other of Caffe2's fillers"),
+    "MRCNN.CLS_SPECIFIC_MASK": Limit((), "each class has its own mask"),
+    "SOLVER.LR_POLICY": Limit(
+        ("step", "steps_with_decay", "steps_with_lrs", "cosine_decay", "exp_decay"), "Detectron has no other policy"
+    ),
+    "SOLVER.WARM_UP_METHOD": Limit(("linear", "constant"), "Detectron has no other method"),
+    "KRCNN.*": Limit((), _NO_KEYPOINTS),
+    "RFCN.*": Limit((), "R-FCN is not served"),
+    "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not served"),
+    "RESNETS.STEM_FUNC": Limit(tuple(functions.STEM_FUNCS), "other stems are not served"),
+    "RESNETS.SHORTCUT_FUNC": Limit(tuple(functions.SHORTCUT_FUNCS), "other shortcuts are not served"),
+    "RESNETS.RES5_DILATION": Limit((), "a pyramid needs the stride of res5"),
+    "BBOX_XFORM_CLIP": Limit((), "the bound is fixed where boxes are decoded"),
+}
+
+
+def flatten(cfg: Config) -> dict[str, object]:
+    """All 229 values under their full keys (`"TEST.NMS"`), in the order of the sections."""
+    return dict(_flatten(cfg, ""))
+
+
+def with_values(cfg: Config, values: Mapping[str, object]) -> Config:
+    """A copy in which the given full keys have other values: `with_values(cfg, {"TEST.NMS": 0.3})`.
+
+    The values must have the types of their fields; keys that do not exist raise KeyError.
+    """
+    missing = values.keys() - flatten(cfg)
+    if missing:
+        raise KeyError(f"no such key: {', '.join(sorted(missing))}")
+    changed: Config = _replaced(cfg, values, "")
+    return changed
+
+
+def key_use(key: str) -> KeyUse:
+    """What becomes of a full key: served (perhaps with limits), inert, or unserved but at its default."""
+    limit = _row(LIMITED, key)
+    if key in INERT or (limit is None and _row(INERT, key) is not None):
+        return "inert"
+    return "unserved" if limit is not None and not limit.values else "served"
+
+
+def unserved_values(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Full keys whose value the port does not serve, each with a sentence that says so, why, and the way out."""
+    defaults = flatten(Config())
+    for key, value in flatten(cfg).items():
+        limit = _row(LIMITED, key)
+        if limit is None or value == defaults[key] or value in limit.values:
+            continue
+        way_out = " or ".join(map(str, limit.values or (defaults[key],)))
+        yield key, f"{key} is {value!r}, which is not served here ({limit.reason}): set it to {way_out}"
+
+
+def _row(table: Mapping[str, Row], key: str) -> Row | None:
+    """A key's own row, or its section's."""
+    return table.get(key, table.get(f"{key.rpartition('.')[0]}.*"))
+
+
+def _replaced(section: Any, values: Mapping[str, object], prefix: str) -> Any:
+    changes = {}
+    for field in dataclasses.fields(section):
+        key, value = prefix + field.name, getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replaced(value, values, f"{key}.")
+        elif key in values:
+            changes[field.name] = values[key]
+    return dataclasses.replace(section, **changes)
+
+
+def _flatten(section: Any, prefix: str) -> Iterator[tuple[str, object]]:
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flatten(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value

@@ -1,0 +1,98 @@
+"""Which file holds which image of an annotation file, whatever the folder's naming."""
+
+import filecmp
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.errors import InputError
+
+
+def read_image(path: str | Path) -> Image:
+    """An image file as `[H, W, 3]` uint8 BGR, turned upright as its EXIF data says, as `cv2.imread` gives it.
+
+    Raises InputError where the file is missing or is not an image OpenCV can decode.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such image file")
+    image: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path} cannot be decoded as an image: convert it to JPEG or PNG")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
+    """The path of every image of the annotations, by image id, in the order of ids.
+
+    Each image is looked for under its `file_name`, then under the names that the same image has in COCO's 2014 and
+    2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017), in the folder
+    itself and then anywhere below it. Raises InputError that names the first image that is nowhere, or that is several
+    files of one name in folders below, unless they are equal.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
+    below: dict[str, list[Path]] | None = None
+    found = {}
+    for image_id in sorted(annotations.imgs):
+        names = list(_names(image_id, str(annotations.imgs[image_id].get("file_name", ""))))
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            below = _by_name(folder) if below is None else below
+            path = next((_only(below[name], image_id) for name in names if name in below), None)
+        if path is None:
+            raise InputError(
+                f"image {image_id} ({names[0]}) is not in {folder}: --images must hold every image of the annotations"
+            )
+        found[image_id] = path
+    return found
+
+
+def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
+    """Which naming of the images was used, in words: the annotations' own, or COCO's other one."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for image_id, path in files.items():
+        own = PurePosixPath(str(annotations.imgs[image_id].get("file_name", ""))).name
+        kind = "as the annotations name them" if path.name == own else "by COCO's other naming"
+        counts[kind] += 1
+        examples.setdefault(kind, path.name)
+    return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
+
+
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """All files below a folder by their own names."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.name].append(path)
+    return files
+
+
+def _only(paths: list[Path], image_id: int) -> Path:
+    """The one file among those of a name, which may have copies."""
+    first, *others = paths
+    for other in others:
+        if not filecmp.cmp(first, other, shallow=False):
+            raise InputError(
+                f"image {image_id} may be {first} or {other}, which are different files: "
+                "take one away, or give --images the folder that holds the right one"
+            )
+    return first
+
+
+def _names(image_id: int, file_name: str) -> Iterator[str]:
+    """The names an image may go by, the annotation's own first; never one that leads out of the folder."""
+    path = PurePosixPath(file_name)
+    if file_name and not path.is_absolute() and ".." not in path.parts:
+        yield file_name
+        yield path.name
+    if isinstance(image_id, int):
+        yield f"{image_id:012d}.jpg"
+        yield f"COCO_val2014_{image_id:012d}.jpg"

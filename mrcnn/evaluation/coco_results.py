@@ -1,0 +1,73 @@
+"""COCO's result rows; answers to Detectron datasets/json_dataset_evaluator.py."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from detectron_gn.mrcnn.ops.paste import Rle
+from detectron_gn.mrcnn.structures import Detections
+
+
+class BoxRow(TypedDict):
+    """One row of a COCO box results file: `bbox` is (x, y, width, height), width = x2 - x1 + 1."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+class SegmRow(TypedDict):
+    """One row of a COCO mask results file."""
+
+    image_id: int
+    category_id: int
+    segmentation: Rle
+    score: float
+
+
+@dataclass(frozen=True)
+class ImageResults:
+    """The rows of one image in COCO's two result files, with the class each row belongs to."""
+
+    image_id: int
+    classes: list[int]
+    boxes: list[BoxRow]
+    segms: list[SegmRow]
+
+
+def image_results(image_id: int, detections: Detections, category_ids: Sequence[int]) -> ImageResults:
+    """The COCO result rows of one image, numbers in full precision.
+
+    Args:
+        category_ids: the data set's category id of classes 1, 2, ...
+
+    Widths are computed in float64 from the float32 corners (Detectron datasets/json_dataset_evaluator.py).
+    """
+    corners = detections.boxes.astype(np.float64)
+    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
+    scores = detections.scores.astype(np.float64).tolist()
+    classes = detections.classes.tolist()
+    categories = [category_ids[label - 1] for label in classes]
+    box_rows: list[BoxRow] = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(categories, boxes, scores, strict=True)
+    ]
+    segm_rows: list[SegmRow] = [
+        {"image_id": image_id, "category_id": category, "segmentation": rle, "score": score}
+        for category, rle, score in zip(categories, detections.rles(), scores, strict=True)
+    ]
+    return ImageResults(image_id, classes, box_rows, segm_rows)
+
+
+def coco_results(images: Iterable[ImageResults]) -> tuple[list[BoxRow], list[SegmRow]]:
+    """The rows of all images in the order of Detectron's files: by class, then image id, then detection."""
+    rows = [
+        (label, image.image_id, place, box, segm)
+        for image in images
+        for place, (label, box, segm) in enumerate(zip(image.classes, image.boxes, image.segms, strict=True))
+    ]
+    rows.sort(key=lambda row: row[:3])
+    return [row[3] for row in rows], [row[4] for row in rows]

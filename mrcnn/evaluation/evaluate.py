@@ -1,0 +1,272 @@
+"""Detection over a data set and its AP; answers to Detectron core/test_engine.py:test_net_on_dataset."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pycocotools.coco import COCO
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
+from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
+from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.ap import ApSummary, score_checked
+from detectron_gn.mrcnn.evaluation.coco_files import encode_masks, read_annotations
+from detectron_gn.mrcnn.evaluation.coco_results import BoxRow, ImageResults, SegmRow, coco_results, image_results
+from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
+from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
+from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.structures import Detections
+
+THREADS_BESIDE_A_GPU = 4
+
+# Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
+Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
+
+
+@dataclass
+class Speed:
+    """What the images of this process took, without those that an earlier run had finished.
+
+    Attributes:
+        images: how many.
+        network_seconds: from the prepared image to boxes, scores and soft masks; beside a GPU until a thread is free to
+            take them.
+        paste_seconds: from there to COCO's result rows.
+    """
+
+    images: int = 0
+    network_seconds: float = 0.0
+    paste_seconds: float = 0.0
+
+    def seconds_per_image(self) -> str | None:
+        """`network + post-processing`, as Detectron's tables have it; None where no image was left to do."""
+        if not self.images:
+            return None
+        return f"{self.network_seconds / self.images:.3f} + {self.paste_seconds / self.images:.3f}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model finds in a data set.
+
+    Attributes:
+        boxes, segms: COCO result rows in Detectron's order.
+        box_ap, mask_ap: their AP.
+        speed: of this process.
+        naming: under which names the images were found.
+    """
+
+    boxes: list[BoxRow]
+    segms: list[SegmRow]
+    box_ap: ApSummary
+    mask_ap: ApSummary
+    speed: Speed
+    naming: str
+
+
+def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageResults]:
+    """Show nothing."""
+    return results
+
+
+def evaluate(
+    model: MaskRCNN,
+    annotations: Path,
+    images: Path,
+    progress: Progress = no_progress,
+    *,
+    batch: int = 1,
+    out: Path | None = None,
+    ranks: Ranks = ALONE,
+    threads: int | None = None,
+    network: FixedNetwork | None = None,
+) -> Evaluation | None:
+    """Detect in every image of an annotation file and score the results.
+
+    Args:
+        progress: wraps the results of this process as they come.
+        batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
+            than the order of float32 sums.
+        out: a folder to keep a journal in, from which a run that was killed goes on. Images whose file has changed
+            since are detected again.
+        ranks: the processes that share the images out. The results are the same for any number of them.
+        threads: that read images while the network runs, and as many that paste masks; by default none beside a CPU,
+            which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
+        network: runs in place of the model's own, as in `MaskRCNN.start_batch`.
+
+    Returns:
+        The evaluation, or None in every process but the first.
+
+    Raises InputError before any work where the annotations or images are not as they should be, or where the data
+    set has another number of categories than the model has classes.
+    """
+    coco = read_annotations(annotations)
+    check_categories(model.cfg, coco, annotations)
+    encode_masks(coco)
+    files = image_files(coco, images)
+    batches = plan_batches(model, coco, batch)
+    speed = Speed()
+    if threads is None:
+        threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
+    journal = None if out is None else Journal(out, run_identity(model, annotations, batch), files, ranks.rank)
+    with journal or nullcontext():
+        done = {} if journal is None else journal.done
+        done_by_rank = ranks.exchange(set(done))
+        # A batch is done as a whole, so that a run that goes on makes the same batches as one in one go.
+        left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
+        share = ranks.share(left)
+        found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
+        detector = _Detector(model, coco, files, network, with_digests=journal is not None)
+        results = _detect_batches(detector, share, journal, speed, threads)
+        for image in progress(results, sum(map(len, share))):
+            found[image.image_id] = image
+        parts = ranks.collect(found)
+    if not ranks.is_first:
+        return None
+    boxes, segms = coco_results({key: image for part in parts for key, image in part.items()}.values())
+    return Evaluation(
+        boxes,
+        segms,
+        score_checked(boxes, coco, "bbox"),
+        score_checked(segms, coco, "segm"),
+        speed,
+        naming_used(coco, files),
+    )
+
+
+def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:
+    """Image ids in batches of at most `batch` images that are padded to one and the same size.
+
+    The plan is made of all images of the data set, so it hangs neither on what is done already nor on who does it.
+    Images whose size the annotations do not give stay alone.
+    """
+    if batch < 1:
+        raise InputError(f"a batch holds at least one image, not {batch}")
+    test, stride = model.cfg.TEST, model.cfg.FPN.COARSEST_STRIDE
+    of_size: dict[object, list[int]] = defaultdict(list)
+    for image_id in sorted(coco.imgs):
+        height, width = (coco.imgs[image_id].get(side) for side in ("height", "width"))
+        size: object = image_id
+        if batch > 1 and height and width:
+            scaled = scaled_size(height, width, image_scale(height, width, test.SCALE, test.MAX_SIZE))
+            size = padded_size(*scaled, stride)
+        of_size[size].append(image_id)
+    plan = [ids[start : start + batch] for ids in of_size.values() for start in range(0, len(ids), batch)]
+    return sorted(plan)
+
+
+def check_categories(cfg: Config, coco: COCO, annotations: Path) -> None:
+    """Class k of a model is category k of the data set, so there must be as many."""
+    categories, classes = len(coco.getCatIds()), cfg.MODEL.NUM_CLASSES - 1
+    if categories != classes:
+        raise InputError(
+            f"{annotations} has {categories} categories, but the model has {classes} classes besides the background: "
+            "give the annotations of the data set the model was trained on"
+        )
+
+
+class _Read(NamedTuple):
+    """A batch of images that is ready for the network, with the digests of its files where a journal wants them."""
+
+    members: list[int]
+    digests: list[str]
+    batch: NetworkInput
+
+
+class _Begun(NamedTuple):
+    """A batch that the network has begun with: what waits for its detections, and when it began."""
+
+    read: _Read
+    wait: Callable[[], list[Detections]]
+    start: float
+
+
+class _Finished(NamedTuple):
+    """The results of a batch, when the network began with it, had finished with it, and when its masks were pasted."""
+
+    read: _Read
+    results: list[ImageResults]
+    start: float
+    detected: float
+    pasted: float
+
+
+class _Detector:
+    """The three steps that a batch goes through; threads may do the first and the last of them."""
+
+    def __init__(
+        self,
+        model: MaskRCNN,
+        coco: COCO,
+        files: Mapping[int, Path],
+        network: FixedNetwork | None,
+        *,
+        with_digests: bool,
+    ) -> None:
+        self._model = model
+        self._network = network
+        self._coco = coco
+        self._files = files
+        self._with_digests = with_digests
+        self._category_ids = coco.getCatIds()
+
+    def read(self, members: list[int]) -> _Read:
+        """Decode and scale images."""
+        files = [self._files[image_id] for image_id in members]
+        # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
+        digests = [image_digest(file) for file in files] if self._with_digests else []
+        images = [_read(self._coco, image_id, file) for image_id, file in zip(members, files, strict=True)]
+        try:
+            return _Read(members, digests, self._model.network_input(images))
+        except InputError as error:
+            raise InputError(f"{' or '.join(map(str, files))}: {error}") from None
+
+    def begin(self, read: _Read) -> _Begun:
+        """Run the network, or ask a GPU to."""
+        start = time.perf_counter()
+        return _Begun(read, self._model.start_batch(read.batch, self._network), start)
+
+    def finish(self, begun: _Begun) -> _Finished:
+        """Wait for the detections and paste their masks."""
+        found = begun.wait()
+        detected = time.perf_counter()
+        results = [
+            image_results(image_id, each, self._category_ids)
+            for image_id, each in zip(begun.read.members, found, strict=True)
+        ]
+        return _Finished(begun.read, results, begun.start, detected, time.perf_counter())
+
+
+def _detect_batches(
+    detector: _Detector, batches: Sequence[list[int]], journal: Journal | None, speed: Speed, threads: int
+) -> Iterator[ImageResults]:
+    """The results of each image as they come, on record in the journal before they are handed on."""
+    begun = map(detector.begin, mapped_ahead(detector.read, batches, threads))
+    detected = 0.0
+    for done in mapped_ahead(detector.finish, begun, threads):
+        speed.images += len(done.results)
+        # A GPU takes one batch after the other, and begins when it has finished with the last.
+        speed.network_seconds += done.detected - max(done.start, detected)
+        speed.paste_seconds += done.pasted - done.detected
+        detected = done.detected
+        if journal is not None:
+            journal.add(done.results, done.read.digests)
+        yield from done.results
+
+
+def _read(coco: COCO, image_id: int, path: Path) -> Image:
+    """An image, if it has the size that the annotations give."""
+    image = read_image(path)
+    expected = (coco.imgs[image_id].get("height"), coco.imgs[image_id].get("width"))
+    if None not in expected and image.shape[:2] != expected:
+        raise InputError(
+            f"{path} is {image.shape[0]} x {image.shape[1]} pixels, but the annotations say "
+            f"{expected[0]} x {expected[1]} (height x width): it is another picture"
+        )
+    return image

@@ -1,0 +1,195 @@
+"""The journal of an evaluation: the results of each finished image, on disk at once, so that a killed run goes on.
+
+A journal is a text file of JSON lines, `[entry, CRC-32 of the entry's own text]`. The first says which run it is of;
+every other one holds an image, with the sha256 of the file it was read from. Each process of a run under `torchrun`
+writes a journal of its own.
+"""
+
+import contextlib
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
+
+_PATTERN = "journal_*.jsonl"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What the results of a run hang on to the last digit; a journal of another run is refused.
+
+    The first value that differs is the one that is named, so precision comes before weights, which it rounds.
+
+    Attributes:
+        precision: of the products.
+        weights, configuration, annotations: sha256 of the parameters, of the configuration's values, of the file.
+        batch: images in a batch at most; float32 sums may differ with it.
+        device: kind of device and, on a CPU, the number of threads, for the same reason.
+        torch: its version.
+    """
+
+    precision: str
+    weights: str
+    configuration: str
+    annotations: str
+    batch: int
+    device: str
+    torch: str
+
+
+def run_identity(model: MaskRCNN, annotations: Path, batch: int) -> RunIdentity:
+    """The identity of a run of this model in this process."""
+    device = model.device.type
+    return RunIdentity(
+        precision=model.precision,
+        weights=weights_digest(model),
+        configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
+        annotations=hashlib.sha256(annotations.read_bytes()).hexdigest(),
+        batch=batch,
+        device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
+        torch=torch.__version__,
+    )
+
+
+def weights_digest(model: MaskRCNN) -> str:
+    """sha256 of all parameters with their names, whatever kind of file they came from."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Journal:
+    """The journals in a folder: what earlier runs finished, and a file of this process's own to add to.
+
+    Args:
+        files: the file of every image of the data set, by image id.
+
+    Attributes:
+        done: the results of the images that earlier runs finished, by image id. An image whose file holds other bytes
+            than it held then is not among them, so that it is detected again.
+
+    Raises InputError where the folder holds the journal of another run, naming what is different, or a damaged one. A
+    last line that was torn when its run was killed is dropped.
+    """
+
+    def __init__(self, folder: Path, identity: RunIdentity, files: Mapping[int, Path], rank: int = 0) -> None:
+        self.done: dict[int, ImageResults] = {}
+        digests: dict[int, str] = {}
+        for path in sorted(folder.glob(_PATTERN)):
+            for image_id, file, results in _read(path, identity):
+                if image_id not in files:
+                    raise _damaged(path)
+                if image_id not in digests:
+                    digests[image_id] = image_digest(files[image_id])
+                if file == digests[image_id]:
+                    self.done[image_id] = results
+        self._path = folder / _PATTERN.replace("*", str(rank))
+        try:
+            whole = self._path.read_bytes() if self._path.exists() else b""
+            # Not opened for appending: a torn last line is written over.
+            self._file = self._path.open("r+b" if whole else "wb")
+            self._file.seek(whole.rfind(b"\n") + 1)
+            self._file.truncate()
+            if self._file.tell() == 0:
+                self._write([asdict(identity)])
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def add(self, images: Sequence[ImageResults], digests: Sequence[str]) -> None:
+        """Put the results of finished images on record, with the `image_digest` of the files they were read from."""
+        try:
+            self._write([{"file": digest, **asdict(image)} for image, digest in zip(images, digests, strict=True)])
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        # All that is on record is on disk already. What a full disk refused has been told, and would be refused again.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _write(self, entries: Sequence[object]) -> None:
+        self._file.write("".join(json.dumps([entry, _checksum(entry)]) + "\n" for entry in entries).encode())
+        self._file.flush()
+
+
+def image_digest(path: Path) -> str:
+    """sha256 of an image file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def remove_journals(folder: Path) -> None:
+    """Delete the journals in a folder, once the results files that follow from them are written."""
+    for path in folder.glob(_PATTERN):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path, identity: RunIdentity) -> list[tuple[int, str, ImageResults]]:
+    """The images of one journal file: id, digest of the file, results."""
+    try:
+        *lines, _torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not lines:
+        return []
+    try:
+        header, *images = (_entry(line) for line in lines)
+        results = [(image["image_id"], image.pop("file"), ImageResults(**image)) for image in images]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _damaged(path) from None
+    _check_same_run(path, header, asdict(identity))
+    return results
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """What a line holds; ValueError where it is not what was written."""
+    written = json.loads(line)
+    if not isinstance(written, list) or len(written) != 2:
+        raise ValueError("no entry with its checksum")
+    entry, checksum = written
+    if not isinstance(entry, dict) or checksum != _checksum(entry):
+        raise ValueError("another entry than was written")
+    return entry
+
+
+def _checksum(entry: object) -> int:
+    """CRC-32 of an entry: numbers and the order of keys survive being written and read, so its text does."""
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _check_same_run(path: Path, header: Mapping[str, object], own: Mapping[str, object]) -> None:
+    for name, value in own.items():
+        if header.get(name) != value:
+            values = "" if name in ("weights", "configuration", "annotations") else f" ({header.get(name)})"
+            raise InputError(
+                f"{path} is the journal of a run with another {name}{values}: give another --out, delete the journal "
+                "to start again, or go on with what the run was started with"
+            )
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged: delete it, and its images are detected again")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written: {error.strerror or error}")

@@ -1,0 +1,1 @@
+"""What stands on the features: proposals, boxes and masks."""

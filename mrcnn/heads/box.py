@@ -1,0 +1,55 @@
+"""The second stage's box head; answers to Detectron modeling/fast_rcnn_heads.py."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detectron_gn.mrcnn.config import Config, box_head_kind
+from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
+
+
+class BoxHead(nn.Module):
+    """`2mlp` (fc6, fc7), or `Xconv1fc` with or without GroupNorm (3x3 convolutions, fc6), then classes and boxes.
+
+    `cfg.FAST_RCNN.ROI_BOX_HEAD` says which; the heads' widths are `CONV_HEAD_DIM` and `MLP_HEAD_DIM`.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        kind = box_head_kind(cfg)
+        dim, hidden = cfg.FPN.DIM, cfg.FAST_RCNN.MLP_HEAD_DIM
+        self.convs = nn.Sequential()
+        if kind != "2mlp":
+            for _ in range(cfg.FAST_RCNN.NUM_STACKED_CONVS):
+                width = cfg.FAST_RCNN.CONV_HEAD_DIM
+                gn = group_norm(cfg, width) if kind == "Xconv1fc_gn" else None
+                conv = FilledConv2d(dim, width, 3, bias=gn is None, fill=msra_fill)
+                self.convs.append(ConvNorm(conv, gn, relu=True))
+                dim = width
+        self.fc6 = FilledLinear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
+        self.fc7 = FilledLinear(hidden, hidden) if kind == "2mlp" else None
+        self.cls_score = FilledLinear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
+        self.bbox_pred = FilledLinear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
+
+    def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
+        """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""
+        return self.predict(self.conv_features(roi_features))
+
+    def conv_features(self, roi_features: Tensor) -> Tensor:
+        """The convolutions' output `[R, C * S * S]`, channel by channel as fc6 reads it."""
+        x: Tensor = self.convs(roi_features)
+        if x.requires_grad:
+            # The gradient comes back in fc6's order; what is before this layer is fast in channels-last memory alone.
+            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+        return x.flatten(1)
+
+    def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
+        """The second half of `forward`, from what `conv_features` gives."""
+        x = F.relu_(self.fc6(conv_features))
+        if self.fc7 is not None:
+            x = F.relu_(self.fc7(x))
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,47 @@
+"""The second stage's mask head; answers to Detectron modeling/mask_rcnn_heads.py."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detectron_gn.mrcnn.config import Config, mask_head_kind
+from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledDeconv2d, filler_named, group_norm
+
+NUM_CONVS = 4
+
+
+class MaskHead(nn.Module):
+    """Four 3x3 convolutions, a 2x2 deconvolution, and one 1x1 map a class (`v1up4convs`, `v1up4convs_gn`)."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        with_gn = mask_head_kind(cfg) == "v1up4convs_gn"
+        fill = filler_named(cfg.MRCNN.CONV_INIT, std=0.001)
+        dim_in, dim = cfg.FPN.DIM, cfg.MRCNN.DIM_REDUCED
+        self.convs = nn.Sequential()
+        for _ in range(NUM_CONVS):
+            conv = FilledConv2d(dim_in, dim, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
+            self.convs.append(ConvNorm(conv, group_norm(cfg, dim) if with_gn else None, relu=True))
+            dim_in = dim
+        self.conv5_mask = FilledDeconv2d(dim, dim, fill)
+        self.mask_fcn_logits = FilledConv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""
+        logits: Tensor = self.mask_fcn_logits(self._upsampled(roi_features))
+        return logits
+
+    def of_classes(self, roi_features: Tensor, classes: Tensor) -> Tensor:
+        """The maps `[R, 2S, 2S]` of one class for each RoI, `classes [R]` int64: all that masks are made of.
+
+        The other classes' maps, 80 of 81 on COCO, are neither computed nor given a gradient, which would be zero.
+        """
+        x = self._upsampled(roi_features)
+        weight, bias = self.mask_fcn_logits.weight.flatten(1), self.mask_fcn_logits.bias
+        assert bias is not None
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+        logits = torch.baddbmm(bias[classes][:, None, None], rows, weight[classes][:, :, None])
+        return logits.view(len(x), x.shape[2], x.shape[3])
+
+    def _upsampled(self, roi_features: Tensor) -> Tensor:
+        return F.relu_(self.conv5_mask(self.convs(roi_features)))

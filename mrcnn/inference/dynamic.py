@@ -1,0 +1,100 @@
+"""From class scores and boxes to detections; answers to Detectron core/test.py:box_results_with_nms_and_limit."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.ops.box_voting import vote_boxes
+from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
+from detectron_gn.mrcnn.ops.nms import nms
+from detectron_gn.mrcnn.ops.soft_nms import soft_nms
+
+# The score under which Soft-NMS drops a box, fixed in Detectron core/test.py:box_results_with_nms_and_limit.
+SOFT_NMS_SCORE_THRESH = 0.0001
+
+
+class Detected(NamedTuple):
+    """Boxes `[D, 4]` float32 in image pixels, scores `[D]`, classes `[D]` int64 from 1 on; by class, then RoI."""
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+
+def class_boxes(
+    rois: Tensor,
+    bbox_pred: Tensor,
+    scale: float | Tensor,
+    image_size: tuple[float | Tensor, float | Tensor],
+    cfg: Config,
+) -> Tensor:
+    """Boxes `[..., R, 4K]` of every class, clipped to the image, in its own pixels.
+
+    Args:
+        rois: `[..., R, 4]` float32 in network pixels.
+        bbox_pred: `[..., R, 4K]` float32.
+        scale: network pixels an image pixel; a float32 tensor `[N, 1, 1]` for the RoIs of N images.
+        image_size: (height, width) of the image as it was read, not padded; likewise.
+
+    The RoIs go back to image pixels *before* they are decoded (Detectron core/test.py:im_detect_bbox).
+    """
+    boxes = rois / scale
+    if cfg.TEST.BBOX_REG:
+        decoded = decode_boxes(boxes, bbox_pred, cfg.MODEL.BBOX_REG_WEIGHTS)
+        return clip_boxes(decoded, *image_size)
+    return torch.cat([boxes] * cfg.MODEL.NUM_CLASSES, dim=-1)
+
+
+def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:
+    """Threshold, non-maximum suppression class by class, and the limit over all classes.
+
+    Args:
+        scores: `[R, K]` float32 class probabilities; class 0 is the background.
+        boxes: `[R, 4K]` float32 in image pixels.
+
+    Of the boxes kept, all that score at least as high as number `cfg.TEST.DETECTIONS_PER_IM` stay, so ties can make
+    them more (Detectron core/test.py:box_results_with_nms_and_limit).
+    """
+    parts = []
+    above = scores.t() > cfg.TEST.SCORE_THRESH
+    above[0] = False
+    for label in above.any(dim=1).nonzero()[:, 0].tolist():
+        chosen = above[label]
+        kept_boxes, kept_scores = _suppress(boxes[chosen, 4 * label : 4 * label + 4], scores[chosen, label], cfg)
+        parts.append(Detected(kept_boxes, kept_scores, torch.full_like(kept_scores, label, dtype=torch.long)))
+    if not parts:
+        return Detected(boxes.new_zeros((0, 4)), scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
+    detected = Detected(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    limit = cfg.TEST.DETECTIONS_PER_IM
+    if 0 < limit < len(detected.scores):
+        enough = detected.scores >= detected.scores.topk(limit).values[-1]
+        detected = Detected(*(column[enough] for column in detected))
+    return detected
+
+
+def _suppress(boxes: Tensor, scores: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
+    """NMS or Soft-NMS of the `[N, 4]` boxes of one class, then box voting where the config asks for it."""
+    if cfg.TEST.SOFT_NMS.ENABLED:
+        kept_boxes, kept_scores, _ = soft_nms(
+            boxes,
+            scores,
+            sigma=cfg.TEST.SOFT_NMS.SIGMA,
+            overlap_threshold=cfg.TEST.NMS,
+            score_threshold=SOFT_NMS_SCORE_THRESH,
+            method=cfg.TEST.SOFT_NMS.METHOD,
+        )
+    else:
+        kept = nms(boxes, scores, cfg.TEST.NMS)
+        kept_boxes, kept_scores = boxes[kept], scores[kept]
+    if cfg.TEST.BBOX_VOTE.ENABLED:
+        kept_boxes, kept_scores = vote_boxes(
+            kept_boxes,
+            kept_scores,
+            boxes,
+            scores,
+            threshold=cfg.TEST.BBOX_VOTE.VOTE_TH,
+            method=cfg.TEST.BBOX_VOTE.SCORING_METHOD,
+        )
+    return kept_boxes, kept_scores

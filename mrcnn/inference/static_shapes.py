@@ -1,0 +1,172 @@
+"""Detection in tensors whose shapes the configuration fixes, for devices that must not wait for the host.
+
+The other way, of `model.py` and `detections.py`, takes as many boxes as there are: the host has to know how many before
+it can ask for the next step. Here there are always as many as there can be, and masks say which of them count. So a
+GPU runs the whole network at one go, and that can be recorded as a CUDA graph. The numbers are the same. Where the
+places do not suffice, `FixedDetections.complete` says so, and the image has to go the other way.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
+from detectron_gn.mrcnn.ops.nms import nms_in_rounds
+from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, anchors_at, large_enough
+
+# Chains of suppression among proposals of the demo's model take up to 32 rounds, among those of random weights 10.
+NMS_ROUNDS = 64
+# Candidates for detections: (RoI, class) with a score above TEST.SCORE_THRESH.
+MAX_CANDIDATES = 2048
+
+
+class FixedProposals(NamedTuple):
+    """RoIs of a batch, best first.
+
+    Attributes:
+        rois: `[N, R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
+        valid: `[N, R]` bool, which of them there are.
+        complete: `[N]` bool, whether these are the image's proposals.
+    """
+
+    rois: Tensor
+    valid: Tensor
+    complete: Tensor
+
+
+class FixedDetections(NamedTuple):
+    """Detections of a batch, ordered by class and RoI, in D = `cfg.TEST.DETECTIONS_PER_IM` places.
+
+    Attributes:
+        boxes: `[N, D, 4]` float32 in image pixels.
+        scores: `[N, D]` float32.
+        classes: `[N, D]` int64.
+        counts: `[N]` int64, how many places hold a detection, the first.
+        complete: `[N]` bool, whether these are the image's detections.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    counts: Tensor
+    complete: Tensor
+
+
+def shapes_are_fixed(cfg: Config) -> bool:
+    """Whether the configuration is one that this module serves; all published ones are."""
+    test = cfg.TEST
+    return (
+        test.RPN_NMS_THRESH > 0
+        and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
+        and min(cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO, cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO) > 0
+        and not test.SOFT_NMS.ENABLED
+        and not test.BBOX_VOTE.ENABLED
+    )
+
+
+def fixed_proposals(
+    rpn_outputs: Sequence[tuple[Tensor, Tensor]],
+    base_anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    network_size: tuple[int, int],
+    scales: Tensor,
+    cfg: Config,
+) -> FixedProposals:
+    """`proposals.level_proposals` of all levels and images, and `collect_proposals` of each image.
+
+    Args:
+        rpn_outputs: logits `[N, A, H, W]` and deltas `[N, 4A, H, W]` of each level.
+        base_anchors, strides: of each level.
+        network_size: (height, width) of the padded batch.
+        scales: `[N]` float32, network pixels an image pixel.
+    """
+    limits, (height, width) = cfg.TEST, network_size
+    top = [min(limits.RPN_PRE_NMS_TOP_N, logits[0].numel()) for logits, _ in rpn_outputs]
+    level_boxes, level_scores = [], []
+    for (logits, deltas), anchors, stride, count in zip(rpn_outputs, base_anchors, strides, top, strict=True):
+        scores = logits.float().sigmoid().permute(0, 2, 3, 1).flatten(1)
+        scores, index = scores.topk(count)
+        of_index = deltas.float().permute(0, 2, 3, 1).reshape(len(deltas), -1, 4)
+        of_index = of_index.gather(1, _of_four(index))
+        boxes = decode_boxes(anchors_at(index, anchors, stride, logits.shape[3]), of_index, RPN_BOX_WEIGHTS)
+        # To the length of the longest level, with places that are outside of every picture.
+        level_boxes.append(F.pad(clip_boxes(boxes, height, width), (0, 0, 0, max(top) - count), value=torch.inf))
+        level_scores.append(F.pad(scores, (0, max(top) - count), value=-torch.inf))
+    boxes, scores = torch.stack(level_boxes, dim=1), torch.stack(level_scores, dim=1)
+    valid = large_enough(boxes, height, width, scales[:, None, None, None], limits.RPN_MIN_SIZE)
+    images, levels, count = valid.shape
+    kept, settled = _kept_by_nms(boxes.flatten(0, 1), scores.flatten(0, 1), valid.flatten(0, 1), limits.RPN_NMS_THRESH)
+    kept = kept.view(images, levels, count)
+    kept &= kept.cumsum(dim=2) <= limits.RPN_POST_NMS_TOP_N
+
+    order = scores.masked_fill(~kept, -torch.inf).flatten(1).sort(dim=1, descending=True, stable=True).indices
+    order = order[:, : limits.RPN_POST_NMS_TOP_N]
+    valid = kept.flatten(1).gather(1, order)
+    # What does not count is a box all the same, and may not be one of infinity or NaN.
+    boxes = boxes.flatten(1, 2).gather(1, _of_four(order)).masked_fill(~valid[:, :, None], 0)
+    index = torch.arange(images, device=boxes.device, dtype=boxes.dtype)[:, None, None]
+    rois = torch.cat((index.expand(-1, order.shape[1], 1), boxes), dim=2)
+    return FixedProposals(rois, valid, settled.view(images, levels).all(dim=1))
+
+
+def _kept_by_nms(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Which of `[B, N]` boxes, best first, `nms` keeps, and which of the B lists are settled.
+
+    Of equal scores the later one goes first, as in `nms`.
+    """
+    order = _best_and_later_first(scores)
+    kept, settled = nms_in_rounds(
+        boxes.gather(1, _of_four(order)), valid.gather(1, order)[:, :, None], threshold, NMS_ROUNDS
+    )
+    return torch.zeros_like(kept).scatter(1, order, kept) & valid, settled
+
+
+def _best_and_later_first(scores: Tensor) -> Tensor:
+    """Indices `[B, N]` of scores `[B, N]`, best first and of equal ones the last first."""
+    return scores.shape[1] - 1 - scores.flip(1).sort(dim=1, descending=True, stable=True).indices
+
+
+def _of_four(index: Tensor) -> Tensor:
+    """`[B, N]` indices of boxes as `gather` wants them for their `[B, N, 4]` coordinates."""
+    return index[:, :, None].expand(-1, -1, 4)
+
+
+def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, cfg: Config) -> FixedDetections:
+    """`detections.select_detections` of the RoIs of each image.
+
+    Args:
+        scores: `[N, R, K]` float32 class probabilities; class 0 is the background.
+        boxes: `[N, R, 4K]` float32 in image pixels.
+        proposals: the RoIs.
+    """
+    images, rois, classes = scores.shape
+    candidates = (scores[:, :, 1:] > cfg.TEST.SCORE_THRESH) & proposals.valid[:, :, None]
+    # By class, then RoI; and of equal scores the later one goes first through NMS, as in `nms`.
+    every = scores[:, :, 1:].masked_fill(~candidates, -1).mT.flatten(1)
+    count = min(MAX_CANDIDATES, every.shape[1])
+    place = _best_and_later_first(every)[:, :count]
+    best = every.gather(1, place)
+    label, roi = place // rois + 1, place % rois
+    best_boxes = boxes.view(images, rois * classes, 4).gather(1, _of_four(roi * classes + label))
+    valid = best > -1
+    of_one_class = (label[:, :, None] == label[:, None, :]) & valid[:, :, None]
+    kept, settled = nms_in_rounds(best_boxes, of_one_class, cfg.TEST.NMS, NMS_ROUNDS)
+    kept &= valid
+
+    limit = min(cfg.TEST.DETECTIONS_PER_IM, count)
+    least = best.masked_fill(~(kept & (kept.cumsum(dim=1) <= limit)), torch.inf).amin(dim=1, keepdim=True)
+    kept &= best >= least
+    counts = kept.sum(dim=1)
+    # The places that are kept in their order, then all others, whose boxes may not be of infinity or NaN.
+    order = place.masked_fill(~kept, every.shape[1]).sort(dim=1).indices[:, :limit]
+    return FixedDetections(
+        boxes=best_boxes.masked_fill(~kept[:, :, None], 0).gather(1, _of_four(order)),
+        scores=best.gather(1, order),
+        classes=label.gather(1, order),
+        counts=counts,
+        complete=proposals.complete & settled & (counts <= limit) & (candidates.flatten(1).sum(dim=1) <= count),
+    )

@@ -1,0 +1,1 @@
+"""Detectron's operators on boxes, anchors, RoIs and masks, quirks included."""

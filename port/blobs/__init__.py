@@ -1,0 +1,1 @@
+"""The dictionary between Detectron's blobs and the network's parameters and activations."""

@@ -1,0 +1,1 @@
+"""Detectron's YAML to a typed configuration and back."""

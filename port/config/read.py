@@ -1,0 +1,199 @@
+"""Detectron's YAML, from files or from inside weights, to `Config` and back (Detectron core/config.py)."""
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from detectron_gn.mrcnn.config import Config, flatten, unserved_values, with_values
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.config.renamed_keys import DROPPED_KEYS, RENAMED_KEYS
+from detectron_gn.port.config.values import coerce, decode
+from detectron_gn.port.config.yaml_dumper import dump_config
+from detectron_gn.port.config.yaml_loader import MAX_CHARACTERS, load_yaml
+
+__all__ = ["bundled_config", "bundled_names", "dump_config", "merge_overrides", "parse_config", "read_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Full keys with their types; sections with their dataclasses."""
+    for name, kind in get_type_hints(section).items():
+        yield prefix + name, kind
+        if dataclasses.is_dataclass(kind):
+            yield from _kinds(kind, f"{prefix}{name}.")
+
+
+_KINDS: dict[str, Any] = dict(_kinds(Config, ""))
+_SECTIONS = {key for key, kind in _KINDS.items() if dataclasses.is_dataclass(kind)}
+_DEFAULTS = flatten(Config())
+# Switched off in every model served; in old weights their defaults may have been others.
+_IDLE_SECTIONS = ("KRCNN.", "RFCN.")
+_MAX_BYTES = 4 * MAX_CHARACTERS
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration that a Detectron YAML file makes of Detectron's defaults.
+
+    Args:
+        overrides: `[KEY, VALUE, KEY, VALUE, ...]`, as on Detectron's command line.
+
+    Raises InputError, naming the file and the line, as `parse_config` does, and for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InputError(f"{path}: it is too large for a configuration: give a Detectron YAML file")
+        # A byte order mark of UTF-16 names its codec; that of UTF-8 is dropped.
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror}): give a Detectron YAML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: it is not text: give a Detectron YAML file") from error
+    return parse_config(text, str(path), overrides)
+
+
+def parse_config(
+    text: str, source: str, overrides: Sequence[str] = (), *, saved_in_weights: bool = False
+) -> Config:
+    """The configuration that a YAML text makes of Detectron's defaults.
+
+    Keys, types and values are checked, each by itself; what must hold between keys is for `check_config` to say when
+    a model is built. Dropped keys are ignored with a warning; renamed and unknown ones are refused.
+
+    Args:
+        source: what the text is called in errors, usually its file's name.
+        overrides: `[KEY, VALUE, KEY, VALUE, ...]`, as on Detectron's command line.
+        saved_in_weights: the text is the `cfg` of a weights file, which nobody can edit and which may be older than
+            today's keys. Renamed keys are then followed, unknown ones ignored with a warning, and so, without one,
+            are KRCNN and RFCN. Where MODEL.BBOX_REG_WEIGHTS is missing, the weights were (1, 1, 1, 1) (Detectron
+            utils/net.py:configure_bbox_reg_weights).
+
+    Raises InputError, naming source, line and key.
+    """
+    document = load_yaml(text, source)
+    places = {key: f"{source}, line {line}: " for key, line in document.lines.items()}
+    setting = _saved_setting if saved_in_weights else _setting
+    settings: dict[str, object] = {}
+    for key, value in _leaves(document.values):
+        try:
+            settings.update(setting(key, value))
+        except InputError as error:
+            raise InputError(f"{places[key]}{error}") from error
+    if saved_in_weights:
+        settings.setdefault("MODEL.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0))
+    overriding = _override_settings(overrides)
+    for key in overriding:
+        places.pop(key, None)
+    return _finished(with_values(Config(), settings | overriding), places)
+
+
+def merge_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with some of its keys changed, as by Detectron's command line.
+
+    Args:
+        overrides: `[KEY, VALUE, KEY, VALUE, ...]`, for example `["TEST.NMS", "0.3", "TRAIN.SCALES", "(640, 800)"]`.
+
+    Raises InputError, naming the key.
+    """
+    return _finished(with_values(cfg, _override_settings(overrides)), {})
+
+
+def bundled_config(name: str, overrides: Sequence[str] = ()) -> Config:
+    """A configuration of `yaml_configs/`.
+
+    Args:
+        name: one of `bundled_names()`, or the last part of one, with or without `.yaml`.
+
+    Raises InputError, with the list of names, for any other.
+    """
+    wanted = name.removeprefix("yaml_configs/").removesuffix(".yaml") + ".yaml"
+    for known in bundled_names():
+        if wanted in (known, known.rpartition("/")[2]):
+            text = (resources.files("detectron_gn.yaml_configs") / known).read_text(encoding="utf-8")
+            return parse_config(text, f"yaml_configs/{known}", overrides)
+    choice = ", ".join(bundled_names())
+    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: choose from {choice}")
+
+
+def bundled_names() -> list[str]:
+    """What `yaml_configs/` holds, as `04_2018_gn_baselines/e2e_mask_rcnn_R-50-FPN_2x_gn.yaml`."""
+    folders = [folder for folder in resources.files("detectron_gn.yaml_configs").iterdir() if folder.is_dir()]
+    return sorted(
+        f"{folder.name}/{file.name}" for folder in folders for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full keys and values of a mapping of sections; a section that holds no keys stands for itself."""
+    for name, value in mapping.items():
+        if prefix + name in _SECTIONS and isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _override_settings(overrides: Sequence[str]) -> dict[str, object]:
+    if len(overrides) % 2:
+        raise InputError(f"{overrides[-1]} has no value: give KEY VALUE pairs, such as TEST.NMS 0.3")
+    settings: dict[str, object] = {}
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        settings.update(_setting(key, value))
+    return settings
+
+
+def _setting(key: str, value: object) -> dict[str, object]:
+    """A key and its value in the key's type; nothing for a key that Detectron dropped."""
+    if key in DROPPED_KEYS:
+        logger.warning("%s is no longer a key of Detectron's and is ignored", key)
+        return {}
+    if key in RENAMED_KEYS:
+        new = RENAMED_KEYS[key]
+        raise InputError(f"{key} is now called {new.key}: give it under that name{new.advice}")
+    if key in _SECTIONS:
+        first = next(known for known in _DEFAULTS if known.startswith(f"{key}."))
+        raise InputError(f"{key} is a section, not a key: give its keys, such as {first}")
+    if key not in _DEFAULTS:
+        raise InputError(f"{key} is no key of Detectron's: {_way_out(key)}")
+    return {key: coerce(key, value, _KINDS[key], _DEFAULTS[key])}
+
+
+def _saved_setting(key: str, value: object) -> dict[str, object]:
+    """`_setting` for the configuration inside weights: old names are followed, unknown ones named and ignored."""
+    if key in RENAMED_KEYS:
+        new = RENAMED_KEYS[key]
+        key, value = new.key, new.value(decode(key, value))
+    if key.startswith(_IDLE_SECTIONS):
+        return {}
+    if key not in _KINDS and key not in DROPPED_KEYS:
+        logger.warning("%s, saved with the weights, is no key of Detectron's and is ignored", key)
+        return {}
+    return _setting(key, value)
+
+
+def _finished(cfg: Config, places: Mapping[str, str]) -> Config:
+    """The configuration with its inferred keys, when every value in it is served.
+
+    A model with its own RPN takes no proposals from files (Detectron core/config.py:assert_and_infer_cfg).
+    """
+    has_rpn = cfg.RPN.RPN_ON or cfg.MODEL.FASTER_RCNN or cfg.MODEL.RPN_ONLY
+    from_files = cfg.TEST.PRECOMPUTED_PROPOSALS and not (has_rpn or cfg.RETINANET.RETINANET_ON)
+    cfg = with_values(cfg, {"RPN.RPN_ON": has_rpn, "TEST.PRECOMPUTED_PROPOSALS": from_files})
+    for key, sentence in unserved_values(cfg):
+        raise InputError(f"{places.get(key, '')}{sentence}")
+    return cfg
+
+
+def _way_out(key: str) -> str:
+    """The nearest key: of those with the same last part, else of all."""
+    name = key.rpartition(".")[2].upper()
+    namesakes = [known for known in _DEFAULTS if known.rpartition(".")[2] == name]
+    cutoff = 0.0 if namesakes else 0.6
+    near = difflib.get_close_matches(key.upper(), namesakes or [*_DEFAULTS, *_SECTIONS], n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else "remove it"
+

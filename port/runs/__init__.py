@@ -1,0 +1,1 @@
+"""A source loaded as a network and used on pictures."""

@@ -1,0 +1,91 @@
+"""Detection in image files: pictures with boxes and masks, and COCO results."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+
+from detectron_gn.mrcnn.data.coco import read_annotations
+from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
+from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_results import image_results
+from detectron_gn.mrcnn.visualize import draw_detections
+from detectron_gn.port.runs.run_record import recorded_categories
+from detectron_gn.weights.files.atomic import replacing
+
+
+class Categories(NamedTuple):
+    """Names and category ids of a model's classes 1, 2, ..."""
+
+    names: Sequence[str]
+    ids: Sequence[int]
+
+
+def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Categories:
+    """Those of an annotation file, or else of the run of ours that `source` is a checkpoint of, or else COCO's.
+
+    Raises InputError where the file has another number of them than the model.
+    """
+    classes = model.cfg.MODEL.NUM_CLASSES - 1
+    if annotations is not None:
+        categories = read_annotations(annotations)["categories"]
+        if len(categories) != classes:
+            raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
+        ids = [each.get("id") for each in categories]
+        if not all(type(each) is int for each in ids) or len(set(ids)) < len(ids):
+            raise InputError(f"{annotations}: every category needs a whole number of its own as 'id', not {ids}")
+        return Categories([str(each.get("name", each["id"])) for each in categories], ids)
+    trained = recorded_categories(Path(source).parent) if Path(source).is_file() else None
+    if trained is not None and len(trained[0]) == classes:
+        return Categories(*trained)
+    if classes == len(COCO_NAMES):
+        return Categories(COCO_NAMES, COCO_CATEGORY_IDS)
+    numbers = range(1, classes + 1)
+    return Categories([f"class {number}" for number in numbers], numbers)
+
+
+class DetectedFile(NamedTuple):
+    """What was found in an image file: the picture, how many detections, how many of them drawn, COCO result rows."""
+
+    path: Path
+    picture: Path
+    found: int
+    drawn: int
+    rows: list[dict[str, Any]]
+
+
+def detect_in_files(
+    model: MaskRCNN, paths: Sequence[Path], categories: Categories, out: Path, min_score: float
+) -> Iterator[DetectedFile]:
+    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
+
+    Raises InputError for an image that cannot be read or is too narrow, naming it.
+    """
+    stems = {path.stem for path in paths}
+    for image_id, path in zip(image_ids(paths), paths):
+        image = read_image(path)
+        try:
+            detections = model.detect(image)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        picture = out / f"{path.stem if len(stems) == len(paths) else image_id}_detections.png"
+        pixels = draw_detections(image, detections, categories.names, min_score)
+        with replacing(picture) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        results = image_results(image_id, detections, categories.ids)
+        rows = [
+            {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
+            for box, segm in zip(results.boxes, results.segms)
+        ]
+        yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
+
+
+def image_ids(paths: Sequence[Path]) -> list[int]:
+    """COCO's ids where all files are named by one (`COCO_val2014_000000000139.jpg`), else 1, 2, ..."""
+    numbers = [path.stem.rpartition("_")[2] for path in paths]
+    if all(number.isdecimal() for number in numbers) and len(set(map(int, numbers))) == len(numbers):
+        return [int(number) for number in numbers]
+    return list(range(1, len(paths) + 1))

@@ -1,0 +1,166 @@
+"""What a training run starts from: a weights file fitted to the network and the classes that are to be trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from detectron_gn.mrcnn.data.coco import BACKGROUND
+from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.blobs.convert import CLASSIFIER_BLOBS, MOMENTUM, fill_parameters, match_blobs
+from detectron_gn.port.blobs.solver_state import load_momentum
+from detectron_gn.port.blobs.table import BlobRow, BlobTable
+from detectron_gn.weights.weights_file import Array, WeightsFile
+
+# The layers with rows a class: how many rows each class has.
+_CLASS_LAYERS = {"box_head.cls_score": 1, "box_head.bbox_pred": 4, "mask_head.mask_fcn_logits": 1}
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What became of a weights file.
+
+    Attributes:
+        copied: blobs taken over whole.
+        momenta: blobs whose momentum was taken over too.
+        partly_copied: blob -> the classes whose rows were taken over; the other rows are freshly initialised.
+        names_known: whether the file's classes were known by name.
+        initialised: blobs that the file has nothing for, freshly initialised as Detectron does.
+        preserved: blobs that no parameter takes and that travel along, such as an ImageNet classifier.
+        iteration: the last iteration that the file's own run had done, if the run can simply go on.
+    """
+
+    copied: int
+    momenta: int
+    partly_copied: dict[str, tuple[str, ...]]
+    initialised: tuple[str, ...]
+    names_known: bool
+    preserved: dict[str, Array]
+    iteration: int | None
+
+    def report(self) -> list[str]:
+        """Lines that say all of it."""
+        lines = [f"{self.copied} blobs are copied, {self.momenta} of them with their momentum"]
+        if self.partly_copied:
+            blobs, classes = ", ".join(self.partly_copied), next(iter(self.partly_copied.values()))
+            lines.append(f"partly copied, the rows of {', '.join(classes)}; the others are initialised: {blobs}")
+        if self.partly_copied and not self.names_known:
+            lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
+        if self.initialised:
+            lines.append(f"initialised as Detectron does: {', '.join(self.initialised)}")
+        return lines
+
+
+def start_from(
+    model: MaskRCNN,
+    solver: MomentumSGD,
+    weights: WeightsFile,
+    classes: Sequence[str],
+    source_classes: Sequence[str] | None = None,
+) -> StartingPoint:
+    """Fill a freshly initialised network, and its solver's momentum, from a weights file.
+
+    Args:
+        classes: the network's classes, the background first.
+        source_classes: those of the file; None for unknown ones, which are taken to be COCO's where the file has 81 and
+            the network another number, and the network's own where it has as many.
+
+    An ImageNet file gives the backbone and nothing else. A detector of other classes gives its heads' rows of the
+    classes of the same name, and no momentum for those blobs. Everything else must fit, else InputError names it.
+    """
+    table = BlobTable.from_model(model)
+    if source_classes is None and _class_count(table, weights) == len(COCO_NAMES) + 1 != len(classes):
+        source_classes = (BACKGROUND, *COCO_NAMES)
+    fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
+    match = match_blobs(table, fitted)
+    _check_missing(weights, match.missing)
+    if match.unexpected:
+        raise InputError(
+            f"{weights.source} holds {match.unexpected[0]}, which the configuration has no place for: "
+            "pass --config with the YAML of that model"
+        )
+    fill_parameters(model, match)
+    momenta = load_momentum(model, solver, match)
+    preserved = {name: weights.blobs[name] for name in match.left_over if name in weights.blobs}
+    whole = not partly_copied and not match.missing
+    return StartingPoint(
+        copied=len(match.filled) - len(partly_copied),
+        momenta=momenta,
+        partly_copied=partly_copied,
+        initialised=tuple(row.blob for row in match.missing),
+        names_known=source_classes is not None,
+        preserved=preserved,
+        iteration=weights.iteration if whole else None,
+    )
+
+
+def _class_rows(table: BlobTable) -> dict[str, tuple[BlobRow, int]]:
+    """The rows of the dictionary that have rows a class, by blob, and how many."""
+    return {
+        row.blob: (row, _CLASS_LAYERS[layer])
+        for row in table.rows
+        if (layer := row.parameter.rpartition(".")[0]) in _CLASS_LAYERS
+    }
+
+
+def _class_count(table: BlobTable, weights: WeightsFile) -> int | None:
+    """The classes of a weights file, the background included, if it is a detector."""
+    for blob, (_, rows_a_class) in _class_rows(table).items():
+        if blob in weights.blobs and weights.blobs[blob].ndim:
+            return int(weights.blobs[blob].shape[0]) // rows_a_class
+    return None
+
+
+def _fit_classes(
+    model: MaskRCNN,
+    table: BlobTable,
+    weights: WeightsFile,
+    classes: Sequence[str],
+    source_classes: Sequence[str] | None,
+) -> tuple[WeightsFile, dict[str, tuple[str, ...]]]:
+    """The weights with the heads' rows brought to the network's classes, and which classes were found, by blob."""
+    count = _class_count(table, weights)
+    if count is None or (count == len(classes) and source_classes in (None, tuple(classes))):
+        return weights, {}
+    if source_classes is not None and len(source_classes) != count:
+        raise InputError(
+            f"{weights.source} has {count} classes with the background, but {len(source_classes)} names were given "
+            "for them: give one name a class, without the background"
+        )
+    places = {name: place for place, name in enumerate(source_classes or (BACKGROUND,))}
+    parameters = dict(model.named_parameters())
+    blobs = dict(weights.blobs)
+    found = tuple(name for name in classes if name in places)
+    for blob, (row, rows_a_class) in _class_rows(table).items():
+        if blob not in blobs:
+            continue
+        source = blobs[blob]
+        if source.shape[1:] != row.shape[1:] or source.shape[0] != count * rows_a_class:
+            raise InputError(
+                f"{blob} is {list(source.shape)} in {weights.source}, but the configuration makes it "
+                f"{list(row.shape)}: only the number of classes may differ"
+            )
+        fresh = parameters[row.parameter].detach().cpu().numpy().copy()
+        by_class = fresh.reshape(len(classes), rows_a_class, -1)
+        source_by_class = np.asarray(source, dtype=np.float32).reshape(count, rows_a_class, -1)
+        for place, name in enumerate(classes):
+            if name in places:
+                by_class[place] = source_by_class[places[name]]
+        blobs[blob] = by_class.reshape(row.shape)
+        blobs.pop(blob + MOMENTUM, None)
+    return replace(weights, blobs=blobs), {blob: found for blob in _class_rows(table) if blob in blobs}
+
+
+def _check_missing(weights: WeightsFile, missing: Sequence[BlobRow]) -> None:
+    """A file may lack what an ImageNet file lacks, the whole detector, and nothing else."""
+    is_imagenet = any(blob in weights.blobs for blob in CLASSIFIER_BLOBS) and "cls_score_w" not in weights.blobs
+    needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.")]
+    if needed:
+        kind = "ImageNet backbone" if is_imagenet else "model"
+        raise InputError(
+            f"{weights.source} lacks {needed[0].blob} and {len(needed) - 1} more blobs that the configuration needs: "
+            f"it is a {kind} of another depth or normalisation; pass --config with its YAML"
+        )

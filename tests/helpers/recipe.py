@@ -1,0 +1,37 @@
+"""Random weights by the recipe that the reference runs used, so that no weights file needs to be stored.
+
+Each blob is drawn from a generator seeded with its name: see the table in `recipe_blob`.
+"""
+
+import zlib
+
+import numpy as np
+
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.weights.weights_file import WeightsFile
+
+GAINS = {"cls_score_w": 3.0, "rpn_cls_logits_fpn2_w": 2.0, "rpn_bbox_pred_fpn2_w": 0.2}
+
+
+def recipe_blob(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """One blob, computed in float64 and rounded once."""
+    normal = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0xFFFFFFFF).standard_normal(shape)
+    if name == "res_conv1_bn_s":
+        values = 0.01 * (1 + 0.2 * normal)
+    elif name.endswith("_branch2c_bn_s"):
+        values = 0.15 * (1 + 0.2 * normal)
+    elif name.endswith("_bn_s"):
+        values = 0.6 * (1 + 0.2 * normal)
+    elif name.endswith("_s"):
+        values = 1 + 0.2 * normal
+    elif name.endswith("_b"):
+        values = 0.1 * normal
+    else:
+        values = np.sqrt(2 / np.prod(shape[1:])) * GAINS.get(name, 1.0) * normal
+    return values.astype(np.float32)
+
+
+def recipe_weights(table: BlobTable, seed: int) -> WeightsFile:
+    """All blobs of a network."""
+    blobs = {row.blob: recipe_blob(row.blob, row.shape, seed) for row in table.rows}
+    return WeightsFile(blobs, None, None, f"recipe {seed}", "pkl")

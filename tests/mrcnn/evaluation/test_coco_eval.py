@@ -1,0 +1,121 @@
+"""Our evaluation against pycocotools' own, on hostile little data sets and on real ones."""
+
+import copy
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detectron_gn.mrcnn.evaluation.coco_eval import CocoEvaluation
+from detectron_gn.mrcnn.evaluation.coco_files import quiet, read_annotations, read_results
+
+
+def random_data(seed):
+    """Boxes on a coarse grid: overlaps tie and equal thresholds; crowds, ignored and tiny objects, tied scores."""
+    generator = np.random.default_rng(seed)
+
+    def box():
+        x, y = generator.integers(0, 5, 2) * 20
+        w, h = generator.choice([10, 20, 30, 40, 100], 2)
+        return [float(x), float(y), float(w), float(h)]
+
+    objects, detections = [], []
+    for image in (1, 2, 3, 4):
+        for _ in range(generator.integers(0, 9)):
+            bbox = box()
+            objects.append(
+                {
+                    # In every other data set from 0 on, which pycocotools takes for no match.
+                    "id": len(objects) + seed % 2,
+                    "image_id": image,
+                    "category_id": int(generator.integers(1, 4)),
+                    "bbox": bbox,
+                    "area": bbox[2] * bbox[3],
+                    "iscrowd": int(generator.random() < 0.2),
+                }
+            )
+        for _ in range(generator.integers(0, 25)):
+            near = objects[generator.integers(len(objects))] if objects and generator.random() < 0.7 else None
+            detections.append(
+                {
+                    "image_id": image,
+                    "category_id": near["category_id"] if near else int(generator.integers(1, 4)),
+                    "bbox": near["bbox"] if near and generator.random() < 0.5 else box(),
+                    "score": float(generator.integers(1, 6) / 5),
+                }
+            )
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in (1, 2, 3, 4)],
+        "categories": [{"id": category} for category in (1, 2, 3)],
+        "annotations": objects,
+    }
+    coco.createIndex()
+    return coco, detections
+
+
+def assert_same_evaluation(coco, rows, iou_type):
+    sides = []
+    for kind in (CocoEvaluation, COCOeval):
+        with quiet():
+            evaluation = kind(coco, coco.loadRes(copy.deepcopy(rows)), iou_type)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        sides.append(evaluation)
+    ours, theirs = sides
+    for one, other in zip(ours.evalImgs, theirs.evalImgs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one["dtScores"] == other["dtScores"]
+            np.testing.assert_array_equal(one["dtMatches"], other["dtMatches"])
+            np.testing.assert_array_equal(one["dtIgnore"], other["dtIgnore"])
+            np.testing.assert_array_equal(one["gtIgnore"], other["gtIgnore"])
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(ours.eval[name], theirs.eval[name])
+    np.testing.assert_array_equal(ours.stats, theirs.stats)
+    return theirs
+
+
+def test_every_match_and_number_is_pycocotools_on_random_data():
+    matched = ignored = 0
+    for seed in range(60):
+        coco, rows = random_data(seed)
+        if not rows:
+            continue
+        with quiet():
+            theirs = assert_same_evaluation(coco, rows, "bbox")
+        for each in filter(None, theirs.evalImgs):
+            matched += int((each["dtMatches"] > 0).sum())
+            ignored += int(((each["dtMatches"] > 0) & each["dtIgnore"]).sum())
+    # Nothing would be shown by data without matches, or without matches of ignored objects.
+    assert matched > 5000 and ignored > 500
+
+
+def test_overlaps_that_are_no_numbers_and_scores_that_no_float_holds_are_taken_as_pycocotools_takes_them():
+    huge = [0.0, 0.0, 1e155, 1e155]
+    coco = COCO()
+    objects = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": huge, "area": 100.0, "iscrowd": 0}]
+    objects.append({**objects[0], "id": 2, "bbox": [0.0, 0.0, 10.0, 10.0]})
+    coco.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": objects}
+    coco.createIndex()
+    boxes = [huge, [0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0], [50.0, 0.0, 10.0, 10.0]]
+    scores = [0.5, 2**53, 2**53 + 1, 2**53]
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": score} for box, score in zip(boxes, scores)]
+    theirs = assert_same_evaluation(coco, rows, "bbox")
+    assert np.isnan(theirs.ious[1, 1]).any()
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_every_number_is_pycocotools_on_cocos_own_example(iou_type, shared):
+    folder = shared / "data" / "cocoapi_fake100"
+    coco = read_annotations(folder / "instances_val2014_100.json")
+    rows = read_results(folder / f"instances_val2014_fake{iou_type}100_results.json")
+    assert_same_evaluation(coco, rows, iou_type)
+
+
+@pytest.mark.parametrize(("iou_type", "name"), [("bbox", "bbox"), ("segm", "segmentations")])
+def test_every_number_is_pycocotools_on_the_demo(iou_type, name, demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    assert_same_evaluation(coco, read_results(demo_model / f"{name}_coco_shapes_val_results.json"), iou_type)

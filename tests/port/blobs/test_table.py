@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config
+
+PARAMS = Path(__file__).parents[2] / "data" / "params"
+
+COUNTS = {
+    "e2e_mask_rcnn_R-50-FPN_2x_gn": 223,
+    "e2e_mask_rcnn_R-101-FPN_2x_gn": 376,
+    "scratch_e2e_mask_rcnn_R-50-FPN_3x_gn": 223,
+    "e2e_mask_rcnn_R-50-FPN_2x": 201,
+    "e2e_mask_rcnn_R-101-FPN_2x": 354,
+}
+
+
+def caffe2_parameters(name):
+    return json.loads((PARAMS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_blobs_and_shapes_are_caffe2s_in_its_order(name):
+    rows = BlobTable.from_config(bundled_config(name)).rows
+    reference = caffe2_parameters(name)
+    assert len(rows) == COUNTS[name]
+    assert [(row.blob, list(row.shape)) for row in rows] == [(blob["name"], blob["shape"]) for blob in reference]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_kinds_are_caffe2s(name):
+    # Detectron keeps GN shifts among the biases and among the GN parameters, and asks for biases first.
+    by_blob = BlobTable.from_config(bundled_config(name)).by_blob
+    for blob in caffe2_parameters(name):
+        kind = by_blob[blob["name"]].kind
+        if kind == "affine":
+            # Caffe2 lists an AffineChannel's shift among the biases, to no effect: it has no gradient.
+            assert not blob["gn"] and not blob["trainable"], blob["name"]
+            continue
+        assert (kind in ("bias", "gn_shift")) == blob["bias"], blob["name"]
+        assert (kind in ("gn_scale", "gn_shift")) == blob["gn"], blob["name"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_trained_is_what_caffe2_trains(name):
+    with torch.device("meta"):
+        model = MaskRCNN(bundled_config(name))
+    trained = {parameter for parameter, value in model.named_parameters() if value.requires_grad}
+    table = BlobTable.from_model(model)
+    assert {table.by_parameter[parameter].blob for parameter in trained} == {
+        blob["name"] for blob in caffe2_parameters(name) if blob["trainable"]
+    }
+
+
+@pytest.mark.parametrize("name", ["scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", "e2e_mask_rcnn_R-50-FPN_2x"])
+def test_initial_values_spread_as_caffe2s(name):
+    torch.manual_seed(3)
+    model = MaskRCNN(bundled_config(name))
+    parameters = dict(model.named_parameters())
+    by_blob = BlobTable.from_model(model).by_blob
+    for blob in caffe2_parameters(name):
+        values = parameters[by_blob[blob["name"]].parameter].detach()
+        # Both spreads are measured on n draws: their relative error is at most 1 / sqrt(2 n) each; five of both.
+        tolerance = 5 * blob["std"] / values.numel() ** 0.5
+        assert values.std(correction=0).item() == pytest.approx(blob["std"], abs=tolerance), blob["name"]
+        assert values.mean().item() == pytest.approx(blob["mean"], abs=2 * tolerance), blob["name"]
+        assert values.abs().max().item() <= 1.2 * max(abs(blob["min"]), abs(blob["max"])) + 1e-12, blob["name"]

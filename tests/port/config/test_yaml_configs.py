@@ -1,0 +1,129 @@
+"""Detectron's published configurations, key by key: as Detectron merges them (tests/data/configs.json), and ours."""
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectron_gn.mrcnn.config import check_config, flatten
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.config.read import bundled_config, bundled_names, parse_config, read_config
+
+DATA = Path(__file__).parents[2] / "data"
+REFERENCE = json.loads((DATA / "configs.json").read_text())
+ROOT = Path(__file__).parents[3]
+GN, BN = "04_2018_gn_baselines", "12_2017_baselines"
+
+
+def detectron_values(name):
+    """All 229 values that Detectron has after it merged a YAML file."""
+
+    def tuples(value):
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    values = {key: tuples(value) for key, value in {**REFERENCE["defaults"], **REFERENCE["configs"][name]}.items()}
+    ((values["PIXEL_MEANS"],),) = values["PIXEL_MEANS"]
+    return values
+
+
+def as_yaml(differences):
+    """A YAML file of the keys that differ from the defaults; the two that Detectron infers are left to infer."""
+    sections: dict = {}
+    for key, value in differences.items():
+        if key not in ("RPN.RPN_ON", "TEST.PRECOMPUTED_PROPOSALS"):
+            *path, name = key.split(".")
+            section = sections
+            for part in path:
+                section = section.setdefault(part, {})
+            section[name] = value
+    return yaml.safe_dump(sections)
+
+
+@pytest.mark.parametrize("name", REFERENCE["configs"])
+def test_the_229_values_of_a_published_yaml_are_detectrons(name):
+    cfg = parse_config(as_yaml(REFERENCE["configs"][name]), name)
+    values = detectron_values(name)
+    assert len(values) == 229
+    assert flatten(cfg) == values
+
+
+@pytest.mark.parametrize("name", REFERENCE["configs"])
+def test_our_yaml_of_the_same_name_gives_the_same_229_values(name):
+    assert flatten(bundled_config(name)) == detectron_values(name)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_configuration_can_be_built_unless_it_needs_proposal_files(name):
+    cfg = bundled_config(name)
+    assert read_config(ROOT / "yaml_configs" / name) == cfg
+    if name == f"{GN}/mask_rcnn_R-50-FPN_1x_gn.yaml":
+        assert cfg.TEST.PRECOMPUTED_PROPOSALS and cfg.TEST.PROPOSAL_FILES
+        with pytest.raises(InputError, match=r"MODEL\.FASTER_RCNN is False"):
+            check_config(cfg)
+    else:
+        check_config(cfg)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_configuration_opens_with_one_line_on_the_model(name):
+    first, second = (ROOT / "yaml_configs" / name).read_text().splitlines()[:2]
+    assert first.startswith("# ") and "FPN with" in first and first.endswith(".")
+    assert second == "MODEL:"
+
+
+def difference(name, other):
+    ours, theirs = flatten(bundled_config(name)), flatten(bundled_config(other))
+    return {key: value for key, value in ours.items() if value != theirs[key]}
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_the_struck_out_generation_differs_in_freeze_at_alone(depth):
+    scratch = f"{GN}/scratch_e2e_mask_rcnn_R-{depth}-FPN_3x_gn"
+    assert difference(f"{scratch}_freeze2", scratch) == {"TRAIN.FREEZE_AT": 2}
+    assert difference(scratch, f"{scratch}_freeze2") == {"TRAIN.FREEZE_AT": 0}
+
+
+def test_the_4conv1fc_baselines_differ_from_bn_in_the_box_head_and_the_schedule():
+    head = {"FAST_RCNN.ROI_BOX_HEAD": "fast_rcnn_heads.add_roi_Xconv1fc_head"}
+    baseline = f"{BN}/e2e_mask_rcnn_R-50-FPN_2x"
+    assert difference(f"{GN}/e2e_mask_rcnn_R-50-FPN_2x_bn_4conv1fc", baseline) == head
+    longer = {"SOLVER.STEPS": (0, 210000, 250000), "SOLVER.MAX_ITER": 270000}
+    assert difference(f"{GN}/e2e_mask_rcnn_R-50-FPN_3x_bn_4conv1fc", baseline) == {**head, **longer}
+
+
+def test_the_demo_configuration_is_the_one_inside_the_demo_model(demo_model):
+    # The text from the first AttrDict tag to the state of the same AttrDict, found without unpickling anything.
+    content = lzma.decompress((demo_model / "model_final.pkl.xz").read_bytes())
+    start = content.index(b"!!python/object/new:utils.collections.AttrDict")
+    end = content.index(b"state:\n  !!python/unicode '__immutable__': true\n", start)
+    saved = parse_config(content[start:end].decode(), "demo", ["ROOT_DIR", "."], saved_in_weights=True)
+    assert saved == bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{GN}/e2e_mask_rcnn_R-101-FPN_2x_gn.yaml",
+        f"{GN}/e2e_mask_rcnn_R-101-FPN_2x_gn",
+        "e2e_mask_rcnn_R-101-FPN_2x_gn.yaml",
+        "e2e_mask_rcnn_R-101-FPN_2x_gn",
+        f"yaml_configs/{GN}/e2e_mask_rcnn_R-101-FPN_2x_gn.yaml",
+    ],
+)
+def test_a_bundled_configuration_is_found_by_path_and_by_stem(name):
+    assert bundled_config(name).MODEL.CONV_BODY == "FPN.add_fpn_ResNet101_conv5_body"
+    assert bundled_config(name, ["NUM_GPUS", "2"]).NUM_GPUS == 2
+
+
+@pytest.mark.parametrize("name", ["", "e2e_mask_rcnn_R-50-FPN", "../setup.py", f"{GN}/../__init__.py", "a/x.yaml"])
+def test_another_name_is_refused_with_all_names(name):
+    with pytest.raises(InputError) as error:
+        bundled_config(name)
+    assert all(known in str(error.value) for known in bundled_names())
+
+
+def test_no_two_bundled_configurations_share_a_stem():
+    stems = [Path(name).stem for name in bundled_names()]
+    assert len(set(stems)) == len(stems) == 14

@@ -1,0 +1,136 @@
+"""Two result files are paired detection by detection, and what is out of tolerance or alone is counted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import pytest
+
+from detectron_gn.mrcnn.evaluation.coco_files import read_results
+from detectron_gn.verify.parity.results import DetectionParity, DetectionTolerances, match_detections, parity_table
+
+Row = dict[str, Any]
+
+
+def box(x: float, score: float, image: int = 1, category: int = 1, width: float = 10) -> Row:
+    return {"image_id": image, "category_id": category, "bbox": [x, 0.0, width, 10.0], "score": score}
+
+
+def mask(columns: slice, score: float) -> Row:
+    bitmap = np.zeros((10, 20), dtype=np.uint8, order="F")
+    bitmap[:, columns] = 1
+    rle = pycocotools.mask.encode(bitmap)
+    rle["counts"] = rle["counts"].decode("ascii")
+    return {"image_id": 1, "category_id": 1, "segmentation": rle, "score": score}
+
+
+def counts(parity: DetectionParity) -> tuple[int, int, int, int]:
+    return parity.pairs, parity.matched, parity.unmatched_ours, parity.unmatched_reference
+
+
+def test_a_file_matches_itself_in_any_order(demo_model: Path) -> None:
+    for iou_type, name in (("bbox", "bbox"), ("segm", "segmentations")):
+        rows = read_results(demo_model / f"{name}_coco_shapes_val_results.json")
+        parity = match_detections(rows[::-1], rows, iou_type)  # type: ignore[arg-type]
+        assert counts(parity) == (182, 182, 0, 0)
+        assert parity.holds and parity.share_matched == 1 and parity.equal == 182 and not parity.worst
+        assert (parity.max_box_difference, parity.max_score_difference, parity.min_iou) == (0, 0, 1)
+        assert sorted(map(tuple, parity.partners.tolist())) == [(181 - n, n) for n in range(181, -1, -1)]
+
+
+def test_a_moved_box_is_measured_at_its_edges() -> None:
+    # Left edge 1 px to the right, right edge 1.5 px to the left: 7.5 of 10 px in common.
+    parity = match_detections([box(1, 0.5, width=7.5)], [box(0, 0.75)], "bbox")
+    assert counts(parity) == (1, 0, 0, 0)
+    assert parity.max_box_difference == 1.5 and parity.max_score_difference == 0.25
+    assert parity.min_iou == pytest.approx(0.75)
+    assert not parity.holds and parity.share_matched == 0
+    assert parity.worst[0].unmatched == 1 and parity.worst[0].max_box_difference == 1.5
+    # The left edge counts as much.
+    assert match_detections([box(1, 0.5)], [box(0, 0.5)], "bbox").max_box_difference == 1
+
+
+def test_tolerances_decide_what_is_matched() -> None:
+    ours, reference = [box(0.004, 0.5005)], [box(0, 0.5)]
+    assert match_detections(ours, reference, "bbox").holds
+    assert not match_detections(ours, reference, "bbox", DetectionTolerances(score=1e-4)).holds
+    assert not match_detections(ours, reference, "bbox", DetectionTolerances(box_iou=0.9995)).holds
+
+
+def test_detections_of_other_classes_or_images_are_no_partners() -> None:
+    parity = match_detections([box(0, 0.5, category=2), box(0, 0.5, image=2)], [box(0, 0.5)], "bbox")
+    assert counts(parity) == (0, 0, 2, 1)
+
+
+def test_each_detection_has_one_partner_at_most() -> None:
+    parity = match_detections([box(0, 0.5), box(0, 0.4)], [box(0, 0.5)], "bbox")
+    assert counts(parity) == (1, 1, 1, 0)
+    assert parity.partners.tolist() == [[0, 0]]
+
+
+def test_among_equal_boxes_the_score_decides() -> None:
+    # The first of ours overlaps the second of the reference's a little more, but not by 0.001.
+    ours = [box(0.0002, 0.9), box(0, 0.3)]
+    reference = [box(0.0002, 0.3), box(0, 0.9)]
+    parity = match_detections(ours, reference, "bbox")
+    assert parity.partners.tolist() == [[0, 1], [1, 0]] and parity.holds
+
+
+def test_a_lonely_detection_at_the_score_threshold_is_excused() -> None:
+    parity = match_detections([box(0, 0.9), box(50, 0.05009)], [box(0, 0.9), box(90, 0.0502)], "bbox")
+    assert (parity.excused_ours, parity.excused_reference) == (1, 0)
+    assert counts(parity) == (1, 1, 0, 1) and not parity.holds
+
+
+def test_a_lonely_detection_at_the_limit_of_a_full_image_is_excused() -> None:
+    common = [box(100 * n, 0.9) for n in range(99)]
+    ours, reference = [*common, box(-100, 0.30005)], [*common, box(-300, 0.3)]
+    parity = match_detections(ours, reference, "bbox")
+    assert (parity.excused_ours, parity.excused_reference) == (1, 1) and parity.holds
+    # One short of the limit, nothing was cut.
+    parity = match_detections(ours[1:], reference[1:], "bbox")
+    assert (parity.unmatched_ours, parity.unmatched_reference) == (1, 1) and not parity.holds
+
+
+def test_masks_are_paired_by_their_overlap() -> None:
+    ours, reference = [mask(slice(0, 10), 0.5), mask(slice(10, 20), 0.5)], [mask(slice(10, 19), 0.5)]
+    parity = match_detections(ours, reference, "segm")
+    assert counts(parity) == (1, 0, 1, 0)
+    assert parity.min_iou == pytest.approx(0.9) and parity.partners.tolist() == [[1, 0]]
+
+
+def test_empty_masks_are_partners_of_each_other() -> None:
+    empty = mask(slice(0, 0), 0.4)
+    assert match_detections([empty], [empty], "segm").holds
+    assert not match_detections([empty], [mask(slice(0, 1), 0.4)], "segm").holds
+
+
+def test_the_worst_images_come_first() -> None:
+    ours = [box(0, 0.5, image=n) for n in range(1, 9)]
+    reference = [box(0, 0.5 + 0.01 * n, image=n) for n in range(1, 8)]
+    parity = match_detections(ours, reference, "bbox")
+    assert [image.image_id for image in parity.worst] == [7, 6, 5, 4, 3]
+    assert parity.worst[0].max_score_difference == pytest.approx(0.07)
+
+
+def test_nothing_against_nothing_holds() -> None:
+    parity = match_detections([], [], "bbox")
+    assert parity.holds and parity.share_matched == 1
+
+
+def test_the_document_is_json_with_the_verdict(demo_model: Path) -> None:
+    document = match_detections([box(0, 0.5)], [box(1, 0.5)], "bbox").document()
+    assert document["holds"] is False and document["pairs"] == 1 and "partners" not in document
+    assert document["worst"] == (
+        {"image_id": 1, "unmatched": 1, "max_box_difference": 1.0, "max_score_difference": 0.0,
+         "min_iou": pytest.approx(9 / 11)},
+    )  # fmt: skip
+
+
+def test_the_table_has_a_column_for_each_type() -> None:
+    boxes = match_detections([box(0, 0.5)], [box(0, 0.5)], "bbox")
+    masks = match_detections([mask(slice(0, 9), 0.5)], [mask(slice(0, 9), 0.5)], "segm")
+    lines = [line.split() for line in parity_table([boxes, masks]).splitlines()]
+    assert lines[0] == ["box", "mask"]
+    assert lines[4] == ["matched", "1", "(100.00", "%)", "1", "(100.00", "%)"]

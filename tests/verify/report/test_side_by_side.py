@@ -1,0 +1,79 @@
+"""Pictures side by side: what differs is drawn in red, whatever it scores, and the caption counts it."""
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from pycocotools.coco import COCO
+
+from detectron_gn.verify.report.side_by_side import Side, result_pairs
+
+RED = (0, 0, 255)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """One grey image of 640 x 640 pixels, whose file is returned too."""
+    import cv2
+
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.full((640, 640, 3), 128, np.uint8))
+    data = COCO()
+    data.dataset = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 640, "width": 640}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "square"}],
+    }
+    data.createIndex()
+    return data, {1: path}
+
+
+def side(title, *found):
+    """Detections (x, y, side, score) as rows of both kinds."""
+    boxes, segms = [], []
+    for x, y, size, score in found:
+        mask = np.zeros((640, 640), np.uint8, order="F")
+        mask[y : y + size, x : x + size] = 1
+        row = {"image_id": 1, "category_id": 1, "score": score}
+        boxes.append({**row, "bbox": [float(x), float(y), float(size), float(size)]})
+        rle = pycocotools.mask.encode(mask)
+        segms.append({**row, "segmentation": {**rle, "counts": rle["counts"].decode()}})
+    return Side(title, boxes, segms)
+
+
+def red_pixels(picture):
+    return int((picture == RED).all(axis=2).sum())
+
+
+def pair_of(coco, reference, ours):
+    data, files = coco
+    (pair,) = result_pairs(data, files, side("reference", *reference), side("ours", *ours), 8)
+    return pair
+
+
+def test_equal_sides_have_nothing_red(coco):
+    both = [(100, 100, 200, 0.9), (400, 400, 50, 0.2)]
+    pair = pair_of(coco, both, both)
+    assert red_pixels(pair.left) == red_pixels(pair.right) == 0
+    assert pair.caption == (
+        "1 object that scores 0.5 or more, every one on both sides; masks equal to the pixel; not drawn: 1 of lower "
+        "scores that match"
+    )
+
+
+def test_a_detection_of_low_score_that_one_side_lacks_is_drawn_red(coco):
+    pair = pair_of(coco, [(100, 100, 200, 0.9), (400, 400, 50, 0.2)], [(100, 100, 200, 0.9)])
+    assert red_pixels(pair.left) > 50 and red_pixels(pair.right) == 0
+    assert "red: 1 of the left and 0 of the right that have no match on the other side" in pair.caption
+
+
+def test_a_pair_out_of_tolerance_is_red_on_both_sides_and_so_are_its_pixels(coco):
+    pair = pair_of(coco, [(100, 100, 200, 0.9)], [(110, 100, 200, 0.9)])
+    assert "red: 1 of the left and 1 of the right" in pair.caption
+    # Ten columns of 200 pixels at either edge.
+    assert "4000 mask pixels differ (red)" in pair.caption
+    assert tuple(pair.right[200, 104]) == RED and tuple(pair.right[200, 305]) == RED
+
+
+def test_a_score_out_of_tolerance_is_red_though_the_masks_are_equal(coco):
+    pair = pair_of(coco, [(100, 100, 200, 0.9)], [(100, 100, 200, 0.8)])
+    assert "red: 1 of the left and 1 of the right" in pair.caption and "masks equal to the pixel" in pair.caption

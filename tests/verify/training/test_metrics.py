@@ -1,0 +1,85 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from detectron_gn.verify.training.metrics import RunFigures
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_figures_that_cannot_be_written_are_said_and_do_not_swallow_the_next(tmp_path):
+    path, lines = tmp_path / "json_stats.jsonl", []
+    figures = RunFigures(tmp_path, lines.append)
+    path.symlink_to("/dev/full")
+    figures.add({"iter": 0, "loss": 1.0})
+    assert len(lines) == 1 and "json_stats.jsonl: cannot be written (No space left" in lines[0]
+    # What of a line had still found room, and then there is some again.
+    path.unlink()
+    path.write_text('{"iter": 0, "lo')
+    figures.add({"iter": 20, "loss": 0.5})
+    assert figures.lines() == [{"iter": 20, "loss": 0.5}]
+    assert len(lines) == 1
+
+
+def test_figures_of_iterations_that_are_done_again_are_forgotten(tmp_path):
+    figures = RunFigures(tmp_path)
+    for iteration in (0, 20, 40):
+        figures.add({"iter": iteration, "loss": 1.0})
+    figures.begin_at(21)
+    assert [line["iter"] for line in figures.lines()] == [0, 20]
+
+
+def test_evaluations_are_read_from_their_folders_in_order(tmp_path):
+    for name in ("eval_iter99", "eval_iter9", "eval_iterX", "eval_iter5"):
+        (tmp_path / name).mkdir()
+        ap = {"val": {"box": {"AP": 0.5}, "mask": {"AP": 0.25}}}
+        (tmp_path / name / "ap.json").write_text(json.dumps(ap) if name != "eval_iter5" else "[]")
+    assert list(RunFigures(tmp_path).evaluations().items()) == [
+        (9, {"box": 0.5, "mask": 0.25}),
+        (99, {"box": 0.5, "mask": 0.25}),
+    ]
+
+
+def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    lines = []
+    figures = RunFigures(tmp_path, lines.append)
+    figures.add({"iter": 0, "loss": 1.0, "lr": 0.1})
+    figures.draw()
+    before = (tmp_path / "curves.png").read_bytes()
+    figures.add({"iter": 20, "loss": 0.5, "lr": 0.1})
+
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    figures.draw()
+    assert (tmp_path / "curves.png").read_bytes() == before
+    assert len(lines) == 1 and "No space left on device" in lines[0] and "training goes on" in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "json_stats.jsonl"]
+
+
+def test_tensorboard_without_room_is_told_once_and_left_out(tmp_path, monkeypatch):
+    class Full:
+        def add_scalar(self, name, value, iteration):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("detectron_gn.verify.training.metrics._tensorboard", lambda folder, start: Full())
+    said = []
+    figures = RunFigures(tmp_path, said.append)
+    figures.begin_at(0)
+    for iteration in (0, 20):
+        figures.add({"iter": iteration, "loss": 1.0})
+    assert said == ["TensorBoard: cannot be written (No space left on device); training goes on without it"]
+    assert [line["iter"] for line in figures.lines()] == [0, 20]
+
+
+def test_a_number_beyond_all_floats_is_a_damaged_line(tmp_path):
+    (tmp_path / "json_stats.jsonl").write_text('{"iter": 0, "loss": 1' + 400 * "0" + '}\n{"iter": 20, "loss": 1}\n')
+    said = []
+    figures = RunFigures(tmp_path, said.append)
+    figures.begin_at(40)
+    figures.draw()
+    assert [line["iter"] for line in figures.lines()] == [20] and "1 damaged lines" in said[0]

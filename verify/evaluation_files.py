@@ -1,0 +1,24 @@
+"""The files of an evaluation: `bbox.json`, `segm.json`, `ap.json`."""
+
+from pathlib import Path
+from typing import Any
+
+from detectron_gn.mrcnn.evaluation.ap import ap_document
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+from detectron_gn.mrcnn.evaluation.partial_results import remove_journals
+from detectron_gn.weights.files.json_file import write_json
+
+
+def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[str, Any]:
+    """Write `bbox.json`, `segm.json` and `ap.json` into a folder; returns what `ap.json` holds.
+
+    Args:
+        name: of the data set, the annotation file's stem.
+
+    The journals that were kept in the folder have served then, and go.
+    """
+    document = ap_document(name, evaluation.box_ap, evaluation.mask_ap)
+    for file, content in (("bbox", evaluation.boxes), ("segm", evaluation.segms), ("ap", document)):
+        write_json(folder / f"{file}.json", content)
+    remove_journals(folder)
+    return document

@@ -1,0 +1,1 @@
+"""Ours beside the reference: blobs, detections, training."""

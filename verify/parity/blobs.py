@@ -1,0 +1,356 @@
+"""Blob parity: one test run of the network beside Caffe2's, every blob and every detection compared.
+
+The reference is an HDF5 file, one group an image: see docs/reference_layout.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycocotools.mask
+import torch
+from torch import Tensor
+
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.inference.dynamic import class_boxes
+from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
+from detectron_gn.verify.parity.matching import ProposalParity, pair_detections, pair_proposals, pair_rois
+from detectron_gn.verify.reference.image_dump import ImageReference, ReferenceBlob, read_references
+
+Array = npt.NDArray[Any]
+
+# What the names of blobs begin with that are computed before there are RoIs.
+BEFORE_ROIS = ("data", "im_info", "conv1", "pool1", "res", "fpn_", "conv_rpn", "rpn_")
+
+# What float32 makes of an image's size and scale, as a share of them.
+_ROUNDING = 1e-6
+
+# The fault of a blob that holds NaN or infinity on either side.
+NOT_FINITE = "not finite"
+
+# How far detections may be from Caffe2's: what the order of float32 sums explains in models of random weights, whose
+# errors grow most (docs/reference_layout.md). Trained ones stay a hundred times below.
+MOST_BOX_ERROR = 0.05
+MOST_SCORE_ERROR = 1e-3
+MOST_MASK_ERROR = 5e-3
+
+# A pixel whose soft mask is within those errors of the threshold may fall on either side: few masks have one.
+LEAST_EQUAL_MASKS = 0.8
+LEAST_MASK_IOU = 0.98
+
+
+@dataclass(frozen=True)
+class BlobParity:
+    """How far one blob is from Caffe2's.
+
+    Attributes:
+        blob: its name.
+        shape: its whole shape (a reference may hold a sample of it).
+        max_error: largest absolute difference.
+        relative_error: that difference over the largest magnitude of the reference.
+        fault: why there is no difference to tell, and both errors are infinite; empty where there is one.
+    """
+
+    blob: str
+    shape: tuple[int, ...]
+    max_error: float
+    relative_error: float
+    fault: str = ""
+
+    @property
+    def told(self) -> str:
+        """The relative error as text, or what is at fault."""
+        return self.fault or f"{self.relative_error:.1e}"
+
+
+@dataclass(frozen=True)
+class DetectionRowParity:
+    """How far the detections of one image are from Caffe2's, after pairing them by class and box.
+
+    Attributes:
+        count, reference_count: detections on either side.
+        matched: pairs of one class whose boxes are partners.
+        box_error: largest difference of a coordinate, in pixels.
+        score_error: largest difference of a score.
+        mask_error: largest difference of a soft mask's value.
+        equal_rles: pairs whose pasted masks are equal to the pixel.
+        min_mask_iou: smallest overlap of the pasted masks of a pair.
+        wrong_pastes: of the pairs that overlap by less than `LEAST_MASK_IOU`, those where the reference's own soft mask
+            in its own box does not come out as it pasted it. Where none is wrong, values near the threshold part them.
+    """
+
+    count: int
+    reference_count: int
+    matched: int
+    box_error: float
+    score_error: float
+    mask_error: float
+    equal_rles: int
+    min_mask_iou: float
+    wrong_pastes: float = float("inf")
+
+    @property
+    def box_fault(self) -> str:
+        """Which detections lack a partner, or how far partners' boxes or scores are apart; empty where they agree."""
+        if not self.matched == self.count == self.reference_count:
+            return f"{self.matched} of {self.reference_count} detections have a partner among our {self.count}"
+        if not self.box_error <= MOST_BOX_ERROR:
+            return f"boxes of detections are apart by up to {self.box_error:.2g} pixels"
+        if not self.score_error <= MOST_SCORE_ERROR:
+            return f"scores of detections are apart by up to {self.score_error:.2g}"
+        return ""
+
+    @property
+    def soft_mask_fault(self) -> str:
+        """How far soft masks are apart; empty where they agree."""
+        return "" if self.mask_error <= MOST_MASK_ERROR else f"soft masks differ by {self.mask_error:.2g}"
+
+    @property
+    def pasted_mask_fault(self) -> str:
+        """How many pasted masks are equal, where too few are; empty where they agree."""
+        overlap = self.min_mask_iou >= LEAST_MASK_IOU or self.wrong_pastes == 0
+        if overlap and self.equal_rles >= LEAST_EQUAL_MASKS * self.matched:
+            return ""
+        return f"{self.equal_rles} of {self.matched} pasted masks are equal (smallest IoU {self.min_mask_iou:.3f})"
+
+    @property
+    def fault(self) -> str:
+        """The first of these, in the order in which they are computed; empty where all detections agree."""
+        return self.box_fault or self.soft_mask_fault or self.pasted_mask_fault
+
+
+@dataclass(frozen=True)
+class ImageParity:
+    """The parity of one image: blobs in the order of the network, proposals, detections.
+
+    Attributes:
+        same_rois: whether the network's own RoIs are the reference's. Where they are not, what follows them was
+            computed on the reference's.
+        not_compared: blobs of the reference that were not compared, as the network has no counterpart of them or its
+            RoIs are others.
+        absent: blobs of the network that the reference does not hold.
+    """
+
+    image: str
+    blobs: tuple[BlobParity, ...]
+    proposals: tuple[ProposalParity, ...]
+    same_rois: bool
+    detections: DetectionRowParity
+    not_compared: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+
+
+def limit_of(blob: str, tolerance: float) -> float:
+    """The largest relative error of a blob: `tolerance`; for `im_info`, which no network computes, rounding."""
+    return min(tolerance, _ROUNDING) if blob == "im_info" else tolerance
+
+
+def parity_holds(parity: ImageParity, tolerance: float) -> bool:
+    """Whether every blob is within `tolerance`, and every proposal and every detection agrees with its partner."""
+    return first_difference(parity, tolerance) is None
+
+
+def first_difference(parity: ImageParity, tolerance: float) -> str | None:
+    """The first blob, in the order of the network, that is out of tolerance, else the proposals or detections that are.
+
+    Proposals that tie with the last one taken may be others; any further one without a partner is a difference.
+    """
+    apart = (row.blob for row in parity.blobs if not row.relative_error <= limit_of(row.blob, tolerance))
+    blob = next(apart, None)
+    if blob is not None:
+        return blob
+    level = next((level for level in parity.proposals if level.unmatched != level.tied), None)
+    if level is not None:
+        return f"the proposals of P{level.level}"
+    return f"its detections: {parity.detections.fault}" if parity.detections.fault else None
+
+
+def remarks(parity: ImageParity) -> list[str]:
+    """What a reader must know besides the numbers: other proposals, RoIs taken from the reference, blobs left out."""
+    lines = [
+        f"P{level.level}: {level.unmatched} proposals of either side are others, {level.tied} of them tied at the cut"
+        for level in parity.proposals
+        if level.unmatched
+    ]
+    if not parity.same_rois:
+        lines.append("the RoIs are not all the same: what follows them was computed on the reference's, or left out")
+    if parity.not_compared:
+        lines.append(f"not compared: {', '.join(parity.not_compared)}")
+    if parity.absent:
+        lines.append(f"not in the reference: {few(parity.absent)}")
+    return lines
+
+
+def few(names: Sequence[str], shown: int = 4) -> str:
+    """The first names of many, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"
+
+
+def blob_table(parity: ImageParity) -> str:
+    """Every blob of one image with its shape, largest and relative error, in the order of the network."""
+    rows = [
+        [row.blob, "x".join(map(str, row.shape)), *_told_errors(row)]
+        for row in parity.blobs
+    ]
+    return text_table(["blob", "shape", "max error", "relative"], rows, left=2)
+
+
+def summary_table(parities: Sequence[ImageParity]) -> str:
+    """One row an image: its worst blob, its detections, and how far they are from Caffe2's."""
+    header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score", "equal masks"]
+    rows = []
+    for parity in parities:
+        worst, found = max(parity.blobs, key=lambda row: row.relative_error, default=None), parity.detections
+        rows.append(
+            [
+                parity.image,
+                str(len(parity.blobs)),
+                "-" if worst is None else worst.blob,
+                "-" if worst is None else worst.told,
+                f"{found.matched} of {found.reference_count}",
+                f"{found.box_error:.1e}",
+                f"{found.score_error:.1e}",
+                f"{found.equal_rles} of {found.matched}",
+            ]
+        )
+    return text_table(header, rows, left=1)
+
+
+def _told_errors(row: BlobParity) -> tuple[str, str]:
+    """Both errors as text; what is at fault takes the place of the second one."""
+    return ("-", row.fault) if row.fault else (f"{row.max_error:.2e}", f"{row.relative_error:.2e}")
+
+
+def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
+    """Compare the network with a reference file, image by image.
+
+    Raises InputError for a reference that is damaged or of another kind, or an image that is missing in the folder.
+    """
+    for image_reference in read_references(reference, images, model.cfg):
+        yield compare_image(model, image_reference)
+
+
+@torch.inference_mode()
+def compare_image(model: MaskRCNN, reference: ImageReference) -> ImageParity:
+    """Compare one image with its reference.
+
+    RoIs whose scores tie may stand in another order, so rows are paired first and the run is repeated on the RoIs in
+    the reference's order. Where they are the same ones, the detections are what `detect` itself gives.
+    """
+    blobs, image = reference.blobs, reference.image
+    scale = float(model.network_input([image]).im_info[0].scale)
+    trace = trace_boxes(model, image)
+    proposals = tuple(pair_proposals(model, trace, blobs))
+    pairing = pair_rois(model, trace, _class_boxes(model, trace, image, scale), reference)
+    if pairing.rois is None:
+        # Of other RoIs than the reference's, and a reference that holds a sample of its own, no row can be compared.
+        trace = {key: value for key, value in trace.items() if key.startswith(BEFORE_ROIS)}
+    else:
+        if not torch.equal(pairing.rois, trace["rois"]):
+            again = trace_boxes(model, image, pairing.rois)
+            trace |= {key: value for key, value in again.items() if not key.startswith("rpn_ro")}
+        trace["boxes"], trace["scores"] = _class_boxes(model, trace, image, scale), trace["cls_prob"]
+    if pairing.rois is None or pairing.same:
+        detections = model.detect(image)
+    else:
+        levels = model.features(trace["data"])
+        detections = model.detect_in_rois(levels, pairing.rois, (image.shape[0], image.shape[1]), scale)
+    if len(detections) and "mask_rois" in blobs:
+        trace |= trace_masks(model, image, _mask_rois(model, scale, detections, reference))
+    returned = {"boxes": reference.boxes, "scores": reference.scores}
+    theirs = dict(blobs) | {name: ReferenceBlob(value.reshape(-1), value.shape) for name, value in returned.items()}
+    return ImageParity(
+        image=reference.name,
+        blobs=tuple(_compare_blob(blob, value, theirs[blob]) for blob, value in trace.items() if blob in theirs),
+        proposals=proposals,
+        same_rois=pairing.same,
+        detections=compare_detections(detections, reference),
+        not_compared=tuple(blob for blob in blobs if blob not in trace),
+        # Caffe2 keeps no empty blobs: those of a level without RoIs.
+        absent=tuple(blob for blob, value in trace.items() if value.numel() and blob not in theirs),
+    )
+
+
+def compare_detections(detections: Detections, reference: ImageReference) -> DetectionRowParity:
+    """Pair the detections of an image with the reference's, class by class, and measure the pairs."""
+    boxes, scores = reference.det_boxes, reference.det_scores
+    pairs = pair_detections(detections, boxes, reference.det_classes)
+    ours, theirs = pairs[:, 0], pairs[:, 1]
+    rles = np.array([rle["counts"] for rle in detections.rles()], dtype=object)[ours]
+    reference_rles = np.array(reference.rle_counts, dtype=object)[theirs]
+    size = list(detections.image_size)
+    unequal = [
+        ({"size": size, "counts": a}, {"size": size, "counts": b})
+        for a, b in zip(rles, reference_rles, strict=True)
+        if a != b
+    ]
+    ious = [float(pycocotools.mask.iou([a], [b], [0])[0, 0]) for a, b in unequal]
+    pasted = np.array(reference_pastes(reference, detections.mask_threshold), dtype=object)[theirs]
+    wrong = [own != b for own, a, b in zip(pasted, rles, reference_rles, strict=True) if a != b]
+    wrong_pastes = sum(other for other, iou in zip(wrong, ious, strict=True) if not iou >= LEAST_MASK_IOU)
+    return DetectionRowParity(
+        count=len(detections),
+        reference_count=len(scores),
+        matched=len(pairs),
+        box_error=_largest(detections.boxes[ours] - boxes[theirs]),
+        score_error=_largest(detections.scores[ours] - scores[theirs]),
+        mask_error=_largest(detections.mask_probs[ours] - reference.masks[theirs]),
+        equal_rles=len(pairs) - len(ious),
+        min_mask_iou=min(ious, default=1.0),
+        wrong_pastes=wrong_pastes,
+    )
+
+
+def reference_pastes(reference: ImageReference, threshold: float) -> list[str]:
+    """Run lengths of the reference's own soft masks, pasted by us into its own boxes."""
+    theirs = Detections(
+        boxes=reference.det_boxes.astype(np.float32),
+        scores=reference.det_scores.astype(np.float32),
+        classes=reference.det_classes,
+        mask_probs=reference.masks.astype(np.float32),
+        image_size=reference.image_size,
+        mask_threshold=threshold,
+    )
+    return [rle["counts"] for rle in theirs.rles()]
+
+
+def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobParity:
+    """Compare a blob with a reference that may hold every `stride`-th value of it alone."""
+    shape = reference.shape
+    if tuple(value.shape) != shape:
+        return BlobParity(blob, shape, float("inf"), float("inf"), f"is {'x'.join(map(str, value.shape))}")
+    theirs = reference.doubles()
+    errors = reference.sample_of(value) - theirs
+    error = _largest(errors)
+    if not np.isfinite(error):
+        return BlobParity(blob, shape, float("inf"), float("inf"), NOT_FINITE)
+    if blob == "im_info":
+        # A size in hundreds of pixels and a scale near 1: each is held to its own magnitude.
+        return BlobParity(blob, shape, error, _largest(errors / (np.abs(theirs) + 1e-6)))
+    return BlobParity(blob, shape, error, error / (_largest(theirs) + 1e-6))
+
+
+def _class_boxes(model: MaskRCNN, trace: Trace, image: Image, scale: float) -> Tensor:
+    """What Detectron returns for each RoI: its boxes `[R, 4K]` in image pixels."""
+    size = (image.shape[0], image.shape[1])
+    return class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], scale, size, model.cfg)
+
+
+def _mask_rois(model: MaskRCNN, scale: float, detections: Detections, reference: ImageReference) -> Tensor:
+    """The second pass's RoIs `[D, 5]` of our detections, those with a partner in the reference's order."""
+    pairs = pair_detections(detections, reference.det_boxes, reference.det_classes)
+    alone = np.setdiff1d(np.arange(len(detections)), pairs[:, 0])
+    boxes = torch.from_numpy(detections.boxes[np.concatenate((pairs[:, 0], alone))]).double() * scale
+    return torch.cat((torch.zeros(len(boxes), 1), boxes.float()), dim=1).to(model.device)
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max()) if values.size else 0.0
+

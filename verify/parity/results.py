@@ -1,0 +1,300 @@
+"""Detection parity: two COCO result files, such as ours and Detectron's, compared detection by detection."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycocotools.mask
+
+from detectron_gn.mrcnn.evaluation.coco_files import SHAPE_KEY, IouType, ResultRow
+from detectron_gn.mrcnn.tables import text_table
+
+# Detections of one class that overlap less than this are different detections, not one that moved.
+_PARTNER_IOU = 0.5
+
+# Overlaps this close are a tie, which the score decides.
+_IOU_DECIMALS = 3
+
+_WORST_IMAGES = 5
+
+
+@dataclass(frozen=True)
+class DetectionTolerances:
+    """What counts as equal, and which detections may be on one side alone.
+
+    Attributes:
+        box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds.
+        score: largest difference of a pair's scores.
+        score_threshold, detections_per_image: Detectron's `TEST.SCORE_THRESH` and `TEST.DETECTIONS_PER_IM`.
+        margin: a detection without a partner is excused when its score lies this near to the threshold, or to
+            the lowest score of the image on the other side when that side has filled it up.
+    """
+
+    box_iou: float = 0.999
+    mask_iou: float = 0.99
+    score: float = 1e-3
+    score_threshold: float = 0.05
+    detections_per_image: int = 100
+    margin: float = 1e-4
+
+
+@dataclass(frozen=True)
+class ImageDifference:
+    """How far the detections of one image are apart.
+
+    Attributes:
+        unmatched: detections of either side without a partner, or with one out of tolerance; not the excused.
+        max_box_difference: in pixels; 0 for masks.
+        max_score_difference, min_iou: over the image's pairs.
+    """
+
+    image_id: int | str
+    unmatched: int
+    max_box_difference: float
+    max_score_difference: float
+    min_iou: float
+
+
+@dataclass(frozen=True)
+class DetectionParity:
+    """How far two lists of detections are apart.
+
+    Attributes:
+        iou_type: "bbox" or "segm".
+        ours, reference: detections on either side.
+        pairs: detections with a partner on the other side: same image and class, IoU of at least 0.5.
+        matched: pairs within the tolerances.
+        unmatched_ours, unmatched_reference: detections without a partner that nothing excuses.
+        excused_ours, excused_reference: detections without a partner that are at the threshold or the limit.
+        max_box_difference: largest difference of a box's edge over all pairs, in pixels; 0 for masks.
+        max_score_difference: largest difference of the scores of a pair.
+        min_iou: smallest IoU of a pair.
+        equal: pairs with the same box, or the same mask to the pixel.
+        worst: the images furthest apart, worst first; those without any difference are left out.
+        partners: `[pairs, 2]` row numbers (ours, reference's).
+        different_ours, different_reference: row numbers of what does not match: in a pair out of tolerance, or without
+            a partner and not excused.
+    """
+
+    iou_type: IouType
+    ours: int
+    reference: int
+    pairs: int
+    matched: int
+    unmatched_ours: int
+    unmatched_reference: int
+    excused_ours: int
+    excused_reference: int
+    max_box_difference: float
+    max_score_difference: float
+    min_iou: float
+    equal: int
+    worst: tuple[ImageDifference, ...]
+    partners: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    different_ours: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    different_reference: npt.NDArray[np.int64] = field(repr=False, compare=False)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every detection that is not excused is matched."""
+        return self.matched == self.pairs and not self.unmatched_ours and not self.unmatched_reference
+
+    @property
+    def share_matched(self) -> float:
+        """Matched pairs of all that should be one, 0..1."""
+        wanted = self.pairs + self.unmatched_ours + self.unmatched_reference
+        return self.matched / wanted if wanted else 1.0
+
+    def document(self) -> dict[str, Any]:
+        """What --json writes."""
+        values = asdict(self)
+        for rows in ("partners", "different_ours", "different_reference"):
+            del values[rows]
+        return {"holds": self.holds, "share_matched": self.share_matched, **values}
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Row numbers of partners with what separates them, one entry a pair."""
+
+    ours: npt.NDArray[np.int64]
+    reference: npt.NDArray[np.int64]
+    iou: npt.NDArray[np.float64]
+    box: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    equal: npt.NDArray[np.bool_]
+
+
+def match_detections(
+    ours: Sequence[ResultRow],
+    reference: Sequence[ResultRow],
+    iou_type: IouType,
+    tolerances: DetectionTolerances | None = None,
+) -> DetectionParity:
+    """Pair two lists of COCO results one to one, image by image and class by class, and measure the pairs.
+
+    The pair that overlaps most comes first; among overlaps equal to 0.001 the one with the nearest scores.
+    Masks are paired by their own overlap; two empty ones overlap fully.
+
+    Args:
+        ours, reference: rows that `mrcnn.evaluation.coco_files.check_results` let pass.
+        iou_type: "bbox" or "segm", the key of the rows that is compared.
+    """
+    limits = tolerances or DetectionTolerances()
+    pairs = _pair(ours, reference, iou_type)
+    smallest = limits.box_iou if iou_type == "bbox" else limits.mask_iou
+    within = (pairs.iou >= smallest) & (pairs.score <= limits.score)
+    lonely_ours = np.setdiff1d(np.arange(len(ours)), pairs.ours)
+    lonely_reference = np.setdiff1d(np.arange(len(reference)), pairs.reference)
+    unmatched_ours = _not_excused(lonely_ours, ours, reference, limits)
+    unmatched_reference = _not_excused(lonely_reference, reference, ours, limits)
+    unmatched_images = [ours[row]["image_id"] for row in (*pairs.ours[~within], *unmatched_ours)]
+    unmatched_images += [reference[row]["image_id"] for row in unmatched_reference]
+    return DetectionParity(
+        iou_type=iou_type,
+        ours=len(ours),
+        reference=len(reference),
+        pairs=len(pairs.ours),
+        matched=int(within.sum()),
+        unmatched_ours=len(unmatched_ours),
+        unmatched_reference=len(unmatched_reference),
+        excused_ours=len(lonely_ours) - len(unmatched_ours),
+        excused_reference=len(lonely_reference) - len(unmatched_reference),
+        max_box_difference=float(pairs.box.max(initial=0.0)),
+        max_score_difference=float(pairs.score.max(initial=0.0)),
+        min_iou=float(pairs.iou.min(initial=1.0)),
+        equal=int(pairs.equal.sum()),
+        worst=_worst(pairs, [row["image_id"] for row in ours], unmatched_images),
+        partners=np.stack((pairs.ours, pairs.reference), axis=1),
+        different_ours=np.array([*pairs.ours[~within], *unmatched_ours], dtype=np.int64),
+        different_reference=np.array([*pairs.reference[~within], *unmatched_reference], dtype=np.int64),
+    )
+
+
+def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with a column for each type of results that was compared."""
+    header = ["", *({"bbox": "box", "segm": "mask"}[parity.iou_type] for parity in parities)]
+    lines: list[tuple[str, list[str]]] = [
+        ("detections, ours", [str(parity.ours) for parity in parities]),
+        ("detections, reference", [str(parity.reference) for parity in parities]),
+        ("matched", [f"{parity.matched} ({100 * parity.share_matched:.2f} %)" for parity in parities]),
+        ("paired, out of tolerance", [str(parity.pairs - parity.matched) for parity in parities]),
+        ("unmatched, ours", [str(parity.unmatched_ours) for parity in parities]),
+        ("unmatched, reference", [str(parity.unmatched_reference) for parity in parities]),
+        ("at threshold or limit", [str(p.excused_ours + p.excused_reference) for p in parities]),
+        ("equal to the last digit", [str(parity.equal) for parity in parities]),
+        ("smallest IoU", [f"{parity.min_iou:.6f}" for parity in parities]),
+        ("largest box difference (px)", [_pixels(parity) for parity in parities]),
+        ("largest score difference", [f"{parity.max_score_difference:.2e}" for parity in parities]),
+    ]
+    return header, [[name, *cells] for name, cells in lines]
+
+
+def parity_table(parities: Sequence[DetectionParity]) -> str:
+    """`parity_rows` as text."""
+    return text_table(*parity_rows(parities))
+
+
+def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: IouType) -> _Pairs:
+    ours_by_group, reference_by_group = _by_image_and_class(ours), _by_image_and_class(reference)
+    key = SHAPE_KEY[iou_type]
+    columns: list[tuple[int, int, float, float, float, bool]] = []
+    for group, our_rows in ours_by_group.items():
+        if their_rows := reference_by_group.get(group):
+            a, b = [ours[row][key] for row in our_rows], [reference[row][key] for row in their_rows]
+            ious = _overlaps(a, b, iou_type)
+            scores = np.abs(
+                np.subtract.outer(
+                    [ours[row]["score"] for row in our_rows], [reference[row]["score"] for row in their_rows]
+                )
+            )
+            for i, j in _greedy(ious, scores):
+                box = _edge_difference(a[i], b[j]) if iou_type == "bbox" else 0.0
+                equal = a[i] == b[j]
+                columns.append((our_rows[i], their_rows[j], ious[i, j], box, scores[i, j], equal))
+    columns.sort()
+    table = list(zip(*columns, strict=True)) or [()] * 6
+    dtypes = (np.int64, np.int64, np.float64, np.float64, np.float64, np.bool_)
+    return _Pairs(*(np.array(column, dtype=dtype) for column, dtype in zip(table, dtypes, strict=True)))
+
+
+def _by_image_and_class(rows: Sequence[ResultRow]) -> dict[tuple[Any, Any], list[int]]:
+    groups: dict[tuple[Any, Any], list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[row["image_id"], row["category_id"]].append(number)
+    return groups
+
+
+def _overlaps(a: list[Any], b: list[Any], iou_type: IouType) -> npt.NDArray[np.float64]:
+    """IoU `[len(a), len(b)]` of boxes (x, y, width, height) or masks, which is below 0 if their sizes differ."""
+    if iou_type == "bbox":
+        a, b = [list(map(float, box)) for box in a], [list(map(float, box)) for box in b]
+    ious = np.array(pycocotools.mask.iou(a, b, [0] * len(b)), dtype=np.float64).reshape(len(a), len(b))
+    if iou_type == "segm":
+        ious[np.logical_and.outer(pycocotools.mask.area(a) == 0, pycocotools.mask.area(b) == 0)] = 1.0
+    return ious
+
+
+def _greedy(ious: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+    rows, columns = np.nonzero(ious >= _PARTNER_IOU)
+    order = np.lexsort((scores[rows, columns], -np.round(ious[rows, columns], _IOU_DECIMALS)))
+    pairs, taken_rows, taken_columns = [], set(), set()
+    for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if i not in taken_rows and j not in taken_columns:
+            pairs.append((i, j))
+            taken_rows.add(i)
+            taken_columns.add(j)
+    return pairs
+
+
+def _edge_difference(a: Sequence[float], b: Sequence[float]) -> float:
+    """Largest distance in pixels of the edges of two boxes (x, y, width, height)."""
+    return max(max(abs(a[k] - b[k]), abs(a[k] + a[k + 2] - b[k] - b[k + 2])) for k in (0, 1))
+
+
+def _not_excused(
+    lonely: npt.NDArray[np.int64],
+    rows: Sequence[ResultRow],
+    others: Sequence[ResultRow],
+    limits: DetectionTolerances,
+) -> list[int]:
+    """The `lonely` row numbers that neither the threshold nor a full image on the other side explains."""
+    scores_by_image: dict[Any, list[float]] = defaultdict(list)
+    for row in others:
+        scores_by_image[row["image_id"]].append(row["score"])
+    unexplained = []
+    for number in lonely.tolist():
+        score, there = rows[number]["score"], scores_by_image[rows[number]["image_id"]]
+        cuts = [limits.score_threshold]
+        if len(there) >= limits.detections_per_image:
+            cuts.append(min(there))
+        if min(abs(score - cut) for cut in cuts) > limits.margin:
+            unexplained.append(number)
+    return unexplained
+
+
+def _worst(
+    pairs: _Pairs, image_of_row: list[int | str], unmatched_images: list[int | str]
+) -> tuple[ImageDifference, ...]:
+    pairs_of_image: dict[int | str, list[int]] = defaultdict(list)
+    for place, row in enumerate(pairs.ours.tolist()):
+        pairs_of_image[image_of_row[row]].append(place)
+    unmatched: dict[int | str, int] = defaultdict(int)
+    for image in unmatched_images:
+        unmatched[image] += 1
+    differences = []
+    for image in sorted({*pairs_of_image, *unmatched}, key=str):
+        places = pairs_of_image[image]
+        box, score = float(pairs.box[places].max(initial=0.0)), float(pairs.score[places].max(initial=0.0))
+        iou = float(pairs.iou[places].min(initial=1.0))
+        if unmatched[image] or box or score or iou < 1:
+            differences.append(ImageDifference(image, unmatched[image], box, score, iou))
+    differences.sort(key=lambda d: (-d.unmatched, d.min_iou, -d.max_box_difference, -d.max_score_difference))
+    return tuple(differences[:_WORST_IMAGES])
+
+
+def _pixels(parity: DetectionParity) -> str:
+    return f"{parity.max_box_difference:.2g}" if parity.iou_type == "bbox" else "-"

@@ -1,0 +1,67 @@
+"""The detections of a reference file and ours on the same images, as two COCO result files would hold them."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.evaluation.coco_files import ResultRow
+from detectron_gn.mrcnn.evaluation.coco_results import image_results
+from detectron_gn.verify.reference.image_dump import ImageReference, read_references
+
+
+class DumpResults(NamedTuple):
+    """Result rows of both sides.
+
+    Attributes:
+        coco: the images and classes as a data set without annotations; the class's number is the category's id.
+        files: the image files by image id.
+        boxes, segms, reference_boxes, reference_segms: rows, those of a side in one order.
+    """
+
+    coco: COCO
+    files: dict[int, Path]
+    boxes: list[ResultRow]
+    segms: list[ResultRow]
+    reference_boxes: list[ResultRow]
+    reference_segms: list[ResultRow]
+
+
+@torch.inference_mode()
+def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
+    """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
+    numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
+    found = DumpResults(COCO(), {}, [], [], [], [])
+    shown = []
+    for image_id, theirs in enumerate(read_references(reference, images, model.cfg), 1):
+        height, width = theirs.image_size
+        found.files[image_id] = images / theirs.name
+        shown.append({"id": image_id, "file_name": theirs.name, "height": height, "width": width})
+        ours = image_results(image_id, model.detect(theirs.image), numbers)
+        found.boxes.extend(map(dict, ours.boxes))
+        found.segms.extend(map(dict, ours.segms))
+        _add_reference(found, image_id, theirs)
+    found.coco.dataset = {
+        "images": shown,
+        "annotations": [],
+        "categories": [{"id": number, "name": f"class {number}"} for number in numbers],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        found.coco.createIndex()
+    return found
+
+
+def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) -> None:
+    """Add the rows of one image; its boxes are corners, whose widths count both."""
+    corners = theirs.det_boxes.astype(np.float64)
+    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
+    scores, classes = theirs.det_scores.astype(float).tolist(), theirs.det_classes.tolist()
+    for box, score, label, counts in zip(boxes, scores, classes, theirs.rle_counts, strict=True):
+        row = {"image_id": image_id, "category_id": label, "score": score}
+        found.reference_boxes.append({**row, "bbox": box})
+        found.reference_segms.append({**row, "segmentation": {"size": list(theirs.image_size), "counts": counts}})

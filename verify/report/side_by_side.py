@@ -1,0 +1,178 @@
+"""Pictures of detections side by side: the reference's on the left, ours on the right, differences in red."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask
+from pycocotools.coco import COCO
+
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.evaluation.coco_files import ResultRow
+from detectron_gn.mrcnn.visualize import Bitmap, DrawnObject, class_colour, draw_objects
+from detectron_gn.verify.parity.results import match_detections
+
+SHOWN_SCORE = 0.5
+_DIFFERENT = (0, 0, 255)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side found: rows of boxes and masks, row for row the same detections."""
+
+    title: str
+    boxes: Sequence[ResultRow]
+    segms: Sequence[ResultRow]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image as both sides see it."""
+
+    name: str
+    left: Image
+    right: Image
+    left_title: str
+    right_title: str
+    caption: str
+
+
+def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side, count: int) -> list[Pair]:
+    """The images furthest apart, then those with most objects, each with the detections of both sides.
+
+    What differs is red: detections that the other side lacks or has out of tolerance, whatever they score, and the
+    pixels of masks.
+    """
+    parities = [match_detections(ours.boxes, reference.boxes, "bbox")]
+    parities.append(match_detections(ours.segms, reference.segms, "segm"))
+    worst = [image.image_id for parity in parities for image in parity.worst if image.unmatched]
+    found = Counter(row["image_id"] for row in reference.boxes)
+    by_objects = sorted(
+        coco.imgs, key=lambda image_id: (-len(coco.getAnnIds(imgIds=image_id)), -found[image_id], image_id)
+    )
+    different = [
+        {int(row) for parity in parities for row in parity.different_reference},
+        {int(row) for parity in parities for row in parity.different_ours},
+    ]
+    other = {int(row): int(partner) for row, partner in parities[0].partners}
+    pairs = []
+    for image_id in list(dict.fromkeys([*worst, *by_objects]))[:count]:
+        image = read_image(files[image_id])
+        sides, shown = [], []
+        for side, red in zip((reference, ours), different, strict=True):
+            rows = _shown(side, image_id, red)
+            sides.append(draw_objects(image, [_drawn(coco, side, row, row in red) for row in rows]))
+            shown.append(rows)
+        both = [(ours.segms[row], reference.segms[other[row]]) for row in shown[1] if row in other]
+        pixels = _different_pixels(both, image.shape[:2])
+        caption = _caption(ours, image_id, shown, different, int(pixels.sum()))
+        name = str(coco.imgs[image_id].get("file_name", image_id))
+        left, right = (_with_red_pixels(picture, pixels) for picture in sides)
+        pairs.append(Pair(name, left, right, reference.title, ours.title, caption))
+    return pairs
+
+
+def annotation_pairs(coco: COCO, files: dict[int, Path], ours: Side, count: int) -> list[Pair]:
+    """The images with most objects, the annotated ones on the left and the detected ones on the right."""
+    by_objects = sorted(coco.imgs, key=lambda image_id: (-len(coco.getAnnIds(imgIds=image_id)), image_id))
+    pairs = []
+    for image_id in by_objects[:count]:
+        image = read_image(files[image_id])
+        annotations = [row for row in coco.loadAnns(coco.getAnnIds(imgIds=image_id)) if not row["iscrowd"]]
+        rows = _shown(ours, image_id, set())
+        left = draw_objects(image, [_annotated(coco, row) for row in annotations])
+        right = draw_objects(image, [_drawn(coco, ours, row, False) for row in rows])
+        caption = f"{len(annotations)} objects annotated, {len(rows)} found that score {SHOWN_SCORE:g} or more"
+        name = str(coco.imgs[image_id].get("file_name", image_id))
+        pairs.append(Pair(name, left, right, "annotations", ours.title, caption))
+    return pairs
+
+
+def side_by_side(pair: Pair) -> Image:
+    """A pair as one picture, each side under its title."""
+    left, right = _titled(pair.left, pair.left_title), _titled(pair.right, pair.right_title)
+    gap = np.full((len(left), 12, 3), 255, dtype=np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
+
+
+def _caption(ours: Side, image_id: Any, shown: list[list[int]], different: list[set[int]], pixels: int) -> str:
+    """What is drawn, what of it differs, and how many detections are not drawn."""
+    red = [sum(row in rows for row in side) for side, rows in zip(shown, different, strict=True)]
+    drawn = set(shown[1])
+    left_out = sum(row["image_id"] == image_id and number not in drawn for number, row in enumerate(ours.boxes))
+    high = sum(ours.boxes[row]["score"] >= SHOWN_SCORE for row in shown[1])
+    caption = f"{'1 object that scores' if high == 1 else f'{high} objects that score'} {SHOWN_SCORE:g} or more"
+    if any(red):
+        caption += f"; red: {red[0]} of the left and {red[1]} of the right that have no match on the other side"
+    else:
+        caption += ", every one on both sides"
+    caption += f"; {pixels} mask pixels differ (red)" if pixels else "; masks equal to the pixel"
+    return caption + (f"; not drawn: {left_out} of lower scores that match" if left_out else "")
+
+
+def _shown(side: Side, image_id: Any, different: set[int]) -> list[int]:
+    """The rows of an image that are drawn."""
+    return [
+        number
+        for number, row in enumerate(side.boxes)
+        if row["image_id"] == image_id and (row["score"] >= SHOWN_SCORE or number in different)
+    ]
+
+
+def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
+    box, segm = side.boxes[row], side.segms[row]
+    x, y, width, height = box["bbox"]
+    return DrawnObject(
+        box=(x, y, x + width - 1, y + height - 1),
+        mask=pycocotools.mask.decode(segm["segmentation"]).astype(bool),
+        label=f"{_class_name(coco, box)} {box['score']:.2f}",
+        colour=_DIFFERENT if differs else _colour(coco, box),
+    )
+
+
+def _annotated(coco: COCO, row: dict[str, Any]) -> DrawnObject:
+    x, y, width, height = row["bbox"]
+    return DrawnObject(
+        box=(x, y, x + width - 1, y + height - 1),
+        mask=coco.annToMask(row).astype(bool),
+        label=_class_name(coco, row),
+        colour=_colour(coco, row),
+    )
+
+
+def _class_name(coco: COCO, row: ResultRow) -> str:
+    return str(coco.cats[row["category_id"]].get("name", row["category_id"]))
+
+
+def _colour(coco: COCO, row: ResultRow) -> tuple[int, int, int]:
+    return class_colour(coco.getCatIds().index(row["category_id"]) + 1)
+
+
+def _different_pixels(pairs: Sequence[tuple[ResultRow, ResultRow]], size: tuple[int, ...]) -> Bitmap:
+    """`[height, width]` bool: where the masks of a pair differ."""
+    pixels = np.zeros(size, dtype=np.bool_)
+    for pair in pairs:
+        mine, theirs = (row["segmentation"] for row in pair)
+        if mine != theirs:
+            pixels |= pycocotools.mask.decode(mine) != pycocotools.mask.decode(theirs)
+    return pixels
+
+
+def _with_red_pixels(picture: Image, pixels: Bitmap) -> Image:
+    """A picture, which may be enlarged by a whole factor, with pixels of the image painted over."""
+    factor = picture.shape[0] // pixels.shape[0]
+    marked = picture.copy()
+    marked[pixels.repeat(factor, axis=0).repeat(factor, axis=1)] = _DIFFERENT
+    return np.asarray(marked, dtype=np.uint8)
+
+
+def _titled(picture: Image, title: str) -> Image:
+    """A picture under a white strip with its title."""
+    strip = np.full((28, picture.shape[1], 3), 255, dtype=np.uint8)
+    cv2.putText(strip, title, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, picture])

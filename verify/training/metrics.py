@@ -1,0 +1,152 @@
+"""The figures of a training run: `json_stats.jsonl`, the AP of its checkpoints, `curves.png`, TensorBoard.
+
+None of them is worth a run: what cannot be read or written is said in a line and left out.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron_gn.mrcnn.training.curves import Panel, draw_curves
+from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.files.atomic import replacing
+
+Line = dict[str, Any]
+
+
+class RunFigures:
+    """The figures in a run's folder.
+
+    Args:
+        path: the folder.
+        say: prints a line.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self._path, self._say = path, say
+        self._stats = path / "json_stats.jsonl"
+        self._is_torn = False
+        self._board: Any = None
+
+    def begin_at(self, iteration: int) -> None:
+        """Forget the figures of iterations that will be done again, and those that are damaged."""
+        lines, damaged = self._read()
+        if damaged:
+            self._say(f"{self._stats}: {damaged} damaged lines are left out")
+        if self._stats.exists():
+            kept = [line for line in lines if line["iter"] < iteration]
+            self._write(self._stats, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        for path in self._path.glob("eval_iter*/ap.json"):
+            if _read_ap(path) is None:
+                self._say(f"{path} is damaged and left out of the curves")
+        self._board = _tensorboard(self._path / "tensorboard", iteration)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append figures."""
+        text = json.dumps(dict(line)) + "\n"
+        try:
+            with open(self._stats, "a", encoding="utf-8") as file:
+                # What a full disk has cut short must not swallow the line after it.
+                file.write("\n" + text if self._is_torn else text)
+            self._is_torn = False
+        except OSError as error:
+            self._is_torn = True
+            self._say(f"{self._stats}: cannot be written ({error.strerror}); training goes on without these figures")
+        try:
+            for name, value in line.items():
+                if self._board is not None and isinstance(value, float):
+                    self._board.add_scalar(name, value, line["iter"])
+        except OSError as error:
+            self._board = None
+            self._say(f"TensorBoard: cannot be written ({error.strerror}); training goes on without it")
+
+    def lines(self) -> list[Line]:
+        """The whole lines that were written so far, one every 20 iterations."""
+        return self._read()[0]
+
+    def evaluations(self) -> dict[int, dict[str, float]]:
+        """AP by iteration and kind, box or mask, of the checkpoints that were evaluated: `eval_iterN/ap.json`."""
+        found = {}
+        for path in self._path.glob("eval_iter*/ap.json"):
+            iteration, ap = path.parent.name.removeprefix("eval_iter"), _read_ap(path)
+            if iteration.isdecimal() and ap is not None:
+                found[int(iteration)] = ap
+        return dict(sorted(found.items()))
+
+    def draw(self) -> None:
+        """Draw `curves.png` from all figures so far."""
+        lines = self.lines()
+        if not lines:
+            return
+        # The first line is of one iteration, mostly, and not of twenty; its losses dwarf all others.
+        medians = lines[1:] or lines
+
+        def panel(title: str, lines: list[Line], *names: str, **more: list[float]) -> Panel:
+            series = {name: [line.get(name, float("nan")) for line in lines] for name in names}
+            return Panel(title, [line["iter"] for line in lines], series | more)
+
+        rpn = {
+            kind: [sum(v for k, v in line.items() if k.startswith(f"loss_{kind}")) for line in medians]
+            for kind in ("rpn_cls", "rpn_bbox")
+        }
+        panels = [
+            panel("loss", medians, "loss"),
+            panel("its parts", medians, "loss_cls", "loss_bbox", "loss_mask", **rpn),
+            panel("share of RoIs classified right", medians, "accuracy_cls"),
+            panel("learning rate", lines, "lr"),
+        ]
+        evaluations = self.evaluations()
+        if evaluations:
+            ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
+            panels.insert(2, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
+        self._write(self._path / "curves.png", draw_curves(panels))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        except WeightsError as error:
+            self._say(f"{error}; training goes on")
+
+    def _read(self) -> tuple[list[Line], int]:
+        """Whole lines, and how many are not, such as one that a kill cut short."""
+        try:
+            text = self._stats.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return [], 0
+        read = [_line(line) for line in text.splitlines() if line]
+        whole = [line for line in read if line is not None]
+        return whole, len(read) - len(whole)
+
+
+def _line(text: str) -> Line | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("iter")) is not int:
+        return None
+    try:
+        return {name: value if name in ("iter", "eta") else float(value) for name, value in line.items()}
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _read_ap(path: Path) -> dict[str, float] | None:
+    """Box and mask AP of an `ap.json`, None where it is damaged."""
+    try:
+        (kinds,) = json.loads(path.read_text(encoding="utf-8")).values()
+        return {kind: float(kinds[kind]["AP"]) for kind in ("box", "mask")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    """TensorBoard's writer of the same figures, where TensorBoard is installed and can write."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=start)
+    except (ImportError, OSError):
+        return None

@@ -1,0 +1,311 @@
+"""A training run from its start to `model_final.pkl`: data, network, loop, checkpoints and figures put together."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.data.coco import CocoDataset
+from detectron_gn.mrcnn.data.minibatch import loader_fault, minibatches
+from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.precision import Precision, allow_tf32
+from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
+from detectron_gn.mrcnn.training.network import recompute_activations
+from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
+from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
+from detectron_gn.port.blobs.solver_state import detectron_weights
+from detectron_gn.port.config.read import dump_config
+from detectron_gn.port.warm_start import StartingPoint, start_from
+from detectron_gn.verify.training.metrics import RunFigures
+from detectron_gn.verify.training.run_dir import Latest, RunFolder, RunIdentity, data_fingerprint
+from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.weights_file import WeightsFile, blobs_sha256
+
+# From-scratch models that Detectron trained with a frozen, random conv1 and res2, and their corrected runs
+# (Detectron projects/GN/README.md, commit f8ffc87).
+FROZEN_FROM_SCRATCH = (
+    "TRAIN.FREEZE_AT is {} and there are no weights to start from: conv1 to res{} would stay random. Detectron's own "
+    "from-scratch models lost that way (R-50: 36.2 instead of 39.5 box AP). Pass --set TRAIN.FREEZE_AT 0, or --force"
+)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says beside the configuration.
+
+    Attributes:
+        out: the run's folder.
+        resume: go on with the run in that folder, if there is one.
+        keep: how many checkpoints to keep.
+        detectron_checkpoints: write each as `.pkl` as well.
+        workers: processes that load images.
+        force: train from scratch even with a frozen stem.
+        source_classes: the classes of the weights file, the background first, where they cannot be known.
+        precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
+        recompute: whether activations within the backbone's stages are computed again for the backward pass.
+    """
+
+    out: Path
+    resume: bool = False
+    keep: int = 3
+    detectron_checkpoints: bool = False
+    workers: int = 2
+    force: bool = False
+    source_classes: tuple[str, ...] | None = None
+    precision: Precision = "fp32"
+    recompute: bool = False
+
+
+@dataclass
+class TrainingRun:
+    """A run that is ready to go: network, solver, and the iteration to begin with."""
+
+    model: MaskRCNN
+    solver: MomentumSGD
+    start: int
+    starting_point: StartingPoint | None
+    _cfg_text: str = field(repr=False)
+
+    def weights(self, iteration: int) -> WeightsFile:
+        """The state after an iteration, as a checkpoint holds it."""
+        preserved = self.starting_point.preserved if self.starting_point else None
+        return detectron_weights(self.model, self._cfg_text, max(iteration, 0), self.solver, preserved)
+
+
+def run_training(
+    cfg: Config,
+    datasets: Sequence[CocoDataset],
+    weights: WeightsFile | None,
+    ranks: Ranks,
+    options: RunOptions,
+    *,
+    say: Callable[[str], None] = print,
+    on_checkpoint: Callable[[MaskRCNN, int], None] | None = None,
+) -> Path | None:
+    """Train to `cfg.SOLVER.MAX_ITER`; returns the path of `model_final.pkl`, in the first process.
+
+    Args:
+        weights: what to start from; None for from scratch. A run that is resumed does not look at them.
+        say: prints a line; only the first process calls it.
+        on_checkpoint: called in the first process with the model and the last iteration whenever one was written.
+
+    Raises InputError or WeightsError, and NonFiniteLoss after writing a diagnostic checkpoint `diverged_iterN.pth` of
+    the state before that iteration. What is refused before the first iteration leaves the folder as it was.
+    """
+    say = say if ranks.is_first else _silence
+    check_config(cfg)
+    _refuse_precision(options, ranks)
+    roidb = training_roidb(datasets, cfg)
+    classes = datasets[0].classes
+    folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
+    origin = _origin(weights, options.source_classes)
+    category_ids = datasets[0].category_ids
+    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
+    latest = Latest(None, {})
+    goes_on = options.resume and folder.holds_run
+    if goes_on:
+        latest = folder.latest()
+        folder.check(identity, latest.weights)
+    else:
+        folder.refuse_run()
+    checkpoint = latest.weights
+    if checkpoint is not None:
+        run = _prepare(cfg, checkpoint, classes, classes, ranks, options)
+        # Detectron forgets the learning rate when it resumes, and with it to rescale the momentum if it changes here.
+        run.solver.lr = learning_rate(cfg, run.start - 1)
+    else:
+        _refuse_frozen_scratch(cfg, weights, options)
+        run = _prepare(cfg, weights, classes, options.source_classes, ranks, options)
+    _refuse_nothing_to_do(run, cfg, checkpoint, weights)
+    batches = minibatches(
+        roidb,
+        cfg,
+        cfg.RNG_SEED,
+        minibatch_numbers(cfg, run.start, ranks),
+        options.workers,
+        pin_memory=ranks.device.type == "cuda",
+    )
+    # Before anything is written every process has looked at what is there, and nothing is left that could be refused.
+    ranks.wait()
+    figures = RunFigures(options.out, say)
+    if ranks.is_first:
+        if goes_on:
+            for line in folder.set_aside(latest):
+                say(line)
+        else:
+            folder.begin(identity)
+        folder.remove_unfinished()
+        figures.begin_at(run.start)
+    _introduce(run, cfg, len(roidb), checkpoint, weights, say)
+    stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
+    period = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
+    result: IterationResult | None = None
+
+    def look_at(iteration: int) -> None:
+        """What follows a checkpoint."""
+        if on_checkpoint is not None:
+            on_checkpoint(run.model, iteration)
+            run.model.train()
+        figures.draw()
+
+    try:
+        if ranks.is_first and checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER:
+            if run.start - 1 not in figures.evaluations():
+                look_at(run.start - 1)  # a kill may have come before its evaluation was done
+        steps = train(
+            run.model, run.solver, batches, run.start, ranks, forward_context=_forward_context(options, ranks)
+        )
+        for result in steps:
+            if not ranks.is_first:
+                continue
+            _record(result, stats, figures, ranks, say)
+            done = result.iteration + 1
+            if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
+                say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
+                look_at(result.iteration)
+        if not ranks.is_first:
+            return None
+        final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
+        say(f"final model: {final}")
+        look_at(cfg.SOLVER.MAX_ITER - 1)
+        return final
+    except NonFiniteLoss as error:
+        if not ranks.is_first:
+            raise
+        last = result.iteration if result is not None else run.start - 1
+        try:
+            path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
+        except WeightsError as no_room:
+            raise NonFiniteLoss(f"{error}; the state before it is not kept: {no_room}") from None
+        raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
+    except (InputError, WeightsError) as error:
+        raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
+    except RuntimeError as error:
+        fault = loader_fault(error)
+        if fault is None:
+            raise
+        raise InputError(f"{fault}; {folder.how_to_go_on()}") from None
+
+
+def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -> str:
+    """What a run starts from: a description and, last, a sha256."""
+    if weights is None:
+        return "from scratch"
+    # Files of the same blobs may begin at different iterations: model_final.pkl at 0, model_final.pth where it ended.
+    digest = hashlib.sha256(f"{blobs_sha256(weights.blobs)} {weights.iteration}".encode()).hexdigest()
+    if source_classes is None:
+        return f"{weights.source} {digest}"
+    names = ", ".join(source_classes[1:])
+    return f"{weights.source} of {names} {hashlib.sha256((digest + names).encode()).hexdigest()}"
+
+
+def _prepare(
+    cfg: Config,
+    weights: WeightsFile | None,
+    classes: Sequence[str],
+    source_classes: Sequence[str] | None,
+    ranks: Ranks,
+    options: RunOptions,
+) -> TrainingRun:
+    """The network and its solver, filled as a new one is and then from the weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.RNG_SEED)
+        model = MaskRCNN(cfg)
+    model = model.to(ranks.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if options.recompute:
+        recompute_activations(model)
+    solver = MomentumSGD.from_config(model, cfg)
+    text = dump_config(cfg)
+    if weights is None:
+        return TrainingRun(model, solver, 0, None, text)
+    point = start_from(model, solver, weights, classes, source_classes)
+    start = 0 if point.iteration is None else point.iteration + 1
+    return TrainingRun(model, solver, start, point, text)
+
+
+def _refuse_frozen_scratch(cfg: Config, weights: WeightsFile | None, options: RunOptions) -> None:
+    if weights is None and cfg.TRAIN.FREEZE_AT > 0 and not options.force:
+        raise InputError(FROZEN_FROM_SCRATCH.format(cfg.TRAIN.FREEZE_AT, cfg.TRAIN.FREEZE_AT))
+
+
+def _refuse_precision(options: RunOptions, ranks: Ranks) -> None:
+    if options.precision == "tf32" and ranks.device.type != "cuda":
+        raise InputError("--precision tf32 needs an NVIDIA GPU, and this is a CPU: leave it out, or pass fp32 or bf16")
+
+
+def _refuse_nothing_to_do(
+    run: TrainingRun, cfg: Config, checkpoint: WeightsFile | None, weights: WeightsFile | None
+) -> None:
+    """A run that goes on must have iterations left, or, where it is our own, at least be at its end."""
+    source = checkpoint or weights
+    if source is not None and run.start >= cfg.SOLVER.MAX_ITER + (checkpoint is not None):
+        raise InputError(
+            f"{source.source} has done iteration {run.start - 1} and SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: pass "
+            "--set SOLVER.MAX_ITER with more, or --weights with a model_final.pkl to begin at iteration 0 with it"
+        )
+
+
+def _introduce(
+    run: TrainingRun,
+    cfg: Config,
+    entries: int,
+    checkpoint: WeightsFile | None,
+    weights: WeightsFile | None,
+    say: Callable[[str], None],
+) -> None:
+    """Say what is about to be trained."""
+    trained = sum(p.numel() for p in run.solver.parameters())
+    everything = sum(p.numel() for p in run.model.parameters())
+    say(f"{entries} roidb entries, {cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH} images an iteration")
+    say(f"{trained:,} of {everything:,} parameters are trained (TRAIN.FREEZE_AT {cfg.TRAIN.FREEZE_AT})")
+    if checkpoint is not None:
+        say(f"going on with {checkpoint.source} at iteration {run.start}")
+    elif weights is not None and run.starting_point is not None:
+        say(f"starting from {weights.source} at iteration {run.start}")
+        for line in run.starting_point.report():
+            say(f"  {line}")
+    else:
+        say(f"starting from scratch (RNG_SEED {cfg.RNG_SEED})")
+
+
+def _record(
+    result: IterationResult,
+    stats: TrainingStats,
+    figures: RunFigures,
+    ranks: Ranks,
+    say: Callable[[str], None],
+) -> None:
+    """Keep the figures of an iteration and print them when a line is due."""
+    stats.add(result.iteration, result.outputs, result.seconds)
+    if result.momentum_scale != 1.0:
+        say(f"iteration {result.iteration}: learning rate {result.lr:g}, momentum x {result.momentum_scale:g}")
+    if stats.is_due(result.iteration):
+        line = stats.line(result.iteration, result.lr, ranks.device)
+        figures.add(line)
+        say(json_stats(line))
+
+
+def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:
+    """Set up the precision; returns what to wrap each forward pass in."""
+    allow_tf32(options.precision == "tf32")
+    if options.precision == "bf16":
+        return partial(torch.autocast, ranks.device.type, torch.bfloat16)
+    return nullcontext
+
+
+def _silence(_: str) -> None:
+    """What processes other than the first say."""
+
+
+def print_line(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(line, flush=True, file=sys.stdout)

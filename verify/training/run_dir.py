@@ -1,0 +1,277 @@
+"""A training run on disk: its checkpoints, and what it was started with; answers to Detectron utils/train.py."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron_gn.mrcnn.config import Config, flatten
+from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.roidb import RoidbEntry
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.config.read import parse_config
+from detectron_gn.port.runs.run_record import read_run_record
+from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
+from detectron_gn.weights.errors import FileError, UnreadableFile, WeightsError
+from detectron_gn.weights.files.json_file import write_json
+
+# Keys that a run may change when it goes on: they do not touch what was trained so far, nor the order of the data.
+_FREE_SECTIONS = ("TEST.", "CLUSTER.", "DATA_LOADER.", "USE_NCCL", "VIS", "OUTPUT_DIR", "EXPECTED_RESULTS", "ROOT_DIR")
+_FREE_KEYS = ("TRAIN.SNAPSHOT_ITERS", "TRAIN.AUTO_RESUME", "TRAIN.WEIGHTS", "TRAIN.DATASETS", "TRAIN.COPY_WEIGHTS")
+# The length of a run shapes the learning rate of these policies from its beginning.
+_POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
+# What a run leaves in its folder, apart from `run.json`.
+_LEAVINGS = ("model_iter*.p*", "model_final.p*", "diverged_iter*.pth", "json_stats.jsonl", "eval_iter*")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run may not change when it goes on, but for some keys of the configuration.
+
+    Attributes:
+        cfg: the configuration.
+        data: a hash over the images, their order and their ground truth.
+        weights: where it started: a description and, last, the sha256 of the blobs, or "from scratch".
+        classes: names, the background first.
+        category_ids: the data set's own ids of classes 1, 2, ...; those of the first one.
+        precision: of the forward pass.
+    """
+
+    cfg: Config
+    data: str
+    weights: str
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest checkpoint that can be read, if there is any, and what is wrong with those that cannot."""
+
+    weights: WeightsFile | None
+    damaged: Mapping[Path, WeightsError]
+
+
+class RunFolder:
+    """A folder with `run.json`, `model_iterN.pth` and, at the end, `model_final.*`.
+
+    `model_iterN` holds the parameters and momenta after iteration N, counted from 0, as Detectron's does. With the
+    configuration, whose RNG_SEED all randomness comes from together with the iteration, that is everything a run
+    needs to go on bit for bit.
+    """
+
+    def __init__(self, path: Path, keep: int = 3, detectron_checkpoints: bool = False) -> None:
+        self.path = path
+        self._keep = keep
+        self._detectron_checkpoints = detectron_checkpoints
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started in the folder."""
+        return (self.path / "run.json").exists()
+
+    def refuse_run(self) -> None:
+        """InputError if the folder holds a run, or what another one has left."""
+        if self.holds_run:
+            raise InputError(f"{self.path} holds a run already: go on with --resume, or choose another --out")
+        left = sorted(path.name for pattern in _LEAVINGS for path in self.path.glob(pattern))
+        if left:
+            raise InputError(
+                f"{self.path} has no run.json, but {left[0]} of another run: choose another --out, or move it away"
+            )
+
+    def begin(self, identity: RunIdentity) -> None:
+        """Start a new run; InputError or WeightsError, and nothing left, if that is not possible."""
+        self.refuse_run()
+        is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be made ({error.strerror})") from None
+        content = {
+            "config": {key: _as_json(value) for key, value in flatten(identity.cfg).items()},
+            "data": identity.data,
+            "weights": identity.weights,
+            "classes": list(identity.classes),
+            "category_ids": list(identity.category_ids),
+            "precision": identity.precision,
+        }
+        try:
+            write_json(self.path / "run.json", content, indent=1)
+        except WeightsError:
+            if is_new:
+                with suppress(OSError):
+                    self.path.rmdir()
+            raise
+
+    def check(self, identity: RunIdentity, checkpoint: WeightsFile | None) -> None:
+        """InputError, naming what changed, unless the folder's run can go on with this.
+
+        Args:
+            checkpoint: what it goes on from; None where there is none, so that it begins again with what it began with.
+        """
+        content = read_run_record(self.path)
+        now = flatten(identity.cfg)
+        if checkpoint is not None and checkpoint.cfg is not None:
+            own = parse_config(checkpoint.cfg, f"the configuration in {checkpoint.source}", saved_in_weights=True)
+            for key, value in flatten(own).items():
+                of_run = content["config"].get(key)
+                if _as_json(value) != of_run and not _is_free(key, identity.cfg):
+                    raise InputError(
+                        f"{checkpoint.source} is of another run: its {key} is {value!r}, that of the run in "
+                        f"{self.path} is {of_run!r}: move it away"
+                    )
+        for key, value in content["config"].items():
+            before = tuple(value) if isinstance(value, list) else value
+            if now.get(key) != before and not _is_free(key, identity.cfg):
+                raise InputError(
+                    f"{key} is {now.get(key)!r} now and was {before!r} when the run in {self.path} was started: "
+                    "go on with the old value, or start another run"
+                )
+        if content["precision"] != identity.precision:
+            raise InputError(
+                f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
+                "was started: go on with the old value, or start another run"
+            )
+        if checkpoint is None and _digest(content["weights"]) != _digest(identity.weights):
+            raise InputError(
+                f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "
+                f"now it would begin with {_named(identity.weights)}: go on with the same --weights, or start another "
+                "run in another --out"
+            )
+        ids = content.get("category_ids", list(identity.category_ids))
+        if content["classes"] != list(identity.classes) or ids != list(identity.category_ids):
+            raise InputError(f"the categories are not those that the run in {self.path} was started with")
+        if content["data"] != identity.data:
+            raise InputError(
+                f"the annotations or images are not those that the run in {self.path} was started with: "
+                "go on with the old ones, or start another run"
+            )
+
+    def latest(self) -> Latest:
+        """The newest checkpoint, or the final model where that is newer.
+
+        InputError where there are some and none can be read.
+        """
+        damaged: dict[Path, WeightsError] = {}
+
+        def first_whole(paths: Iterable[Path]) -> WeightsFile | None:
+            for path in paths:
+                try:
+                    return read_blobs(path)
+                except UnreadableFile:
+                    raise
+                except FileError as error:
+                    damaged[path] = error
+            return None
+
+        found = first_whole(reversed(self._checkpoints())), first_whole(self.path.glob("model_final.pth"))
+        newest = max(filter(None, found), key=lambda weights: weights.iteration or 0, default=None)
+        if newest is None and damaged:
+            raise InputError(
+                f"{next(iter(damaged.values()))}; {self.path} has no other checkpoint to go on from: put back a copy, "
+                "or move it away to begin again"
+            )
+        return Latest(newest, damaged)
+
+    def set_aside(self, latest: Latest) -> list[str]:
+        """Rename damaged checkpoints, so that nothing takes them for whole ones; returns what to say about it."""
+        lines = []
+        for path, error in latest.damaged.items():
+            aside = path.rename(path.with_name(f"{path.name}.damaged"))
+            lines.append(f"{error}; it is kept as {aside.name}, and the one before it counts")
+        return lines
+
+    def how_to_go_on(self) -> str:
+        """What `--resume` makes of the folder as it is, for the end of a sentence."""
+        checkpoints = [*self._checkpoints(), *self.path.glob("model_final.pth")]
+        if not checkpoints:
+            return "--resume goes on, from the beginning, as there is no checkpoint yet"
+        last = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
+        return f"--resume goes on from the last checkpoint, {last.name}"
+
+    def save(self, weights: WeightsFile) -> Path:
+        """Write `model_iterN.pth` whole or not at all, then remove all but the newest up to it.
+
+        With `detectron_checkpoints` also `model_iterN.pkl`, which Detectron goes on from.
+        """
+        path = self.save_as(f"model_iter{weights.iteration}.pth", weights)
+        if self._detectron_checkpoints:
+            write_blobs(path.with_suffix(".pkl"), weights)
+        checkpoints = self._checkpoints()
+        for old in checkpoints[: checkpoints.index(path) + 1][: -self._keep]:
+            old.unlink()
+            old.with_suffix(".pkl").unlink(missing_ok=True)
+        return path
+
+    def save_as(self, name: str, weights: WeightsFile) -> Path:
+        """Write a weights file of the given name whole or not at all."""
+        path = self.path / name
+        write_blobs(path, weights)
+        return path
+
+    def save_final(self, weights: WeightsFile) -> tuple[Path, Path]:
+        """Write `model_final.pkl`, for Detectron, and before it `model_final.pth`, which `--resume` reads."""
+        pth = self.save_as("model_final.pth", weights)
+        return self.save_as("model_final.pkl", weights), pth
+
+    def remove_unfinished(self) -> None:
+        """Remove what a process that was killed while it wrote has left behind."""
+        for temporary in self.path.glob(".*." + 32 * "[0-9a-f]" + ".tmp"):  # detectron_gn.weights.files.atomic
+            temporary.unlink()
+
+    def _checkpoints(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        files = (path for path in self.path.glob("model_iter*.pth") if path.is_file())
+        found = {int(path.stem[10:]): path for path in files if path.stem[10:].isdecimal()}
+        return [found[iteration] for iteration in sorted(found)]
+
+
+def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
+    """A sha256 over what a roidb is trained on, but for the pixels.
+
+    Image names and sizes, order, flips, boxes, classes and outlines. Image files are not looked at: to read them takes
+    as long as an epoch, and one that is mended may be trained on.
+    """
+    digest = hashlib.sha256()
+    for entry in roidb:
+        image = f"{entry.image.name} {entry.height} {entry.width} {entry.flipped}\n"
+        digest.update(image.encode("utf-8", "surrogatepass"))
+        if entry.flipped:
+            continue  # it shares the ground truth of its original, which comes before it
+        for array in entry.ground_truth[:3]:
+            digest.update(array.tobytes())
+        for segm in entry.ground_truth.segms:
+            _add_segm(digest, segm)
+    return digest.hexdigest()
+
+
+def _add_segm(digest: "hashlib._Hash", segm: Segm) -> None:
+    if isinstance(segm, Mapping):
+        digest.update(json.dumps([segm["size"], segm["counts"]]).encode())
+        return
+    for polygon in segm:
+        digest.update(b"%d " % len(polygon))
+        digest.update(polygon.tobytes())
+    digest.update(b"\n")
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _digest(weights: str) -> str:
+    return weights.rpartition(" ")[2]
+
+
+def _named(weights: str) -> str:
+    return weights.rpartition(" ")[0] if _digest(weights) != "scratch" else "none (from scratch)"
+
+
+def _is_free(key: str, cfg: Config) -> bool:
+    if key == "SOLVER.MAX_ITER":
+        return cfg.SOLVER.LR_POLICY not in _POLICIES_OF_LENGTH
+    return key in _FREE_KEYS or key.startswith(_FREE_SECTIONS)

@@ -1,0 +1,318 @@
+"""Turns a model id, a name, a URL or a path into a file on this disk: fetched once, checked, cached.
+
+Answers to Detectron utils/io.py:cache_url. As there, the cache mirrors the path of the URL (all models are
+called `model_final.pkl`), and the md5 is the server's own `URL.md5sum`. Beyond it, the sha256 of the first
+trusted download is kept beside the file, and a file that differs from it is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
+
+import requests
+
+from detectron_gn.weights.catalog import CatalogEntry, below_base, catalog, lookup
+from detectron_gn.weights.download import resumable_http
+from detectron_gn.weights.download.resumable_http import Patience, Refused
+from detectron_gn.weights.errors import (
+    DownloadFailed,
+    NotCached,
+    NotPublished,
+    UnreadableFile,
+    WeightsError,
+)
+from detectron_gn.weights.files.atomic import replacing, sync
+from detectron_gn.weights.files.lock import locked
+from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.formats.recognise import recognise
+
+Item = Literal["model", "boxes", "masks"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to fetch from and where to keep it.
+
+    Attributes:
+        cache: the cache folder.
+        base_urls: addresses below which the catalog's files are looked for, one after the other.
+        offline: use the cache only.
+        progress: show a progress bar on stderr.
+        patience: how long to wait for a server.
+    """
+
+    cache: Path
+    base_urls: tuple[str, ...]
+    offline: bool = False
+    progress: bool = False
+    patience: Patience = Patience()
+
+
+def options(
+    cache: str | os.PathLike[str] | None = None, base_url: str | None = None, offline: bool | None = None
+) -> Options:
+    """Options from the command line, else from the environment, else the defaults.
+
+    DETECTRON_GN_CACHE is the cache folder (`detectron-gn` in XDG_CACHE_HOME or ~/.cache without it),
+    DETECTRON_GN_BASE_URL the base URL; it, and `base_url`, may hold several, separated by blanks.
+    DETECTRON_GN_OFFLINE set to anything but 0 forbids the network.
+    """
+    environment = os.environ
+    caches = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = cache or environment.get("DETECTRON_GN_CACHE") or Path(caches) / "detectron-gn"
+    bases = base_url or environment.get("DETECTRON_GN_BASE_URL") or catalog().base_url
+    if offline is None:
+        offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
+    return Options(Path(folder), tuple(bases.split()), offline, sys.stderr.isatty())
+
+
+def resolve(source: str | os.PathLike[str], given: Options | None = None) -> Path:
+    """The path of a SOURCE: an existing file as it is, else a model id, a name or a URL, downloaded.
+
+    Raises UnreadableFile, UnknownModel, NotPublished, NotCached or DownloadFailed, each with one sentence.
+    """
+    text = str(source).strip()
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is None:
+        if os.path.exists(source):
+            return Path(source)
+        if "/" in text or Path(text).suffix in (".pkl", ".h5", ".pth", ".safetensors"):
+            raise UnreadableFile(text, "there is no such file")
+    return fetch(text, given)
+
+
+def fetch(source: int | str, given: Options | None = None, item: Item = "model") -> Path:
+    """The path of a file of the catalog, or of any URL, in the cache; downloaded and checked if need be.
+
+    `item` chooses between a catalog model and its published results on minival (`boxes`, `masks`).
+    Raises UnknownModel, NotPublished, NotCached or DownloadFailed, each with one sentence.
+    """
+    given = options() if given is None else given
+    text = str(source).strip()
+    if "://" not in text:
+        entry = lookup(text)
+        path = _path_of(entry, item)
+        return _cached([f"{base.rstrip('/')}/{path}" for base in given.base_urls], path, entry.md5, given)
+    path_below = below_base(text, given.base_urls)
+    if path_below is not None:
+        # The catalog's files are asked for where the options say, whatever base URL was written down once.
+        path_below = path_below.replace(":", "%3A")
+        md5 = {entry.path: entry.md5 for entry in catalog().entries}.get(path_below)
+        return _cached([f"{base.rstrip('/')}/{path_below}" for base in given.base_urls], path_below, md5, given)
+    try:
+        resumable_http.check_address(text)
+    except Refused as error:
+        raise DownloadFailed(f"{resumable_http.without_password(text)}: {error}") from None
+    return _cached([text], _path_elsewhere(text), None, given)
+
+
+def _path_of(entry: CatalogEntry, item: Item) -> str:
+    path = {"model": entry.path, "boxes": entry.boxes, "masks": entry.masks}[item]
+    if path is not None:
+        return path
+    if entry.state == "published":
+        raise NotPublished(f"{entry.id} ({entry.name}) has no published {item}")
+    raise NotPublished(
+        f"{entry.id} ({entry.name}) is known by its results only, no file of it was ever published; training with "
+        f"{entry.config} should give {entry.box_ap} box AP and {entry.mask_ap} mask AP. {entry.note}"
+    )
+
+
+def _path_elsewhere(url: str) -> str:
+    """Where a URL outside the catalog is kept: `other/host/path`, each part a harmless file name."""
+    parts = urlsplit(url)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    names = [quote(unquote(name), safe="") for name in path.split("/") if name not in ("", ".", "..")]
+    if not names:
+        raise DownloadFailed(f"{resumable_http.without_password(url)}: names no file")
+    host = quote(parts.netloc.rpartition("@")[2], safe="")
+    return "/".join(["other", host, *(f"_{name}" if _RESERVED.match(name) else name for name in names)])
+
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)|\.+$")
+"""Names that mean a device on Windows, or a folder."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept beside a cached file, under its name and `.json`."""
+
+    url: str
+    size: int
+    sha256: str
+    md5: str
+    modified_ns: int
+
+
+def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> Path:
+    """The cached file at `path`, fetched from the first of `urls` that has it."""
+    target = given.cache.joinpath(*path.split("/"))
+    if not target.resolve().is_relative_to(given.cache.resolve()):
+        raise DownloadFailed(f"{resumable_http.without_password(urls[0])}: its path leads out of the cache")
+    try:
+        if target.is_dir():
+            raise DownloadFailed(f"{target}: is a folder where a file belongs; move it away")
+        if _is_trusted(target):
+            return target
+        if given.offline:
+            if target.exists() and _read_record(target) is None:
+                return target
+            raise NotCached(
+                f"{resumable_http.without_password(urls[0])} is not in the cache {given.cache}, and offline mode is on"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.with_name(target.name + ".lock")) as alone:
+            if not _is_trusted(target):
+                _download(urls, target, md5, given, alone)
+    except OSError as error:
+        place = error.filename or target
+        raise DownloadFailed(f"{place}: {error.strerror or error}; choose another cache with --cache") from None
+    return target
+
+
+def _is_trusted(target: Path) -> bool:
+    """Whether the file is the one of its record: untouched since then, or else of the same sha256."""
+    record = _read_record(target)
+    if record is None or not target.exists():
+        return False
+    found = target.stat()
+    if found.st_size != record.size:
+        return False
+    return found.st_mtime_ns == record.modified_ns or _digests(target)[1] == record.sha256
+
+
+def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options, alone: bool) -> None:
+    """Try each mirror in turn; what failed on each is in the error."""
+    failures = []
+    with _session() as session:
+        for url in urls:
+            # Where the disk cannot lock, each process writes a part of its own, and none is resumed.
+            part = target.with_name(target.name + (".part" if alone else f".{uuid4().hex}.part"))
+            try:
+                _download_from(url, part, target, md5, session, given)
+                return
+            except Refused as error:
+                failures.append(f"{resumable_http.without_password(url)}: {error}")
+            finally:
+                if not alone:
+                    resumable_http.discard(part)
+    raise DownloadFailed("; ".join(failures))
+
+
+def _download_from(
+    url: str, part: Path, target: Path, md5: str | None, session: requests.Session, given: Options
+) -> None:
+    """Fetch, check and publish; a wrong content is fetched once more from the beginning, then set aside."""
+    reference = md5 or _published_md5(url, session, given.patience)
+    if target.exists():
+        # Put there by hand, or altered since it was fetched.
+        if _problem(target, target, None, reference) is None:
+            _publish(target, target, url)
+            return
+        _set_aside(target)
+    resumed = part.exists()
+    for again in (resumed, False):
+        size = resumable_http.fetch_part(url, part, session, given.patience, given.progress)
+        problem = _problem(part, target, size, reference)
+        if problem is None:
+            _publish(part, target, url)
+            return
+        if again:
+            resumable_http.discard(part)
+            continue
+        aside = _set_aside(part, target)
+        resumable_http.discard(part)
+        raise Refused(f"{problem}; what came is kept as {aside.name} and is not used")
+
+
+def _problem(part: Path, target: Path, size: int | None, md5: str | None) -> str | None:
+    """Why the whole part is not the file; None where it is. The length comes before the sums."""
+    have = part.stat().st_size
+    if size is not None and have != size:
+        return f"it is short: {have} of {size} bytes"
+    if size is None and md5 is None:
+        return "the server tells neither its length nor its md5, so that it cannot be trusted"
+    found_md5, found_sha256 = _digests(part)
+    if md5 is not None and found_md5 != md5:
+        return f"its md5 is {found_md5}, but it should be {md5}"
+    record = _read_record(target)
+    if record is not None and record.sha256 != found_sha256:
+        return "its sha256 is not that of the first download; if the file was replaced, delete the .json beside it"
+    if target.suffix == ".pkl":
+        try:
+            with ByteFile(part) as file:
+                recognise(file)
+        except WeightsError as error:
+            return str(error).split(": ", 1)[-1]
+    return None
+
+
+def _publish(part: Path, target: Path, url: str) -> None:
+    """Write the record, then rename: a process killed in between leaves a part that is whole."""
+    md5, sha256 = _digests(part)
+    sync(part)
+    found = part.stat()
+    record = _Record(resumable_http.without_password(url), found.st_size, sha256, md5, found.st_mtime_ns)
+    with replacing(_record_path(target)) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=1), "utf-8")
+    if part != target:
+        os.replace(part, target)
+        sync(target.parent)
+        resumable_http.discard(part)
+
+
+def _published_md5(url: str, session: requests.Session, patience: Patience) -> str | None:
+    """The md5 at `URL.md5sum` (Detectron utils/io.py:_get_reference_md5sum); None where there is none."""
+    body = resumable_http.get(re.sub("([?#]|$)", r".md5sum\1", url, count=1), session, patience)
+    match = re.match(rb"\s*\\?([0-9a-fA-F]{32})(\s|$)", body or b"")
+    return match[1].decode().lower() if match else None
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    """(md5, sha256) of a file, in one pass."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            md5.update(chunk)
+            sha256.update(chunk)
+    return md5.hexdigest(), sha256.hexdigest()
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def _read_record(target: Path) -> _Record | None:
+    try:
+        stored = json.loads(_record_path(target).read_text("utf-8"))
+        return _Record(**stored)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _set_aside(path: Path, target: Path | None = None) -> Path:
+    """Rename a wrong file so that nobody takes it for the right one, and return its new path."""
+    name = (target or path).name
+    aside = path.with_name(f"{name}.wrong-{uuid4().hex[:8]}")
+    os.replace(path, aside)
+    return aside
+
+
+@contextlib.contextmanager
+def _session() -> Iterator[requests.Session]:
+    """A session that heeds proxy variables; requests drops credentials when a redirect leaves the host."""
+    with requests.Session() as session:
+        session.max_redirects = 5
+        session.hooks["response"].append(resumable_http.check_redirect)
+        session.headers["User-Agent"] = "detectron-gn"
+        yield session

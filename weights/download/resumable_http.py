@@ -1,0 +1,323 @@
+"""Brings one URL into one `.part` file over HTTP, as often as it takes, and resumes where it was cut.
+
+Detectron's own download (utils/io.py:download_url) starts over every time, and trusts the length it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email.utils
+import ipaddress
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from detectron_gn.weights.errors import DownloadFailed
+from detectron_gn.weights.files.atomic import replacing
+
+_CHUNK = 1 << 18
+_SPARE = 64 << 20
+"""Bytes that must stay free on the disk after a download."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait and how often to try; seconds and bytes.
+
+    Attributes:
+        connect, read: seconds until a silent server counts as gone.
+        attempts: tries in a row that bring no progress, before giving up.
+        pause: seconds before the second try; doubled before each further one.
+        longest_pause: the longest wait, also of those that a server asks for with Retry-After.
+        slowest, window: fewer than `slowest` bytes in `window` seconds is a stall.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    attempts: int = 5
+    pause: float = 1.0
+    longest_pause: float = 60.0
+    slowest: int = 16 << 10
+    window: float = 30.0
+
+
+class Refused(Exception):
+    """The server will not give the file, and asking again would not help; the words say why."""
+
+
+class _TryAgain(Exception):
+    """Something that may go better next time; `pause` is what the server asked for."""
+
+    def __init__(self, cause: str, pause: float | None = None) -> None:
+        super().__init__(cause)
+        self.pause = pause
+
+
+@dataclass
+class _State:
+    """What is known of the file on the server, kept beside the part so that another process can resume."""
+
+    url: str
+    validator: str | None = None
+    size: int | None = None
+
+
+def get(url: str, session: requests.Session, patience: Patience) -> bytes | None:
+    """The body of a small text at `url`; None where the server has none. Raises Refused otherwise."""
+    failure = ""
+    for attempt in range(patience.attempts):
+        time.sleep(patience.pause * (2 ** (attempt - 1)) if attempt else 0)
+        try:
+            with session.get(url, timeout=(patience.connect, patience.read), stream=True) as response:
+                if response.status_code in (403, 404, 410):
+                    return None
+                if response.status_code == 200:
+                    return next(response.iter_content(4096), b"")
+                failure = f"the server answers {response.status_code}"
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+            failure = _in_words(error)
+    raise Refused(failure)
+
+
+def fetch_part(url: str, part: Path, session: requests.Session, patience: Patience, progress: bool) -> int | None:
+    """Bring the whole content of `url` into `part`; returns its size where the server told one.
+
+    A part that is there already is resumed if the server still has the same file (ETag or Last-Modified).
+    Raises Refused where the server has no such file, DownloadFailed where the disk is full, and Refused too
+    after `patience.attempts` tries without progress.
+    """
+    check_address(url)
+    state = _load_state(part, url)
+    failures = 0
+    bar: tqdm[NoReturn]
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc=part.stem) as bar:
+        while True:
+            before = part.stat().st_size if part.exists() else 0
+            try:
+                _attempt(state, part, session, patience, bar)
+                return state.size
+            except _TryAgain as failure:
+                after = part.stat().st_size if part.exists() else 0
+                failures = 1 if after >= before + patience.slowest else failures + 1
+                if failures >= patience.attempts:
+                    raise Refused(f"{failure} ({failures} times in a row)") from None
+                pause = patience.pause * 2 ** (failures - 1) if failure.pause is None else failure.pause
+                if failure.pause is not None and pause > patience.longest_pause:
+                    raise Refused(f"{failure}, and asks to wait {pause:.0f} s; try again later") from None
+                time.sleep(min(pause, patience.longest_pause))
+
+
+def check_address(url: str) -> None:
+    """Raise Refused unless `url` is http or https to an ordinary host."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused("it is no address at all") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Refused("only http and https addresses are fetched")
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(parts.hostname).is_link_local:
+            raise Refused("an address of the machine's own infrastructure is not fetched")
+
+
+def check_redirect(response: requests.Response, **_: object) -> None:
+    """Raise Refused where `response` redirects to what is not fetched, or from https to http."""
+    target = response.headers.get("Location")
+    if response.is_redirect and target is not None:
+        target = urljoin(response.url, target)
+        check_address(target)
+        if response.url.startswith("https:") and not target.startswith("https:"):
+            raise Refused("the server redirects from https to an address that is not protected")
+
+
+def without_password(url: str) -> str:
+    """`url` for messages: a user name and password in it are left out."""
+    return re.sub("//[^/@]*@", "//", url)
+
+
+def discard(part: Path) -> None:
+    """Forget a part and what was known of it."""
+    part.unlink(missing_ok=True)
+    _state_path(part).unlink(missing_ok=True)
+
+
+def _attempt(state: _State, part: Path, session: requests.Session, patience: Patience, bar: tqdm[NoReturn]) -> None:
+    """One request: resume or start over, and append what comes until the file is whole."""
+    have = part.stat().st_size if part.exists() else 0
+    if have and have == state.size:
+        return
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if state.validator is not None:
+            headers["If-Range"] = state.validator
+    with _response(state.url, session, headers, patience) as response:
+        start = _start(response, state, have)
+        if start is None:
+            discard(part)
+            raise _TryAgain("the server answers with another part of the file than was asked for", 0.0)
+        if start == have and have == state.size:
+            return
+        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+        if response.status_code == 200:
+            state.validator, state.size = _validator(response), None if encoded else _length(response)
+            _save_state(state, part)
+        _check_space(part, (state.size or 0) - start)
+        bar.total, bar.n = state.size, start
+        bar.refresh()
+        with open(part, "r+b" if start else "wb") as handle:
+            handle.truncate(start)
+            handle.seek(start)
+            _copy(response, handle.write, start == 0, patience, bar)
+            handle.flush()
+            os.fsync(handle.fileno())
+    have = part.stat().st_size
+    if state.size is not None and have < state.size:
+        raise _TryAgain(f"the connection ended after {have} of {state.size} bytes")
+    if state.size is not None and have > state.size:
+        discard(part)
+        raise _TryAgain(f"the server sent more than the {state.size} bytes it announced")
+
+
+@contextlib.contextmanager
+def _response(
+    url: str, session: requests.Session, headers: dict[str, str], patience: Patience
+) -> Iterator[requests.Response]:
+    """The server's answer, whose status is 200, 206 or 416; every failure of the network in our own words."""
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read)) as response:
+            status = response.status_code
+            if status == 429 or status == 408 or status >= 500:
+                raise _TryAgain(f"the server answers {status}", _retry_after(response))
+            if status not in (200, 206, 416):
+                raise Refused(f"the server answers {status} {response.reason or ''}".rstrip())
+            yield response
+    except (requests.exceptions.SSLError, requests.exceptions.TooManyRedirects) as error:
+        raise Refused(_in_words(error)) from None
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
+        raise Refused(_in_words(error)) from None
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _TryAgain(_in_words(error)) from None
+
+
+def _start(response: requests.Response, state: _State, have: int) -> int | None:
+    """From which byte on the answer continues the part; None where it does not fit."""
+    if response.status_code == 200:
+        return 0
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if match is None:
+        return None
+    total = int(match[2]) if match[2] != "*" else state.size
+    if response.status_code == 416:
+        if have == 0 or have != total:
+            return None
+        state.size = total
+        return have
+    if match[1] is None or int(match[1]) != have or (state.size is not None and total != state.size):
+        return None
+    state.size = total
+    return have
+
+
+def _copy(
+    response: requests.Response, write: Callable[[bytes], int], first: bool, patience: Patience, bar: tqdm[NoReturn]
+) -> None:
+    """Write the body, watching for error pages and for a server that only drips."""
+    since, received = time.monotonic(), 0
+    # read1 hands over what is there; read would wait for a whole chunk from a server that drips.
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        if first and chunk.lstrip()[:1] == b"<":
+            raise Refused("the server sent a web page instead of the file (a login or error page?)")
+        first = False
+        write(chunk)
+        bar.update(len(chunk))
+        received += len(chunk)
+        if time.monotonic() - since > patience.window:
+            if received < patience.slowest:
+                raise _TryAgain(f"only {received} bytes came in {patience.window:.0f} s")
+            since, received = time.monotonic(), 0
+
+
+def _length(response: requests.Response) -> int | None:
+    """The announced size; None where there is none or it is no whole number."""
+    text = response.headers.get("Content-Length", "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What If-Range needs: a strong ETag, else the date of the file."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Retry-After in seconds, whether the server says seconds or a date; None where it says neither."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.timezone.utc)
+    return max(0.0, (date - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
+
+
+def _check_space(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > 0 and free < needed + _SPARE:
+        raise DownloadFailed(f"{part.parent}: {needed} bytes are needed but only {free} are free on that disk")
+
+
+def _state_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _load_state(part: Path, url: str) -> _State:
+    """What is known of the part; without that, or if it came from elsewhere, the part is of no use."""
+    try:
+        stored = json.loads(_state_path(part).read_text("utf-8"))
+        state = _State(str(stored["url"]), stored["validator"], stored["size"])
+        if state.url == url and isinstance(state.validator, str | None) and isinstance(state.size, int | None):
+            return state
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    discard(part)
+    return _State(url)
+
+
+def _save_state(state: _State, part: Path) -> None:
+    with replacing(_state_path(part)) as temporary:
+        temporary.write_text(json.dumps(vars(state)), "utf-8")
+
+
+def _in_words(error: requests.exceptions.RequestException | urllib3.exceptions.HTTPError) -> str:
+    """A failure of the network in a few words; requests' own repeat addresses and class names."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate is not trusted"
+    if isinstance(error, requests.exceptions.TooManyRedirects):
+        return "the server redirects in a circle"
+    if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL):
+        return "it leads to an address that is not http or https"
+    if isinstance(error, requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
+        return "the server does not answer in time"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy cannot be reached"
+    if isinstance(error, urllib3.exceptions.LocationParseError):
+        return "its host name is none"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.HTTPError):
+        return "the connection broke"
+    return "the server cannot be reached"

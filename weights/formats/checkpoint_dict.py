@@ -1,0 +1,76 @@
+"""Detectron's dictionary: `{'blobs': {name: array}, 'cfg': text}`, or the arrays with no wrapping at all.
+
+Answers to Detectron utils/net.py:initialize_gpu_from_weights_file, which takes `blobs` where there is one and
+the dictionary itself where there is none (the ImageNet files).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from detectron_gn.weights.errors import MalformedFile
+from detectron_gn.weights.formats.pickle_values import Text, Value, describe
+from detectron_gn.weights.formats.pickle_vm import Machine
+from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Layout(Generic[Kind]):
+    """A dictionary sorted out: what is an array, what is the configuration, what is neither."""
+
+    arrays: dict[str, Kind]
+    cfg: str | None
+    iteration: int | None
+    left_out: dict[str, str]
+
+
+def sort_out(top: Value, array_type: type[Kind], machine: Machine) -> Layout[Kind]:
+    """Sort the dictionary at the top of a pickle; arrays are the values of `array_type`.
+
+    Raises MalformedFile where there is no dictionary or no array in it.
+    """
+    if not isinstance(top, dict):
+        raise MalformedFile(machine.source, f"holds {describe(top)}, not a dictionary of arrays")
+    blobs = top.get("blobs", top)
+    if not isinstance(blobs, dict):
+        raise MalformedFile(machine.source, f"holds {describe(blobs)} under 'blobs' where arrays belong")
+    cfg, iteration = top.get("cfg"), top.get("iteration")
+    left_out: dict[str, str] = {}
+    if isinstance(cfg, Text):
+        cfg_text = _cfg_text(cfg, machine)
+    else:
+        cfg_text = None
+        if cfg is not None:
+            left_out["cfg"] = f"is {describe(cfg)}, not YAML text"
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
+        iteration = None
+    if blobs is not top:
+        taken = {"blobs", "cfg"} | ({"iteration"} if iteration is not None else set())
+        left_out |= {str(key): f"is {describe(top[key])} outside 'blobs'" for key in top if key not in taken}
+    arrays: dict[str, Kind] = {}
+    for name, value in blobs.items():
+        if blobs is top and name == "cfg":
+            continue
+        if isinstance(value, array_type):
+            if not isinstance(name, str):
+                raise MalformedFile(machine.source, f"a blob is named by the number {name}, not by a text")
+            arrays[check_blob_name(name, machine.source)] = value
+        elif not (blobs is top and name == "iteration" and iteration is not None):
+            left_out[str(name)] = "is None" if value is None else f"is {describe(value)}, not an array"
+    if not arrays:
+        keys = ", ".join(ascii(key)[:40] for key in list(blobs)[:5]) or "nothing"
+        raise MalformedFile(machine.source, f"holds no arrays (its keys: {keys}); a weights file has some")
+    return Layout(arrays, cfg_text, iteration, left_out)
+
+
+def _cfg_text(cfg: Text, machine: Machine) -> str:
+    """The configuration's text; Latin-1 where it is not UTF-8 (a Python 2 `str` with accents)."""
+    try:
+        return machine.text(cfg, MAX_CFG_BYTES)
+    except MalformedFile:
+        if cfg.written != "plain" or cfg.length > MAX_CFG_BYTES:
+            raise
+    return bytes(machine.data[cfg.offset : cfg.offset + cfg.length]).decode("latin-1")

@@ -1,0 +1,87 @@
+"""Says what a file is by its first bytes, never by its name, and names what is no weights file."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from detectron_gn.weights.errors import WrongContainer
+from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.formats.zip_members import zip_members
+
+Container = Literal["pkl", "h5", "safetensors", "pth"]
+
+_HEAD = 1024
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""A pickle of the number with which PyTorch before 1.6 began its files."""
+
+_OTHER = [
+    (b"\x1f\x8b", "is gzip-compressed; unpack it with gunzip first"),
+    (b"\xfd7zXZ\x00", "is xz-compressed; unpack it with unxz first"),
+    (b"BZh", "is bzip2-compressed; unpack it with bunzip2 first"),
+    (b"\x28\xb5\x2f\xfd", "is zstd-compressed; unpack it with unzstd first"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it first"),
+    (b"\x93NUMPY", "is a single numpy array (.npy), not a weights file"),
+    (b"\x89PNG", "is a PNG picture, not a weights file"),
+    (b"\xff\xd8\xff", "is a JPEG picture, not a weights file"),
+    (b"\x7fELF", "is a program, not a weights file"),
+    (b"PK\x05\x06", "is an empty zip archive"),
+    (_LEGACY_TORCH, "is in PyTorch's format from before 1.6; load it with torch and torch.save it again"),
+]
+_TEXTS = [
+    (rb"version https://git-lfs", "is a git-LFS pointer, not the file itself; run `git lfs pull`"),
+    (rb"(<\?xml.*)?<Error>.*AccessDenied|<Code>AccessDenied", "is an XML error page (AccessDenied) that a "
+     "server sent instead of the file; download it again"),
+    (rb"<!doctype html|<html|<head|<body", "is an HTML page that a server sent instead of the file; download "
+     "it again"),
+    (rb"<\?xml|<Error>", "is an XML page that a server sent instead of the file; download it again"),
+    (rb"[0-9a-f]{32}(\s|$)", "is the text of an md5 sum, not the file it belongs to"),
+    (rb"[{\[]\s*[\"{\[\]}\d]", "is JSON, not a weights file"),
+]  # fmt: skip
+
+
+def recognise(file: ByteFile) -> Container:
+    """Which of the four containers `file` is.
+
+    Raises WrongContainer, with a sentence that says what the file is, where it is none of them; for a zip
+    archive also what `zip_members` raises.
+    """
+    head = bytes(file.map[:_HEAD])
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "h5"
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(file)
+    for magic, cause in _OTHER:
+        if head.startswith(magic):
+            raise WrongContainer(file.source, cause)
+    # Before the pickle: the length of a header, which comes first, may look like a PROTO opcode.
+    if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+        return "safetensors"
+    if re.match(rb"\x80[\x00-\x05]|\(d|\}|\(?l|\]|c[\w.]+\n\w+\n", head):
+        return "pkl"
+    if head[257:262] == b"ustar":
+        raise WrongContainer(file.source, "is a tar archive; unpack it first")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, cause in _TEXTS:
+        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
+            raise WrongContainer(file.source, cause)
+    if not head.strip(b"\x00"):
+        raise WrongContainer(file.source, "begins with zeros only; it was never written, fetch it again")
+    if all(0x20 <= byte < 0x7F or byte in b"\t\n\r" for byte in head):
+        raise WrongContainer(file.source, f"is a text ({ascii(head[:40])[1:]}), not a weights file")
+    beginning = head[:8].hex(" ")
+    raise WrongContainer(
+        file.source, f"is no Detectron pickle, HDF5, safetensors or PyTorch file (it begins with {beginning})"
+    )
+
+
+def _zip(file: ByteFile) -> Container:
+    """PyTorch's files are zip archives with a `data.pkl`; numpy's and TorchScript's are zip archives too."""
+    names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
+    if "constants.pkl" in names and "data.pkl" in names:
+        raise WrongContainer(file.source, "is a TorchScript archive, not a dictionary of tensors")
+    if "data.pkl" in names:
+        return "pth"
+    if names and all(name.endswith(".npy") for name in names):
+        raise WrongContainer(file.source, "is an archive of numpy arrays (.npz), not a weights file")
+    raise WrongContainer(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")
