@@ -27,8 +27,10 @@ from detectron_gn.verify.diagnosis.detections import explain_boxes, explain_past
 from detectron_gn.verify.diagnosis.inputs import explain_input
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
 from detectron_gn.verify.parity.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections, limit_of
-from detectron_gn.verify.parity.matching import pair_proposals, pair_rois, reference_rois, without_partner
-from detectron_gn.verify.reference.image_dump import ImageReference, ReferenceBlob, read_reference
+from detectron_gn.verify.parity.matching import without_partner
+from detectron_gn.verify.parity.proposals import pair_proposals, pair_rois, reference_rois
+from detectron_gn.verify.reference.image_dump import ImageReference, read_reference
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 # Blobs in the order in which data flows; what is named by no line is of the trace's own making.
 FLOW = (

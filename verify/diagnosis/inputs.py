@@ -14,7 +14,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.verify.diagnosis.cause import Cause
-from detectron_gn.verify.reference.image_dump import ReferenceBlob
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
 from detectron_gn.port.blobs.activations import Trace
 from detectron_gn.verify.diagnosis.cause import Cause
-from detectron_gn.verify.reference.image_dump import ReferenceBlob
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[np.float64]
 

@@ -20,8 +20,10 @@ from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
-from detectron_gn.verify.parity.matching import ProposalParity, pair_detections, pair_proposals, pair_rois
-from detectron_gn.verify.reference.image_dump import ImageReference, ReferenceBlob, read_references
+from detectron_gn.verify.parity.matching import pair_detections
+from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
+from detectron_gn.verify.reference.image_dump import ImageReference, read_references
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[Any]
 

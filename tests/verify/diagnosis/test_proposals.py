@@ -9,7 +9,8 @@ from detectron_gn.mrcnn.ops import proposals
 from detectron_gn.port.blobs.activations import trace_boxes
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
-from detectron_gn.verify.reference.image_dump import ReferenceBlob, read_reference, reference_names
+from detectron_gn.verify.reference.image_dump import read_reference, reference_names
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 LEVELS = range(2, 7)
 

@@ -13,7 +13,7 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.parity.blobs import compare_detections, compare_image, first_difference, parity_holds, remarks
-from detectron_gn.verify.parity.matching import ProposalParity
+from detectron_gn.verify.parity.proposals import ProposalParity
 from detectron_gn.verify.reference.image_dump import read_reference, read_references, reference_names
 from tests.helpers.caffe2_moments import caffe2_moments
 from tests.helpers.recipe import recipe_weights
