@@ -22,7 +22,8 @@ from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model, check_family, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.runs.load import configured_weights, load_model, usable_device
-from detectron_gn.verify.diagnosis.diagnose import Finding, first_finding
+from detectron_gn.verify.diagnosis.diagnose import diagnose
+from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.parity.blobs import ImageParity, compare_file, few
 from detectron_gn.verify.parity.results import DetectionParity, match_detections
@@ -270,7 +271,7 @@ class _Climber:
         self.ladder = Ladder()
         self.cfg = Config()
         self.weights: WeightsFile | None = None
-        self.finding: Finding | None = None
+        self.finding: Diagnosis | None = None
         self.others_wait = True
 
     def steps(self) -> dict[str, Callable[[], Rung]]:
@@ -302,7 +303,7 @@ class _Climber:
             return Rung("blobs", "not run", "needs --reference and --images")
         self.ladder.blobs = list(compare_file(model, reference, images))
         looked = [
-            first_finding(model, parity, reference, images, self.inputs.tolerance) for parity in self.ladder.blobs
+            diagnose(model, parity, reference, images, self.inputs.tolerance) for parity in self.ladder.blobs
         ]
         # Of several images the one whose difference begins at the lowest rung.
         self.finding = min(

@@ -24,7 +24,8 @@ from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.port.runs.load import load_model
-from detectron_gn.verify.diagnosis.diagnose import FLOW, first_finding, step_of
+from detectron_gn.verify.diagnosis.diagnose import diagnose
+from detectron_gn.verify.diagnosis.flow import FLOW, step_of
 from detectron_gn.verify.parity.blobs import compare_file
 from tests.helpers.recipe import recipe_weights
 
@@ -41,7 +42,7 @@ def found(model, demo_model, reference=None):
     """The finding in each image of a reference, the embedded one unless another is given."""
     reference, images = reference or demo_model / "blobs.h5", demo_model / "val"
     return [
-        first_finding(model, parity, reference, images, TOLERANCE)
+        diagnose(model, parity, reference, images, TOLERANCE)
         for parity in compare_file(model, reference, images)
     ]
 
@@ -478,7 +479,7 @@ def test_the_stride_of_an_affine_model_on_the_wrong_convolution(stride_1x1, righ
         cfg = merge_overrides(cfg, [*str(reference.attrs["opts"]).split(), "RESNETS.STRIDE_1X1", stride_1x1])
         model = build_model(cfg, recipe_weights(BlobTable.from_config(cfg), int(reference.attrs["seed"])))
     for parity in compare_file(model, path, demo_model / "val"):
-        finding = first_finding(model, parity, path, demo_model / "val", TOLERANCE)
+        finding = diagnose(model, parity, path, demo_model / "val", TOLERANCE)
         if right:
             assert finding is None
         else:
