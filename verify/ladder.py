@@ -25,9 +25,10 @@ from detectron_gn.port.runs.load import configured_weights, load_model, usable_d
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation
-from detectron_gn.verify.parity.blobs import ImageParity, compare_file, few
+from detectron_gn.verify.parity.blobs import ImageParity, compare_image, few
 from detectron_gn.verify.parity.results import DetectionParity, match_detections
 from detectron_gn.verify.published import ApComparison, Expectation, compare_ap
+from detectron_gn.verify.reference.image_dump import read_references
 from detectron_gn.weights.download.cache import resolve
 from detectron_gn.weights.weights_file import WeightsFile
 
@@ -301,10 +302,11 @@ class _Climber:
         reference, images = self.inputs.reference, self.inputs.images
         if reference is None or images is None:
             return Rung("blobs", "not run", "needs --reference and --images")
-        self.ladder.blobs = list(compare_file(model, reference, images))
-        looked = [
-            diagnose(model, parity, reference, images, self.inputs.tolerance) for parity in self.ladder.blobs
-        ]
+        looked = []
+        for image_reference in read_references(reference, images, model.cfg):
+            parity = compare_image(model, image_reference)
+            self.ladder.blobs.append(parity)
+            looked.append(diagnose(model, parity, image_reference, self.inputs.tolerance))
         # Of several images the one whose difference begins at the lowest rung.
         self.finding = min(
             (finding for finding in looked if finding is not None),

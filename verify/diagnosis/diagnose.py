@@ -7,7 +7,6 @@ else there is a list of what it may be.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.verify.diagnosis.blobs import explain_blob
@@ -17,20 +16,18 @@ from detectron_gn.verify.diagnosis.flow import in_flow
 from detectron_gn.verify.diagnosis.look import ONSET, Look
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
 from detectron_gn.verify.parity.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections
-from detectron_gn.verify.reference.image_dump import read_reference
+from detectron_gn.verify.reference.image_dump import ImageReference
 
 
-def diagnose(
-    model: MaskRCNN, parity: ImageParity, reference: Path, images: Path, tolerance: float
-) -> Diagnosis | None:
+def diagnose(model: MaskRCNN, parity: ImageParity, reference: ImageReference, tolerance: float) -> Diagnosis | None:
     """The first difference of one image in the order of data, or None where everything agrees.
 
     Args:
         parity: what `verify.parity.blobs` found for the image.
-        reference, images: the reference file and the folder of its images, for a closer look.
+        reference: of that image, for a closer look.
         tolerance: largest relative error of a blob.
     """
-    look = Look(model, read_reference(reference, parity.image, images, model.cfg), parity, tolerance)
+    look = Look(model, reference, parity, tolerance)
     for step, blobs in in_flow(parity.blobs).items():
         diagnosis = None
         if step == "proposals":

@@ -81,12 +81,7 @@ class GuardedGroup:
 
     def numbers(self, key: str) -> Array:
         """A dataset of numbers, in its own shape and type."""
-        dataset = self.dataset(key)
-        if dataset.dtype.kind not in "iufb":
-            self.refuse(key, f"holds {dataset.dtype}, not numbers")
-        if dataset.size > MOST_VALUES:
-            self.refuse(key, f"is {shape_text(tuple(dataset.shape))}, more than any blob")
-        return self._guarded(key, lambda: np.asarray(dataset[()]))
+        return self._numbers(key, self.dataset(key))
 
     def values(self, key: str) -> list[Any]:
         """A dataset of anything as a list."""
@@ -104,7 +99,7 @@ class GuardedGroup:
             raise InputError(f"{self.place}: blob {key} is damaged: {fault}: {self._way_out}")
         if size > MOST_VALUES:
             self.refuse(key, f"is {shape_text(shape)}, more than any blob")
-        return ReferenceBlob(self.numbers(key).reshape(-1), shape, stride)
+        return ReferenceBlob(self._numbers(key, dataset).reshape(-1), shape, stride)
 
     def check_blob(self, key: str, shape: tuple[int, ...], way_out: str) -> int:
         """See that a blob, whole or thinned, is as large as one of ours; returns its stride.
@@ -133,11 +128,21 @@ class GuardedGroup:
         """Raise the InputError about a member of the group."""
         raise InputError(f"{self.place}: {self._within}{key} {fault}: {way_out or self._way_out}")
 
+    def _numbers(self, key: str, dataset: h5py.Dataset) -> Array:
+        if dataset.dtype.kind not in "iufb":
+            self.refuse(key, f"holds {dataset.dtype}, not numbers")
+        if dataset.size > MOST_VALUES:
+            self.refuse(key, f"is {shape_text(tuple(dataset.shape))}, more than any blob")
+        return self._guarded(key, lambda: np.asarray(dataset[()]))
+
     def _item(self, key: str) -> Any:
-        # A link that leads nowhere is there, and cannot be read.
-        if self._guarded(key, lambda: self._group.get(key, getlink=True)) is None:
-            self.require(key)
-        return self._guarded(key, lambda: self._group[key])
+        try:
+            return self._group[key]
+        except Exception as error:
+            # A link that leads nowhere is there, and cannot be read.
+            if self._guarded(key, lambda: self._group.get(key, getlink=True)) is None:
+                self.require(key)
+            self.refuse(key, f"cannot be read ({first_line(error)})")
 
     def _guarded(self, key: str, read: Callable[[], Value]) -> Value:
         """What `read` gives; whatever h5py or numpy raises over it names the member."""
