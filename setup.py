@@ -29,12 +29,13 @@ setup(
     package_data={
         "detectron_gn": ["py.typed"],
         "detectron_gn.verify": ["demo_model/*", "demo_model/val/*"],
-        "detectron_gn.verify.report": ["*.css"],
+        "detectron_gn.verify.report": ["*.css", "*.j2"],
         "detectron_gn.weights": ["*.yaml"],
         "detectron_gn.yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
         "h5py>=3.11",
+        "Jinja2>=3.1",
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
         "pycocotools>=2.0.8",

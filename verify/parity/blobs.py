@@ -19,6 +19,7 @@ from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
 from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
@@ -185,22 +186,13 @@ def remarks(parity: ImageParity) -> list[str]:
     if parity.not_compared:
         lines.append(f"not compared: {', '.join(parity.not_compared)}")
     if parity.absent:
-        lines.append(f"not in the reference: {few(parity.absent)}")
+        lines.append(f"not in the reference: {listed(parity.absent)}")
     return lines
-
-
-def few(names: Sequence[str], shown: int = 4) -> str:
-    """The first names of many, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{', '.join(names[:shown])}{more}"
 
 
 def blob_table(parity: ImageParity) -> str:
     """Every blob of one image with its shape, largest and relative error, in the order of the network."""
-    rows = [
-        [row.blob, "x".join(map(str, row.shape)), *_told_errors(row)]
-        for row in parity.blobs
-    ]
+    rows = [[row.blob, "x".join(map(str, row.shape)), *_told_errors(row)] for row in parity.blobs]
     return text_table(["blob", "shape", "max error", "relative"], rows, left=2)
 
 

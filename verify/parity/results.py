@@ -22,6 +22,9 @@ _IOU_DECIMALS = 3
 
 _WORST_IMAGES = 5
 
+# What the results of a type are called in sentences.
+PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
+
 
 @dataclass(frozen=True)
 class DetectionTolerances:
