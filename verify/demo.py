@@ -107,7 +107,7 @@ def _convert(pickle: Path, converted: Path, say: Callable[[str], None]) -> None:
 
 
 def _holds(ladder: Ladder, ap: dict[str, dict[str, tuple[float, float]]]) -> bool:
-    """Whether every rung holds, and all AP numbers, not the two of the ladder alone, are Detectron's."""
+    """Whether every rung holds, and all AP numbers, not only the ladder's two, are Detectron's."""
     return (
         all(rung.state == "holds" for rung in ladder.rungs)
         and bool(ap)

@@ -34,7 +34,7 @@ class Rung:
     Attributes:
         suspect: where the evidence leaves no other; else empty.
         may_be: what it usually comes from, where the evidence does not tell; else empty.
-        compared: what was compared and agrees, where the rung's name does not say it all.
+        compared: what was compared and agrees, where the rung's name does not say all of it.
         not_compared: what there was nothing to compare with, though the rung holds.
     """
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from detectron_gn.verify.parity.blobs import BlobParity
 
-# Blobs in the order in which data flows; what is named by no line is of the trace's own making.
+# Blobs in the order in which data flows. A blob that no line names is one that only our trace has.
 FLOW = (
     ("input", r"data|im_info"),
     ("stem", r"conv1|conv1_.*|res_conv1.*|pool1"),

@@ -1,4 +1,4 @@
-"""How a network input that is not the reference's was prepared otherwise, told from its pixels.
+"""How the preparation of a network input differs from the reference's, told from its pixels.
 
 The image file is turned some way (channels swapped, mirrored) and prepared anew, and ours = factor * theirs + offset is
 fitted to every channel. A cause is named only where one such line explains every pixel that the reference has kept.

@@ -1,6 +1,6 @@
 """Blob parity: one test run of the network beside Caffe2's, every blob and every detection compared.
 
-The reference is an HDF5 file, one group an image: see docs/reference_layout.md.
+The reference is an HDF5 file with one group per image: see docs/reference_layout.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -175,7 +175,7 @@ def first_difference(parity: ImageParity, tolerance: float) -> str | None:
 
 
 def remarks(parity: ImageParity) -> list[str]:
-    """What a reader must know besides the numbers: other proposals, RoIs taken from the reference, blobs left out."""
+    """What a reader must know besides the numbers: proposals that differ, RoIs of the reference, blobs left out."""
     lines = [
         f"P{level.level}: {level.unmatched} proposals of either side are others, {level.tied} of them tied at the cut"
         for level in parity.proposals
@@ -197,7 +197,7 @@ def blob_table(parity: ImageParity) -> str:
 
 
 def summary_table(parities: Sequence[ImageParity]) -> str:
-    """One row an image: its worst blob, its detections, and how far they are from Caffe2's."""
+    """One row per image: its worst blob, its detections, and how far they are from Caffe2's."""
     header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score", "equal masks"]
     rows = []
     for parity in parities:
@@ -316,7 +316,7 @@ def reference_pastes(reference: ImageReference, threshold: float) -> list[str]:
 
 
 def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobParity:
-    """Compare a blob with a reference that may hold every `stride`-th value of it alone."""
+    """Compare a blob with a reference that may hold only every `stride`-th value of it."""
     shape = reference.shape
     if tuple(value.shape) != shape:
         return BlobParity(blob, shape, float("inf"), float("inf"), f"is {'x'.join(map(str, value.shape))}")

@@ -14,7 +14,7 @@ from detectron_gn.mrcnn.evaluation.coco_files import SHAPE_KEY, IouType, ResultR
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.verify.parity.matching import pair_one_to_one
 
-# Detections of one class that overlap less than this are different detections, not one that moved.
+# Detections of one class that overlap less than this are two detections, not one that moved.
 _PARTNER_IOU = 0.5
 
 # Overlaps this close are a tie, which the score decides.
@@ -28,7 +28,7 @@ PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
 
 @dataclass(frozen=True)
 class DetectionTolerances:
-    """What counts as equal, and which detections may be on one side alone.
+    """What counts as equal, and which detections may be on one side only.
 
     Attributes:
         box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds.
@@ -123,7 +123,7 @@ class DetectionParity:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Row numbers of partners with what separates them, one entry a pair."""
+    """Row numbers of partners with what separates them, one entry per pair."""
 
     ours: npt.NDArray[np.int64]
     reference: npt.NDArray[np.int64]

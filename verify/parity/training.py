@@ -1,6 +1,6 @@
 """Training parity: a run of the real Detectron replayed; losses, updates and parameters compared.
 
-The reference is an HDF5 file, one group an iteration: see docs/training_traces.md.
+The reference is an HDF5 file with one group per iteration: see docs/training_traces.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
 """`verify training` as a whole: replay a reference, and tell what differs from what rounding moves.
 
-A network with ReLUs is not continuous in its gradient, and the gradient of random weights is a chaotic thing: the real
-Caffe2, run twice on two machines, differs from itself by 1 % in some updates of its first iteration, and by all of the
-way it went after six. So the replay is done again from weights changed in their last bits only. What that moves as far
-as it is from the reference is no difference between the two programs.
+The gradient of a network with ReLUs is not continuous, and with random weights it is chaotic. The real Caffe2, run on
+two machines, differs from itself by 1 % in some updates of its first iteration; after six iterations the parameters are
+as far apart as they have moved. So the run is replayed again from weights that are changed only in their last bits. A
+value that this moves as far as it is from the reference shows no difference between the two programs.
 """
 
 import math
@@ -97,7 +97,7 @@ def check_training(
 
     Args:
         weights: what the reference started from.
-        replicas: further replays from weights changed in their last bits; 0 judges by the tolerances alone.
+        replicas: further replays from weights changed in their last bits; 0 judges only by the tolerances.
 
     Raises InputError where the inputs do not belong together, or where nothing can be compared.
     """
@@ -131,7 +131,7 @@ def check_training(
 
 
 def training_tables(parity: TrainingParity) -> str:
-    """The replay for the terminal: a line an iteration, and a line a verdict."""
+    """The replay for the terminal: one line per iteration, and one per verdict."""
     header = (
         "iteration",
         "lr",
