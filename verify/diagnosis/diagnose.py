@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.backbones.fpn import roi_levels
 from detectron_gn.mrcnn.data.image_blob import scaled_size
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
-from detectron_gn.port.blobs.table import mask_blob_prefix
+from detectron_gn.port.blobs.names.heads import mask_blob_prefix
 from detectron_gn.verify.diagnosis.cause import Cause
 from detectron_gn.verify.diagnosis.detections import explain_boxes, explain_pasted_masks, explain_soft_masks
 from detectron_gn.verify.diagnosis.inputs import explain_input

@@ -20,8 +20,9 @@ from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
-from detectron_gn.mrcnn.training.network import RandomSampler, Sampler, TrainingNetwork
-from detectron_gn.mrcnn.training.roi_targets import RoiSample
+from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
+from detectron_gn.mrcnn.training.samplers import RandomSampler, Sampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.port.blobs.table import BlobTable
 
@@ -145,23 +146,27 @@ class ReferenceSampler:
         return samples
 
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
-        """From `rois`, `labels_int32`, `bbox_*`, `mask_rois` and `masks_int32`."""
+        """From `rois`, `labels_int32`, `bbox_*` and, with a mask head, `mask_rois` and `masks_int32`."""
         weights = self._blob("bbox_inside_weights").reshape(-1, self._cfg.MODEL.NUM_CLASSES, 4)
         box_classes = weights.any(axis=2).argmax(axis=1)
         targets = self._blob("bbox_targets").reshape(weights.shape)[np.arange(len(weights)), box_classes]
+        return RoiSample(
+            self._tensor(self._blob("rois")),
+            self._tensor(self._blob("labels_int32").astype(np.int64)),
+            self._tensor(box_classes),
+            self._tensor(targets),
+            self._masks() if self._cfg.MODEL.MASK_ON else None,
+        )
+
+    def _masks(self) -> MaskSample:
         side = self._cfg.MRCNN.RESOLUTION
         class_masks = self._blob("masks_int32").reshape(-1, self._cfg.MODEL.NUM_CLASSES, side, side)
-        mask_classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
-        arrays = (
-            self._blob("rois"),
-            self._blob("labels_int32").astype(np.int64),
-            box_classes,
-            targets,
-            self._blob("mask_rois"),
-            mask_classes,
-            class_masks[np.arange(len(class_masks)), mask_classes].astype(np.int8),
-        )
-        return RoiSample(*(torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for array in arrays))
+        classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
+        targets = class_masks[np.arange(len(class_masks)), classes].astype(np.int8)
+        return MaskSample(*map(self._tensor, (self._blob("mask_rois"), classes, targets)))
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def _blob(self, name: str) -> Array:
         if name not in self._group:
@@ -203,14 +208,15 @@ def replay(
         minibatch = _minibatch(group, entries, model.cfg)
         reference_sampler = ReferenceSampler(group, model.cfg, model.device)
         sampler = _RecordingSampler(
-            reference_sampler if random else RandomSampler(model, seed=0), reference_sampler
+            reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0), reference_sampler
         )
         lr = learning_rate(model.cfg, iteration)
         solver.set_learning_rate(lr)
         solver.zero_grad()
-        outputs = network(minibatch, sampler)
-        losses = {name: value for name, value in outputs.items() if name.startswith("loss")}
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        with model.products():
+            outputs = network(minibatch, sampler)
+            losses = {name: value for name, value in outputs.items() if name.startswith("loss")}
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         solver.step()
         updates = {
             blob_of[name]: solver.momentum_of(parameter)
@@ -275,8 +281,13 @@ def compare_samples(
     pairs = _pair_rois(drawn.rois, drawn.labels, expected.rois, expected.labels)
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()
     box_error = max(box_error, float(targets.max()) if len(pairs) else 0.0)
-    mask_pairs = _pair_rois(drawn.mask_rois, drawn.mask_classes, expected.mask_rois, expected.mask_classes)
-    equal_masks = (drawn.masks[mask_pairs[:, 0]] == expected.masks[mask_pairs[:, 1]]).flatten(1).all(dim=1)
+    masks = different_masks = 0
+    if drawn.masks is not None and expected.masks is not None:
+        mask_pairs = _pair_rois(drawn.masks.rois, drawn.masks.classes, expected.masks.rois, expected.masks.classes)
+        ours_of_pair, theirs_of_pair = drawn.masks.targets[mask_pairs[:, 0]], expected.masks.targets[mask_pairs[:, 1]]
+        equal = int((ours_of_pair == theirs_of_pair).flatten(1).all(dim=1).sum())
+        masks = len(drawn.masks.targets)
+        different_masks = max(masks, len(expected.masks.targets)) - equal
     return SampleParity(
         anchors,
         reference_anchors,
@@ -285,8 +296,8 @@ def compare_samples(
         len(expected.rois),
         max(len(drawn.rois), len(expected.rois)) - len(pairs),
         box_error,
-        len(drawn.masks),
-        max(len(drawn.masks), len(expected.masks)) - int(equal_masks.sum()),
+        masks,
+        different_masks,
     )
 
 
