@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.kernels.group_norm import GroupNorm
-from detectron_gn.mrcnn.kernels.pointwise import pointwise_conv
-from detectron_gn.mrcnn.kernels.winograd import winograd_conv, winograd_pays
 
 Filler = Callable[[Tensor], object]
 ParameterKind = Literal["weight", "bias", "gn_scale", "gn_shift", "affine"]
@@ -75,12 +73,7 @@ class FilledConv2d(nn.Conv2d):
         _fill(self, self.fill)
 
     def forward(self, x: Tensor) -> Tensor:
-        if plain_on_cpu(x) and self.groups == 1:
-            if self.kernel_size == (1, 1) and torch.is_grad_enabled():
-                return pointwise_conv(x, self.weight, self.bias, self.stride[0])
-            if self.stride == self.dilation == (1, 1) and winograd_pays(x, self.weight):
-                return winograd_conv(x, self.weight, self.bias)
-        return super().forward(x)
+        return kernels.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class FilledDeconv2d(nn.ConvTranspose2d):
@@ -107,17 +100,20 @@ class FilledLinear(nn.Linear):
         _fill(self, self.fill)
 
 
-def plain_on_cpu(x: Tensor) -> bool:
-    """Whether `x` is computed with in float32 on a CPU."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-
-
 def _fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, fill: Filler) -> None:
     # Drawing numbers for a tensor without memory would only load torch's compiler, which takes a second.
     if not layer.weight.is_meta:
         fill(layer.weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with scale 1 and shift 0 at first; answers to Detectron's SpatialGN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `[N, C, H, W]`; without gradients the result may be `x` itself."""
+        return kernels.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def group_norm(cfg: Config, channels: int) -> GroupNorm:
@@ -150,10 +146,7 @@ class AffineChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift `[N, C, H, W]`, in float32 and then in the type of `x`; the result may be `x` itself."""
-        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
-        if torch.is_grad_enabled():
-            return torch.addcmul(bias, x, weight).to(x.dtype)
-        return torch.addcmul(bias, x, weight, out=x)
+        return kernels.affine_channel(x, self.weight, self.bias)
 
 
 class ConvNorm(nn.Module):

@@ -157,7 +157,7 @@ def _fit_classes(
 def _check_missing(weights: WeightsFile, missing: Sequence[BlobRow]) -> None:
     """A file may lack what an ImageNet file lacks, the whole detector, and nothing else."""
     is_imagenet = any(blob in weights.blobs for blob in CLASSIFIER_BLOBS) and "cls_score_w" not in weights.blobs
-    needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.")]
+    needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.body.")]
     if needed:
         kind = "ImageNet backbone" if is_imagenet else "model"
         raise InputError(

@@ -8,25 +8,25 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS, ResNet
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import FloatImage, Image
-from detectron_gn.mrcnn.precision import allow_tf32
+from detectron_gn.mrcnn.precision import tf32_products
 
 SHORT_SIDE = 256
 CROP = 224
 
 
 class Classifier(nn.Module):
-    """A ResNet body, the mean over its last map, and one matrix product to the classes; in float32, with TF32 off."""
+    """A ResNet body, the mean over its last map, and one matrix product to the classes; in float32, without TF32."""
 
     def __init__(self, cfg: Config, classes: int) -> None:
         super().__init__()
-        allow_tf32(False)
         self.cfg = cfg
-        self.backbone = ResNet(cfg)
+        self.body = ResNet(cfg)
         self.pred = nn.Linear(STAGE_CHANNELS[-1], classes)
 
     def forward(self, data: Tensor) -> Tensor:
         """`[N, 3, 224, 224]` prepared crops to logits `[N, classes]`."""
-        logits: Tensor = self.pred(self.backbone(data)[-1].mean(dim=(2, 3)))
+        with tf32_products(False):
+            logits: Tensor = self.pred(self.body(data)[-1].mean(dim=(2, 3)))
         return logits
 
 

@@ -1,19 +1,33 @@
-"""The feature pyramid; answers to Detectron modeling/FPN.py:add_fpn and map_rois_to_fpn_levels."""
+"""The feature pyramid; answers to Detectron modeling/FPN.py:add_fpn."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS
+from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS, ResNet
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, Filler, group_norm, xavier_fill, zero_fill
-from detectron_gn.mrcnn.ops.boxes import box_areas
+from detectron_gn.mrcnn.structures import Features
 
 
 def _conv(cfg: Config, dim_in: int, kernel: int, fill: Filler) -> ConvNorm:
     """A pyramid convolution: with GroupNorm and no bias (`cfg.FPN.USE_GN`), or with a bias alone; never a ReLU."""
     gn = group_norm(cfg, cfg.FPN.DIM) if cfg.FPN.USE_GN else None
     return ConvNorm(FilledConv2d(dim_in, cfg.FPN.DIM, kernel, bias=gn is None, fill=fill), gn, relu=False)
+
+
+class PyramidBackbone(nn.Module):
+    """A ResNet body under a feature pyramid: images to the levels P2 to P6, strides 4 to 64."""
+
+    strides = (4, 8, 16, 32, 64)
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.body = ResNet(cfg)
+        self.fpn = FPN(cfg)
+
+    def forward(self, data: Tensor) -> Features:
+        """`[N, 3, H, W]` prepared images, H and W multiples of 32, to their features."""
+        return Features(self.fpn(self.body(data)), self.strides)
 
 
 class FPN(nn.Module):
@@ -50,15 +64,3 @@ class FPN(nn.Module):
     def upsampled(x: Tensor) -> Tensor:
         """`[N, C, H, W]` to `[N, C, 2H, 2W]`, nearest neighbours: each value twice (Detectron's UpsampleNearest)."""
         return F.interpolate(x, scale_factor=2.0)
-
-
-def roi_levels(boxes: Tensor, cfg: Config) -> Tensor:
-    """The pyramid level `[R]` (int64) that each of `[R, 4]` boxes, in network pixels, takes its features from.
-
-    Level `cfg.FPN.ROI_CANONICAL_LEVEL` holds the boxes of area `cfg.FPN.ROI_CANONICAL_SCALE ** 2`; the 1e-6 stands
-    inside the logarithm (Detectron modeling/FPN.py:map_rois_to_fpn_levels). All in float32, as there. A box whose far
-    corner lies before the near one, as detections in pictures of a few pixels can, has no area; Detectron stops there.
-    """
-    scale = torch.sqrt(box_areas(boxes).clamp(min=0)) / cfg.FPN.ROI_CANONICAL_SCALE
-    levels = torch.floor(cfg.FPN.ROI_CANONICAL_LEVEL + torch.log2(scale + 1e-6))
-    return levels.clamp(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL).long()

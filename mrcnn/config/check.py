@@ -1,7 +1,7 @@
 """What must hold between the keys of a configuration before a model of it can be built."""
 
 from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
-from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Mrcnn
 from detectron_gn.mrcnn.config.supported import unserved_values
 from detectron_gn.mrcnn.errors import InputError
 
@@ -46,13 +46,13 @@ def _require_positive(key: str, value: float) -> None:
 
 
 def _check_parts(cfg: Config) -> None:
-    """The body and both heads are there, and pool with RoIAlign."""
+    """The body and the heads are there, and pool with RoIAlign."""
     model = cfg.MODEL
     _require(model.TYPE != "", "MODEL.TYPE is not set: set it to generalized_rcnn")
     backbone_depth(cfg)
-    _require(model.MASK_ON, "MODEL.MASK_ON is False, but only models with a mask head are served: set it to True")
     box_head_kind(cfg)
-    mask_head_kind(cfg)
+    if model.MASK_ON:
+        mask_head_kind(cfg)
     _require(
         model.NUM_CLASSES >= 2,
         f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes and one more for the background, "
@@ -62,8 +62,17 @@ def _check_parts(cfg: Config) -> None:
         min(model.BBOX_REG_WEIGHTS) > 0,
         f"MODEL.BBOX_REG_WEIGHTS is {list(model.BBOX_REG_WEIGHTS)}: give four factors above 0, such as [10, 10, 5, 5]",
     )
-    for section, method in (("FAST_RCNN", cfg.FAST_RCNN.ROI_XFORM_METHOD), ("MRCNN", cfg.MRCNN.ROI_XFORM_METHOD)):
+    for section, pooling in _pooling_sections(cfg).items():
+        method = pooling.ROI_XFORM_METHOD
         _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
+
+
+def _pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn]:
+    """The sections of the heads that the model has, by name."""
+    sections: dict[str, FastRcnn | Mrcnn] = {"FAST_RCNN": cfg.FAST_RCNN}
+    if cfg.MODEL.MASK_ON:
+        sections["MRCNN"] = cfg.MRCNN
+    return sections
 
 
 def _check_pyramid(cfg: Config) -> None:
@@ -107,8 +116,9 @@ def _check_backbone(cfg: Config) -> None:
 
 def _check_norm(cfg: Config) -> None:
     """GroupNorm's groups are given in one way, where there is any GroupNorm."""
-    parts = (norm_of_backbone(cfg) == "gn", box_head_kind(cfg) == "Xconv1fc_gn", mask_head_kind(cfg) == "v1up4convs_gn")
-    if not any(parts) and not cfg.FPN.USE_GN:
+    in_mask_head = cfg.MODEL.MASK_ON and mask_head_kind(cfg) == "v1up4convs_gn"
+    parts = (norm_of_backbone(cfg) == "gn", box_head_kind(cfg) == "Xconv1fc_gn", in_mask_head, cfg.FPN.USE_GN)
+    if not any(parts):
         return
     norm = cfg.GROUP_NORM
     _require(
@@ -120,12 +130,10 @@ def _check_norm(cfg: Config) -> None:
 
 
 def _check_heads(cfg: Config) -> None:
-    box, mask = cfg.FAST_RCNN, cfg.MRCNN
-    for section, resolution, ratio in (
-        ("FAST_RCNN", box.ROI_XFORM_RESOLUTION, box.ROI_XFORM_SAMPLING_RATIO),
-        ("MRCNN", mask.ROI_XFORM_RESOLUTION, mask.ROI_XFORM_SAMPLING_RATIO),
-    ):
-        _require_positive(f"{section}.ROI_XFORM_RESOLUTION", resolution)
+    box = cfg.FAST_RCNN
+    for section, pooling in _pooling_sections(cfg).items():
+        ratio = pooling.ROI_XFORM_SAMPLING_RATIO
+        _require_positive(f"{section}.ROI_XFORM_RESOLUTION", pooling.ROI_XFORM_RESOLUTION)
         _require(
             ratio >= 0,
             f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
@@ -134,6 +142,12 @@ def _check_heads(cfg: Config) -> None:
     if box_head_kind(cfg) != "2mlp":
         _require_positive("FAST_RCNN.CONV_HEAD_DIM", box.CONV_HEAD_DIM)
         _require_positive("FAST_RCNN.NUM_STACKED_CONVS", box.NUM_STACKED_CONVS)
+    if cfg.MODEL.MASK_ON:
+        _check_mask_head(cfg)
+
+
+def _check_mask_head(cfg: Config) -> None:
+    mask = cfg.MRCNN
     _require_positive("MRCNN.DIM_REDUCED", mask.DIM_REDUCED)
     _require_positive("MRCNN.DILATION", mask.DILATION)
     # Detectron's GroupNorm head takes DILATION for its padding alone, so any other value would change the masks' size

@@ -1,1 +1,12 @@
-"""Whole networks, put together from a backbone and heads."""
+"""Whole networks, put together from a backbone and heads: and which one a configuration asks for."""
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.detectors.detector import Detector
+from detectron_gn.mrcnn.detectors.generalized_rcnn import GeneralizedRCNN
+
+__all__ = ["Detector", "GeneralizedRCNN", "build_detector"]
+
+
+def build_detector(cfg: Config) -> GeneralizedRCNN:
+    """The network of a configuration, filled as Caffe2 fills it; raises what `Detector` raises."""
+    return GeneralizedRCNN(cfg)

@@ -13,14 +13,16 @@ from pycocotools.coco import COCO
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
-from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ApSummary, score_checked
 from detectron_gn.mrcnn.evaluation.coco_files import encode_masks, read_annotations
 from detectron_gn.mrcnn.evaluation.coco_results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
 from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
+from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
 from detectron_gn.mrcnn.structures import Detections
 
 THREADS_BESIDE_A_GPU = 4
@@ -85,7 +87,7 @@ def evaluate(
     out: Path | None = None,
     ranks: Ranks = ALONE,
     threads: int | None = None,
-    network: FixedNetwork | None = None,
+    network: StaticNetwork | None = None,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -205,7 +207,7 @@ class _Detector:
         model: MaskRCNN,
         coco: COCO,
         files: Mapping[int, Path],
-        network: FixedNetwork | None,
+        network: StaticNetwork | None,
         *,
         with_digests: bool,
     ) -> None:

@@ -4,8 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config, box_head_kind
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
+from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses
+from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
 
 class BoxHead(nn.Module):
@@ -16,6 +21,7 @@ class BoxHead(nn.Module):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
+        self.cfg = cfg
         kind = box_head_kind(cfg)
         dim, hidden = cfg.FPN.DIM, cfg.FAST_RCNN.MLP_HEAD_DIM
         self.convs = nn.Sequential()
@@ -30,6 +36,24 @@ class BoxHead(nn.Module):
         self.fc7 = FilledLinear(hidden, hidden) if kind == "2mlp" else None
         self.cls_score = FilledLinear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
         self.bbox_pred = FilledLinear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
+
+    def outputs(self, features: Features, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits `[R, K]` and box deltas `[R, 4K]` of `[R, 5]` RoIs."""
+        parts = [self.conv_features(self.roi_features(features, part)) for part in kernels.roi_parts(rois)]
+        return self.predict(torch.cat(parts))
+
+    def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
+        """`loss_cls`, `loss_bbox` and the metric `accuracy_cls` of sampled RoIs."""
+        cls_score, bbox_pred = self.outputs(features, sample.rois)
+        losses = fast_rcnn_losses(cls_score, bbox_pred, sample, self.cfg)
+        return {**losses, "accuracy_cls": accuracy_cls(cls_score, sample)}
+
+    def roi_features(self, features: Features, rois: Tensor) -> Tensor:
+        """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
+        pooling = self.cfg.FAST_RCNN
+        return pyramid_roi_align(
+            features, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
+        )
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""

@@ -4,8 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config, mask_head_kind
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledDeconv2d, filler_named, group_norm
+from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.training.losses import mask_loss
+from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
 NUM_CONVS = 4
 
@@ -15,6 +20,7 @@ class MaskHead(nn.Module):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
+        self.cfg = cfg
         with_gn = mask_head_kind(cfg) == "v1up4convs_gn"
         fill = filler_named(cfg.MRCNN.CONV_INIT, std=0.001)
         dim_in, dim = cfg.FPN.DIM, cfg.MRCNN.DIM_REDUCED
@@ -25,6 +31,37 @@ class MaskHead(nn.Module):
             dim_in = dim
         self.conv5_mask = FilledDeconv2d(dim, dim, fill)
         self.mask_fcn_logits = FilledConv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
+
+    def outputs(self, features: Features, rois: Tensor, classes: Tensor) -> Tensor:
+        """Mask logits `[R, M, M]` of `[R, 5]` RoIs, for the class of each in `classes [R]` int64."""
+        return torch.cat(
+            [
+                self.of_classes(self.roi_features(features, part), of_part)
+                for part, of_part in zip(kernels.roi_parts(rois), kernels.roi_parts(classes), strict=True)
+            ]
+        )
+
+    def probabilities(self, features: Features, rois: Tensor, classes: Tensor) -> Tensor:
+        """Soft masks `[R, M, M]` float32 of `[R, 5]` RoIs, for the class of each; R may be 0."""
+        if not len(rois):
+            return rois.new_zeros((0, self.cfg.MRCNN.RESOLUTION, self.cfg.MRCNN.RESOLUTION))
+        return self.outputs(features, rois, classes).float().sigmoid()
+
+    def outputs_of_all_classes(self, features: Features, rois: Tensor) -> Tensor:
+        """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs."""
+        return torch.cat([self(self.roi_features(features, part)) for part in kernels.roi_parts(rois)])
+
+    def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
+        """`loss_mask` of the sampled RoIs that are objects."""
+        assert sample.masks is not None
+        return mask_loss(self.outputs(features, sample.masks.rois, sample.masks.classes), sample.masks, self.cfg)
+
+    def roi_features(self, features: Features, rois: Tensor) -> Tensor:
+        """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
+        pooling = self.cfg.MRCNN
+        return pyramid_roi_align(
+            features, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
+        )
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""

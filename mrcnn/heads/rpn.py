@@ -1,12 +1,20 @@
-"""The region proposal network's head; answers to Detectron modeling/FPN.py:add_fpn_rpn_outputs."""
+"""The region proposal network; answers to Detectron modeling/FPN.py:add_fpn_rpn_outputs and add_fpn_rpn_losses."""
 
-import torch
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.kernels.sparse_gradient import sparse_gradient_conv
-from detectron_gn.mrcnn.layers import FilledConv2d, gauss_fill, plain_on_cpu
+from detectron_gn.mrcnn.layers import FilledConv2d, gauss_fill
+from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
+from detectron_gn.mrcnn.ops.proposals import ImInfo, ProposalLimits, level_proposals
+from detectron_gn.mrcnn.structures import Features, Proposals
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from detectron_gn.mrcnn.training.losses import rpn_losses
+
+RpnOutputs = list[tuple[Tensor, Tensor]]
 
 
 class RPN(nn.Module):
@@ -14,20 +22,56 @@ class RPN(nn.Module):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
-        dim, anchors = cfg.FPN.DIM, len(cfg.FPN.RPN_ASPECT_RATIOS)
+        self.cfg = cfg
+        dim, num_anchors = cfg.FPN.DIM, len(cfg.FPN.RPN_ASPECT_RATIOS)
         self.conv = FilledConv2d(dim, dim, 3, fill=gauss_fill(0.01))
-        self.cls_logits = FilledConv2d(dim, anchors, 1, fill=gauss_fill(0.01))
-        self.bbox_pred = FilledConv2d(dim, 4 * anchors, 1, fill=gauss_fill(0.01))
+        self.cls_logits = FilledConv2d(dim, num_anchors, 1, fill=gauss_fill(0.01))
+        self.bbox_pred = FilledConv2d(dim, 4 * num_anchors, 1, fill=gauss_fill(0.01))
+        # Constants of the configuration, not state: they follow the model's device, not its checkpoints.
+        self.levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
+        for level, anchors in zip(self.levels, pyramid_anchors(cfg), strict=True):
+            self.register_buffer(f"anchors_fpn{level}", anchors, persistent=False)
+        self._field: AnchorField | None = None
 
-    def forward(self, levels: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Objectness logits `[N, A, H, W]` and box deltas `[N, 4A, H, W]` of each level `[N, C, H, W]`."""
-        hidden = (F.relu_(self._convolved(level)) for level in levels)
+    @property
+    def anchors(self) -> list[Tensor]:
+        """`[A, 4]` float32 of each level at the first position of its grid, finest first."""
+        return [self.get_buffer(f"anchors_fpn{level}") for level in self.levels]
+
+    def forward(self, features: Features) -> RpnOutputs:
+        """Objectness logits `[N, A, H, W]` and box deltas `[N, 4A, H, W]` of each level."""
+        hidden = (F.relu_(self._convolved(level)) for level in features.maps)
         return [(self.cls_logits(h), self.bbox_pred(h)) for h in hidden]
 
+    def proposals(
+        self, outputs: RpnOutputs, strides: Sequence[int], image_index: int, im_info: ImInfo, limits: ProposalLimits
+    ) -> list[Proposals]:
+        """Proposals of one image of the batch, level by level, finest first.
+
+        Args:
+            outputs: what `forward` gives.
+            strides: of the features it was given.
+            limits: `cfg.TEST` or `cfg.TRAIN`.
+        """
+        return [
+            level_proposals(
+                logits[image_index].float(), deltas[image_index].float(), anchors, stride, image_index, im_info, limits
+            )
+            for (logits, deltas), anchors, stride in zip(outputs, self.anchors, strides, strict=True)
+        ]
+
+    def training_anchors(self) -> AnchorField:
+        """The anchors that samples are drawn from, on the device of the parameters; made once."""
+        device = self.conv.weight.device
+        if self._field is None or self._field.anchors.device != device:
+            self._field = AnchorField(self.cfg, device)
+        return self._field
+
+    def losses(self, outputs: RpnOutputs, samples: Sequence[AnchorSample]) -> dict[str, Tensor]:
+        """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L, from the samples of each image."""
+        return rpn_losses(outputs, samples, self.training_anchors(), self.cfg)
+
     def _convolved(self, level: Tensor) -> Tensor:
-        """The 3x3 convolution; in training its gradient comes from the sampled anchors alone."""
-        if torch.is_grad_enabled() and plain_on_cpu(level):
-            assert self.conv.bias is not None
-            return sparse_gradient_conv(level, self.conv.weight, self.conv.bias)
-        mapped: Tensor = self.conv(level)
-        return mapped
+        """The 3x3 convolution; in training its gradient comes only from the sampled anchors."""
+        assert self.conv.bias is not None
+        return kernels.sparsely_trained_conv2d(level, self.conv.weight, self.conv.bias)

@@ -8,46 +8,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.inference.static_shapes import FixedDetections, shapes_are_fixed
+from detectron_gn.mrcnn.inference.static_shapes import StaticDetections, supports_static_shapes
 
 # Runs before the recording: libraries choose their algorithms and take their memory in them.
 WARM_UP_RUNS = 3
 
-Outputs = tuple[FixedDetections, Tensor]
-
-
 class _Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, Tensor, Tensor]
-    outputs: Outputs
+    outputs: StaticDetections
 
 
 class CudaGraphs:
-    """`MaskRCNN.fixed_outputs`, recorded at the first batch of each shape and replayed, for `MaskRCNN.start_batch`.
+    """`Detector.static_outputs`, recorded at the first batch of each shape and replayed, for `Detector.start_batch`.
 
     The outputs are overwritten by the next call: copy them, in the order of the stream, before it. All recordings
     share their memory, but for the inputs: 12 MB an image of 800 x 1216, and data sets of photos have some 50 shapes.
     To be called by one thread; others may use the GPU meanwhile.
 
-    Raises InputError where the model is not on an NVIDIA GPU, or its configuration has no fixed shapes.
+    Raises InputError where the model is not on an NVIDIA GPU, or its configuration does not support static shapes.
     """
 
-    def __init__(self, model: MaskRCNN) -> None:
+    def __init__(self, model: Detector) -> None:
         if model.device.type != "cuda":
             raise InputError(f"CUDA graphs need an NVIDIA GPU, and this is {model.device.type}: leave them out")
-        if not shapes_are_fixed(model.cfg):
+        if not supports_static_shapes(model.cfg):
             raise InputError(
-                "CUDA graphs need tensors of fixed shape, which TEST.SOFT_NMS, TEST.BBOX_VOTE, limits of 0 in TEST and "
-                "ROI_XFORM_SAMPLING_RATIO 0 do not have: leave them out"
+                "CUDA graphs need tensors of static shape, which TEST.SOFT_NMS, TEST.BBOX_VOTE, limits of 0 in TEST "
+                "and ROI_XFORM_SAMPLING_RATIO 0 do not have: leave them out"
             )
         self._model = model
         self._recordings: dict[torch.Size, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
     @torch.inference_mode()
-    def __call__(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> Outputs:
+    def __call__(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections:
         """What the network gives for the batch."""
         inputs = (data, scales, image_sizes)
         with torch.cuda.device(data.device):
@@ -65,10 +62,10 @@ class CudaGraphs:
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
-                self._model.fixed_outputs(data, scales, image_sizes)
+                self._model.static_outputs(data, scales, image_sizes)
         current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Threads that read images take memory of the GPU's meanwhile, which only concerns their own.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            outputs = self._model.fixed_outputs(data, scales, image_sizes)
+            outputs = self._model.static_outputs(data, scales, image_sizes)
         return _Recording(graph, (data, scales, image_sizes), outputs)

@@ -35,7 +35,7 @@ def class_boxes(
     Args:
         rois: `[..., R, 4]` float32 in network pixels.
         bbox_pred: `[..., R, 4K]` float32.
-        scale: network pixels an image pixel; a float32 tensor `[N, 1, 1]` for the RoIs of N images.
+        scale: network pixels per image pixel; a float32 tensor `[N, 1, 1]` for the RoIs of N images.
         image_size: (height, width) of the image as it was read, not padded; likewise.
 
     The RoIs go back to image pixels *before* they are decoded (Detectron core/test.py:im_detect_bbox).

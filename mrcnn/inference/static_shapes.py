@@ -1,22 +1,24 @@
 """Detection in tensors whose shapes the configuration fixes, for devices that must not wait for the host.
 
-The other way, of `model.py` and `detections.py`, takes as many boxes as there are: the host has to know how many before
-it can ask for the next step. Here there are always as many as there can be, and masks say which of them count. So a
-GPU runs the whole network at one go, and that can be recorded as a CUDA graph. The numbers are the same. Where the
-places do not suffice, `FixedDetections.complete` says so, and the image has to go the other way.
+The other way, of `dynamic.py`, takes as many boxes as there are: the host has to know how many before it can ask for
+the next step. Here there are always as many as there can be, and masks say which of them count. So a GPU runs the whole
+network at one go, and that can be recorded as a CUDA graph. The numbers are the same. Where the places do not suffice,
+`StaticDetections.complete` says so, and the image has to go the other way.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.inference.network_input import NetworkInput, to_host
 from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms_in_rounds
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, anchors_at, large_enough
+from detectron_gn.mrcnn.structures import Detections
 
 # Chains of suppression among proposals of the demo's model take up to 32 rounds, among those of random weights 10.
 NMS_ROUNDS = 64
@@ -24,7 +26,7 @@ NMS_ROUNDS = 64
 MAX_CANDIDATES = 2048
 
 
-class FixedProposals(NamedTuple):
+class StaticProposals(NamedTuple):
     """RoIs of a batch, best first.
 
     Attributes:
@@ -38,7 +40,7 @@ class FixedProposals(NamedTuple):
     complete: Tensor
 
 
-class FixedDetections(NamedTuple):
+class StaticDetections(NamedTuple):
     """Detections of a batch, ordered by class and RoI, in D = `cfg.TEST.DETECTIONS_PER_IM` places.
 
     Attributes:
@@ -47,6 +49,7 @@ class FixedDetections(NamedTuple):
         classes: `[N, D]` int64.
         counts: `[N]` int64, how many places hold a detection, the first.
         complete: `[N]` bool, whether these are the image's detections.
+        mask_probs: `[N, D, M, M]` float32; None where the model has no mask head.
     """
 
     boxes: Tensor
@@ -54,35 +57,75 @@ class FixedDetections(NamedTuple):
     classes: Tensor
     counts: Tensor
     complete: Tensor
+    mask_probs: Tensor | None = None
 
 
-def shapes_are_fixed(cfg: Config) -> bool:
-    """Whether the configuration is one that this module serves; all published ones are."""
+class StaticNetwork(Protocol):
+    """`Detector.static_outputs`, or what does the same faster."""
+
+    def __call__(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections: ...
+
+
+def begin_static(
+    outputs: StaticDetections,
+    batch: NetworkInput,
+    cfg: Config,
+    detect_dynamic: Callable[[NetworkInput], list[Detections]],
+) -> Callable[[], list[Detections]]:
+    """Begin to bring the outputs of a batch to the host; what is returned waits for them.
+
+    Args:
+        detect_dynamic: the other way, for images that are not complete.
+    """
+    wait = to_host([column for column in outputs if column is not None])
+
+    def finish() -> list[Detections]:
+        boxes, scores, classes, counts, complete, *masks = wait()
+        found = []
+        for index, (count, size) in enumerate(zip(counts.tolist(), batch.image_sizes, strict=True)):
+            if complete[index]:
+                # Copies of what there is: the tensors of the whole batch are larger, and of pinned memory.
+                own = [column[index, :count].clone() for column in (boxes, scores, classes, *masks)]
+                mask_probs = own[3] if masks else None
+                found.append(Detections.from_tensors(own[0], own[1], own[2], mask_probs, size, cfg))
+            else:
+                part = slice(index, index + 1)
+                found += detect_dynamic(NetworkInput(batch.data[part], batch.im_info[part], batch.image_sizes[part]))
+        return found
+
+    return finish
+
+
+def supports_static_shapes(cfg: Config) -> bool:
+    """Whether this module supports the configuration; it supports all published ones."""
     test = cfg.TEST
+    sampling = [cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO]
+    if cfg.MODEL.MASK_ON:
+        sampling.append(cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO)
     return (
         test.RPN_NMS_THRESH > 0
         and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
-        and min(cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO, cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO) > 0
+        and min(sampling) > 0
         and not test.SOFT_NMS.ENABLED
         and not test.BBOX_VOTE.ENABLED
     )
 
 
-def fixed_proposals(
+def static_proposals(
     rpn_outputs: Sequence[tuple[Tensor, Tensor]],
     base_anchors: Sequence[Tensor],
     strides: Sequence[int],
     network_size: tuple[int, int],
     scales: Tensor,
     cfg: Config,
-) -> FixedProposals:
+) -> StaticProposals:
     """`proposals.level_proposals` of all levels and images, and `collect_proposals` of each image.
 
     Args:
         rpn_outputs: logits `[N, A, H, W]` and deltas `[N, 4A, H, W]` of each level.
         base_anchors, strides: of each level.
         network_size: (height, width) of the padded batch.
-        scales: `[N]` float32, network pixels an image pixel.
+        scales: `[N]` float32, network pixels per image pixel.
     """
     limits, (height, width) = cfg.TEST, network_size
     top = [min(limits.RPN_PRE_NMS_TOP_N, logits[0].numel()) for logits, _ in rpn_outputs]
@@ -110,7 +153,7 @@ def fixed_proposals(
     boxes = boxes.flatten(1, 2).gather(1, _of_four(order)).masked_fill(~valid[:, :, None], 0)
     index = torch.arange(images, device=boxes.device, dtype=boxes.dtype)[:, None, None]
     rois = torch.cat((index.expand(-1, order.shape[1], 1), boxes), dim=2)
-    return FixedProposals(rois, valid, settled.view(images, levels).all(dim=1))
+    return StaticProposals(rois, valid, settled.view(images, levels).all(dim=1))
 
 
 def _kept_by_nms(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -135,8 +178,8 @@ def _of_four(index: Tensor) -> Tensor:
     return index[:, :, None].expand(-1, -1, 4)
 
 
-def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, cfg: Config) -> FixedDetections:
-    """`detections.select_detections` of the RoIs of each image.
+def static_detections(scores: Tensor, boxes: Tensor, proposals: StaticProposals, cfg: Config) -> StaticDetections:
+    """`dynamic.select_detections` of the RoIs of each image.
 
     Args:
         scores: `[N, R, K]` float32 class probabilities; class 0 is the background.
@@ -163,7 +206,7 @@ def fixed_detections(scores: Tensor, boxes: Tensor, proposals: FixedProposals, c
     counts = kept.sum(dim=1)
     # The places that are kept in their order, then all others, whose boxes may not be of infinity or NaN.
     order = place.masked_fill(~kept, every.shape[1]).sort(dim=1).indices[:, :limit]
-    return FixedDetections(
+    return StaticDetections(
         boxes=best_boxes.masked_fill(~kept[:, :, None], 0).gather(1, _of_four(order)),
         scores=best.gather(1, order),
         classes=label.gather(1, order),

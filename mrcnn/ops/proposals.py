@@ -8,6 +8,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.ops.boxes import box_centers, clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms
 from detectron_gn.mrcnn.ops.numpy_ties import argsort, argtop
+from detectron_gn.mrcnn.structures import Proposals
 
 RPN_BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
@@ -35,13 +36,6 @@ class ProposalLimits(Protocol):
     def RPN_NMS_THRESH(self) -> float: ...
     @property
     def RPN_MIN_SIZE(self) -> float: ...
-
-
-class Proposals(NamedTuple):
-    """RoIs `[R, 5]` float32 as (index of the image, x1, y1, x2, y2) in network pixels, and their objectness `[R]`."""
-
-    rois: Tensor
-    scores: Tensor
 
 
 def level_proposals(

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectron_gn.mrcnn.backbones.fpn import roi_levels
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.ops.roi_levels import roi_levels
+from detectron_gn.mrcnn.structures import Features
 
 
 class _Maps(NamedTuple):
@@ -148,29 +149,30 @@ def _chosen(place: Tensor, values: Sequence[float], dtype: torch.dtype) -> Tenso
     return chosen
 
 
-def pyramid_roi_align(levels: list[Tensor], rois: Tensor, cfg: Config, resolution: int, sampling_ratio: int) -> Tensor:
+def pyramid_roi_align(
+    features: Features, rois: Tensor, cfg: Config, resolution: int, sampling_ratio: int
+) -> Tensor:
     """RoIAlign of each RoI on its own pyramid level, rows in the order of the RoIs.
 
     Args:
-        levels: the features of P2 and coarser, `[N, C, H, W]` each, finest first; only those of
-            `cfg.FPN.ROI_MIN_LEVEL` to `cfg.FPN.ROI_MAX_LEVEL` are read.
+        features: of the pyramid; only the levels `cfg.FPN.ROI_MIN_LEVEL` to `cfg.FPN.ROI_MAX_LEVEL` are read.
         rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
     """
     level_of_roi = roi_levels(rois[:, 1:], cfg)
     numbers = range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1)
+    map_of_stride = dict(zip(features.strides, features.maps, strict=True))
+    maps, scales = [map_of_stride[2**number] for number in numbers], [2.0**-number for number in numbers]
     if rois.device.type != "cpu" and sampling_ratio > 0:
-        features = [levels[number - 2] for number in numbers]
-        scales = [2.0**-number for number in numbers]
         place = level_of_roi - cfg.FPN.ROI_MIN_LEVEL
-        return align_from_one_table(features, scales, place, rois, resolution, sampling_ratio)
+        return align_from_one_table(maps, scales, place, rois, resolution, sampling_ratio)
     parts, order = [], []
-    for number in numbers:
+    for number, feature_map, scale in zip(numbers, maps, scales, strict=True):
         chosen = (level_of_roi == number).nonzero()[:, 0]
         if len(chosen):
-            parts.append(roi_align(levels[number - 2], rois[chosen], 2.0**-number, resolution, sampling_ratio))
+            parts.append(roi_align(feature_map, rois[chosen], scale, resolution, sampling_ratio))
             order.append(chosen)
     if not parts:
-        return roi_align(levels[0], rois, 1.0, resolution, sampling_ratio)
+        return roi_align(maps[0], rois, scales[0], resolution, sampling_ratio)
     # Whole rows of channels-last memory; writing into one tensor level by level would copy its gradient as often.
     rows = torch.cat([part.permute(0, 2, 3, 1) for part in parts])
     return rows.index_select(0, torch.cat(order).argsort()).permute(0, 3, 1, 2)

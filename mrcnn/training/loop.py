@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch, sampling_seed
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork
+from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 
 
@@ -43,7 +44,7 @@ class IterationResult:
 
 
 def train(
-    model: MaskRCNN,
+    model: Detector,
     solver: MomentumSGD,
     minibatches: Iterator[Minibatch],
     start: int,
@@ -96,17 +97,18 @@ def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> Iterator[int]:
 
 def _backward(
     network: TrainingNetwork | DistributedDataParallel,
-    model: MaskRCNN,
+    model: Detector,
     minibatch: Minibatch,
     cfg: Config,
     forward_context: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, Tensor]:
     """Add the gradients of a minibatch to those there are; returns its losses and metrics."""
-    sampler = RandomSampler(model, sampling_seed(cfg.RNG_SEED, minibatch.number))
-    with forward_context():
-        outputs: dict[str, Tensor] = network(minibatch, sampler)
-    loss = torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    sampler = RandomSampler(cfg, model.device, sampling_seed(cfg.RNG_SEED, minibatch.number))
+    with model.products():
+        with forward_context():
+            outputs: dict[str, Tensor] = network(minibatch, sampler)
+        loss = torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
     return {name: value.detach() for name, value in outputs.items()}
 
 

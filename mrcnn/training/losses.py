@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
-from detectron_gn.mrcnn.training.roi_targets import IGNORE, RoiSample
+from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
 
 RPN_BOX_BETA = 1.0 / 9.0
 ROI_BOX_BETA = 1.0
@@ -80,7 +80,7 @@ def accuracy_cls(cls_score: Tensor, sample: RoiSample) -> Tensor:
     return (cls_score.detach().argmax(dim=1) == sample.labels).float().mean()
 
 
-def mask_loss(mask_logits: Tensor, sample: RoiSample, cfg: Config) -> dict[str, Tensor]:
+def mask_loss(mask_logits: Tensor, sample: MaskSample, cfg: Config) -> dict[str, Tensor]:
     """`loss_mask`: the sigmoid cross-entropy of each RoI's own class, averaged over the pixels that are trained on.
 
     Args:
@@ -88,9 +88,9 @@ def mask_loss(mask_logits: Tensor, sample: RoiSample, cfg: Config) -> dict[str, 
 
     Detectron modeling/mask_rcnn_heads.py:add_mask_rcnn_losses; Caffe2 SigmoidCrossEntropyLoss with normalize=1.
     """
-    trained = (sample.masks != IGNORE).float()
+    trained = (sample.targets != IGNORE).float()
     loss = F.binary_cross_entropy_with_logits(
-        mask_logits.float(), sample.masks.clamp(min=0).float(), trained, reduction="sum"
+        mask_logits.float(), sample.targets.clamp(min=0).float(), trained, reduction="sum"
     )
     scale = cfg.MRCNN.WEIGHT_LOSS_MASK / cfg.NUM_GPUS
     return {"loss_mask": loss / trained.sum().clamp(min=1e-5) * scale}

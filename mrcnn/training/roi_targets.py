@@ -22,6 +22,21 @@ from detectron_gn.mrcnn.training.anchor_targets import random_subset
 IGNORE = -1
 
 
+class MaskSample(NamedTuple):
+    """The RoIs that the mask head is trained on: the objects among the sampled ones.
+
+    Attributes:
+        rois: `[Q, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels; a background RoI for an image
+            that has no object.
+        classes: `[Q]` int64, whose map is trained; 0 for that background RoI.
+        targets: `[Q, M, M]` int8, 1 object, 0 not, -1 not trained on.
+    """
+
+    rois: Tensor
+    classes: Tensor
+    targets: Tensor
+
+
 class RoiSample(NamedTuple):
     """The RoIs that the heads are trained on.
 
@@ -30,18 +45,14 @@ class RoiSample(NamedTuple):
         labels: `[R]` int64, class, 0 for the background.
         box_classes: `[R]` int64, whose four outputs are trained; 0 for none.
         box_targets: `[R, 4]` float32, encoded with `cfg.MODEL.BBOX_REG_WEIGHTS`.
-        mask_rois: `[Q, 5]` float32, the objects among the RoIs; a background RoI for an image that has none.
-        mask_classes: `[Q]` int64, whose map is trained; 0 for that background RoI.
-        masks: `[Q, M, M]` int8, 1 object, 0 not, -1 not trained on.
+        masks: what the mask head is trained on; None for a model without one.
     """
 
     rois: Tensor
     labels: Tensor
     box_classes: Tensor
     box_targets: Tensor
-    mask_rois: Tensor
-    mask_classes: Tensor
-    masks: Tensor
+    masks: MaskSample | None
 
 
 def sample_rois(
@@ -95,22 +106,32 @@ def sample_rois(
     box_targets = encode_boxes(boxes, no_crowd[best_gt], cfg.MODEL.BBOX_REG_WEIGHTS)
     box_targets = box_targets * (box_classes > 0)[:, None]
 
-    # The foreground comes first. A network cannot be run on no RoI at all, so an image without foreground lends its
-    # first background RoI with a mask of nothing to train on (Detectron roi_data/mask_rcnn.py:add_mask_rcnn_blobs).
-    with_mask = (labels > 0).nonzero()[:, 0]
-    if len(with_mask):
-        masks = _mask_targets(boxes[with_mask].cpu().numpy(), objects, cfg.MRCNN.RESOLUTION).to(device)
-    else:
-        with_mask = torch.zeros(min(1, len(boxes)), dtype=torch.int64, device=device)
-        masks = torch.full((len(with_mask), cfg.MRCNN.RESOLUTION, cfg.MRCNN.RESOLUTION), IGNORE, device=device)
-        masks = masks.to(torch.int8)
     rois = torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes * scale), dim=1)
-    return RoiSample(rois, labels, box_classes, box_targets, rois[with_mask], labels[with_mask], masks)
+    masks = _sample_masks(boxes, rois, labels, objects, cfg.MRCNN.RESOLUTION) if cfg.MODEL.MASK_ON else None
+    return RoiSample(rois, labels, box_classes, box_targets, masks)
 
 
 def join_samples(samples: Sequence[RoiSample]) -> RoiSample:
     """The samples of the images of a minibatch as one."""
-    return RoiSample(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
+    rois, labels, box_classes, box_targets = (torch.cat(column) for column in list(zip(*samples, strict=True))[:4])
+    masks = [sample.masks for sample in samples if sample.masks is not None]
+    joined = MaskSample(*map(torch.cat, zip(*masks, strict=True))) if masks else None
+    return RoiSample(rois, labels, box_classes, box_targets, joined)
+
+
+def _sample_masks(boxes: Tensor, rois: Tensor, labels: Tensor, objects: GroundTruth, resolution: int) -> MaskSample:
+    """The RoIs with a mask to learn, among `[R, 4]` boxes in pixels of the image and the same as `[R, 5]` RoIs.
+
+    A network cannot be run on no RoI at all, so an image without objects lends its first background RoI with a mask of
+    nothing to train on (Detectron roi_data/mask_rcnn.py:add_mask_rcnn_blobs).
+    """
+    with_mask = (labels > 0).nonzero()[:, 0]
+    if len(with_mask):
+        targets = _mask_targets(boxes[with_mask].cpu().numpy(), objects, resolution).to(boxes.device)
+    else:
+        with_mask = torch.zeros(min(1, len(boxes)), dtype=torch.int64, device=boxes.device)
+        targets = torch.full((len(with_mask), resolution, resolution), IGNORE, device=boxes.device).to(torch.int8)
+    return MaskSample(rois[with_mask], labels[with_mask], targets)
 
 
 def _mask_targets(boxes: FloatArray, objects: GroundTruth, resolution: int) -> Tensor:

@@ -12,20 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectron_gn.mrcnn.backbones.fpn import roi_levels
 from detectron_gn.mrcnn.backbones.resnet import Bottleneck
+from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.layers import AffineChannel, ConvNorm
 from detectron_gn.mrcnn.ops.proposals import ImInfo, collect_proposals
-from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
-from detectron_gn.port.blobs.table import layer_blobs, mask_blob_prefix, stage_blobs
+from detectron_gn.mrcnn.ops.roi_levels import roi_levels
+from detectron_gn.mrcnn.structures import Features
+from detectron_gn.port.blobs.names import layer_blobs
+from detectron_gn.port.blobs.names.heads import mask_blob_prefix
+from detectron_gn.port.blobs.names.resnet import stage_blobs
 
 Trace = dict[str, Tensor]
 
 
 @torch.inference_mode()
-def trace_boxes(model: MaskRCNN, image: Image, rois: Tensor | None = None) -> Trace:
+def trace_boxes(model: GeneralizedRCNN, image: Image, rois: Tensor | None = None) -> Trace:
     """Every blob of the first pass over one `[H, W, 3]` uint8 BGR image, up to `cls_prob` and `bbox_pred`.
 
     Args:
@@ -36,33 +39,36 @@ def trace_boxes(model: MaskRCNN, image: Image, rois: Tensor | None = None) -> Tr
     """
     data, (im_info,), _ = model.network_input([image])
     trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
-    with _recorded_layers(model, trace):
-        stages = model.backbone(data)
-        levels = model.fpn(stages)
-        _trace_rpn(model, levels, im_info, trace)
+    with model.products(), _recorded_layers(model, trace):
+        features = model.features(data)
+        _trace_rpn(model, features, im_info, trace)
         if rois is not None:
             trace["rois"] = rois
-        trace["cls_score"], trace["bbox_pred"] = model.box_outputs(levels, trace["rois"])
+        trace["cls_score"], trace["bbox_pred"] = model.box_head.outputs(features, trace["rois"])
     _add_topdown(model, trace)
-    _add_roi_features(model, levels, trace, "roi_feat", "rois", model.cfg.FAST_RCNN)
+    _add_roi_features(model.box_head.roi_features(features, trace["rois"]), model.cfg, trace, "roi_feat", "rois")
     trace["cls_prob"] = trace["cls_score"].softmax(dim=1)
     return trace
 
 
 @torch.inference_mode()
-def trace_masks(model: MaskRCNN, image: Image, mask_rois: Tensor) -> Trace:
-    """Every blob of the second pass, for `[D, 5]` float32 RoIs in network pixels."""
+def trace_masks(model: GeneralizedRCNN, image: Image, mask_rois: Tensor) -> Trace:
+    """Every blob of the second pass, for `[D, 5]` float32 RoIs in network pixels; none without a mask head."""
+    head = model.mask_head
+    if head is None:
+        return {}
     trace: Trace = {"mask_rois": mask_rois}
-    levels = model.features(model.network_input([image]).data)
-    with _recorded_layers(model, trace):
-        trace["mask_fcn_logits"] = model.mask_outputs_of_all_classes(levels, mask_rois)
-    _add_roi_features(model, levels, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois", model.cfg.MRCNN)
+    features = model.features(model.network_input([image]).data)
+    with model.products(), _recorded_layers(model, trace):
+        trace["mask_fcn_logits"] = head.outputs_of_all_classes(features, mask_rois)
+    roi_features = head.roi_features(features, mask_rois)
+    _add_roi_features(roi_features, model.cfg, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois")
     trace["mask_fcn_probs"] = trace["mask_fcn_logits"].sigmoid()
     return trace
 
 
 @contextmanager
-def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
+def _recorded_layers(model: GeneralizedRCNN, trace: Trace) -> Iterator[None]:
     """Record what the layers of the dictionary compute while the context is open.
 
     Values are copied at once, since the network goes on in place. A layer that runs on the RoIs part by part has its
@@ -90,7 +96,7 @@ def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
 
         handles.append(module.register_forward_pre_hook(hook))
 
-    for path, blob in layer_blobs(model.cfg):
+    for path, blob in layer_blobs(model, model.cfg):
         if path.startswith("rpn."):
             continue  # it runs once a level: see _trace_rpn
         layer = model.get_submodule(path)
@@ -106,13 +112,13 @@ def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
             record(layer, f"{blob}_bn")
         else:
             record(layer, blob)
-    record_input(model.backbone.get_submodule("res2"), "pool1")
-    for name, module in model.backbone.named_modules():
+    record_input(model.backbone.body.get_submodule("res2"), "pool1")
+    for name, module in model.backbone.body.named_modules():
         if isinstance(module, Bottleneck):
             record(module, _block_output_blob(model, name))
     for stage, blob in stage_blobs(model.cfg).items():
         if stage != "res5":
-            record_input(model.fpn.output[stage], f"fpn_inner_{blob}")
+            record_input(model.backbone.fpn.output[stage], f"fpn_inner_{blob}")
     try:
         yield
     finally:
@@ -122,13 +128,13 @@ def _recorded_layers(model: MaskRCNN, trace: Trace) -> Iterator[None]:
             trace[name] = torch.cat(values)
 
 
-def _block_output_blob(model: MaskRCNN, path: str) -> str:
+def _block_output_blob(model: GeneralizedRCNN, path: str) -> str:
     """The blob a block ends in: `res3_3_sum` of a stage's last, `res3_1_branch2c_gn` of the others."""
     stage, block = path.split(".")
     last = stage_blobs(model.cfg)[stage]
     if last == f"{stage}_{block}_sum":
         return last
-    return f"{stage}_{block}_branch2c_{'gn' if isinstance(model.backbone.conv1.norm, nn.GroupNorm) else 'bn'}"
+    return f"{stage}_{block}_branch2c_{'gn' if isinstance(model.backbone.body.conv1.norm, nn.GroupNorm) else 'bn'}"
 
 
 def _groups(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -145,15 +151,15 @@ def _group_inverse_std(norm: nn.GroupNorm) -> Callable[[Tensor], Tensor]:
     return lambda x: _groups(norm, x).var(dim=2, correction=0).add(norm.eps).rsqrt()
 
 
-def _trace_rpn(model: MaskRCNN, levels: list[Tensor], im_info: ImInfo, trace: Trace) -> None:
+def _trace_rpn(model: GeneralizedRCNN, features: Features, im_info: ImInfo, trace: Trace) -> None:
     """RPN outputs, proposals of each level, and the RoIs collected from them."""
     gn = "_gn" if model.cfg.FPN.USE_GN else ""
-    trace[f"fpn_{stage_blobs(model.cfg)['res5']}{gn}_subsampled_2x"] = levels[-1]
-    outputs = model.rpn(levels)
-    proposals = model.image_proposals(outputs, 0, im_info, model.cfg.TEST)
-    first = model.cfg.FPN.RPN_MIN_LEVEL
-    for level, (features, (logits, deltas), part) in enumerate(zip(levels, outputs, proposals, strict=True), first):
-        trace[f"conv_rpn_fpn{level}"] = F.relu(model.rpn.conv(features))
+    trace[f"fpn_{stage_blobs(model.cfg)['res5']}{gn}_subsampled_2x"] = features.maps[-1]
+    outputs = model.rpn(features)
+    proposals = model.rpn.proposals(outputs, features.strides, 0, im_info, model.cfg.TEST)
+    levels = zip(model.rpn.levels, features.maps, outputs, proposals, strict=True)
+    for level, feature_map, (logits, deltas), part in levels:
+        trace[f"conv_rpn_fpn{level}"] = F.relu(model.rpn.conv(feature_map))
         trace[f"rpn_cls_logits_fpn{level}"] = logits
         trace[f"rpn_cls_probs_fpn{level}"] = logits.sigmoid()
         trace[f"rpn_bbox_pred_fpn{level}"] = deltas
@@ -162,13 +168,14 @@ def _trace_rpn(model: MaskRCNN, levels: list[Tensor], im_info: ImInfo, trace: Tr
     trace["rois"] = collect_proposals(proposals, model.cfg.TEST.RPN_POST_NMS_TOP_N).rois
 
 
-def _add_topdown(model: MaskRCNN, trace: Trace) -> None:
+def _add_topdown(model: GeneralizedRCNN, trace: Trace) -> None:
     """The upsampled maps that the pyramid adds to its laterals, each before the sum that it goes into."""
     blobs = list(stage_blobs(model.cfg).values())
     coarsest = f"fpn_inner_{blobs[0]}" + ("_gn" if model.cfg.FPN.USE_GN else "")
     tops = [coarsest] + [f"fpn_inner_{blob}" for blob in blobs[1:-1]]
     for top, blob in zip(tops, blobs[1:], strict=True):
-        _insert_before(trace, f"fpn_inner_{blob}", f"fpn_inner_{blob}_topdown", model.fpn.upsampled(trace[top]))
+        upsampled = model.backbone.fpn.upsampled(trace[top])
+        _insert_before(trace, f"fpn_inner_{blob}", f"fpn_inner_{blob}_topdown", upsampled)
 
 
 def _insert_before(trace: Trace, place: str, name: str, value: Tensor) -> None:
@@ -181,7 +188,7 @@ def _insert_before(trace: Trace, place: str, name: str, value: Tensor) -> None:
 
 
 def _add_roi_features(
-    model: MaskRCNN, levels: list[Tensor], trace: Trace, feature_blob: str, roi_blob: str, pooling: Any
+    pooled: Tensor, cfg: Config, trace: Trace, feature_blob: str, roi_blob: str
 ) -> None:
     """RoIs and features under Caffe2's level-by-level names, and the order that undoes the levels.
 
@@ -189,13 +196,12 @@ def _add_roi_features(
     (Detectron modeling/detector.py:RoIFeatureTransform).
     """
     rois = trace[roi_blob]
-    pooled = pyramid_roi_align(levels, rois, model.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO)
-    level_of_roi = roi_levels(rois[:, 1:], model.cfg)
+    level_of_roi = roi_levels(rois[:, 1:], cfg)
     order = level_of_roi.argsort(stable=True)
     trace[feature_blob] = pooled
     trace[f"{feature_blob}_shuffled"] = pooled[order]
     trace[f"{roi_blob}_idx_restore_int32"] = order.argsort().int()
-    levels_used = range(model.cfg.FPN.ROI_MIN_LEVEL, model.cfg.FPN.ROI_MAX_LEVEL + 1)
+    levels_used = range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1)
     for level in levels_used:
         trace[f"{roi_blob}_fpn{level}"] = rois[level_of_roi == level]
         trace[f"{feature_blob}_fpn{level}"] = pooled[level_of_roi == level]

@@ -39,10 +39,7 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
     classes, channels = blobs[f"{head}_w"].shape
     with torch.device("meta"):
         model = Classifier(cfg, classes)
-    table = BlobTable(
-        tuple(row for row in BlobTable.from_config(cfg).rows if row.parameter.startswith("backbone."))
-    )
-    match = match_blobs(table, weights)
+    match = match_blobs(BlobTable.from_component(model.body, cfg), weights)
     if match.missing:
         raise InputError(
             f"{weights.source} lacks {match.missing[0].blob} and {len(match.missing) - 1} more blobs of the body: "
@@ -53,7 +50,8 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
             f"{head}_w is {[classes, channels]} and {head}_b {list(blobs[f'{head}_b'].shape)} in {weights.source}: "
             f"the head of a ResNet is [classes, {model.pred.in_features}] and [classes]"
         )
-    arrays = {**match.filled, "pred.weight": blobs[f"{head}_w"], "pred.bias": blobs[f"{head}_b"]}
+    body = {f"body.{name}": array for name, array in match.filled.items()}
+    arrays = {**body, "pred.weight": blobs[f"{head}_w"], "pred.bias": blobs[f"{head}_b"]}
     parameters = {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval()

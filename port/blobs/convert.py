@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, backbone_depth
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import WeightsFile
@@ -71,14 +71,14 @@ def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
     return BlobMatch(filled, momentum, missing, left_over, tuple(unexpected))
 
 
-def build_model(cfg: Config, weights: WeightsFile) -> MaskRCNN:
+def build_model(cfg: Config, weights: WeightsFile) -> GeneralizedRCNN:
     """The network of a configuration with the parameters of a file, ready to detect.
 
     Every parameter must be in the file and every blob of the file must be explained, else InputError says in one
     sentence what kind of file this is and what the configuration wants.
     """
     with torch.device("meta"):
-        model = MaskRCNN(cfg)
+        model = build_detector(cfg)
     table = BlobTable.from_model(model)
     check_family(cfg, table, weights)
     match = match_blobs(table, weights)
@@ -100,7 +100,7 @@ def build_model(cfg: Config, weights: WeightsFile) -> MaskRCNN:
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def fill_parameters(model: MaskRCNN, match: BlobMatch) -> None:
+def fill_parameters(model: Detector, match: BlobMatch) -> None:
     """Copy the matched blobs into the parameters of a network; those without a blob keep what they hold."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
@@ -108,7 +108,7 @@ def fill_parameters(model: MaskRCNN, match: BlobMatch) -> None:
             parameters[name].copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
 
 
-def model_blobs(model: MaskRCNN, momentum: dict[str, Tensor] | None = None) -> dict[str, Array]:
+def model_blobs(model: Detector, momentum: dict[str, Tensor] | None = None) -> dict[str, Array]:
     """The parameters of a network as Detectron's blobs, then the momenta, in Detectron's order.
 
     Args:

@@ -1,20 +1,18 @@
 """The blob dictionary: which Caffe2 blob is which parameter of the network, one row each, built from the config.
 
-Names are those that Detectron's model functions give (modeling/ResNet.py, FPN.py, fast_rcnn_heads.py,
-mask_rcnn_heads.py), rows stand in the order in which Detectron creates, and so saves, its parameters.
+Names come from `names/`; rows stand in the order in which Detectron creates, and so saves, its parameters.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
-from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
-from detectron_gn.mrcnn.config import Config, backbone_depth, box_head_kind, mask_head_kind
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
-from detectron_gn.mrcnn.heads.mask import NUM_CONVS
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.layers import ParameterKind, parameter_kinds
+from detectron_gn.port.blobs.names import layer_blobs
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,17 @@ class BlobTable:
     def from_config(cls, cfg: Config) -> "BlobTable":
         """The table of a configuration, read off the network itself without giving it any memory."""
         with torch.device("meta"):
-            return cls.from_model(MaskRCNN(cfg))
+            return cls.from_model(build_detector(cfg))
 
     @classmethod
-    def from_model(cls, model: MaskRCNN) -> "BlobTable":
+    def from_model(cls, model: Detector) -> "BlobTable":
         """The table of a network that exists."""
-        prefixes = dict(layer_blobs(model.cfg))
+        return cls.from_component(model, model.cfg)
+
+    @classmethod
+    def from_component(cls, model: nn.Module, cfg: Config) -> "BlobTable":
+        """The table of a part of a network, such as its body; parameters are named as the part names them."""
+        prefixes = dict(layer_blobs(model, cfg))
         kinds = parameter_kinds(model)
         return cls(
             tuple(
@@ -60,52 +63,6 @@ class BlobTable:
     def by_parameter(self) -> dict[str, BlobRow]:
         """Rows by parameter name."""
         return {row.parameter: row for row in self.rows}
-
-
-def stage_blobs(cfg: Config) -> dict[str, str]:
-    """The blob each stage ends in, for example `{"res5": "res5_2_sum", ...}`, coarsest first.
-
-    Detectron modeling/FPN.py:fpn_level_info_ResNet50_conv5 and its siblings.
-    """
-    counts = BLOCK_COUNTS[backbone_depth(cfg)]
-    return {f"res{stage}": f"res{stage}_{counts[stage - 2] - 1}_sum" for stage in (5, 4, 3, 2)}
-
-
-def mask_blob_prefix(cfg: Config) -> str:
-    """What the mask head's blobs begin with: `_mask_` with GroupNorm, `_[mask]_` without."""
-    return "_mask_" if mask_head_kind(cfg) == "v1up4convs_gn" else "_[mask]_"
-
-
-def layer_blobs(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer's path in the network and the blob its convolution or matrix product writes.
-
-    A layer's parameter blobs begin with that name; so do the blobs of its activations.
-    """
-    yield "backbone.conv1", "conv1"
-    for stage, count in enumerate(BLOCK_COUNTS[backbone_depth(cfg)], 2):
-        for block in range(count):
-            branches = ("branch2a", "branch2b", "branch2c") + (("branch1",) if block == 0 else ())
-            for branch in branches:
-                yield f"backbone.res{stage}.{block}.{branch}", f"res{stage}_{block}_{branch}"
-    stages = stage_blobs(cfg)
-    for stage_name, blob in stages.items():
-        yield f"fpn.inner.{stage_name}", f"fpn_inner_{blob}" + ("" if stage_name == "res5" else "_lateral")
-    for stage_name, blob in stages.items():
-        yield f"fpn.output.{stage_name}", f"fpn_{blob}"
-    # All levels share the parameters of the finest, which carry its name (modeling/FPN.py:add_fpn_rpn_outputs).
-    finest = cfg.FPN.RPN_MIN_LEVEL
-    yield "rpn.conv", f"conv_rpn_fpn{finest}"
-    yield "rpn.cls_logits", f"rpn_cls_logits_fpn{finest}"
-    yield "rpn.bbox_pred", f"rpn_bbox_pred_fpn{finest}"
-    two_layers = box_head_kind(cfg) == "2mlp"
-    for index in range(0 if two_layers else cfg.FAST_RCNN.NUM_STACKED_CONVS):
-        yield f"box_head.convs.{index}", f"head_conv{index + 1}"
-    for layer in ("fc6", *(("fc7",) if two_layers else ()), "cls_score", "bbox_pred"):
-        yield f"box_head.{layer}", layer
-    for index in range(NUM_CONVS):
-        yield f"mask_head.convs.{index}", f"{mask_blob_prefix(cfg)}fcn{index + 1}"
-    for layer in ("conv5_mask", "mask_fcn_logits"):
-        yield f"mask_head.{layer}", layer
 
 
 def _blob_name(parameter: str, kind: ParameterKind, prefixes: dict[str, str]) -> str:

@@ -56,7 +56,7 @@ def test_an_imagenet_file_fills_the_backbone_and_its_classifier_travels_along():
     point = start_from(model, solver, imagenet_file(cfg), names("cat", "dog"))
     assert torch.equal(model.box_head.cls_score.weight, before)
     conv1 = file_of(cfg).blobs["conv1_w"]
-    np.testing.assert_array_equal(model.backbone.conv1.conv.weight.detach().numpy(), conv1)
+    np.testing.assert_array_equal(model.backbone.body.conv1.conv.weight.detach().numpy(), conv1)
     assert list(point.preserved) == ["pred_w"]
     assert "cls_score_w" in point.initialised and "conv_rpn_fpn2_w" in point.initialised
     assert not any(name.startswith(BACKBONE) for name in point.initialised)

@@ -37,7 +37,7 @@ def cfg(reference):
 @pytest.fixture(scope="module")
 def weights(cfg, reference):
     """A narrow R-50-GN.pkl with ten classes."""
-    rows = [row for row in BlobTable.from_config(cfg).rows if row.parameter.startswith("backbone.")]
+    rows = [row for row in BlobTable.from_config(cfg).rows if row.parameter.startswith("backbone.body.")]
     shapes = {row.blob: row.shape for row in rows} | {"pred_w": (CLASSES, 2048), "pred_b": (CLASSES,)}
     blobs = {name: recipe_blob(name, shape, int(reference["seed"])) for name, shape in shapes.items()}
     return WeightsFile(blobs, None, None, "R-50-GN.pkl", "pkl")

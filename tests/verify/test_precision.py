@@ -8,12 +8,14 @@ from torch import nn
 
 import detectron_gn
 from detectron_gn.mrcnn.backbones.classifier import Classifier
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, run_identity
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
-from detectron_gn.mrcnn.precision import allow_tf32
+from detectron_gn.mrcnn.precision import tf32_products
 from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.load import configured_weights
 from detectron_gn.weights import read_blobs
@@ -27,7 +29,7 @@ def test_16_bits_round_products_and_nothing_else(precision, dtype, pickle):
             assert module.weight.dtype == dtype, name
         elif isinstance(module, nn.GroupNorm):
             assert module.weight.dtype == module.bias.dtype == torch.float32, name
-    assert model.get_buffer("anchors_fpn2").dtype == torch.float32
+    assert model.rpn.anchors[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -45,24 +47,37 @@ def test_16_bits_find_the_same_objects_a_little_off(precision, pickle, demo_mode
         assert not torch.equal(torch.from_numpy(others.boxes)[partners], boxes)
 
 
-def test_tf32_is_allowed_by_option_alone(pickle):
-    flags = torch.backends.cuda.matmul, torch.backends.cudnn
-    for precision in ("tf32", "fp32"):
-        detectron_gn.load(pickle, device="cpu", precision=precision)
-        assert all(flag.allow_tf32 == (precision == "tf32") for flag in flags)
+def tf32_switches():
+    return [switch.allow_tf32 for switch in (torch.backends.cuda.matmul, torch.backends.cudnn)]
 
 
-def test_a_new_network_turns_tf32_off(pickle):
-    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_detection_has_tf32_by_option_only_and_puts_the_switches_back(precision, pickle, demo_model):
+    model, seen = detectron_gn.load(pickle, device="cpu", precision=precision), []
+    body = model.backbone.body
+    body.register_forward_hook(lambda *_: seen.append(tf32_switches()))
+    model.box_head.fc6.register_forward_hook(lambda *_: seen.append(tf32_switches()))
+    image = cv2.imread(str(min((demo_model / "val").iterdir())))
+    for before in (True, False):
+        with tf32_products(before):
+            model.detect(image)
+            assert tf32_switches() == [before, before]
+    assert len(seen) == 4 and all(switches == [precision == "tf32"] * 2 for switches in seen)
+
+
+def test_building_a_network_changes_nothing_of_the_process(pickle):
     makers = (
-        lambda: MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", ["RESNETS.WIDTH_PER_GROUP", "8"])),
+        lambda: build_detector(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", ["RESNETS.WIDTH_PER_GROUP", "8"])),
+        lambda: BlobTable.from_config(bundled_config("e2e_mask_rcnn_R-50-FPN_2x")),
         lambda: build_model(configured_weights(pickle)[0], read_blobs(pickle)),
+        lambda: detectron_gn.load(pickle, device="cpu", precision="tf32"),
         lambda: Classifier(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"), 10),
     )
-    for make in makers:
-        allow_tf32(True)
-        make()
-        assert not any(flag.allow_tf32 for flag in flags)
+    for before in (True, False):
+        for make in makers:
+            with tf32_products(before):
+                make()
+                assert tf32_switches() == [before, before]
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.backbones.fpn import roi_levels
 from detectron_gn.mrcnn.data.image_blob import scaled_size
 from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
-from detectron_gn.port.blobs.table import mask_blob_prefix
+from detectron_gn.mrcnn.ops.roi_levels import roi_levels
+from detectron_gn.port.blobs.names.heads import mask_blob_prefix
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.diagnosis.flow import step_of
 from detectron_gn.verify.diagnosis.inputs import explain_input

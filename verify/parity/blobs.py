@@ -4,7 +4,7 @@ The reference is an HDF5 file with one group per image: see docs/reference_layou
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -273,10 +273,25 @@ def compare_image(model: MaskRCNN, reference: ImageReference) -> ImageParity:
 
 
 def compare_detections(detections: Detections, reference: ImageReference) -> DetectionRowParity:
-    """Pair the detections of an image with the reference's, class by class, and measure the pairs."""
+    """Pair the detections of an image with the reference's, class by class, and measure the pairs.
+
+    Without a mask head there are no masks to differ.
+    """
     boxes, scores = reference.det_boxes, reference.det_scores
     pairs = pair_detections(detections, boxes, reference.det_classes)
     ours, theirs = pairs[:, 0], pairs[:, 1]
+    of_boxes = DetectionRowParity(
+        count=len(detections),
+        reference_count=len(scores),
+        matched=len(pairs),
+        box_error=_largest(detections.boxes[ours] - boxes[theirs]),
+        score_error=_largest(detections.scores[ours] - scores[theirs]),
+        mask_error=0.0,
+        equal_rles=len(pairs),
+        min_mask_iou=1.0,
+    )
+    if detections.mask_probs is None:
+        return of_boxes
     rles = np.array([rle["counts"] for rle in detections.rles()], dtype=object)[ours]
     reference_rles = np.array(reference.rle_counts, dtype=object)[theirs]
     size = list(detections.image_size)
@@ -289,12 +304,8 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
     pasted = np.array(reference_pastes(reference, detections.mask_threshold), dtype=object)[theirs]
     wrong = [own != b for own, a, b in zip(pasted, rles, reference_rles, strict=True) if a != b]
     wrong_pastes = sum(other for other, iou in zip(wrong, ious, strict=True) if not iou >= LEAST_MASK_IOU)
-    return DetectionRowParity(
-        count=len(detections),
-        reference_count=len(scores),
-        matched=len(pairs),
-        box_error=_largest(detections.boxes[ours] - boxes[theirs]),
-        score_error=_largest(detections.scores[ours] - scores[theirs]),
+    return replace(
+        of_boxes,
         mask_error=_largest(detections.mask_probs[ours] - reference.masks[theirs]),
         equal_rles=len(pairs) - len(ious),
         min_mask_iou=min(ious, default=1.0),

@@ -18,7 +18,8 @@ from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField
-from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork
+from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.training_samples import (
@@ -104,15 +105,15 @@ def replay(
     for iteration in trace.iterations:
         minibatch = reference_minibatch(iteration, entries, model.cfg)
         reference_sampler = ReferenceSampler(iteration, model.cfg, model.device)
-        sampler = RecordingSampler(
-            reference_sampler if random else RandomSampler(model, seed=0), reference_sampler
-        )
+        drawn = reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0)
+        sampler = RecordingSampler(drawn, reference_sampler)
         lr = learning_rate(model.cfg, iteration.number)
         solver.set_learning_rate(lr)
         solver.zero_grad()
-        outputs = network(minibatch, sampler)
-        losses = {name: value for name, value in outputs.items() if name.startswith("loss")}
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        with model.products():
+            outputs = network(minibatch, sampler)
+            losses = {name: value for name, value in outputs.items() if name.startswith("loss")}
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         solver.step()
         theirs = {
             blob: iteration.update(blob, tuple(parameter.shape))

@@ -9,8 +9,8 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
-from detectron_gn.mrcnn.training.network import Sampler
-from detectron_gn.mrcnn.training.roi_targets import RoiSample
+from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
+from detectron_gn.mrcnn.training.samplers import Sampler
 from detectron_gn.verify.parity.matching import Pairs, pair_boxes
 from detectron_gn.verify.reference.training_trace import TraceIteration
 
@@ -58,7 +58,10 @@ class ReferenceSampler:
 
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
         """Those of the minibatch, whatever is proposed."""
-        return RoiSample(*(part.to(self._device) for part in self._iteration.rois(self._cfg)))
+        sample, device = self._iteration.rois(self._cfg), self._device
+        masks = None if sample.masks is None else MaskSample(*(part.to(device) for part in sample.masks))
+        rois, labels, box_classes, box_targets = (part.to(device) for part in sample[:4])
+        return RoiSample(rois, labels, box_classes, box_targets, masks)
 
 
 class RecordingSampler:
@@ -118,8 +121,13 @@ def compare_samples(
     pairs = _pair_rois(drawn.rois, drawn.labels, expected.rois, expected.labels)
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()
     box_error = max(box_error, float(targets.max()) if len(pairs) else 0.0)
-    mask_pairs = _pair_rois(drawn.mask_rois, drawn.mask_classes, expected.mask_rois, expected.mask_classes)
-    equal_masks = (drawn.masks[mask_pairs[:, 0]] == expected.masks[mask_pairs[:, 1]]).flatten(1).all(dim=1)
+    masks = different_masks = 0
+    if drawn.masks is not None and expected.masks is not None:
+        mask_pairs = _pair_rois(drawn.masks.rois, drawn.masks.classes, expected.masks.rois, expected.masks.classes)
+        ours_of_pair, theirs_of_pair = drawn.masks.targets[mask_pairs[:, 0]], expected.masks.targets[mask_pairs[:, 1]]
+        equal = int((ours_of_pair == theirs_of_pair).flatten(1).all(dim=1).sum())
+        masks = len(drawn.masks.targets)
+        different_masks = max(masks, len(expected.masks.targets)) - equal
     return SampleParity(
         anchors,
         reference_anchors,
@@ -128,8 +136,8 @@ def compare_samples(
         len(expected.rois),
         max(len(drawn.rois), len(expected.rois)) - len(pairs),
         box_error,
-        len(drawn.masks),
-        max(len(drawn.masks), len(expected.masks)) - int(equal_masks.sum()),
+        masks,
+        different_masks,
     )
 
 

@@ -15,11 +15,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorSample
-from detectron_gn.mrcnn.training.roi_targets import RoiSample
+from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, open_hdf5, shape_text, value_text
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
@@ -150,28 +151,31 @@ class TraceIteration:
     def rois(self, cfg: Config) -> RoiSample:
         """The RoIs that Detectron sampled, on the CPU.
 
-        From `rois`, `labels_int32`, `bbox_*`, `mask_rois` and `masks_int32`.
+        From `rois`, `labels_int32`, `bbox_*` and, with a mask head, `mask_rois` and `masks_int32`.
         """
-        classes, side = cfg.MODEL.NUM_CLASSES, cfg.MRCNN.RESOLUTION
-        rois, mask_rois = self._rois("rois"), self._rois("mask_rois")
+        classes = cfg.MODEL.NUM_CLASSES
+        rois = self._rois("rois")
         labels = self._rows("labels_int32", len(rois), ())
         self._check_values("labels_int32", labels, 0, classes - 1)
         weights = self._rows("bbox_inside_weights", len(rois), (classes, 4))
         box_classes = weights.any(axis=2).argmax(axis=1)
         targets = self._rows("bbox_targets", len(rois), (classes, 4))[np.arange(len(rois)), box_classes]
-        class_masks = self._rows("masks_int32", len(mask_rois), (classes, side, side))
-        self._check_values("masks_int32", class_masks, -1, 1)
-        mask_classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
-        arrays = (
-            rois.astype(np.float32),
-            labels.astype(np.int64),
-            box_classes,
-            targets.astype(np.float32),
-            mask_rois.astype(np.float32),
-            mask_classes,
-            class_masks[np.arange(len(mask_rois)), mask_classes].astype(np.int8),
+        return RoiSample(
+            _tensor(rois.astype(np.float32)),
+            _tensor(labels.astype(np.int64)),
+            _tensor(box_classes),
+            _tensor(targets.astype(np.float32)),
+            self._masks(cfg) if cfg.MODEL.MASK_ON else None,
         )
-        return RoiSample(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+    def _masks(self, cfg: Config) -> MaskSample:
+        side = cfg.MRCNN.RESOLUTION
+        rois = self._rois("mask_rois")
+        class_masks = self._rows("masks_int32", len(rois), (cfg.MODEL.NUM_CLASSES, side, side))
+        self._check_values("masks_int32", class_masks, -1, 1)
+        classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
+        targets = class_masks[np.arange(len(rois)), classes]
+        return MaskSample(_tensor(rois.astype(np.float32)), _tensor(classes), _tensor(targets.astype(np.int8)))
 
     def _level(self, level: int, cfg: Config) -> tuple[Array, Array]:
         """Labels `[N, H * W * A, 1]` and targets `[N, H * W * A, 4]` of a level, rows (y, x, anchor)."""
@@ -248,6 +252,10 @@ class TraceIteration:
         if value.shape != (count,) or value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
             self._group.refuse(f"attribute {name}", f"is {value_text(value)}, not one flag per image ({count})")
         return [bool(flag) for flag in value]
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _by_anchor(blob: Array, values: int) -> Array:

@@ -14,10 +14,11 @@ from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import loader_fault, minibatches
 from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.precision import Precision, allow_tf32
+from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from detectron_gn.mrcnn.training.network import recompute_activations
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
@@ -219,8 +220,10 @@ def _prepare(
     """The network and its solver, filled as a new one is and then from the weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.RNG_SEED)
-        model = MaskRCNN(cfg)
+        model = build_detector(cfg)
     model = model.to(ranks.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if options.precision == "tf32":
+        model.use_precision("tf32")
     if options.recompute:
         recompute_activations(model)
     solver = MomentumSGD.from_config(model, cfg)
@@ -295,8 +298,7 @@ def _record(
 
 
 def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:
-    """Set up the precision; returns what to wrap each forward pass in."""
-    allow_tf32(options.precision == "tf32")
+    """What to wrap each forward pass in."""
     if options.precision == "bf16":
         return partial(torch.autocast, ranks.device.type, torch.bfloat16)
     return nullcontext

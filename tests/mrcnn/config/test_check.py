@@ -53,7 +53,6 @@ ACCEPTED = [
 REFUSED = [
     ({"MODEL.TYPE": ""}, "MODEL.TYPE is not set: set it to generalized_rcnn"),
     ({"MODEL.CONV_BODY": ""}, "MODEL.CONV_BODY is not set: set it to FPN.add_fpn_ResNet50_conv5_body or"),
-    ({"MODEL.MASK_ON": False}, "MODEL.MASK_ON is False, but only models with a mask head are served"),
     ({"MODEL.NUM_CLASSES": -1}, "MODEL.NUM_CLASSES is -1: set it to the number of classes and one more"),
     ({"MODEL.NUM_CLASSES": 1}, "MODEL.NUM_CLASSES is 1"),
     ({"MODEL.FASTER_RCNN": False}, "MODEL.FASTER_RCNN is False, so the model has no RPN"),

@@ -292,9 +292,9 @@ def test_what_is_handed_on_is_on_record_already(threads, model, some_images, dem
     assert len((tmp_path / "journal_0.jsonl").read_text().splitlines()) == 1 + 3
 
 
-def test_a_network_of_fixed_shapes_gives_the_same_evaluation(model, some_images, demo_model):
+def test_a_network_of_static_shapes_gives_the_same_evaluation(model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val")
-    fixed = evaluate(model, some_images, demo_model / "val", network=model.fixed_outputs, threads=2)
+    fixed = evaluate(model, some_images, demo_model / "val", network=model.static_outputs, threads=2)
     assert fixed.boxes == whole.boxes
     assert fixed.mask_ap == whole.mask_ap
 

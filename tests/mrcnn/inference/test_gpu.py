@@ -107,7 +107,7 @@ def test_a_pretended_gpu_counts_what_the_host_waits_for(waiting):
 
 def without_inference_mode(monkeypatch):
     """Tensors of an inference cannot be wrapped."""
-    for name in ("start_batch", "_detect_as_many"):
+    for name in ("start_batch", "detect_dynamic"):
         monkeypatch.setattr(MaskRCNN, name, torch.no_grad()(getattr(MaskRCNN, name).__wrapped__))
 
 
@@ -137,7 +137,7 @@ def test_detection_with_as_many_boxes_as_there_are_runs_on_a_device_too(key, pic
 
 def test_training_on_a_device_gives_the_losses_of_the_cpu(monkeypatch):
     cpu = iterations(torch.device("cpu"))
-    monkeypatch.setattr("detectron_gn.mrcnn.training.network.torch", TorchWithGeneratorsOnTheHost())
+    monkeypatch.setattr("detectron_gn.mrcnn.training.samplers.torch", TorchWithGeneratorsOnTheHost())
     with pretended_gpu():
         elsewhere = iterations(DEVICE)
     for ours, expected in zip(elsewhere, cpu, strict=True):

@@ -8,13 +8,13 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
-from detectron_gn.mrcnn.inference import static_shapes as fixed_shapes
+from detectron_gn.mrcnn.inference import static_shapes
 from detectron_gn.mrcnn.inference.dynamic import select_detections
 from detectron_gn.mrcnn.inference.static_shapes import (
-    FixedProposals,
-    fixed_detections,
-    fixed_proposals,
-    shapes_are_fixed,
+    StaticProposals,
+    static_detections,
+    static_proposals,
+    supports_static_shapes,
 )
 from detectron_gn.mrcnn.ops import nms as nms_module
 from detectron_gn.mrcnn.ops import proposals as proposals_module
@@ -79,7 +79,7 @@ def test_proposals_are_those_of_each_level_and_image(settings):
         (logits.view(shape), torch.randn((shape[0], 4 * shape[1], *shape[2:]), generator=generator) / 3)
         for logits, shape in zip(every, shapes, strict=True)
     ]
-    found = fixed_proposals(outputs, anchors, strides, size, torch.tensor(scales), cfg)
+    found = static_proposals(outputs, anchors, strides, size, torch.tensor(scales), cfg)
     assert found.complete.all()
     for index, scale in enumerate(scales):
         parts = [
@@ -102,16 +102,16 @@ def two_levels():
 
 
 def test_a_level_whose_nms_is_not_settled_is_told(monkeypatch):
-    assert fixed_proposals(*two_levels(), Config()).complete.tolist() == [True]
+    assert static_proposals(*two_levels(), Config()).complete.tolist() == [True]
     # One round settles the level in which nothing is suppressed.
-    monkeypatch.setattr(fixed_shapes, "NMS_ROUNDS", 1)
-    assert fixed_proposals(*two_levels(), Config()).complete.tolist() == [False]
+    monkeypatch.setattr(static_shapes, "NMS_ROUNDS", 1)
+    assert static_proposals(*two_levels(), Config()).complete.tolist() == [False]
 
 
 def test_a_proposal_that_is_no_number_is_left_out_as_in_a_level():
     outputs, anchors, strides, size, scales = two_levels()
     outputs[1][1][0, :, 2, 3] = torch.nan
-    found = fixed_proposals(outputs, anchors, strides, size, scales, Config())
+    found = static_proposals(outputs, anchors, strides, size, scales, Config())
     parts = [
         level_proposals(logits[0], deltas[0], base, 4, 0, ImInfo(*size, 1.0), Config().TEST)
         for (logits, deltas), base in zip(outputs, anchors, strict=True)
@@ -132,7 +132,7 @@ def gpus_order(monkeypatch):
 def test_tied_proposals_are_those_of_the_other_way_on_a_gpu(gpus_order):
     outputs, anchors, strides, size, scales = two_levels()
     outputs = [(logits.round(), 0.3 * torch.randn_like(deltas)) for logits, deltas in outputs]
-    found = fixed_proposals(outputs, anchors, strides, size, scales, Config())
+    found = static_proposals(outputs, anchors, strides, size, scales, Config())
     parts = [
         level_proposals(logits[0], deltas[0], base, 4, 0, ImInfo(*size, 1.0), Config().TEST)
         for (logits, deltas), base in zip(outputs, anchors, strict=True)
@@ -150,7 +150,7 @@ def second_stage(classes=5, rois=60, seed=2):
 
 
 def proposals_of(valid):
-    return FixedProposals(torch.zeros((*valid.shape, 5)), valid, torch.ones(len(valid), dtype=torch.bool))
+    return StaticProposals(torch.zeros((*valid.shape, 5)), valid, torch.ones(len(valid), dtype=torch.bool))
 
 
 def assert_same(found, index, expected):
@@ -165,7 +165,7 @@ def test_detections_are_those_of_each_image(limit):
     cfg = with_values(Config(), {"TEST.DETECTIONS_PER_IM": limit})
     scores, boxes = second_stage()
     valid = torch.arange(60).expand(2, 60) < torch.tensor([[60], [33]])
-    found = fixed_detections(scores, boxes, proposals_of(valid), cfg)
+    found = static_detections(scores, boxes, proposals_of(valid), cfg)
     assert found.complete.all() and found.boxes.shape == (2, limit, 4)
     for index in range(2):
         expected = select_detections(scores[index][valid[index]], boxes[index][valid[index]], cfg)
@@ -177,7 +177,7 @@ def test_tied_detections_are_those_of_the_other_way_on_a_gpu(gpus_order):
     scores, boxes = second_stage()
     scores = (scores * 4).round() / 4
     boxes = (boxes / 40).round() * 40
-    found = fixed_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
+    found = static_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
     for index in range(2):
         expected = select_detections(scores[index], boxes[index], Config())
         assert len(expected.scores.unique()) < len(expected.scores) / 4
@@ -186,22 +186,22 @@ def test_tied_detections_are_those_of_the_other_way_on_a_gpu(gpus_order):
 
 def test_detections_whose_nms_is_not_settled_are_told(monkeypatch):
     scores, boxes = second_stage()
-    monkeypatch.setattr(fixed_shapes, "NMS_ROUNDS", 1)
+    monkeypatch.setattr(static_shapes, "NMS_ROUNDS", 1)
     proposals = proposals_of(torch.ones((2, 60), dtype=torch.bool))
-    assert fixed_detections(scores, boxes, proposals, Config()).complete.tolist() == [False, False]
+    assert static_detections(scores, boxes, proposals, Config()).complete.tolist() == [False, False]
 
 
 def test_places_without_a_detection_hold_boxes_that_are_numbers():
     scores, boxes = second_stage()
     boxes[:, 9:] = torch.nan
     scores[:, 9:] = torch.tensor([1.0, 0, 0, 0, 0])
-    found = fixed_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
+    found = static_detections(scores, boxes, proposals_of(torch.ones((2, 60), dtype=torch.bool)), Config())
     assert found.counts.max() < 100 and found.boxes.isfinite().all()
 
 
 def test_an_image_without_detections_has_none():
     proposals = proposals_of(torch.ones((1, 60), dtype=torch.bool))
-    found = fixed_detections(torch.zeros((1, 60, 5)), second_stage()[1][:1], proposals, Config())
+    found = static_detections(torch.zeros((1, 60, 5)), second_stage()[1][:1], proposals, Config())
     assert found.counts.tolist() == [0] and found.complete.all()
 
 
@@ -211,7 +211,7 @@ def test_more_detections_than_places_are_told():
     scores = torch.tensor([0.9, 0.8, 0.7, 0.7, 0.6])[None, :, None] * torch.tensor([0.0, 1.0])
     left = torch.arange(5.0) * 100
     boxes = torch.stack((left, left, left + 10, left + 10), dim=1).repeat(1, 2)[None]
-    found = fixed_detections(scores, boxes, proposals_of(torch.ones((1, 5), dtype=torch.bool)), cfg)
+    found = static_detections(scores, boxes, proposals_of(torch.ones((1, 5), dtype=torch.bool)), cfg)
     assert len(select_detections(scores[0], boxes[0], cfg).scores) == 4
     assert found.complete.tolist() == [False]
 
@@ -220,8 +220,8 @@ def test_more_candidates_than_places_are_told(monkeypatch):
     scores, boxes = second_stage()
     proposals = proposals_of(torch.ones((2, 60), dtype=torch.bool))
     candidates = (scores[:, :, 1:] > 0.05).flatten(1).sum(dim=1)
-    monkeypatch.setattr(fixed_shapes, "MAX_CANDIDATES", int(candidates.min()))
-    assert fixed_detections(scores, boxes, proposals, Config()).complete.tolist() == (
+    monkeypatch.setattr(static_shapes, "MAX_CANDIDATES", int(candidates.min()))
+    assert static_detections(scores, boxes, proposals, Config()).complete.tolist() == (
         candidates == candidates.min()
     ).tolist()
 
@@ -230,7 +230,7 @@ def test_proposals_that_are_not_settled_make_no_detections():
     scores, boxes = second_stage()
     proposals = proposals_of(torch.ones((2, 60), dtype=torch.bool))
     proposals = proposals._replace(complete=torch.tensor([True, False]))
-    assert fixed_detections(scores, boxes, proposals, Config()).complete.tolist() == [True, False]
+    assert static_detections(scores, boxes, proposals, Config()).complete.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,10 @@ def test_proposals_that_are_not_settled_make_no_detections():
         ("FAST_RCNN.ROI_XFORM_SAMPLING_RATIO", 0),
     ],
 )
-def test_configurations_without_fixed_shapes_are_known(key, value):
+def test_configurations_without_static_shapes_are_known(key, value):
     cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn")
-    assert shapes_are_fixed(cfg)
-    assert not shapes_are_fixed(with_values(cfg, {key: value}))
+    assert supports_static_shapes(cfg)
+    assert not supports_static_shapes(with_values(cfg, {key: value}))
 
 
 @pytest.fixture(scope="module")
@@ -263,20 +263,20 @@ def images(demo_model):
 def outputs(model, batch):
     scales = torch.tensor([info.scale for info in batch.im_info], dtype=torch.float64)
     with torch.inference_mode():
-        return model.fixed_outputs(batch.data, scales, torch.tensor(batch.image_sizes, dtype=torch.float32))
+        return model.static_outputs(batch.data, scales, torch.tensor(batch.image_sizes, dtype=torch.float32))
 
 
 def test_the_whole_network_finds_the_same(model, images):
     detections = 0
     for image in images[:12]:
         expected = model.detect(image)
-        found, masks = outputs(model, model.network_input([image]))
+        found = outputs(model, model.network_input([image]))
         count = int(found.counts[0])
         assert found.complete.all() and count == len(expected)
         assert (found.boxes[0, :count].numpy() == expected.boxes).all()
         assert (found.scores[0, :count].numpy() == expected.scores).all()
         assert (found.classes[0, :count].numpy() == expected.classes).all()
-        assert abs(masks[0, :count].numpy() - expected.mask_probs).max(initial=0) < 1e-5
+        assert abs(found.mask_probs[0, :count].numpy() - expected.mask_probs).max(initial=0) < 1e-5
         detections += count
     assert detections > 20
 
@@ -286,14 +286,16 @@ def test_images_of_a_batch_are_kept_apart(model, images):
     different = [images[0], images[0][::-1, :-3].copy()]
     batch = model.network_input(different)
     assert batch.im_info[0].scale != batch.im_info[1].scale
-    found, masks = outputs(model, batch)
+    found = outputs(model, batch)
     assert found.counts.min() > 0
     for index, image in enumerate(different):
         expected = model.detect(image)
         count = int(found.counts[index])
         assert count == len(expected)
         torch.testing.assert_close(found.boxes[index, :count], torch.from_numpy(expected.boxes), rtol=0, atol=1e-3)
-        torch.testing.assert_close(masks[index, :count], torch.from_numpy(expected.mask_probs), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            found.mask_probs[index, :count], torch.from_numpy(expected.mask_probs), rtol=0, atol=1e-4
+        )
 
 
 def test_an_image_without_room_for_its_detections_goes_the_other_way(model, images):
@@ -304,8 +306,8 @@ def test_an_image_without_room_for_its_detections_goes_the_other_way(model, imag
     whole = [found.boxes for found in model.start_batch(batch)()]
 
     def network(*inputs):
-        found, masks = model.fixed_outputs(*inputs)
-        return found._replace(complete=torch.tensor([True, False]), boxes=found.boxes + 1), masks
+        found = model.static_outputs(*inputs)
+        return found._replace(complete=torch.tensor([True, False]), boxes=found.boxes + 1)
 
     first, second = model.start_batch(batch, network)()
     torch.testing.assert_close(torch.from_numpy(first.boxes), torch.from_numpy(whole[0]) + 1, rtol=0, atol=1e-3)
@@ -339,9 +341,9 @@ def test_a_device_is_never_waited_for(config, precision):
     data = torch.empty((2, 3, 800, 1216), device="meta")
     scales, sizes = torch.empty(2, dtype=torch.float64, device="meta"), torch.empty((2, 2), device="meta")
     with torch.inference_mode(), Watched() as watched:
-        found, masks = model.fixed_outputs(data, scales, sizes)
+        found = model.static_outputs(data, scales, sizes)
         with pytest.raises((RuntimeError, NotImplementedError)):
             found.counts.tolist()
     assert watched.count > 500 and not watched.on_the_host
-    assert found.boxes.shape == (2, 100, 4) and masks.shape == (2, 100, 28, 28)
-    assert (found.boxes.dtype, found.scores.dtype, masks.dtype) == (torch.float32,) * 3
+    assert found.boxes.shape == (2, 100, 4) and found.mask_probs.shape == (2, 100, 28, 28)
+    assert (found.boxes.dtype, found.scores.dtype, found.mask_probs.dtype) == (torch.float32,) * 3

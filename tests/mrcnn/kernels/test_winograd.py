@@ -48,7 +48,7 @@ def test_frozen_weights_get_no_gradient():
 def test_layers_use_winograd_for_wide_plain_convolutions_of_large_maps_only(monkeypatch, settings, uses):
     used = []
     counted = lambda *args: used.append(args) or winograd_conv(*args)  # noqa: E731
-    monkeypatch.setattr("detectron_gn.mrcnn.layers.winograd_conv", counted)
+    monkeypatch.setattr("detectron_gn.mrcnn.kernels.winograd_conv", counted)
     x = random(1, 192, 80, 80)
     with torch.no_grad():
         conv = FilledConv2d(192, 192, **{"kernel": 3} | settings)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
-from detectron_gn.mrcnn.ops.proposals import ImInfo, Proposals, collect_proposals, level_proposals, scored_proposals
+from detectron_gn.mrcnn.ops.proposals import ImInfo, collect_proposals, level_proposals, scored_proposals
+from detectron_gn.mrcnn.structures import Proposals
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 
 

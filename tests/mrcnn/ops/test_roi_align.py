@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from detectron_gn.mrcnn.backbones.fpn import roi_levels
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.ops.roi_align import align_from_one_table, pyramid_roi_align, roi_align
+from detectron_gn.mrcnn.ops.roi_levels import roi_levels
+from detectron_gn.mrcnn.structures import Features
 
 KINDS = [(7, 2), (14, 2), (7, 0)]
+
+STRIDES = (4, 8, 16, 32, 64)
 
 
 @pytest.mark.parametrize(("resolution", "sampling_ratio"), KINDS)
@@ -56,14 +59,15 @@ def test_pyramid_takes_each_roi_from_its_level_and_keeps_the_order():
     rois = torch.tensor(
         [[0, 0, 0, 447, 447], [0, 0, 0, 55, 55], [0, 0, 0, 223, 223], [0, 0, 0, 111, 111]], dtype=torch.float32
     )
-    pooled = pyramid_roi_align(levels, torch.cat((torch.zeros(4, 1), rois[:, 1:]), dim=1), Config(), 7, 2)
+    rois = torch.cat((torch.zeros(4, 1), rois[:, 1:]), dim=1)
+    pooled = pyramid_roi_align(Features(levels, STRIDES), rois, Config(), 7, 2)
     assert pooled.shape == (4, 3, 7, 7)
     assert pooled[:, 0, 0, 0].tolist() == pytest.approx([5.0, 2.0, 4.0, 3.0])
 
 
 def test_pyramid_of_no_rois_is_empty():
     levels = [torch.zeros((1, 3, 8, 8))] * 5
-    assert pyramid_roi_align(levels, torch.zeros((0, 5)), Config(), 7, 2).shape == (0, 3, 7, 7)
+    assert pyramid_roi_align(Features(levels, STRIDES), torch.zeros((0, 5)), Config(), 7, 2).shape == (0, 3, 7, 7)
 
 
 def test_maps_in_one_table_give_what_they_give_one_by_one():
@@ -78,7 +82,7 @@ def test_maps_in_one_table_give_what_they_give_one_by_one():
     scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
     for resolution in (7, 14):
         together = align_from_one_table(levels[:4], scales, numbers - 2, rois, resolution, 2)
-        assert torch.equal(together, pyramid_roi_align(levels, rois, cfg, resolution, 2))
+        assert torch.equal(together, pyramid_roi_align(Features(levels, STRIDES), rois, cfg, resolution, 2))
 
 
 def test_a_box_of_negative_sides_is_read_from_the_finest_level():
@@ -86,4 +90,5 @@ def test_a_box_of_negative_sides_is_read_from_the_finest_level():
     rois = torch.tensor([[0.0, 80.0, 80.0, 40.0, 130.0], [0.0, 10.0, 10.0, 200.0, 200.0]])
     assert roi_levels(rois[:, 1:], Config()).tolist() == [2, 3]
     levels = [torch.full((1, 3, 256 // 2**level, 256 // 2**level), float(level)) for level in range(2, 7)]
-    assert pyramid_roi_align(levels, rois, Config(), 7, 2)[:, 0, 0, 0].tolist() == pytest.approx([2.0, 3.0])
+    pooled = pyramid_roi_align(Features(levels, STRIDES), rois, Config(), 7, 2)
+    assert pooled[:, 0, 0, 0].tolist() == pytest.approx([2.0, 3.0])

@@ -8,7 +8,7 @@ import torch
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
 from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses, mask_loss, rpn_losses
-from detectron_gn.mrcnn.training.roi_targets import IGNORE, RoiSample
+from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
 
 CFG = with_values(Config(), {"FPN.FPN_ON": True, "TRAIN.MAX_SIZE": 128, "TRAIN.RPN_BATCH_SIZE_PER_IM": 10})
 MAPS = [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
@@ -30,9 +30,11 @@ def roi_sample(labels, box_classes=None, targets=None, mask_classes=(), masks=No
         torch.tensor(labels),
         torch.tensor(box_classes or labels),
         torch.zeros(count, 4) if targets is None else targets,
-        torch.zeros(len(mask_classes), 5),
-        torch.tensor(mask_classes, dtype=torch.int64),
-        torch.zeros(len(mask_classes), 2, 2, dtype=torch.int8) if masks is None else masks,
+        MaskSample(
+            torch.zeros(len(mask_classes), 5),
+            torch.tensor(mask_classes, dtype=torch.int64),
+            torch.zeros(len(mask_classes), 2, 2, dtype=torch.int8) if masks is None else masks,
+        ),
     )
 
 
@@ -77,14 +79,14 @@ def test_mask_loss_is_the_mean_over_the_pixels_that_are_trained_on():
     masks = torch.tensor([[[1, 0], [1, 0]], [[IGNORE, IGNORE], [IGNORE, 1]]], dtype=torch.int8)
     logits = torch.zeros(2, 2, 2)
     logits[1, 1, 1] = 2.0
-    loss = mask_loss(logits, roi_sample([1, 2], mask_classes=(1, 2), masks=masks), CFG)["loss_mask"]
+    loss = mask_loss(logits, roi_sample([1, 2], mask_classes=(1, 2), masks=masks).masks, CFG)["loss_mask"]
     assert loss.item() == pytest.approx((4 * math.log(2) + math.log(1 + math.exp(-2))) / 5)
 
 
 def test_a_minibatch_without_a_mask_has_a_mask_loss_of_zero_and_a_gradient():
     logits = torch.zeros(1, 2, 2, requires_grad=True)
     masks = torch.full((1, 2, 2), IGNORE, dtype=torch.int8)
-    loss = mask_loss(logits, roi_sample([0], mask_classes=(0,), masks=masks), CFG)["loss_mask"]
+    loss = mask_loss(logits, roi_sample([0], mask_classes=(0,), masks=masks).masks, CFG)["loss_mask"]
     loss.backward()
     assert loss.item() == 0 and logits.grad.abs().max() == 0
 
@@ -98,7 +100,7 @@ def test_every_loss_is_divided_by_the_number_of_gpus():
     def all_losses(cfg):
         losses = rpn_losses(outputs(), samples, AnchorField(cfg), cfg)
         losses |= fast_rcnn_losses(torch.zeros(2, 3), torch.zeros(2, 12), rois, cfg)
-        return losses | mask_loss(torch.zeros(1, 2, 2), rois, cfg)
+        return losses | mask_loss(torch.zeros(1, 2, 2), rois.masks, cfg)
 
     one, of_eight = all_losses(CFG), all_losses(eight)
     for name, loss in one.items():

@@ -41,7 +41,7 @@ PYRAMID = {
 
 @pytest.fixture
 def cfg():
-    return with_values(Config(), PYRAMID)
+    return with_values(Config(), {**PYRAMID, "MODEL.MASK_ON": True})
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_rois_are_drawn_as_often_as_detectron_draws_them(cfg, roidb, generator, 
         total.append(len(sample.labels))
         classes.append(torch.bincount(sample.labels, minlength=5).tolist())
         background_x.append(float(sample.rois[sample.labels == 0, 1].mean()))
-        assert len(sample.masks) == foreground[-1]
+        assert len(sample.masks.targets) == foreground[-1]
     assert_drawn_alike(foreground, expected["fg_mean"], expected["fg_std"])
     assert_drawn_alike(total, expected["total_mean"], expected["total_std"])
     assert_drawn_alike(background_x, expected["background_x_mean"], expected["background_x_std"])
@@ -184,7 +184,7 @@ def test_gt_boxes_are_rois_too_and_their_target_is_zero(cfg, generator):
     assert sample.rois.tolist() == [[1.0, 20.0, 20.0, 98.0, 98.0]]
     assert (sample.labels.tolist(), sample.box_classes.tolist()) == ([3], [3])
     assert sample.box_targets.tolist() == [[0.0, 0.0, 0.0, 0.0]]
-    assert sample.masks.min() == 1 and sample.masks.shape == (1, 28, 28)
+    assert sample.masks.targets.min() == 1 and sample.masks.targets.shape == (1, 28, 28)
 
 
 def test_a_box_target_is_by_hand_and_times_its_weight(cfg, generator):
@@ -215,15 +215,15 @@ def test_an_image_without_foreground_lends_a_background_roi_with_nothing_to_trai
     objects = objects_at([[10, 10, 49, 49]])
     sample = sample_rois(torch.tensor([[80.0, 80.0, 90.0, 90.0]]), objects, 0, 1.0, cfg, generator)
     assert sample.labels.tolist() == [0, 0]
-    assert len(sample.mask_rois) == 1 and torch.equal(sample.mask_rois[0], sample.rois[0])
-    assert (sample.masks == IGNORE).all()
+    assert len(sample.masks.rois) == 1 and torch.equal(sample.masks.rois[0], sample.rois[0])
+    assert (sample.masks.targets == IGNORE).all()
 
 
 def test_an_object_without_an_outline_trains_its_box_and_no_mask(cfg, generator):
     objects = objects_at([[10, 10, 49, 49]], segms=[()])
     sample = sample_rois(torch.zeros((0, 4)), objects, 0, 1.0, cfg, generator)
     assert sample.labels.tolist() == [1]
-    assert (sample.masks == IGNORE).all()
+    assert (sample.masks.targets == IGNORE).all()
 
 
 def test_a_mask_comes_from_the_nearest_outline_whatever_its_class(cfg, generator):
@@ -232,7 +232,7 @@ def test_a_mask_comes_from_the_nearest_outline_whatever_its_class(cfg, generator
     objects = objects_at([outer, inner], [1, 2])
     objects = replace_segms(objects, [objects.segms[1], objects.segms[0]])
     sample = sample_rois(torch.zeros((0, 4)), objects, 0, 1.0, cfg, generator)
-    by_class = {int(c): mask.float().mean().item() for c, mask in zip(sample.mask_classes, sample.masks)}
+    by_class = {int(c): mask.float().mean().item() for c, mask in zip(sample.masks.classes, sample.masks.targets)}
     assert by_class == {1: 1.0, 2: 1.0}
 
 
@@ -246,7 +246,8 @@ def test_the_same_generator_draws_the_same_sample(cfg, roidb):
     first, second = (
         sample_rois(proposals, objects, 0, 1.0, cfg, torch.Generator().manual_seed(5)) for _ in range(2)
     )
-    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], second[:4]))
+    assert all(torch.equal(a, b) for a, b in zip(first.masks, second.masks))
 
 
 def test_bbox_thresh_apart_from_fg_thresh_trains_boxes_of_background_rois(cfg, generator):

@@ -80,7 +80,7 @@ def test_filling_leaves_parameters_without_a_blob_as_they_were(gn, gn_weights):
     before = model.box_head.fc6.weight.detach().clone()
     fill_parameters(model, match_blobs(BlobTable.from_model(model), dataclasses.replace(gn_weights, blobs=backbone)))
     assert torch.equal(model.box_head.fc6.weight.detach(), before)
-    np.testing.assert_array_equal(model.backbone.conv1.conv.weight.detach().numpy(), backbone["conv1_w"])
+    np.testing.assert_array_equal(model.backbone.body.conv1.conv.weight.detach().numpy(), backbone["conv1_w"])
 
 
 def test_half_and_double_blobs_become_float32(gn, gn_weights):

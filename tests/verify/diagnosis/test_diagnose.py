@@ -15,8 +15,9 @@ from detectron_gn.mrcnn import structures
 from detectron_gn.mrcnn.backbones import fpn
 from detectron_gn.mrcnn.data import image_blob
 from detectron_gn.mrcnn.detectors import generalized_rcnn
-from detectron_gn.mrcnn.heads import mask
+from detectron_gn.mrcnn.heads import mask, rpn
 from detectron_gn.mrcnn.inference import dynamic
+from detectron_gn.mrcnn.inference import network_input as network_input_module
 from detectron_gn.mrcnn.ops import boxes as boxes_module
 from detectron_gn.mrcnn.ops import paste as paste_module
 from detectron_gn.mrcnn.ops import proposals as proposals_module
@@ -243,40 +244,40 @@ def test_no_plus_one_in_widths(model, demo_model, monkeypatch):
 
 
 def test_rgb_images(model, demo_model, monkeypatch):
-    right = generalized_rcnn.prepare_image
+    right = network_input_module.prepare_image
     monkeypatch.setattr(
-        generalized_rcnn, "prepare_image", lambda image, *rest: right(np.ascontiguousarray(image[..., ::-1]), *rest)
+        network_input_module, "prepare_image", lambda image, *rest: right(np.ascontiguousarray(image[..., ::-1]), *rest)
     )
     assert_found(found(model, demo_model), "blobs", "data (", "RGB instead of BGR")
 
 
 def test_images_divided_by_a_standard_deviation(model, demo_model, monkeypatch):
-    right = generalized_rcnn.prepare_image
+    right = network_input_module.prepare_image
 
     def wrong(*args):
         prepared = right(*args)
         return image_blob.PreparedImage(prepared.pixels / 57.4, prepared.scale)
 
-    monkeypatch.setattr(generalized_rcnn, "prepare_image", wrong)
+    monkeypatch.setattr(network_input_module, "prepare_image", wrong)
     assert_found(found(model, demo_model), "blobs", "data (", "a division by a standard deviation")
 
 
 def test_another_mean_colour(model, demo_model, monkeypatch):
-    right = generalized_rcnn.prepare_image
+    right = network_input_module.prepare_image
     means = (122.7, 115.9, 103.0)
-    monkeypatch.setattr(generalized_rcnn, "prepare_image", lambda image, _, *rest: right(image, means, *rest))
+    monkeypatch.setattr(network_input_module, "prepare_image", lambda image, _, *rest: right(image, means, *rest))
     assert_found(found(model, demo_model), "blobs", "data (", "the mean colour")
 
 
 def prepared_otherwise(monkeypatch, before=None, after=None):
     """Images changed before they are prepared, or the prepared ones."""
-    right = generalized_rcnn.prepare_image
+    right = network_input_module.prepare_image
 
     def wrong(image, *rest):
         prepared = right(image if before is None else np.ascontiguousarray(before(image)), *rest)
         return prepared if after is None else prepared._replace(pixels=after(prepared.pixels).astype(np.float32))
 
-    monkeypatch.setattr(generalized_rcnn, "prepare_image", wrong)
+    monkeypatch.setattr(network_input_module, "prepare_image", wrong)
 
 
 @pytest.mark.parametrize(
@@ -340,20 +341,20 @@ def test_upsampling_that_interpolates(model, demo_model, monkeypatch):
     ],
 )
 def test_proposals_that_are_partners_are_held_to_the_tolerance(model, demo_model, monkeypatch, wrong, where, suspect):
-    right = generalized_rcnn.MaskRCNN.image_proposals
+    right = rpn.RPN.proposals
     monkeypatch.setattr(
-        generalized_rcnn.MaskRCNN,
-        "image_proposals",
+        rpn.RPN,
+        "proposals",
         lambda self, *args: [part._replace(rois=wrong(part.rois)) for part in right(self, *args)],
     )
     assert_found(found(model, demo_model), "proposals", where, suspect)
 
 
 def test_scores_of_proposals_are_held_to_the_tolerance(model, demo_model, monkeypatch):
-    right = generalized_rcnn.MaskRCNN.image_proposals
+    right = rpn.RPN.proposals
     monkeypatch.setattr(
-        generalized_rcnn.MaskRCNN,
-        "image_proposals",
+        rpn.RPN,
+        "proposals",
         lambda self, *args: [part._replace(scores=part.scores * 0.9) for part in right(self, *args)],
     )
     assert_may_be(found(model, demo_model), "proposals", "rpn_roi_probs_fpn2 (", "what is done to proposals")
@@ -399,10 +400,10 @@ def test_masks_of_another_class(model, demo_model, monkeypatch):
 
 
 def test_masks_without_a_sigmoid(model, demo_model, monkeypatch):
-    right = generalized_rcnn.MaskRCNN.mask_outputs
+    right = mask.MaskHead.outputs
     # The logits of what `detect` passes through a sigmoid are what it should have given.
     monkeypatch.setattr(
-        generalized_rcnn.MaskRCNN, "mask_outputs", lambda self, *args: right(self, *args).double().clamp(1e-9).logit()
+        mask.MaskHead, "outputs", lambda self, *args: right(self, *args).double().clamp(1e-9).logit()
     )
     findings = found(model, demo_model)
     assert all("soft masks differ" in finding.evidence and not finding.suspect.startswith("choosing")
@@ -410,10 +411,10 @@ def test_masks_without_a_sigmoid(model, demo_model, monkeypatch):
 
 
 def test_mask_rois_that_detection_rounds(model, demo_model, monkeypatch):
-    right = generalized_rcnn.MaskRCNN.mask_outputs
+    right = mask.MaskHead.outputs
     monkeypatch.setattr(
-        generalized_rcnn.MaskRCNN,
-        "mask_outputs",
+        mask.MaskHead,
+        "outputs",
         lambda self, levels, rois, classes: right(self, levels, rois.round(), classes),
     )
     assert_may_be(found(model, demo_model), "detections", "masks (", "what the mask head is handed outside")
@@ -428,7 +429,7 @@ def test_images_resized_as_pil_does(model, demo_model, monkeypatch):
         resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).round()
         return image_blob.PreparedImage((resized.numpy() - np.array(means)).astype(np.float32), scale)
 
-    monkeypatch.setattr(generalized_rcnn, "prepare_image", smoothed)
+    monkeypatch.setattr(network_input_module, "prepare_image", smoothed)
     assert_may_be(found(model, demo_model), "blobs", "data (", "resizing: cv2.resize in float")
 
 
@@ -439,7 +440,7 @@ def test_anchors_rounded_down(model, demo_model):
         half = 0.5 * (np.stack([widths, np.floor(widths * ratios)], axis=1) * 8 - 1)
         middle = 0.5 * (2**level - 1)
         anchors = torch.from_numpy(np.concatenate([middle - half, middle + half], axis=1)).float()
-        model.register_buffer(f"anchors_fpn{level}", anchors, persistent=False)
+        model.rpn.register_buffer(f"anchors_fpn{level}", anchors, persistent=False)
     assert_found(found(model, demo_model), "proposals", "rpn_rois_fpn2 (", "the anchors of these ratios")
 
 

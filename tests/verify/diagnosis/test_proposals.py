@@ -43,8 +43,8 @@ def explained_of_sample(model, demo_model, stride):
 
 def set_anchors(model, change):
     for level in LEVELS:
-        anchors = getattr(model, f"anchors_fpn{level}")
-        model.register_buffer(f"anchors_fpn{level}", change(anchors, 2**level), persistent=False)
+        anchors = model.rpn.get_buffer(f"anchors_fpn{level}")
+        model.rpn.register_buffer(f"anchors_fpn{level}", change(anchors, 2**level), persistent=False)
 
 
 def scaled(anchors, factor):

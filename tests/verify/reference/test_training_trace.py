@@ -99,7 +99,7 @@ def test_the_embedded_trace_is_read(copy, read, cfg, anchors):
         assert first.lr == np.float32(0.005 / 3)
         # 5 objects, the masks' RoIs; 96 RoIs of two images; 64 anchors of either.
         rois = first.rois(cfg)
-        assert (len(rois.rois), len(rois.mask_rois), int((rois.labels > 0).sum())) == (96, 5, 5)
+        assert (len(rois.rois), len(rois.masks.rois), int((rois.labels > 0).sum())) == (96, 5, 5)
         assert [len(sample.anchors) for sample in first.anchors(cfg, anchors)] == [64, 64]
         update = first.update("conv1_w", (64, 3, 7, 7))
         assert (len(update.values), update.stride) == (64, 147)

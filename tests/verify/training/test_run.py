@@ -200,13 +200,15 @@ def test_virtual_gpus_sum_gradients_of_minibatches_that_are_normalised_by_themse
     gradients = []
     for number in range(2):
         from detectron_gn.mrcnn.data.minibatch import minibatches, sampling_seed
-        from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork
+        from detectron_gn.mrcnn.training.network import TrainingNetwork
+        from detectron_gn.mrcnn.training.samplers import RandomSampler
 
         cfg = config(*base)
         torch.manual_seed(cfg.RNG_SEED)
         model = MaskRCNN(cfg).to(memory_format=torch.channels_last)
         (minibatch,) = minibatches(training_roidb([dataset()], cfg), cfg, cfg.RNG_SEED, [number], workers=0)
-        outputs = TrainingNetwork(model)(minibatch, RandomSampler(model, sampling_seed(cfg.RNG_SEED, number)))
+        sampler = RandomSampler(cfg, model.device, sampling_seed(cfg.RNG_SEED, number))
+        outputs = TrainingNetwork(model)(minibatch, sampler)
         sum(value for name, value in outputs.items() if name.startswith("loss")).backward()
         gradients.append(model.box_head.fc6.weight.grad)
     expected = 0.01 * (gradients[0] + gradients[1]) / 2

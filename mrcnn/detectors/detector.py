@@ -1,0 +1,121 @@
+"""What every detector is and can do; answers to Detectron core/test.py:im_detect_all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.inference.network_input import NetworkInput, network_input, prepare_for_test, to_device
+from detectron_gn.mrcnn.inference.static_shapes import (
+    StaticDetections,
+    StaticNetwork,
+    begin_static,
+    supports_static_shapes,
+)
+from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
+from detectron_gn.mrcnn.structures import Detections, Features
+from detectron_gn.mrcnn.training.samplers import Sampler
+
+
+class Detector(nn.Module, ABC):
+    """A network of one configuration: images to features, to detections, and, in training, to losses.
+
+    Attributes:
+        cfg: the configuration.
+        precision: of convolutions and matrix products in detection.
+
+    Building one changes nothing outside of it. Raises InputError where the configuration asks for something that is
+    not supported.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        check_config(cfg)
+        self.cfg = cfg
+        self.precision: Precision = "fp32"
+
+    @abstractmethod
+    def features(self, data: Tensor) -> Features:
+        """The feature maps of `[N, 3, H, W]` prepared images."""
+
+    @abstractmethod
+    def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
+        """The objects in a batch, step by step with as many boxes as there are."""
+
+    @abstractmethod
+    def static_outputs(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections:
+        """The detections of a batch in tensors of static shape: the host looks at no number.
+
+        Args:
+            data: `[N, 3, H, W]` as `network_input` gives it.
+            scales: `[N]` float64, network pixels per image pixel.
+            image_sizes: `[N, 2]` float32, (height, width) of the images as they were read.
+        """
+
+    @abstractmethod
+    def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
+        """The losses of a minibatch under Detectron's names, and its metrics; none of them summed."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def use_precision(self, precision: Precision) -> None:
+        """Detect in fewer bits from now on; a new network computes in float32, without TF32.
+
+        Args:
+            precision: `tf32` computes with TF32 on GPUs that have it; `bf16` and `fp16` round the weights to bfloat16
+                or float16, for good. Normalisation, boxes and scores stay in float32 always.
+        """
+        self.precision = precision
+        if precision in ROUNDED:
+            round_products(self, ROUNDED[precision])
+
+    def products(self) -> AbstractContextManager[None]:
+        """While this context is open, GPUs take products in the network's precision and in no other."""
+        return tf32_products(self.precision == "tf32")
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Scale an `[H, W, 3]` uint8 BGR image for testing."""
+        return prepare_for_test(image, self.cfg)
+
+    def network_input(self, images: Sequence[Image]) -> NetworkInput:
+        """Scale and pad `[H, W, 3]` uint8 BGR images for testing; detection and the parity trace both begin here.
+
+        Raises InputError for images that are not padded to one and the same size.
+        """
+        return network_input(images, self.cfg, self.cfg.FPN.COARSEST_STRIDE, self.device)
+
+    def detect(self, image: Image) -> Detections:
+        """Find the objects in one `[H, W, 3]` uint8 BGR image."""
+        return self.detect_batch([image])[0]
+
+    def detect_batch(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the objects in images that are padded to one and the same size; others raise InputError."""
+        return self.start_batch(self.network_input(images))()
+
+    @torch.inference_mode()
+    def start_batch(self, batch: NetworkInput, network: StaticNetwork | None = None) -> Callable[[], list[Detections]]:
+        """Begin to find the objects in a batch; what is returned waits for them, in any thread.
+
+        Args:
+            network: `static_outputs` or what does the same. Left out, it is `static_outputs` on a GPU, which is given
+                everything at one go and computes while the host goes on, and none on a CPU, which takes as many boxes
+                as there are and has finished on return.
+        """
+        if network is None and self.device.type != "cpu" and supports_static_shapes(self.cfg):
+            network = self.static_outputs
+        with self.products():
+            if network is None:
+                found = self.detect_dynamic(batch)
+                return lambda: found
+            scales = torch.tensor([info.scale for info in batch.im_info], dtype=torch.float64)
+            sizes = torch.tensor(batch.image_sizes, dtype=torch.float32)
+            outputs = network(batch.data, to_device(scales, self.device), to_device(sizes, self.device))
+            return begin_static(outputs, batch, self.cfg, self.detect_dynamic)

@@ -1,0 +1,73 @@
+"""A batch of images as a network takes it, and the ways of tensors between host and device."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage, image_blob, padded_size, prepare_image
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+
+
+class NetworkInput(NamedTuple):
+    """A batch as the network takes it.
+
+    Attributes:
+        data: `[N, 3, H, W]` float32 on the network's device.
+        im_info: of each image.
+        image_sizes: (height, width) of each image as it was read.
+    """
+
+    data: Tensor
+    im_info: list[ImInfo]
+    image_sizes: list[tuple[int, int]]
+
+
+def prepare_for_test(image: Image, cfg: Config) -> PreparedImage:
+    """Scale an `[H, W, 3]` uint8 BGR image for testing."""
+    return prepare_image(image, cfg.PIXEL_MEANS, cfg.TEST.SCALE, cfg.TEST.MAX_SIZE)
+
+
+def network_input(images: Sequence[Image], cfg: Config, stride: int, device: torch.device) -> NetworkInput:
+    """Scale `[H, W, 3]` uint8 BGR images for testing and pad them to a multiple of `stride`.
+
+    Raises InputError for images that are not padded to one and the same size: GroupNorm's statistics cover the
+    padding, so an image that is padded further than by itself would come out otherwise.
+    """
+    prepared = [prepare_for_test(image, cfg) for image in images]
+    sizes = {padded_size(image.pixels.shape[0], image.pixels.shape[1], stride) for image in prepared}
+    if len(sizes) != 1:
+        raise InputError(f"a batch must hold images of one padded size, not of {sorted(sizes)}: detect them apart")
+    data = image_blob([image.pixels for image in prepared], stride)
+    height, width = data.shape[2:]
+    return NetworkInput(
+        to_device(data, device),
+        [ImInfo(height, width, image.scale) for image in prepared],
+        [(image.shape[0], image.shape[1]) for image in images],
+    )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host's tensor on a device; the host does not wait for the copy to a GPU."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors to the host; what is returned waits for the copies."""
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.cpu() for tensor in tensors]
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    # Threads that wait for it sleep.
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait() -> list[Tensor]:
+        copied.synchronize()
+        return copies
+
+    return wait
