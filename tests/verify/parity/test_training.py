@@ -79,6 +79,7 @@ def started(name, cfg, weights):
     return model, solver, momenta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "iterations"), [("exhaustive", 4), ("sampled", 2)])
 def test_losses_updates_and_parameters_are_caffe2s_where_rounding_chooses_alike(
     name, iterations, data, caffe_choices

@@ -20,6 +20,7 @@ def fuzz() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_quickly(fuzz: ModuleType, tmp_path: Path) -> None:
     report = fuzz.run(3000, 20180416, tmp_path)
     assert report.findings == []
