@@ -18,6 +18,7 @@ ROOMS = {
 ROOMS_WITH_DATA = {*ROOMS, "yaml_configs"}
 FRONT_DOOR = "detectron_gn"
 MODULES = sorted(path for room in [*ROOMS, FRONT_DOOR] for path in (ROOT / room).rglob("*.py"))
+WITH_TESTS = [*MODULES, *sorted(path for room in ("tests", "benchmarks") for path in (ROOT / room).rglob("*.py"))]
 
 
 def tracked_files() -> list[Path]:
@@ -65,7 +66,7 @@ def test_a_room_imports_only_the_rooms_it_may(path: Path) -> None:
     assert imported_rooms(path.read_text(encoding="utf-8")) <= allowed
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", WITH_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_opens_with_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring and docstring.split("\n\n")[0].endswith(".")

@@ -1,4 +1,4 @@
-"""Detection in fewer bits, on the demo's model: what is rounded, and how much else is found."""
+"""Detection in 16 bits on the demo's model: what is rounded, and how much the detections change."""
 
 
 import cv2

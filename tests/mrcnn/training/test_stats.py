@@ -1,3 +1,5 @@
+"""The `json_stats` lines are Detectron's, and the curves show what they hold."""
+
 import json
 
 import cv2

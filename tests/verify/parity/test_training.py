@@ -1,4 +1,4 @@
-"""Replays of runs of the real Detectron, see tests/caffe2_rounding.py for what is held equal and why."""
+"""Replays of training runs of the real Detectron; tests/helpers/caffe2_rounding.py says what is equal and why."""
 
 import h5py
 import numpy as np

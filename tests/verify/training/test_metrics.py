@@ -1,3 +1,5 @@
+"""The figures of a run: what cannot be written or read is told in a line, and never ends the run."""
+
 import errno
 import json
 from pathlib import Path
