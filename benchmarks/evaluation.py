@@ -1,6 +1,6 @@
 """Where the time of a whole evaluation goes, from the files of the images to the AP.
 
-    python benchmarks/evaluation.py model_final.pkl --annotations instances_val2017.json --images val2017
+    python -m benchmarks.evaluation model_final.pkl --annotations instances_val2017.json --images val2017
         [--precision bf16] [--batch 1] [--device cuda] [--cuda-graphs] [--threads 2] [--json FILE]
 
 The network's share is what nothing else can get below; reading, pasting, run lengths, journal and COCO's evaluation are
@@ -10,22 +10,29 @@ than the whole, and "network" is the time to ask for it.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import common
+from benchmarks.common import Seconds, timed_parts
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.port.runs.load import load_model
+from detectron_gn.verify import evaluation_files
+from detectron_gn.verify.evaluation_files import write_evaluation
 
-from benchmarks import common  # noqa: E402
-from benchmarks.common import Seconds, timed_parts  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module  # noqa: E402
-from detectron_gn.mrcnn.evaluation.evaluate import evaluate  # noqa: E402
-from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.port.runs.load import load_model  # noqa: E402
-from detectron_gn.verify.evaluation_files import write_evaluation  # noqa: E402
+PARTS: common.Parts = {
+    "reading images": (evaluation_module, "_read"),
+    "network": (MaskRCNN, "start_batch"),
+    "pasting and run lengths": (evaluation_module, "image_results"),
+    "journal": (evaluation_module.Journal, "add"),
+    "COCO's evaluation": (evaluation_module, "score_checked"),
+    "result files": (evaluation_files, "write_json"),
+}
 
 
 def main() -> None:
@@ -44,16 +51,8 @@ def main() -> None:
     keep_freed_memory()
     model = load_model(args.source, device=args.device, precision=args.precision)
     network = CudaGraphs(model) if args.cuda_graphs else None
-    parts: common.Parts = {
-        "reading images": (evaluation_module, "_read"),
-        "network": (MaskRCNN, "start_batch"),
-        "pasting and run lengths": (evaluation_module, "image_results"),
-        "journal": (evaluation_module.Journal, "add"),
-        "COCO's evaluation": (evaluation_module, "score_checked"),
-        "result files": (evaluation_module, "write_json"),
-    }
     times: Seconds = {}
-    with tempfile.TemporaryDirectory() as folder, timed_parts(parts, times):
+    with tempfile.TemporaryDirectory() as folder, timed_parts(PARTS, times):
         start = time.perf_counter()
         done = evaluate(model, args.annotations, args.images, batch=args.batch, out=Path(folder), network=network)
         assert done is not None

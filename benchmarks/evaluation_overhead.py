@@ -1,6 +1,6 @@
 """What an evaluation costs apart from the network: pasting, run lengths and COCO's evaluation, beside Detectron's way.
 
-    python benchmarks/evaluation_overhead.py --annotations instances_val2017.json --images val2017
+    python -m benchmarks.evaluation_overhead --annotations instances_val2017.json --images val2017
 
 Each photo gets 100 detections with the boxes and classes of its own annotations, moved and scaled at random, and round
 soft masks. Detectron's way (core/test.py:segm_results) resizes each mask into a bitmap of the whole image and encodes

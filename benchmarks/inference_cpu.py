@@ -1,6 +1,6 @@
 """How far CPU inference is from the time of its bare convolutions and matrix products, and from detectron2.
 
-    python benchmarks/inference_cpu.py [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
+    python -m benchmarks.inference_cpu [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
         [--json FILE]
 
 One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. Ours is everything from the decoded
@@ -19,22 +19,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks import detectron2_peer as peer  # noqa: E402
-from benchmarks.common import Parts, Seconds, seconds, timed_parts  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.mrcnn.structures import Detections  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import common
+from benchmarks import detectron2_peer as peer
+from benchmarks.common import Parts, Seconds, seconds, timed_parts
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.port.config.read import bundled_config
 
 PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 OURS, PEER, WARM_PEER = "ours", "detectron2", "detectron2, memory kept"
@@ -86,9 +83,10 @@ class Side:
     """A process that runs one of the sides when it is asked to."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--side", name, "--config", args.config, "--precision", args.precision]
+        command = [sys.executable, "-m", "benchmarks.inference_cpu", "--side", name, "--config", args.config]
+        options = ["--precision", args.precision, "--threads", str(args.threads)]
         self._process = subprocess.Popen(
-            [*command, "--threads", str(args.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._detections = self._answer()
 

@@ -1,6 +1,6 @@
 """Images a second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
 
-    python benchmarks/inference_gpu.py [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
+    python -m benchmarks.inference_gpu [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
         [--rounds 7] [--seconds 2] [--profile] [--device cuda] [--json FILE]
 
 One synthetic 800 x 1200 picture, as often as the batch is large, random weights, 1000 proposals and 100 detections an
@@ -22,26 +22,22 @@ in two minutes that it runs.
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks import torchvision_peer as peer  # noqa: E402
-from benchmarks.inference_cpu import inference_parts, random_model, spread_scores  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
-from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU  # noqa: E402
-from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead  # noqa: E402
-from detectron_gn.mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
+from benchmarks import common
+from benchmarks import torchvision_peer as peer
+from benchmarks.inference_cpu import inference_parts, random_model, spread_scores
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput
+from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.precision import ROUNDED, allow_tf32
 
 OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvision"
 

@@ -1,6 +1,6 @@
 """The demo's model trained from scratch as Detectron trained it: AP over several seeds, and seconds an iteration.
 
-    python benchmarks/train_from_scratch.py --annotations instances_train.json --images train \
+    python -m benchmarks.train_from_scratch --annotations instances_train.json --images train \
         --eval-annotations instances_val.json --eval-images val --out runs
 
 Detectron itself, on Caffe2's CPU operators and one core: box AP 0.904, mask AP 0.894, 0.6 s an iteration.

@@ -1,6 +1,6 @@
 """Images a second of training on a GPU at 800 / 1333, and the memory it takes.
 
-    python benchmarks/train_gpu.py [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
+    python -m benchmarks.train_gpu [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
         [--profile] [--device cuda] [--json FILE]
 
 The training loop as `detectron-gn train` runs it, on one synthetic picture with eight drawn objects, scaled to 800 x
@@ -11,28 +11,24 @@ host. Memory is the peak of what torch took on the GPU, weights and momentum inc
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks.train_step import LEARNING_RATE, drawn_objects  # noqa: E402
-from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image  # noqa: E402
-from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.distributed import Ranks  # noqa: E402
-from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
-from detectron_gn.mrcnn.precision import allow_tf32  # noqa: E402
-from detectron_gn.mrcnn.training.loop import minibatch_numbers, train  # noqa: E402
-from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import common
+from benchmarks.train_step import LEARNING_RATE, drawn_objects
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.precision import allow_tf32
+from detectron_gn.mrcnn.training.loop import minibatch_numbers, train
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.config.read import bundled_config
 
 IMAGES_A_MINIBATCH = 2
 WARM_UP_STEPS = 2

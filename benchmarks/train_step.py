@@ -1,6 +1,6 @@
 """What a training step takes, beside detectron2's in the same setting.
 
-    python benchmarks/train_step.py [--config NAME] [--rounds 7] [--threads 2] [--freeze-at 0] [--foreground 128]
+    python -m benchmarks.train_step [--config NAME] [--rounds 7] [--threads 2] [--freeze-at 0] [--foreground 128]
         [--json FILE]
 
 One synthetic 320 x 480 picture with eight drawn objects, random weights, 512 RoIs, `--foreground` of them objects. A
@@ -12,31 +12,27 @@ process keeps freed memory, as `detectron-gn train` does.
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import detectron2_peer as peer  # noqa: E402
-from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up  # noqa: E402
-from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image, image_blob, prepare_image  # noqa: E402
-from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
-from detectron_gn.mrcnn.data.roidb import GroundTruth  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
-from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork  # noqa: E402
-from detectron_gn.mrcnn.training.roi_targets import RoiSample  # noqa: E402
-from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import detectron2_peer as peer
+from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.image_blob import Image, image_blob, prepare_image
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.data.roidb import GroundTruth
+from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork
+from detectron_gn.mrcnn.training.roi_targets import RoiSample
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.config.read import bundled_config
 
 HEIGHT, WIDTH = 320, 480
 OBJECTS = 8

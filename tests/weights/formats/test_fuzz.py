@@ -1,4 +1,4 @@
-"""A seeded share of benchmarks/fuzz_weights.py."""
+"""Damaged weights files are read or refused, quickly: a seeded share of benchmarks/fuzz_weights.py."""
 
 import importlib.util
 import sys
