@@ -3,9 +3,9 @@
     python -m benchmarks.evaluation model_final.pkl --annotations instances_val2017.json --images val2017
         [--precision bf16] [--batch 1] [--device cuda] [--cuda-graphs] [--threads 2] [--json FILE]
 
-The network's share is what nothing else can get below; reading, pasting, run lengths, journal and COCO's evaluation are
-what we add. Seconds and milliseconds an image, of one pass. Beside a GPU the steps overlap, so that they add up to more
-than the whole, and "network" is the time to ask for it.
+The network's share is the least that an evaluation can take; reading, pasting, run lengths, partial results and COCO's
+evaluation are what we add. The figures are seconds, and milliseconds per image, of one pass. On a GPU the steps overlap:
+they add up to more than the total, and "network" is only the time to launch it.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--batch", type=int, default=1, help="images of one padded size that run together (default 1)")
     parser.add_argument("--device", default="cpu", help="where the network runs (default cpu)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="record the network once a shape and replay it")
+    parser.add_argument("--cuda-graphs", action="store_true", help="record the network once per shape and replay it")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
     parser.add_argument("--json", type=Path, help="write every measured value here")
     args = parser.parse_args()
@@ -62,10 +62,10 @@ def main() -> None:
     seconds = {name: value for name, (value,) in times.items()}
     seconds["the rest"] = whole - sum(seconds.values())
     print(f"{count} images, {args.device}, {args.precision}, {args.threads} threads: {count / whole:.2f} images/s")
-    for name, value in {**seconds, "in all": whole}.items():
-        print(f"{name:24} {value:8.2f} s {1e3 * value / count:8.1f} ms an image {value / whole:7.1%}")
+    for name, value in {**seconds, "total": whole}.items():
+        print(f"{name:24} {value:8.2f} s {1e3 * value / count:8.1f} ms per image {value / whole:7.1%}")
     if args.json is not None:
-        args.json.write_text(json.dumps({"images": count, "seconds": seconds, "in all": whole}, indent=1))
+        args.json.write_text(json.dumps({"images": count, "seconds": seconds, "total": whole}, indent=1))
 
 
 if __name__ == "__main__":

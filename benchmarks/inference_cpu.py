@@ -71,7 +71,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name:32} {ratio:8.3f}     (median of {args.rounds} pairs)")
     for name, mib in memory.items():
-        print(f"peak memory, {name:23} {mib['above']:5.0f} MiB above the weights, {mib['peak']:.0f} in all")
+        print(f"peak memory, {name:23} {mib['above']:5.0f} MiB above the weights, {mib['peak']:.0f} in total")
     for name in names:
         print(f"{name}, by stage:")
         common.print_medians(stages[name], "  ")

@@ -1,4 +1,4 @@
-"""Images a second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
+"""Images per second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
 
     python -m benchmarks.inference_gpu [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
         [--rounds 7] [--seconds 2] [--profile] [--device cuda] [--json FILE]
@@ -9,7 +9,7 @@ image. Four sides take turns:
 - ours: from the prepared batch on the GPU to boxes, scores and soft masks on the host, one batch begun before the last
   is waited for, as an evaluation does it;
 - ours as CUDA graphs: the same;
-- ours, whole: what it does besides too, as an evaluation does it: threads that scale and copy the next images and
+- ours, whole: also what an evaluation does besides: threads that scale and copy the next images and
   threads that paste and encode the masks of the last; with CUDA graphs. This is the side to compare with
 - torchvision's R-50-FPN (frozen batch normalisation, two fully connected layers, autocast for 16 bits; see
   torchvision_peer.py): from the images on the GPU to its detections on the host, scaling and pasting on the GPU.
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(model: MaskRCNN, precision: str, images: list[Image], args: argparse.Namespace) -> dict[str, Any]:
-    """Images a second and memory of every side for one precision and batch."""
+    """Images per second and memory of every side for one precision and batch."""
     batch = model.network_input(images)
     graphs = CudaGraphs(model) if args.device.startswith("cuda") else None
     network: FixedNetwork = model.fixed_outputs
@@ -168,7 +168,7 @@ def device_name(device: str) -> str:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """A line a side: images a second and memory; of the whole, the ratio to torchvision of the same turns."""
+    """A line per side: images per second and memory; for the whole also the ratio to torchvision in the same turns."""
     print(f"\n{result['precision']}, batch {result['batch']}:")
     for name, rates in result["images/s"].items():
         others = result["images/s"].get(PEER)

@@ -1,4 +1,4 @@
-"""Images a second of training on a GPU at 800 / 1333, and the memory it takes.
+"""Images per second of training on a GPU at 800 / 1333, and the memory it takes.
 
     python -m benchmarks.train_gpu [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
         [--profile] [--device cuda] [--json FILE]
@@ -37,7 +37,7 @@ WARM_UP_STEPS = 2
 def main() -> None:
     precisions = ("fp32", "tf32", "bf16")
     parser = common.gpu_options(__doc__, precisions, precisions)
-    parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="of a step (default 2 16)")
+    parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="per step (default 2 16)")
     parser.add_argument("--scale", type=int, default=800, help="short side of the pictures (default 800)")
     args = parser.parse_args()
     common.set_up(args)
@@ -58,7 +58,7 @@ def main() -> None:
             rate = images / statistics.median(seconds)
             gib = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
             memory = "" if gib is None else f"{gib:8.1f} GiB"
-            print(f"{precision}, {images:3} images a step: {rate:8.2f} images/s{memory}")
+            print(f"{precision}, {images:3} images per step: {rate:8.2f} images/s{memory}")
             results.append({"precision": precision, "images": images, "seconds": seconds, "GiB": gib})
             if args.profile:
                 common.print_profile(lambda steps=steps: next(steps), args.device)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def configuration(name: str, images: int, steps: int) -> Config:
-    """The configuration with as many minibatches of two images a step, and a learning rate that changes nothing."""
+    """The configuration with as many minibatches of two images per step, and a learning rate that changes nothing."""
     assert images % IMAGES_A_MINIBATCH == 0, f"{images} images do not make minibatches of {IMAGES_A_MINIBATCH}"
     return with_values(
         bundled_config(name),

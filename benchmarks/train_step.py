@@ -58,7 +58,7 @@ def main() -> None:
     sides = {"ours": training_step(cfg, image, objects, close)}
     if peer.available():
         sides["detectron2"] = peer.training_step(cfg, image, objects, close, LEARNING_RATE)
-    times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "in all": []} for side in sides}
+    times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "total": []} for side in sides}
     for turn in range(args.rounds + 1):
         for side, (forward, update) in sides.items():
             measured = timed_step(forward, update)
@@ -159,7 +159,7 @@ def timed_step(forward: Callable[[], Tensor], update: Callable[[], None]) -> dic
     moments.append(time.perf_counter())
     assert math.isfinite(loss.item()), f"the loss is {loss.item()}"
     parts = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
-    return dict(zip(("forward", "backward", "step", "in all"), (*parts, sum(parts)), strict=True))
+    return dict(zip(("forward", "backward", "step", "total"), (*parts, sum(parts)), strict=True))
 
 
 if __name__ == "__main__":

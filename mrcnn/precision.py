@@ -1,4 +1,4 @@
-"""Detection in fewer bits than float32, by option: docs/precision.md says what that changes."""
+"""Detection with fewer bits than float32, as an option; docs/precision.md says what changes."""
 
 from typing import Literal
 
