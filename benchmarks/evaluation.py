@@ -4,8 +4,8 @@
         [--precision bf16] [--batch 1] [--device cuda] [--cuda-graphs] [--threads 2] [--json FILE]
 
 The network's share is the least that an evaluation can take; reading, pasting, run lengths, partial results and COCO's
-evaluation are what we add. The figures are seconds, and milliseconds per image, of one pass. On a GPU the steps overlap and
-add up to more than the total, and "network" is only the time to launch it.
+evaluation are what we add. The figures are seconds, and milliseconds per image, of one pass. On a GPU the steps
+overlap and add up to more than the total, and "network" is only the time to launch it.
 """
 
 import argparse
