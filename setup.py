@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOMS = ("mrcnn", "port", "verify", "weights", "yaml_configs")
 FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
+PLOTS = ["matplotlib>=3.8"]
 
 setup(
     name="detectron-gn",
@@ -47,11 +48,16 @@ setup(
         "urllib3>=2.2",
     ],
     extras_require={
+        # The pictures of a training run and of benchmarks/growth.py; without it training goes on and says so.
+        "plots": PLOTS,
         "test": [
+            *PLOTS,
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.12",
+            "setuptools>=77",
             "types-PyYAML",
             "types-requests",
             "types-tqdm",

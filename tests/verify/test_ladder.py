@@ -78,6 +78,7 @@ def test_values_that_cannot_be_a_trained_models_are_found(pickle, change, seen):
     assert check_statistics(cfg, weights).state == "holds"
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_blobs_and_names_the_suspect(pickle, demo_model, tmp_path, capsys):
     reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
     wrong = ["--set", "GROUP_NORM.EPSILON", "0.001", "--annotations", demo_model / "instances_val.json"]
@@ -107,6 +108,7 @@ def test_a_right_model_climbs_to_the_top(pickle, demo_model, tmp_path):
     assert_asks_nobody(page)
 
 
+@pytest.mark.slow
 def test_a_reference_alone_is_enough_for_scatter_and_pictures(pickle, demo_model, tmp_path):
     reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
     code, rungs, page = climb(pickle, tmp_path, *reference)
@@ -118,6 +120,7 @@ def test_a_reference_alone_is_enough_for_scatter_and_pictures(pickle, demo_model
     assert_asks_nobody(page)
 
 
+@pytest.mark.slow
 def test_blobs_of_another_shape_are_counted_and_have_no_error(pickle, demo_model, tmp_path):
     reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
     code, rungs, page = climb(pickle, tmp_path, *reference, "--set", "TEST.SCALE", "200", "TEST.MAX_SIZE", "320")
@@ -213,6 +216,7 @@ def test_a_rung_says_what_it_may_be_apart_from_what_it_is():
     assert "It may be: the &lt;b&gt; box head" in page and "Usual suspect" not in page
 
 
+@pytest.mark.slow
 def test_a_reference_of_few_blobs_vouches_for_those_alone(pickle, demo_model, tmp_path):
     few = tmp_path / "few.h5"
     shutil.copyfile(demo_model / "blobs.h5", few)

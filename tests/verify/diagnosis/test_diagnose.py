@@ -32,6 +32,9 @@ from detectron_gn.verify.parity.blobs import compare_file, compare_image
 from detectron_gn.verify.reference.image_dump import read_references
 from tests.helpers.recipe import recipe_weights
 
+# A hundred networks, each run on whole images.
+pytestmark = pytest.mark.slow
+
 # What verify blobs lets pass; the embedded model agrees to 3e-5.
 TOLERANCE = 1e-3
 

@@ -63,6 +63,7 @@ def test_every_blob_of_an_affine_model_is_caffe2s(name, data, demo_model):
         assert parity_holds(parity, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GN_MODELS)
 def test_every_blob_of_a_gn_model_is_caffe2s_once_sums_run_in_its_order(name, data, demo_model):
     model = model_of(data / f"{name}.h5")
@@ -79,6 +80,7 @@ def test_every_blob_of_a_gn_model_is_caffe2s_once_sums_run_in_its_order(name, da
         assert_all_detections_match(parity.detections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), GN_MODELS.items())
 def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name, tolerance, data, demo_model):
     for parity in parities(data / f"{name}.h5", demo_model / "val"):
@@ -91,6 +93,7 @@ def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name,
         assert found.min_mask_iou > 0.995
 
 
+@pytest.mark.slow
 def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_model):
     # 227 anchors of P2 score exactly 1 for 40 places: which are taken hangs on the last bits of all the others.
     (parity,) = parities(data / "tiny_gn_r101.h5", demo_model / "val")

@@ -1,4 +1,4 @@
-"""Replays of runs of the real Detectron, see tests/helpers/caffe2_rounding.py for what is held equal and why."""
+"""Replays of training runs of the real Detectron; tests/helpers/caffe2_rounding.py says what is equal and why."""
 
 import shutil
 
@@ -83,6 +83,7 @@ def started(name, cfg, weights):
     return model, solver, momenta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "iterations"), [("exhaustive", 4), ("sampled", 2)])
 def test_losses_updates_and_parameters_are_caffe2s_where_rounding_chooses_alike(
     name, iterations, data, caffe_choices

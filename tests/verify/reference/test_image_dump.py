@@ -157,6 +157,7 @@ def test_whatever_bytes_are_changed_the_file_is_read_or_refused(copy, demo_model
         assert "copy.h5" in str(error) or "no such image file" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [np.nan, np.inf])
 @pytest.mark.parametrize("key", ["blobs/rois", "blobs/rpn_rois_fpn2", "blobs/rpn_roi_probs_fpn2", "blobs/mask_rois"])
 def test_blobs_that_are_not_finite_agree_with_nothing(copy, demo_model, pickle, key, factor):
