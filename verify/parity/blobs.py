@@ -290,7 +290,7 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
         equal_rles=len(pairs),
         min_mask_iou=1.0,
     )
-    if detections.mask_probs is None:
+    if detections.mask_probs is None or reference.masks is None:
         return of_boxes
     rles = np.array([rle["counts"] for rle in detections.rles()], dtype=object)[ours]
     reference_rles = np.array(reference.rle_counts, dtype=object)[theirs]
@@ -314,7 +314,9 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
 
 
 def reference_pastes(reference: ImageReference, threshold: float) -> list[str]:
-    """Run lengths of the reference's own soft masks, pasted by us into its own boxes."""
+    """Run lengths of the reference's own soft masks, pasted by us into its own boxes; empty where it has none."""
+    if reference.masks is None:
+        return []
     theirs = Detections(
         boxes=reference.det_boxes.astype(np.float32),
         scores=reference.det_scores.astype(np.float32),

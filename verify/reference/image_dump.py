@@ -37,8 +37,8 @@ class ImageReference:
         blobs: what the workspace held, by name.
         scores, boxes: `[R, K]` and `[R, 4K]` float32 of each RoI, the boxes in image pixels.
         det_boxes, det_scores, det_classes: `[D, 4]` float32, `[D]` float32 and `[D]` int64 (from 1 on): detections.
-        masks: `[D, M, M]` float32, the soft mask of each detection's own class.
-        rle_counts: COCO run lengths of each pasted mask; they make up the image.
+        masks: `[D, M, M]` float32, the soft mask of each detection's own class; None for a model without a mask head.
+        rle_counts: COCO run lengths of each pasted mask; they make up the image. Empty without a mask head.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ImageReference:
     det_boxes: Array
     det_scores: Array
     det_classes: npt.NDArray[np.int64]
-    masks: Array
+    masks: Array | None
     rle_counts: Sequence[str]
 
     @property
@@ -72,7 +72,8 @@ def read_reference(path: Path, name: str, images: Path, cfg: Config) -> ImageRef
 
     Args:
         name: of the image, in the reference and in the folder `images`.
-        cfg: of the model it is to be compared with, whose number of classes and mask resolution it must have.
+        cfg: of the model it is to be compared with, whose number of classes and mask resolution it must have. Masks
+            are read where that has a mask head.
 
     Raises InputError for a reference that is damaged or of another model, or an image that is missing.
     """
@@ -132,15 +133,14 @@ class _ImageReader:
             det_boxes=det_boxes,
             det_scores=det_scores,
             det_classes=det_classes,
-            masks=self._masks(det_classes),
-            rle_counts=self._run_lengths(count, image),
+            masks=self._masks(det_classes) if self._cfg.MODEL.MASK_ON else None,
+            rle_counts=self._run_lengths(count, image) if self._cfg.MODEL.MASK_ON else (),
         )
 
     def _check_present(self) -> None:
-        masks = "masks_of_class" if "masks_of_class" in self._group else "masks"
-        self._group.require(
-            "blobs", "blobs/rois", "boxes", "scores", "det_boxes", "det_scores", "det_classes", "rle_counts", masks
-        )
+        masks = ["rle_counts", "masks_of_class" if "masks_of_class" in self._group else "masks"]
+        boxes = ["blobs", "blobs/rois", "boxes", "scores", "det_boxes", "det_scores", "det_classes"]
+        self._group.require(*boxes, *(masks if self._cfg.MODEL.MASK_ON else []))
 
     def _check_size(self, image: Image) -> None:
         """The image in the folder must be the one that the reference was made of."""

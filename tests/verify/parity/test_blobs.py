@@ -7,16 +7,18 @@ import h5py
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.config import with_values
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.port.runs.load import load_model
+from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.parity.blobs import compare_detections, compare_image, first_difference, parity_holds, remarks
 from detectron_gn.verify.parity.proposals import ProposalParity
 from detectron_gn.verify.reference.image_dump import read_reference, read_references, reference_names
 from tests.helpers.caffe2_moments import caffe2_moments
-from tests.helpers.recipe import recipe_weights
+from tests.helpers.recipe import recipe_weights, zoo_weights
 
 BN_MODELS = ["tiny_bn_r50", "tiny_bn_r50_4conv1fc"]
 
@@ -102,6 +104,22 @@ def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_mode
     assert all(level.unmatched == level.tied for level in parity.proposals if level.level < 6)
     assert any(line.startswith("P2: ") and "tied at the cut" in line for line in remarks(parity))
     assert any("computed on the reference's" in line for line in remarks(parity))
+
+
+def test_every_blob_of_a_faster_rcnn_is_caffe2s(shared):
+    """Without a mask head: the reference holds no masks, and none are compared."""
+    path, images = shared / "parity" / "zoo" / "faster_fpn.h5", shared / "data" / "coco_ccby" / "val2017"
+    with h5py.File(path) as file:
+        cfg = merge_overrides(bundled_config("e2e_mask_rcnn_R-50-FPN_2x"), str(file.attrs["opts"]).split())
+        cfg = with_values(cfg, {"MODEL.MASK_ON": False})
+        model = build_model(cfg, zoo_weights(BlobTable.from_config(cfg), file))
+    for reference in read_references(path, images, cfg):
+        parity = compare_image(model, reference)
+        assert (reference.masks, reference.rle_counts, len(parity.blobs)) == (None, (), 125 + 2)
+        assert parity.not_compared == () and parity.same_rois
+        assert worst(parity).relative_error < 1e-5
+        assert parity.detections.matched == parity.detections.count == parity.detections.reference_count == 15
+        assert parity_holds(parity, 1e-5) and diagnose(model, parity, reference, 1e-3) is None
 
 
 @pytest.mark.slow
