@@ -172,17 +172,22 @@ def _evaluate(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, An
 
     Returns what was found, what `ap.json` holds of it, and the model.
     """
+    from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.evaluation.evaluate import evaluate
-    from detectron_gn.mrcnn.evaluation.ranks import device_of_rank, joined_ranks
     from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.verify.evaluation_files import write_evaluation
 
     keep_freed_memory()
     _check_writable(args.out)
-    with joined_ranks() as ranks:
-        device = device_of_rank(args.device)
-        model = load(args.source, config=args.config, overrides=args.overrides, device=device, precision=args.precision)
+    with joined_ranks(args.device) as ranks:
+        model = load(
+            args.source,
+            config=args.config,
+            overrides=args.overrides,
+            device=str(ranks.device),
+            precision=args.precision,
+        )
         progress = _progress_bar if ranks.is_first else _no_progress_bar
         network = CudaGraphs(model) if args.cuda_graphs else None
         evaluation = evaluate(
@@ -313,7 +318,7 @@ def _verify_ap(args: argparse.Namespace) -> int:
 
 
 def _verify_all(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.evaluation.ranks import device_of_rank, joined_ranks
+    from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.verify.ladder import LadderInputs, climb, ladder_table
     from detectron_gn.verify.published import known_expectation, published_results
@@ -328,13 +333,13 @@ def _verify_all(args: argparse.Namespace) -> int:
         files = published_results(expected.entry)
     if args.annotations is not None:
         _check_reference_results(args.annotations, files)
-    with joined_ranks() as ranks:
+    with joined_ranks(args.device) as ranks:
         inputs = LadderInputs(
             args.source,
             args.out,
             config=args.config,
             overrides=args.overrides,
-            device=device_of_rank(args.device),
+            device=str(ranks.device),
             reference=args.reference,
             images=args.images,
             annotations=args.annotations,
@@ -368,10 +373,11 @@ def _check_reference_results(annotations: Path, files: tuple[Path | None, Path |
 
 
 def _verify_imagenet(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.distributed import usable_device
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.blobs.classifier import build_classifier
-    from detectron_gn.port.runs.load import find_config, usable_device
+    from detectron_gn.port.runs.load import find_config
     from detectron_gn.verify.imagenet import classify, error_table, labelled_images, published_error
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
@@ -442,7 +448,7 @@ def _train(args: argparse.Namespace) -> int:
         precision=args.precision,
         recompute=args.recompute,
     )
-    with joined_ranks(cfg.NUM_GPUS) as ranks:
+    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
         trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
     if ranks.is_first:
         _write_json(args, {"final": str(trained.final), "ap": trained.ap})
@@ -764,6 +770,7 @@ def _add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_config(parser, "what to train (default: that of the weights)")
+    _add_device(parser)
     add = parser.add_argument
     add(
         "--weights",
