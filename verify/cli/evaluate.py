@@ -39,8 +39,9 @@ def _test(args: argparse.Namespace) -> int:
     if evaluation is None:
         return DONE
     print(evaluation.naming + "\n")
-    print(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}, per_class=args.per_class))
-    print(f"\n{args.out / 'ap.json'}, bbox.json and segm.json hold the numbers and the detections.")
+    print(ap_table(evaluation.summaries, per_class=args.per_class))
+    files = " and ".join(f"{iou_type}.json" for iou_type in evaluation.rows)
+    print(f"\n{args.out / 'ap.json'}, {files} hold the numbers and the detections.")
     write_json_option(args, document)
     return DONE
 
@@ -94,5 +95,5 @@ def _score(args: argparse.Namespace) -> int:
     summary = score(args.results, read_annotations(args.annotations), iou_type)
     kind = AP_JSON_KEY[iou_type]
     print(ap_table({kind: summary}, per_class=args.per_class))
-    write_json_option(args, ap_document(args.annotations.stem, **{kind: summary}))
+    write_json_option(args, ap_document(args.annotations.stem, {kind: summary}))
     return DONE

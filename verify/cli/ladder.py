@@ -41,7 +41,7 @@ def _published(args: argparse.Namespace) -> int:
     annotations = read_annotations(args.annotations)
     comparison, summaries = score_published(args.source, annotations, args.annotations)
     print(f"{ap_table(summaries, per_class=args.per_class)}\n\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
-    write_json_option(args, {**comparison.document(), "ap": ap_document(args.annotations.stem, **summaries)})
+    write_json_option(args, {**comparison.document(), "ap": ap_document(args.annotations.stem, summaries)})
     return DONE if comparison.holds else CHECK_FAILED
 
 
@@ -90,7 +90,7 @@ def _ap(args: argparse.Namespace) -> int:
     # The page tells its configuration, its precision and the machine it ran on.
     ladder.model = model
     assert ladder.comparison is not None
-    summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
+    summaries = evaluation.summaries
     print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
     print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
     report = args.out / "report.html"

@@ -106,7 +106,7 @@ def _detections(args: argparse.Namespace) -> int:
         summaries = {name: score(rows, annotations, iou_type) for name, rows in both.items()}
         print(f"\n{ap_table(summaries)}")
         kind = AP_JSON_KEY[iou_type]
-        document["ap"] = {name: ap_document(args.annotations.stem, **{kind: ap}) for name, ap in summaries.items()}
+        document["ap"] = {name: ap_document(args.annotations.stem, {kind: ap}) for name, ap in summaries.items()}
     print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
     write_json_option(args, document)
     return DONE if parity.holds else CHECK_FAILED
