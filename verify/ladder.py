@@ -12,8 +12,8 @@ from typing import Any
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model

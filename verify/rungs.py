@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.convert import check_family, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
