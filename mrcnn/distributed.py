@@ -62,13 +62,15 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(num_gpus: int) -> Iterator[Ranks]:
+def joined_ranks(num_gpus: int, device: str = "auto") -> Iterator[Ranks]:
     """Meet the other processes that `torchrun` started, if it did; leave them at the end.
 
     Args:
         num_gpus: `cfg.NUM_GPUS`, the minibatches of an iteration, of which every process needs one at least.
+        device: what this process computes on, as torch names it. "cuda" is the GPU of its local rank, and "auto" is
+            that or, where there is no GPU, the CPU.
 
-    A process computes on the GPU of its local rank, or on the CPU where there is none.
+    Raises InputError for more processes than minibatches, and for two processes of one machine on the same GPU.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if count > num_gpus:
@@ -76,17 +78,28 @@ def joined_ranks(num_gpus: int) -> Iterator[Ranks]:
             f"torchrun started {count} processes for NUM_GPUS {num_gpus}: start at most {num_gpus}, "
             f"or pass --set NUM_GPUS {count} and a schedule for it (--scale-schedule {count})"
         )
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
+    own = _own_device(device)
+    if own.type == "cuda":
+        beside, local = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+        if beside > 1 and own.index != local:
+            raise InputError(
+                f"torchrun started {beside} processes on this machine and not each has a GPU of its own: start one "
+                "per GPU, with --device cuda, or pass --device cpu"
+            )
+        torch.cuda.set_device(own)
     if count > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(rank, count, device)
+        yield Ranks(rank, count, own)
     finally:
         if count > 1:
             dist.destroy_process_group()
+
+
+def _own_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
 
 
 def _sum_gradients(_state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]

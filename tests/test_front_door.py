@@ -58,7 +58,7 @@ def subparsers(parser: argparse.ArgumentParser, prefix: tuple[str, ...] = ()) ->
     yield prefix
 
 
-COMMANDS = list(subparsers(detectron_gn._parser()))
+COMMANDS = list(subparsers(detectron_gn.command_line()))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
