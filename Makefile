@@ -1,5 +1,4 @@
-# make demo: the whole promise on the embedded model.  make test: lint, types and tests.
-# Both first put the package and its pinned dependencies into .venv (again only when they change).
+# `make` lists the targets. What a target needs is put into .venv first, and again only when it changes.
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python3.10,\
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 10) and print("$(p)")' 2>/dev/null)) python3)
@@ -7,19 +6,38 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 ROOMS := mrcnn port verify weights yaml_configs
 PACKAGE := build/package/detectron_gn
+# A worker per core; more than eight need more memory than they save time.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test lint
+.PHONY: help demo test fast lint format hooks clean
 .DELETE_ON_ERROR:
 
-demo: $(INSTALLED)
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: $(INSTALLED)  ## install, run the embedded model and compare it with Caffe2: pictures and report in out/demo
 	$(BIN)/detectron-gn demo --out out/demo
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint  ## lint, types and all tests, on all cores
+	$(PYTEST)
 
-lint: $(INSTALLED) $(PACKAGE)
+fast: $(INSTALLED)  ## the tests that take no more than a few seconds each
+	$(PYTEST) -m 'not slow'
+
+lint: $(INSTALLED) $(PACKAGE)  ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
+
+format: $(INSTALLED)  ## sort the imports, and fix what else ruff can fix
+	$(BIN)/ruff check --fix .
+
+hooks: $(INSTALLED)  ## let git run lint before every commit
+	$(BIN)/python -m pip install pre-commit
+	$(BIN)/pre-commit install
+
+clean:  ## remove all that was built here, .venv included
+	rm -rf .venv build dist out .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The package as it is installed, for tools that do not follow an editable installation's mapping of folders.
 $(PACKAGE): setup.py

@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 ROOMS = ("mrcnn", "port", "verify", "weights", "yaml_configs")
 FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
+PLOTS = ["matplotlib>=3.8"]
 
 DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
 (VERSION,) = re.findall(r'^__version__ = "(.+)"$', DOOR.read_text(encoding="utf-8"), re.MULTILINE)
@@ -33,12 +34,13 @@ setup(
     package_data={
         "detectron_gn": ["py.typed"],
         "detectron_gn.verify": ["demo_model/*", "demo_model/val/*"],
-        "detectron_gn.verify.report": ["*.css"],
+        "detectron_gn.verify.report": ["*.css", "*.j2"],
         "detectron_gn.weights": ["*.yaml"],
         "detectron_gn.yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
         "h5py>=3.11",
+        "Jinja2>=3.1",
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
         "pycocotools>=2.0.8",
@@ -50,11 +52,16 @@ setup(
         "urllib3>=2.2",
     ],
     extras_require={
+        # The pictures of a training run and of benchmarks/growth.py; without it training goes on and says so.
+        "plots": PLOTS,
         "test": [
+            *PLOTS,
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.12",
+            "setuptools>=77",
             "types-PyYAML",
             "types-requests",
             "types-tqdm",

@@ -1,6 +1,6 @@
 """How long a conversion of a full-size model takes beside `cp` of the same file, and how much memory it needs.
 
-Usage: python benchmarks/convert.py [--runs 5] [--folder DIR] [--json FILE]
+Usage: python -m benchmarks.convert [--runs 5] [--folder DIR] [--json FILE]
 
 Makes R-50-FPN GN with momentum (446 blobs, 366 MB) from random numbers, then converts it to and from every
 format, each in a process of its own. Time is that of reading, writing and fsync, imports excluded; `cp` is
@@ -8,8 +8,6 @@ measured in the same minute on the same disk, once as it is and once with its da
 leaves them in memory, which no conversion here does). Memory is the peak beyond that of the same process after a
 conversion of a tiny file.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -20,11 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import numpy as np
+
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config, dump_config
+from detectron_gn.weights import WeightsFile, write_blobs
+from tests.helpers.recipe import recipe_blob
 
 SUFFIXES = (".pkl", ".pth", ".h5", ".safetensors")
-CONFIG = ROOT / "yaml_configs" / "04_2018_gn_baselines" / "e2e_mask_rcnn_R-50-FPN_2x_gn.yaml"
+CONFIG = "e2e_mask_rcnn_R-50-FPN_2x_gn"
 
 ONE_CONVERSION = """
 import sys, time
@@ -45,22 +47,14 @@ print(time.perf_counter() - start, peak() - before)
 
 def make_model(path: Path) -> None:
     """Write the model with momentum, by the recipe of the reference values."""
-    from detectron_gn.port.blobs.table import BlobTable
-    from detectron_gn.port.config.read import read_config
-    from detectron_gn.weights import WeightsFile, write_blobs
-    from tests.helpers.recipe import recipe_blob
-
-    rows = BlobTable.from_config(read_config(CONFIG)).rows
+    cfg = bundled_config(CONFIG)
+    rows = BlobTable.from_config(cfg).rows
     blobs = {row.blob: recipe_blob(row.blob, row.shape, 0) for row in rows}
     blobs |= {f"{row.blob}_momentum": recipe_blob(f"{row.blob}_momentum", row.shape, 0) for row in rows}
-    write_blobs(path, WeightsFile(blobs, CONFIG.read_text(), None, str(path), "pkl"))
+    write_blobs(path, WeightsFile(blobs, dump_config(cfg), None, str(path), "pkl"))
 
 
 def make_tiny(path: Path) -> None:
-    import numpy as np
-
-    from detectron_gn.weights import WeightsFile, write_blobs
-
     write_blobs(path, WeightsFile({"w": np.ones(1, "f4")}, None, None, "tiny", "pkl"))
 
 
@@ -77,7 +71,7 @@ def convert_once(tiny: Path, source: Path, out: Path) -> tuple[float, int]:
     """(seconds, peak bytes beyond the process's own) of one conversion in a new process."""
     tiny_out = tiny.with_name("tiny_out" + out.suffix)
     arguments = [sys.executable, "-c", ONE_CONVERSION, str(tiny), str(tiny_out), str(source), str(out)]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     seconds, peak = done.stdout.split()
     return float(seconds), int(peak)
 

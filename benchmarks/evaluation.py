@@ -1,31 +1,38 @@
 """Where the time of a whole evaluation goes, from the files of the images to the AP.
 
-    python benchmarks/evaluation.py model_final.pkl --annotations instances_val2017.json --images val2017
+    python -m benchmarks.evaluation model_final.pkl --annotations instances_val2017.json --images val2017
         [--precision bf16] [--batch 1] [--device cuda] [--cuda-graphs] [--threads 2] [--json FILE]
 
-The network's share is what nothing else can get below; reading, pasting, run lengths, journal and COCO's evaluation are
-what we add. Seconds and milliseconds an image, of one pass. Beside a GPU the steps overlap, so that they add up to more
-than the whole, and "network" is the time to ask for it.
+The network's share is the least that an evaluation can take; reading, pasting, run lengths, partial results and COCO's
+evaluation are what we add. The figures are seconds, and milliseconds per image, of one pass. On a GPU the steps
+overlap and add up to more than the total, and "network" is only the time to launch it.
 """
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import common
+from benchmarks.common import Seconds, timed_parts
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.port.runs.load import load_model
+from detectron_gn.verify import evaluation_files
+from detectron_gn.verify.evaluation_files import write_evaluation
 
-from benchmarks import common  # noqa: E402
-from benchmarks.common import Seconds, timed_parts  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module  # noqa: E402
-from detectron_gn.mrcnn.evaluation.evaluate import evaluate  # noqa: E402
-from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.port.runs.load import load_model  # noqa: E402
-from detectron_gn.verify.evaluation_files import write_evaluation  # noqa: E402
+PARTS: common.Parts = {
+    "reading images": (evaluation_module, "_read"),
+    "network": (GeneralizedRCNN, "start_batch"),
+    "pasting and run lengths": (evaluation_module, "image_results"),
+    "journal": (evaluation_module.Journal, "add"),
+    "COCO's evaluation": (evaluation_module, "score_checked"),
+    "result files": (evaluation_files, "write_json"),
+}
 
 
 def main() -> None:
@@ -36,7 +43,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--batch", type=int, default=1, help="images of one padded size that run together (default 1)")
     parser.add_argument("--device", default="cpu", help="where the network runs (default cpu)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="record the network once a shape and replay it")
+    parser.add_argument("--cuda-graphs", action="store_true", help="record the network once per shape and replay it")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
     parser.add_argument("--json", type=Path, help="write every measured value here")
     args = parser.parse_args()
@@ -44,16 +51,8 @@ def main() -> None:
     keep_freed_memory()
     model = load_model(args.source, device=args.device, precision=args.precision)
     network = CudaGraphs(model) if args.cuda_graphs else None
-    parts: common.Parts = {
-        "reading images": (evaluation_module, "_read"),
-        "network": (MaskRCNN, "start_batch"),
-        "pasting and run lengths": (evaluation_module, "image_results"),
-        "journal": (evaluation_module.Journal, "add"),
-        "COCO's evaluation": (evaluation_module, "score_checked"),
-        "result files": (evaluation_module, "write_json"),
-    }
     times: Seconds = {}
-    with tempfile.TemporaryDirectory() as folder, timed_parts(parts, times):
+    with tempfile.TemporaryDirectory() as folder, timed_parts(PARTS, times):
         start = time.perf_counter()
         done = evaluate(model, args.annotations, args.images, batch=args.batch, out=Path(folder), network=network)
         assert done is not None
@@ -63,10 +62,10 @@ def main() -> None:
     seconds = {name: value for name, (value,) in times.items()}
     seconds["the rest"] = whole - sum(seconds.values())
     print(f"{count} images, {args.device}, {args.precision}, {args.threads} threads: {count / whole:.2f} images/s")
-    for name, value in {**seconds, "in all": whole}.items():
-        print(f"{name:24} {value:8.2f} s {1e3 * value / count:8.1f} ms an image {value / whole:7.1%}")
+    for name, value in {**seconds, "total": whole}.items():
+        print(f"{name:24} {value:8.2f} s {1e3 * value / count:8.1f} ms per image {value / whole:7.1%}")
     if args.json is not None:
-        args.json.write_text(json.dumps({"images": count, "seconds": seconds, "in all": whole}, indent=1))
+        args.json.write_text(json.dumps({"images": count, "seconds": seconds, "total": whole}, indent=1))
 
 
 if __name__ == "__main__":

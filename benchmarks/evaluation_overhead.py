@@ -1,11 +1,11 @@
 """What an evaluation costs apart from the network: pasting, run lengths and COCO's evaluation, beside Detectron's way.
 
-    python benchmarks/evaluation_overhead.py --annotations instances_val2017.json --images val2017
+    python -m benchmarks.evaluation_overhead --annotations instances_val2017.json --images val2017
 
 Each photo gets 100 detections with the boxes and classes of its own annotations, moved and scaled at random, and round
 soft masks. Detectron's way (core/test.py:segm_results) resizes each mask into a bitmap of the whole image and encodes
 that; it is written here as it is there, with numpy, cv2 and pycocotools. Both sides give the same run lengths, which is
-checked. Times are medians in milliseconds an image, on one thread; the ratio of one run is what counts.
+checked. Times are medians in milliseconds per image, on one thread; the ratio of one run is what counts.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
             lambda: detectron_score(segms, coco, "segm"),
         ),
     }
-    print(f"{count} photos, {args.detections} detections each; median of {args.repeats} in ms an image\n")
+    print(f"{count} photos, {args.detections} detections each; median of {args.repeats} in ms per image\n")
     print(f"{'':<26}{'ours':>8}{'Detectron':>11}{'ratio':>8}")
     totals = [0.0, 0.0]
     for name, sides in timed.items():

@@ -1,6 +1,6 @@
 """Reads thousands of damaged weights files and counts what becomes of them.
 
-Usage: python benchmarks/fuzz_weights.py [--files 20000] [--seed 0] [--json FILE]
+Usage: python -m benchmarks.fuzz_weights [--files 20000] [--seed 0] [--json FILE]
 
 Small files of every container, and pickles of every protocol, are damaged in seeded ways and read. Each must be
 read or refused with a WeightsError in under 5 seconds; anything else is a finding, printed with its seed and kept.
@@ -25,9 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from detectron_gn.weights import WeightsError, WeightsFile, read_blobs, write_blobs  # noqa: E402
+from detectron_gn.weights import WeightsError, WeightsFile, read_blobs, write_blobs
 
 LONGEST_SECONDS = 5.0
 

@@ -1,6 +1,6 @@
 """How far CPU inference is from the time of its bare convolutions and matrix products, and from detectron2.
 
-    python benchmarks/inference_cpu.py [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
+    python -m benchmarks.inference_cpu [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
         [--json FILE]
 
 One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. Ours is everything from the decoded
@@ -19,22 +19,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks import detectron2_peer as peer  # noqa: E402
-from benchmarks.common import Parts, Seconds, seconds, timed_parts  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.mrcnn.structures import Detections  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import common
+from benchmarks import detectron2_peer as peer
+from benchmarks.common import Parts, Seconds, seconds, timed_parts
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.port.config.read import bundled_config
 
 PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 OURS, PEER, WARM_PEER = "ours", "detectron2", "detectron2, memory kept"
@@ -74,7 +71,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name:32} {ratio:8.3f}     (median of {args.rounds} pairs)")
     for name, mib in memory.items():
-        print(f"peak memory, {name:23} {mib['above']:5.0f} MiB above the weights, {mib['peak']:.0f} in all")
+        print(f"peak memory, {name:23} {mib['above']:5.0f} MiB above the weights, {mib['peak']:.0f} in total")
     for name in names:
         print(f"{name}, by stage:")
         common.print_medians(stages[name], "  ")
@@ -86,9 +83,10 @@ class Side:
     """A process that runs one of the sides when it is asked to."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--side", name, "--config", args.config, "--precision", args.precision]
+        command = [sys.executable, "-m", "benchmarks.inference_cpu", "--side", name, "--config", args.config]
+        options = ["--precision", args.precision, "--threads", str(args.threads)]
         self._process = subprocess.Popen(
-            [*command, "--threads", str(args.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._detections = self._answer()
 
@@ -143,39 +141,39 @@ def serve(args: argparse.Namespace) -> None:
         print(json.dumps({"seconds": taken, "stages": {name: value for name, (value,) in stages.items()}}), flush=True)
 
 
-def random_model(config: str) -> MaskRCNN:
+def random_model(config: str) -> GeneralizedRCNN:
     """A network as Caffe2 fills it."""
     torch.manual_seed(0)
-    return MaskRCNN(bundled_config(config)).eval().to(memory_format=torch.channels_last)
+    return GeneralizedRCNN(bundled_config(config)).eval().to(memory_format=torch.channels_last)
 
 
-def spread_scores(model: MaskRCNN, image: Image) -> None:
+def spread_scores(model: GeneralizedRCNN, image: Image) -> None:
     """Raise the weights of the class scores until as many detections stay as the configuration allows."""
     while len(model.detect(image)) < model.cfg.TEST.DETECTIONS_PER_IM:
         with torch.no_grad():
             model.box_head.cls_score.weight.mul_(2)
 
 
-def inference(model: MaskRCNN, image: Image) -> Callable[[], int]:
+def inference(model: GeneralizedRCNN, image: Image) -> Callable[[], int]:
     """A function that detects, pastes the masks and encodes them, and gives the number of detections."""
     return lambda: len(model.detect(image).rles())
 
 
-def inference_parts(model: MaskRCNN) -> Parts:
+def inference_parts(model: GeneralizedRCNN) -> Parts:
     """The parts of a detection, for `timed_parts`."""
     return {
         "image": (model, "prepare"),
-        "ResNet": (model.backbone, "forward"),
-        "FPN": (model.fpn, "forward"),
+        "ResNet": (model.backbone.body, "forward"),
+        "FPN": (model.backbone.fpn, "forward"),
         "RPN head": (model.rpn, "forward"),
-        "proposals": (model, "image_proposals"),
-        "box RoIAlign and head": (model, "box_outputs"),
-        "mask RoIAlign and head": (model, "mask_outputs"),
+        "proposals": (model.rpn, "proposals"),
+        "box RoIAlign and head": (model.box_head, "outputs"),
+        "mask RoIAlign and head": (model.mask_head, "outputs"),
         "paste and run lengths": (Detections, "rles"),
     }
 
 
-def recorded_products(model: MaskRCNN, image: Image) -> list[tuple[nn.Module, Tensor]]:
+def recorded_products(model: GeneralizedRCNN, image: Image) -> list[tuple[nn.Module, Tensor]]:
     """Each convolution and matrix product of one run, with an input of the shape that it had."""
     calls: list[tuple[nn.Module, torch.Size]] = []
     hooks = [

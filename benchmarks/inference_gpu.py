@@ -1,6 +1,6 @@
-"""Images a second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
+"""Images per second of inference on a GPU, stage by stage, beside torchvision's Mask R-CNN.
 
-    python benchmarks/inference_gpu.py [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
+    python -m benchmarks.inference_gpu [--config NAME] [--precisions fp32 tf32 bf16 fp16] [--batches 1 2 4 8 16]
         [--rounds 7] [--seconds 2] [--profile] [--device cuda] [--json FILE]
 
 One synthetic 800 x 1200 picture, as often as the batch is large, random weights, 1000 proposals and 100 detections an
@@ -9,7 +9,7 @@ image. Four sides take turns:
 - ours: from the prepared batch on the GPU to boxes, scores and soft masks on the host, one batch begun before the last
   is waited for, as an evaluation does it;
 - ours as CUDA graphs: the same;
-- ours, whole: what it does besides too, as an evaluation does it: threads that scale and copy the next images and
+- ours, whole: also what an evaluation does besides: threads that scale and copy the next images and
   threads that paste and encode the masks of the last; with CUDA graphs. This is the side to compare with
 - torchvision's R-50-FPN (frozen batch normalisation, two fully connected layers, autocast for 16 bits; see
   torchvision_peer.py): from the images on the GPU to its detections on the host, scaling and pasting on the GPU.
@@ -22,26 +22,24 @@ in two minutes that it runs.
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks import torchvision_peer as peer  # noqa: E402
-from benchmarks.inference_cpu import inference_parts, random_model, spread_scores  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import FixedNetwork, MaskRCNN, NetworkInput  # noqa: E402
-from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU  # noqa: E402
-from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs  # noqa: E402
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead  # noqa: E402
-from detectron_gn.mrcnn.precision import ROUNDED, allow_tf32  # noqa: E402
+from benchmarks import common
+from benchmarks import torchvision_peer as peer
+from benchmarks.inference_cpu import inference_parts, random_model, spread_scores
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU
+from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+from detectron_gn.mrcnn.inference.network_input import NetworkInput
+from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
+from detectron_gn.mrcnn.precision import ROUNDED, tf32_products
 
 OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvision"
 
@@ -67,22 +65,22 @@ def main() -> None:
         print_stages(stage_times(model, image, args))
         if args.profile:
             one = [model.network_input([image])]
-            common.print_profile(partial(detect_ahead, model, model.fixed_outputs, one), args.device)
+            common.print_profile(partial(detect_ahead, model, model.static_outputs, one), args.device)
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1))
 
 
-def measure(model: MaskRCNN, precision: str, images: list[Image], args: argparse.Namespace) -> dict[str, Any]:
-    """Images a second and memory of every side for one precision and batch."""
+def measure(model: GeneralizedRCNN, precision: str, images: list[Image], args: argparse.Namespace) -> dict[str, Any]:
+    """Images per second and memory of every side for one precision and batch."""
     batch = model.network_input(images)
     graphs = CudaGraphs(model) if args.device.startswith("cuda") else None
-    network: FixedNetwork = model.fixed_outputs
+    network: StaticNetwork = model.static_outputs
     sides: dict[str, Callable[[int], None]] = {
         OURS: lambda turns: detect_ahead(model, network, [batch] * turns),
     }
     if graphs is not None:
         sides[GRAPHS] = lambda turns: detect_ahead(model, graphs, [batch] * turns)
-        whole: FixedNetwork = CudaGraphs(model)
+        whole: StaticNetwork = CudaGraphs(model)
     else:
         whole = network
     sides[WHOLE] = lambda turns: detect_whole(model, whole, [images] * turns)
@@ -107,7 +105,7 @@ def measure(model: MaskRCNN, precision: str, images: list[Image], args: argparse
     return {"precision": precision, "batch": len(images), "images/s": rates, "GiB": memory}
 
 
-def detect_ahead(model: MaskRCNN, network: FixedNetwork, batches: Iterable[NetworkInput]) -> None:
+def detect_ahead(model: GeneralizedRCNN, network: StaticNetwork, batches: Iterable[NetworkInput]) -> None:
     """Detect in batches, each begun before the last one is waited for."""
     waiting = None
     for batch in batches:
@@ -118,7 +116,7 @@ def detect_ahead(model: MaskRCNN, network: FixedNetwork, batches: Iterable[Netwo
     assert waiting is not None and len(waiting()[0]) == model.cfg.TEST.DETECTIONS_PER_IM
 
 
-def detect_whole(model: MaskRCNN, network: FixedNetwork, batches: list[list[Image]]) -> None:
+def detect_whole(model: GeneralizedRCNN, network: StaticNetwork, batches: list[list[Image]]) -> None:
     """From decoded images to the run lengths of their masks, with threads before and after the network."""
     prepared = mapped_ahead(model.network_input, batches, THREADS_BESIDE_A_GPU)
     begun = (model.start_batch(batch, network) for batch in prepared)
@@ -126,31 +124,35 @@ def detect_whole(model: MaskRCNN, network: FixedNetwork, batches: list[list[Imag
         pass
 
 
-def peer_inference(model: MaskRCNN, images: list[Image], precision: str, device: str) -> Callable[[], int]:
+def peer_inference(model: GeneralizedRCNN, images: list[Image], precision: str, device: str) -> Callable[[], int]:
     """torchvision's model at work on the same images, with as many detections."""
-    allow_tf32(precision == "tf32")
     peer_model = peer.network(model.cfg, device)
     inputs: list[Tensor] = [peer.as_tensor(image, device) for image in images]
     detect = peer.inference(peer_model, inputs, ROUNDED.get(precision))  # type: ignore[call-overload]
     peer.spread_scores(peer_model, detect, model.cfg.TEST.DETECTIONS_PER_IM)
-    return detect
+
+    def detect_in_precision() -> int:
+        with tf32_products(precision == "tf32"):
+            return detect()
+
+    return detect_in_precision
 
 
-def stage_times(model: MaskRCNN, image: Image, args: argparse.Namespace) -> common.Seconds:
+def stage_times(model: GeneralizedRCNN, image: Image, args: argparse.Namespace) -> common.Seconds:
     """Seconds of each stage of one image, the GPU waited for before and after it."""
     import detectron_gn.mrcnn.detectors.generalized_rcnn as network_module
 
     parts = {
         **inference_parts(model),
         "image": (model, "network_input"),
-        "proposals": (network_module, "fixed_proposals"),
-        "choice of detections": (network_module, "fixed_detections"),
+        "proposals": (network_module, "static_proposals"),
+        "choice of detections": (network_module, "static_detections"),
     }
     times: common.Seconds = {}
     wait = torch.cuda.synchronize if args.device.startswith("cuda") else None
     for _ in range(args.rounds + 1):
         with common.timed_parts(parts, times, wait):
-            for found in model.start_batch(model.network_input([image]), model.fixed_outputs)():
+            for found in model.start_batch(model.network_input([image]), model.static_outputs)():
                 found.rles()
     return {name: values[1:] for name, values in times.items()}
 
@@ -172,7 +174,7 @@ def device_name(device: str) -> str:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """A line a side: images a second and memory; of the whole, the ratio to torchvision of the same turns."""
+    """A line per side: images per second and memory; for the whole also the ratio to torchvision in the same turns."""
     print(f"\n{result['precision']}, batch {result['batch']}:")
     for name, rates in result["images/s"].items():
         others = result["images/s"].get(PEER)

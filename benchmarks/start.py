@@ -1,6 +1,6 @@
 """From starting `detectron-gn detect` on one small picture to its exit, beside a Python that imports torch and OpenCV.
 
-    python benchmarks/start.py [--rounds 7]
+    python -m benchmarks.start [--rounds 7]
 
 The demo's model, unpacked to a temporary file, finds the objects of one of its pictures. What our modules themselves
 add to the imports is measured by Python (-X importtime), without what they import in their turn. OMP_NUM_THREADS sets
@@ -16,19 +16,17 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("detectron_gn", "mrcnn", "port", "verify", "weights")
+DEMO = Path(__file__).resolve().parents[1] / "verify" / "demo_model"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side (default 7)")
     args = parser.parse_args()
-    demo = ROOT / "verify" / "demo_model"
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model_final.pkl"
-        model.write_bytes(lzma.decompress((demo / "model_final.pkl.xz").read_bytes()))
-        image = min((demo / "val").iterdir())
+        model.write_bytes(lzma.decompress((DEMO / "model_final.pkl.xz").read_bytes()))
+        image = min((DEMO / "val").iterdir())
         detect = ["-m", "detectron_gn", "detect", str(model), str(image), "--out", folder]
         sides = {"detect": detect, "import torch, cv2": ["-c", "import torch, cv2"]}
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -47,9 +45,9 @@ def main() -> None:
 
 
 def run(arguments: list[str], *options: str) -> str:
-    """Run Python in the project's folder; returns what it wrote to stderr."""
+    """Run Python; returns what it wrote to stderr."""
     command = [sys.executable, *options, *arguments]
-    return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stderr
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr
 
 
 def own_import_seconds(arguments: list[str]) -> float:
@@ -57,7 +55,7 @@ def own_import_seconds(arguments: list[str]) -> float:
     microseconds = 0
     for line in run(arguments, "-X", "importtime").splitlines():
         fields = line.removeprefix("import time:").split("|")
-        if len(fields) == 3 and fields[2].strip().split(".")[0] in ROOMS:
+        if len(fields) == 3 and fields[2].strip().split(".")[0] == "detectron_gn":
             microseconds += int(fields[0])
     return microseconds / 1e6
 

@@ -1,9 +1,9 @@
-"""The demo's model trained from scratch as Detectron trained it: AP over several seeds, and seconds an iteration.
+"""The demo's model trained from scratch as Detectron trained it: AP over several seeds, and seconds per iteration.
 
-    python benchmarks/train_from_scratch.py --annotations instances_train.json --images train \
+    python -m benchmarks.train_from_scratch --annotations instances_train.json --images train \
         --eval-annotations instances_val.json --eval-images val --out runs
 
-Detectron itself, on Caffe2's CPU operators and one core: box AP 0.904, mask AP 0.894, 0.6 s an iteration.
+Detectron itself, on Caffe2's CPU operators and one core: box AP 0.904, mask AP 0.894, 0.6 s per iteration.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def main() -> int:
         rows.append((f"seed {seed}", f"{box:.4f}", f"{mask:.4f}", f"{median:.3f}", f"{speedup:.1f} x", f"{total:.0f}"))
     theirs = (f"{DETECTRON[key]:.4f}" for key in ("box", "mask", "seconds"))
     reference = ("Detectron", *theirs, "", "")
-    print(text_table(("", "box AP", "mask AP", "s/iter (median)", "speed-up", "s in all"), [reference, *rows]))
+    print(text_table(("", "box AP", "mask AP", "s/iter (median)", "speed-up", "s in total"), [reference, *rows]))
     return 0 if holds else 1
 
 
 def train(args: argparse.Namespace, seed: int) -> tuple[float, float, float, float]:
-    """One run: box AP, mask AP, median seconds an iteration, and seconds in all with evaluation and checkpoints."""
+    """One run: box AP, mask AP, median seconds per iteration, and seconds in total with evaluation and checkpoints."""
     cfg = with_values(bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn"), {"RNG_SEED": seed})
     out = args.out / f"seed{seed}"
     began = time.perf_counter()

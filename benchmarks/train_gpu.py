@@ -1,6 +1,6 @@
-"""Images a second of training on a GPU at 800 / 1333, and the memory it takes.
+"""Images per second of training on a GPU at 800 / 1333, and the memory it takes.
 
-    python benchmarks/train_gpu.py [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
+    python -m benchmarks.train_gpu [--config NAME] [--precisions fp32 tf32 bf16] [--images 2 16] [--rounds 10]
         [--profile] [--device cuda] [--json FILE]
 
 The training loop as `detectron-gn train` runs it, on one synthetic picture with eight drawn objects, scaled to 800 x
@@ -11,28 +11,23 @@ host. Memory is the peak of what torch took on the GPU, weights and momentum inc
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import common  # noqa: E402
-from benchmarks.train_step import LEARNING_RATE, drawn_objects  # noqa: E402
-from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image  # noqa: E402
-from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.distributed import Ranks  # noqa: E402
-from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
-from detectron_gn.mrcnn.precision import allow_tf32  # noqa: E402
-from detectron_gn.mrcnn.training.loop import minibatch_numbers, train  # noqa: E402
-from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import common
+from benchmarks.train_step import LEARNING_RATE, drawn_objects
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors import build_detector
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.training.loop import minibatch_numbers, train
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.config.read import bundled_config
 
 IMAGES_A_MINIBATCH = 2
 WARM_UP_STEPS = 2
@@ -41,7 +36,7 @@ WARM_UP_STEPS = 2
 def main() -> None:
     precisions = ("fp32", "tf32", "bf16")
     parser = common.gpu_options(__doc__, precisions, precisions)
-    parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="of a step (default 2 16)")
+    parser.add_argument("--images", nargs="+", type=int, default=[2, 16], help="per step (default 2 16)")
     parser.add_argument("--scale", type=int, default=800, help="short side of the pictures (default 800)")
     args = parser.parse_args()
     common.set_up(args)
@@ -62,7 +57,7 @@ def main() -> None:
             rate = images / statistics.median(seconds)
             gib = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else None
             memory = "" if gib is None else f"{gib:8.1f} GiB"
-            print(f"{precision}, {images:3} images a step: {rate:8.2f} images/s{memory}")
+            print(f"{precision}, {images:3} images per step: {rate:8.2f} images/s{memory}")
             results.append({"precision": precision, "images": images, "seconds": seconds, "GiB": gib})
             if args.profile:
                 common.print_profile(lambda steps=steps: next(steps), args.device)
@@ -72,7 +67,7 @@ def main() -> None:
 
 
 def configuration(name: str, images: int, steps: int) -> Config:
-    """The configuration with as many minibatches of two images a step, and a learning rate that changes nothing."""
+    """The configuration with as many minibatches of two images per step, and a learning rate that changes nothing."""
     assert images % IMAGES_A_MINIBATCH == 0, f"{images} images do not make minibatches of {IMAGES_A_MINIBATCH}"
     return with_values(
         bundled_config(name),
@@ -88,8 +83,9 @@ def configuration(name: str, images: int, steps: int) -> Config:
 def training_steps(cfg: Config, precision: str, device: torch.device, scale: int) -> Iterator[object]:
     """The training loop; every item it gives is a step, whose losses have come to the host."""
     torch.manual_seed(0)
-    model = MaskRCNN(cfg).train().to(device).to(memory_format=torch.channels_last)
-    allow_tf32(precision == "tf32")
+    model = build_detector(cfg).train().to(device).to(memory_format=torch.channels_last)
+    if precision == "tf32":
+        model.use_precision("tf32")
     ranks = Ranks(0, 1, device)
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
     solver = MomentumSGD.from_config(model, cfg)

@@ -1,6 +1,6 @@
 """What a training step takes, beside detectron2's in the same setting.
 
-    python benchmarks/train_step.py [--config NAME] [--rounds 7] [--threads 2] [--freeze-at 0] [--foreground 128]
+    python -m benchmarks.train_step [--config NAME] [--rounds 7] [--threads 2] [--freeze-at 0] [--foreground 128]
         [--json FILE]
 
 One synthetic 320 x 480 picture with eight drawn objects, random weights, 512 RoIs, `--foreground` of them objects. A
@@ -12,31 +12,28 @@ process keeps freed memory, as `detectron-gn train` does.
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import detectron2_peer as peer  # noqa: E402
-from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up  # noqa: E402
-from detectron_gn.mrcnn.config import Config, with_values  # noqa: E402
-from detectron_gn.mrcnn.data.image_blob import Image, image_blob, prepare_image  # noqa: E402
-from detectron_gn.mrcnn.data.minibatch import Minibatch  # noqa: E402
-from detectron_gn.mrcnn.data.roidb import GroundTruth  # noqa: E402
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN  # noqa: E402
-from detectron_gn.mrcnn.memory import keep_freed_memory  # noqa: E402
-from detectron_gn.mrcnn.ops.proposals import ImInfo  # noqa: E402
-from detectron_gn.mrcnn.training.network import RandomSampler, TrainingNetwork  # noqa: E402
-from detectron_gn.mrcnn.training.roi_targets import RoiSample  # noqa: E402
-from detectron_gn.mrcnn.training.solver import MomentumSGD  # noqa: E402
-from detectron_gn.port.config.read import bundled_config  # noqa: E402
+from benchmarks import detectron2_peer as peer
+from benchmarks.common import Seconds, options, paired_ratio, picture, print_medians, set_up
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.image_blob import Image, image_blob, prepare_image
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.data.roidb import GroundTruth
+from detectron_gn.mrcnn.detectors import build_detector
+from detectron_gn.mrcnn.memory import keep_freed_memory
+from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.roi_targets import RoiSample
+from detectron_gn.mrcnn.training.samplers import RandomSampler
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.config.read import bundled_config
 
 HEIGHT, WIDTH = 320, 480
 OBJECTS = 8
@@ -62,7 +59,7 @@ def main() -> None:
     sides = {"ours": training_step(cfg, image, objects, close)}
     if peer.available():
         sides["detectron2"] = peer.training_step(cfg, image, objects, close, LEARNING_RATE)
-    times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "in all": []} for side in sides}
+    times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "total": []} for side in sides}
     for turn in range(args.rounds + 1):
         for side, (forward, update) in sides.items():
             measured = timed_step(forward, update)
@@ -116,14 +113,15 @@ def close_boxes(objects: GroundTruth) -> Tensor:
 class CloseSampler(RandomSampler):
     """Detectron's sampling, from the network's proposals and boxes close to the objects."""
 
-    def __init__(self, model: MaskRCNN, close: Tensor) -> None:
-        super().__init__(model, seed=0)
+    def __init__(self, cfg: Config, close: Tensor) -> None:
+        super().__init__(cfg, close.device, seed=0)
         self._close = torch.cat((close.new_zeros((len(close), 1)), close), dim=1)
 
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
         sample = super().rois(torch.cat((proposals, self._close)), minibatch)
         train = self._cfg.TRAIN
-        counts = len(sample.rois), len(sample.mask_rois)
+        assert sample.masks is not None
+        counts = len(sample.rois), len(sample.masks.rois)
         wanted = train.BATCH_SIZE_PER_IM, round(train.FG_FRACTION * train.BATCH_SIZE_PER_IM)
         assert counts == wanted, f"(RoIs, objects among them) are {counts}, not {wanted}"
         return sample
@@ -133,7 +131,7 @@ def training_step(
     cfg: Config, image: Image, objects: GroundTruth, close: Tensor
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """A forward pass that gives the total loss of the image, and a step of the solver on the gradients."""
-    model = MaskRCNN(cfg).train().to(memory_format=torch.channels_last)
+    model = build_detector(cfg).train().to(memory_format=torch.channels_last)
     network, solver = TrainingNetwork(model), MomentumSGD.from_config(model, cfg)
     solver.set_learning_rate(LEARNING_RATE)
     prepared = prepare_image(image, cfg.PIXEL_MEANS, HEIGHT, WIDTH)
@@ -142,7 +140,7 @@ def training_step(
     minibatch = Minibatch(0, data, [ImInfo(HEIGHT, WIDTH, 1.0)], [objects], ["synthetic"])
 
     def forward() -> Tensor:
-        outputs = network(minibatch, CloseSampler(model, close))
+        outputs = network(minibatch, CloseSampler(cfg, close))
         return torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
 
     def update() -> None:
@@ -163,7 +161,7 @@ def timed_step(forward: Callable[[], Tensor], update: Callable[[], None]) -> dic
     moments.append(time.perf_counter())
     assert math.isfinite(loss.item()), f"the loss is {loss.item()}"
     parts = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
-    return dict(zip(("forward", "backward", "step", "in all"), (*parts, sum(parts)), strict=True))
+    return dict(zip(("forward", "backward", "step", "total"), (*parts, sum(parts)), strict=True))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a program that runs a network for long may ask of the C library."""
+"""Keeping freed memory in the process, for programs that run a network for a long time."""
 
 import ctypes
 

@@ -1,14 +1,26 @@
-"""The parts of the benchmarks that a wrong number could hide in."""
+"""Every benchmark starts, and those parts of them in which a wrong number could hide are right."""
 
+import importlib
+import pkgutil
 import sys
 
 import pytest
 import torch
 
-from benchmarks import detectron2_peer
+import benchmarks
+from benchmarks import detectron2_peer, evaluation
 from benchmarks.common import paired_ratio, timed_parts
 from benchmarks.train_step import HEIGHT, OBJECTS, WIDTH, close_boxes, drawn_objects
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
+def test_every_benchmark_can_be_imported(name):
+    importlib.import_module(f"benchmarks.{name}")
+
+
+def test_the_parts_of_an_evaluation_that_are_timed_are_there():
+    assert [name for name, (owner, attribute) in evaluation.PARTS.items() if not hasattr(owner, attribute)] == []
 
 
 class Owner:

@@ -286,6 +286,7 @@ def test_verify_detections_exits_with_1_where_they_differ(run: Run, demo_model: 
     assert run(*arguments, "--box-iou", "0.9")[0] == 0
 
 
+@pytest.mark.slow
 def test_verify_blobs_exits_with_1_and_names_the_first_difference(
     run: Run, pickle: Path, demo_model: Path, tmp_path: Path
 ) -> None:

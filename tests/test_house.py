@@ -1,6 +1,7 @@
 """The rules of the house: who imports whom, what a module opens with, and what must not stand in the tree."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOMS = {
 ROOMS_WITH_DATA = {*ROOMS, "yaml_configs"}
 FRONT_DOOR = "detectron_gn"
 MODULES = sorted(path for room in [*ROOMS, FRONT_DOOR] for path in (ROOT / room).rglob("*.py"))
+WITH_TESTS = [*MODULES, *sorted(path for room in ("tests", "benchmarks") for path in (ROOT / room).rglob("*.py"))]
 
 
 def tracked_files() -> list[Path]:
@@ -65,7 +67,7 @@ def test_a_room_imports_only_the_rooms_it_may(path: Path) -> None:
     assert imported_rooms(path.read_text(encoding="utf-8")) <= allowed
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", WITH_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_opens_with_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring and docstring.split("\n\n")[0].endswith(".")
@@ -93,3 +95,16 @@ def test_the_front_door_opens_without_torch_or_opencv() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    rooms = "|".join([*ROOMS, "yaml_configs", "detectron_gn", "tests", "benchmarks", "docs"])
+    missing = []
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        named = {ROOT / path for path in re.findall(rf"`((?:{rooms})/[\w/.-]*)`", text)}
+        named |= {document.parent / path for path in re.findall(r"\]\(([^)#:]+)\)", text)}
+        named |= {ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"python -m benchmarks\.([a-z]\w*)", text)}
+        missing += [f"{document.name}: {path.relative_to(ROOT)}" for path in named if not path.resolve().exists()]
+    assert not missing

@@ -24,6 +24,7 @@ CONFIG = ["--config", "e2e_mask_rcnn_R-50-FPN_shapes_gn", "--set", *SMALL]
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+@pytest.mark.slow
 def test_train_prints_detectrons_lines_and_evaluates_what_it_trained(tmp_path, capsys):
     out, document = tmp_path / "run", tmp_path / "train.json"
     data = [*TRAIN, "--eval-annotations", TRAIN[1]]
@@ -180,6 +181,7 @@ def test_numbers_of_options_that_make_no_sense_are_refused(capsys, option):
     assert f"argument {option[0]}: {option[1]!r} is no whole number from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_training_knows_the_same_run_from_another(tmp_path, capsys):
     narrow = (
         "MODEL.NUM_CLASSES 5 FPN.DIM 32 TRAIN.SCALES (160,) TRAIN.MAX_SIZE 256 FAST_RCNN.MLP_HEAD_DIM 64 NUM_GPUS 1 "

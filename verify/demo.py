@@ -17,6 +17,7 @@ from detectron_gn.mrcnn.evaluation.ap import METRICS
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, no_progress
 from detectron_gn.mrcnn.evaluation.partial_results import remove_journals
 from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.mrcnn.wording import percent
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.ladder import Ladder, LadderInputs, climb
 from detectron_gn.verify.parity.blobs import ImageParity, summary_table
@@ -106,7 +107,7 @@ def _convert(pickle: Path, converted: Path, say: Callable[[str], None]) -> None:
 
 
 def _holds(ladder: Ladder, ap: dict[str, dict[str, tuple[float, float]]]) -> bool:
-    """Whether every rung holds, and all AP numbers, not the two of the ladder alone, are Detectron's."""
+    """Whether every rung holds, and all AP numbers, not only the ladder's two, are Detectron's."""
     return (
         all(rung.state == "holds" for rung in ladder.rungs)
         and bool(ap)
@@ -129,7 +130,7 @@ def _ap_table(ap: dict[str, dict[str, tuple[float, float]]]) -> str:
     rows = []
     for kind, metrics in ap.items():
         for place, who in enumerate((_REFERENCE, "detectron-gn")):
-            rows.append([f"{kind} AP, {who}", *(_percent(metrics[metric][place]) for metric in METRICS)])
+            rows.append([f"{kind} AP, {who}", *(percent(metrics[metric][place], decimals=4) for metric in METRICS)])
     return text_table(["", *METRICS], rows)
 
 
@@ -138,7 +139,3 @@ def _write_pair(pair: Pair, out: Path) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", side_by_side(pair))[1].tobytes())
     return path
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.4f}"

@@ -19,7 +19,7 @@ from detectron_gn.weights.errors import UnknownModel
 TOLERANCE = 0.5
 VALIDATION_IMAGES = 50_000
 
-# Where the choice of images alone may move the error by more points than these, agreement says nothing.
+# Where only the choice of images may move the error by more points than these, agreement says nothing.
 MOST_SAMPLING_ERROR = 5.0
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
@@ -100,7 +100,8 @@ def labelled_images(folder: Path, classes: int, list_file: Path | None = None) -
     """Images and their labels, from 0 on.
 
     Args:
-        folder: holds a folder a class, whose sorted names (n01440764, ...) are the labels; or, with a list, the images.
+        folder: holds one folder per class, whose sorted names (n01440764, ...) are the labels; or, with a list, the
+            images.
         classes: how many the model tells apart.
         list_file: lines `name label`, as Caffe's val.txt.
 

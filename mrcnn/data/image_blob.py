@@ -15,14 +15,14 @@ FloatImage = npt.NDArray[np.float32]
 
 
 class PreparedImage(NamedTuple):
-    """An image at the network's scale, means removed: `[H, W, 3]` float32 BGR, and what it was scaled by."""
+    """An image at the network's scale, mean colour subtracted: `[H, W, 3]` float32 BGR, and the scale factor."""
 
     pixels: FloatImage
     scale: float
 
 
 def image_scale(height: int, width: int, target_size: int, max_size: int) -> float:
-    """What brings the short side to `target_size`, or the long one to `max_size` if it would be longer.
+    """The factor that brings the short side to `target_size`, or the long one to `max_size` if it would be longer.
 
     The long side is rounded half to even before it is compared (Detectron utils/blob.py:prep_im_for_blob).
     """

@@ -1,7 +1,7 @@
 """Which images make a minibatch, and the minibatch itself; answers to Detectron roi_data/loader.py and minibatch.py.
 
-Everything random is a function of the seed and of the minibatch's number, so that a run can go on anywhere and ranks
-can share the work without talking: the n-th minibatch is the same whoever loads it.
+Everything random is a function of the seed and of the minibatch's number. A run can therefore continue anywhere, and
+ranks can share the work without messages: the n-th minibatch is the same, whichever process loads it.
 """
 
 import warnings
@@ -129,7 +129,7 @@ class MinibatchSchedule:
 
 
 class _Minibatches(Dataset["Minibatch | InputError"]):
-    """Minibatches by their number. A fault is returned, not raised: a DataLoader would bury its sentence."""
+    """Minibatches by their number. An error is returned, not raised: a DataLoader would wrap its sentence in others."""
 
     def __init__(self, roidb: Sequence[RoidbEntry], cfg: Config, seed: int) -> None:
         self._roidb, self._cfg, self._seed = roidb, cfg, seed
@@ -160,7 +160,7 @@ def _loaded(
     dataset: _Minibatches, numbers: Iterable[int], workers: int, pin_memory: bool
 ) -> Iterator[Minibatch]:
     with warnings.catch_warnings():
-        # How many workers are worth while is the caller's to say; they also overlap on a single core.
+        # The caller decides how many workers there are; they overlap with the network even on one core.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(
             dataset,
@@ -179,9 +179,9 @@ def _loaded(
 
 
 def loader_fault(error: RuntimeError) -> str | None:
-    """What to say of a worker of `minibatches` that was killed; None for every other error.
+    """A sentence about a worker of `minibatches` that was killed; None for every other error.
 
-    torch raises it wherever the main process happens to be (torch.utils.data._utils.signal_handling).
+    torch raises this error wherever the main process is at that moment (torch.utils.data._utils.signal_handling).
     """
     if "DataLoader worker" not in str(error):
         return None

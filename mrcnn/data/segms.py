@@ -40,7 +40,7 @@ def flip_segm(segm: Segm, width: int) -> Segm:
 def segm_boxes(segms: Sequence[Segm], fallback: FloatArray) -> FloatArray:
     """The tight box `[G, 4]` float32 around each outline's coordinates (Detectron utils/segms.py:polys_to_boxes).
 
-    Detectron knows polygons only. A run-length encoding is bounded by the edges of its pixels, as its polygon would
+    Detectron knows only polygons. A run-length encoding is bounded by the edges of its pixels, as its polygon would
     be; an outline of nothing, on which Detectron crashes, takes its row of `fallback [G, 4]`.
     """
     boxes: FloatArray = fallback.copy()

@@ -19,6 +19,7 @@ from detectron_gn.mrcnn.evaluation.coco_files import (
     read_results,
 )
 from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.mrcnn.wording import percent
 
 # What ap.json calls the two kinds of results.
 AP_JSON_KEY: dict[IouType, str] = {"bbox": "box", "segm": "mask"}
@@ -95,12 +96,12 @@ def ap_table(summaries: dict[str, ApSummary], per_class: bool = False) -> str:
     """
     names = list(summaries)
     table = text_table(
-        ["", *METRICS], [[name, *map(_percent, summaries[name].metrics().values())] for name in names]
+        ["", *METRICS], [[name, *map(percent, summaries[name].metrics().values())] for name in names]
     )
     if not per_class:
         return table
     rows = [
-        [category, *(_percent(summaries[name].per_class[category]) for name in names)]
+        [category, *(percent(summaries[name].per_class[category]) for name in names)]
         for category in summaries[names[0]].per_class
     ]
     return f"{table}\n\n{text_table(['AP of', *names], rows)}"
@@ -130,7 +131,3 @@ def _per_class(evaluation: CocoEvaluation, annotations: COCO) -> dict[str, float
         name = str(annotations.cats[category].get("name", category))
         summary[name] = float(np.mean(known)) if known.size else -1.0
     return summary
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.2f}"

@@ -16,7 +16,7 @@ def base_anchors(stride: int, size: float, ratios: tuple[float, ...]) -> Tensor:
         ratios: heights over widths.
 
     Returns:
-        `[A, 4]` float32, inclusive corners, one row a ratio.
+        `[A, 4]` float32, inclusive corners, one row per ratio.
 
     Detectron rounds the sides of a window of `stride` pixels half to even and scales afterwards, so that a ratio of
     0.5 on P5 is 360 x 176 and not 362 x 181 (modeling/generate_anchors.py:_ratio_enum, _scale_enum).

@@ -1,8 +1,8 @@
 """Box arithmetic with inclusive corners; answers to Detectron utils/boxes.py and utils/cython_bbox.pyx.
 
 A box is `(x1, y1, x2, y2)` in pixels and both corners belong to it, so its width is `x2 - x1 + 1`. The `+ 1` of
-that convention is written in this module and nowhere else. Where shapes begin with `...`, any dimensions may stand
-before: those of a batch, mostly.
+that convention is written only in this module. A shape that begins with `...` may have more dimensions there, mostly
+that of a batch.
 """
 
 import math
@@ -58,7 +58,7 @@ def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union `[N, M]` of `[N, 4]` and `[M, 4]` float32 inclusive boxes.
 
     The union is formed in float64, of the first boxes' exact areas and the second ones' rounded areas, and rounded
-    once: what Cython makes of Detectron utils/cython_bbox.pyx:bbox_overlaps. Training compares overlaps for equality.
+    once, as Cython compiles Detectron utils/cython_bbox.pyx:bbox_overlaps. Training compares overlaps for equality.
     """
     widths, heights = box_sides(boxes.double())
     shared = box_intersections(boxes, others)
@@ -112,7 +112,7 @@ def encode_boxes(boxes: Tensor, gt_boxes: Tensor, weights: BoxWeights) -> Tensor
 def clip_boxes(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor:
     """Clip `[..., 4K]` boxes to the pixels of an image: x to `[0, width - 1]`, y to `[0, height - 1]`.
 
-    Sizes that differ between the images of a batch are tensors with a dimension for each of the boxes'.
+    Sizes that differ between the images of a batch are tensors that broadcast to the boxes' coordinates.
     """
     x, y = boxes[..., 0::2].clamp(max=width - 1), boxes[..., 1::2].clamp(max=height - 1)
     return torch.stack((x, y), dim=-1).flatten(-2).clamp_(min=0)
@@ -137,7 +137,7 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 def expand_boxes(boxes: Tensor, scale: float) -> Tensor:
     """Scale `[N, 4]` float32 boxes about their middle; returns float64.
 
-    This one place of Detectron takes `x2 - x1` for the width, without `+ 1`, and computes the half sides and the
+    Here, and only here, Detectron takes `x2 - x1` for the width, without `+ 1`. It computes the half sides and the
     middle in float32 before it stores them as float64 (utils/boxes.py:expand_boxes).
     """
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5

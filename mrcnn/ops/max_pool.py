@@ -11,7 +11,7 @@ def max_pool(x: Tensor) -> Tensor:
     """3x3 maxima at stride 2, padded by 1, of `[N, C, H, W]`.
 
     Where several positions of a window hold its maximum, Caffe2 gives the gradient to *every one* of them and torch to
-    the first. Zero padding of the image and flat colours make such windows by the thousand.
+    the first. Zero padding of the image and flat colours make thousands of such windows.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         pooled: Tensor = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ class _MaxPool(torch.autograd.Function):
         x, pooled = ctx.saved_tensors
         height, width = pooled.shape[2:]
         x_gradient = torch.zeros_like(x)
-        # Output (i, j) looks at inputs (2i + row, 2j + column): one strided view an offset, cut to the input.
+        # Output (i, j) looks at inputs (2i + row, 2j + column): one strided view per offset, cut to the input.
         for row in (-1, 0, 1):
             for column in (-1, 0, 1):
                 first_i, first_j = int(row < 0), int(column < 0)

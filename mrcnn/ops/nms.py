@@ -18,7 +18,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, first_kept: int = 0) ->
         scores: `[N]` float32.
         threshold: intersection over union; equality suppresses.
         first_kept: how many of the kept boxes are wanted, the first in input order; 0 for all. Where the input is
-            sorted, best first, the rest is not looked at.
+            sorted, best first, the rest is not computed.
 
     Returns:
         Indices `[K]` (int64) of the kept boxes, **in input order** and not by score. Equal scores go in the
@@ -40,14 +40,14 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, first_kept: int = 0) ->
 
 
 def nms_in_rounds(ordered: Tensor, suppressible: Tensor, threshold: float, rounds: int) -> tuple[Tensor, Tensor]:
-    """Greedy suppression in a fixed number of rounds, so that a GPU need not wait for the host to look at them.
+    """Greedy suppression in a fixed number of rounds: the host reads nothing in between, so a GPU does not wait.
 
     Args:
         ordered: `[B, N, 4]` float32, inclusive corners, each of the B lists best first.
         suppressible: `[B, N, N]` bool (or what broadcasts to it), whether box i may suppress box j.
         threshold: intersection over union; equality suppresses.
-        rounds: each settles at least one more box of a list; those of a chain, in which one box goes because another
-            stays, take a round each.
+        rounds: each settles at least one more box of a list. A chain, in which one box goes because another stays,
+            takes one round per box.
 
     Returns:
         Which boxes are kept, `[B, N]` bool, and which lists are settled, `[B]` bool: the boxes kept in any other are

@@ -1,9 +1,9 @@
 """Sorting that breaks ties as Detectron's numpy did; answers to its calls of argsort and argpartition.
 
-Many of the best proposals tie: a float32 sigmoid is exactly 1 from a logit of 17 on, and coarse long before. Which
-of them are taken, and which goes first through NMS, then hangs on the algorithm alone. numpy has since replaced that
-unstable algorithm for float32, but not for long doubles, which hold every float32: sorting those gives the order of
-2018 to this day.
+Many of the best proposals tie: a float32 sigmoid is exactly 1 from a logit of 17 on, and coarse long before. Which of
+them are taken, and which comes first in NMS, then depends only on the sorting algorithm, which is unstable. numpy has
+replaced that algorithm for float32 since, but not for long doubles. These hold every float32, so sorting them still
+gives the order of 2018.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 def argsort(values: Tensor) -> Tensor:
     """`numpy.argsort` of `[N]` float32 values, ascending, ties in the order of numpy's introsort.
 
-    Not on a GPU, where waiting for the values would cost more than ties are worth: there the sort is stable.
+    Not on a GPU: there the sort is stable, because waiting for the values would cost more than the ties are worth.
     """
     if values.device.type != "cpu":
         return values.argsort(stable=True)
@@ -32,7 +32,7 @@ def argtop(scores: Tensor, count: int) -> Tensor:
         return argsort(-scores)
     best, index = scores.topk(count + 1)
     if scores.device.type != "cpu" or not bool((best[1:] == best[:-1]).any()):
-        # Without ties there is but one order, and topk is ten times faster.
+        # Without ties there is only one order, and topk is ten times faster.
         return index[:count]
     chosen = np.argpartition(_long_double(-scores), count)[:count]
     index = torch.from_numpy(chosen)

@@ -91,7 +91,7 @@ def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
     return {"size": [height, width], "counts": left + text[first_end:last_start] + right}
 
 
-# COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one a
+# COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one per
 # character from "0" on; bit 5 says that more follow. From the fourth run on it is the difference to the run two before.
 
 

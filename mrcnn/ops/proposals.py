@@ -1,4 +1,4 @@
-"""From the RPN's outputs to RoIs; answers to Detectron ops/generate_proposals.py and its sibling that collects."""
+"""From the RPN's outputs to RoIs; answers to Detectron ops/generate_proposals.py, ops/collect_and_distribute_*.py."""
 
 from typing import NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ RPN_BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class ImInfo(NamedTuple):
-    """The size that proposals of an image are clipped to, in network pixels, and the image's scale.
+    """The size that proposals of an image are clipped to, in pixels of the network's input, and the image's scale.
 
     At test time the size is that of the *padded* blob (Detectron utils/blob.py:get_image_blob), in training that of
     the scaled image (roi_data/rpn.py:add_rpn_blobs).
@@ -53,7 +53,7 @@ def level_proposals(
         logits: `[A, H, W]` objectness before the sigmoid.
         deltas: `[4A, H, W]` box deltas.
         base_anchors: `[A, 4]` of the level.
-        stride: network pixels a position.
+        stride: pixels of the network's input per position.
         image_index: written into column 0 of the RoIs.
     """
     return scored_proposals(logits.sigmoid(), deltas, base_anchors, stride, image_index, im_info, limits)
@@ -96,10 +96,10 @@ def anchors_at(index: Tensor, base_anchors: Tensor, stride: int, width: int) -> 
 
 
 def large_enough(boxes: Tensor, height: float, width: float, scale: float | Tensor, min_size: float) -> Tensor:
-    """Which of `[..., 4]` clipped boxes are at least `min_size`, and one pixel, of the *original* image a side.
+    """Which `[..., 4]` clipped boxes have sides of at least `min_size`, and of one pixel, of the *original* image.
 
-    Their centre must lie in the image too, height x width network pixels, of which `scale` are one of the original
-    image (Detectron ops/generate_proposals.py:_filter_boxes).
+    Their centre must lie in the image too: height x width pixels of the network's input, `scale` of them per pixel of
+    the original image (Detectron ops/generate_proposals.py:_filter_boxes).
     """
     original_sides = (boxes[..., 2:] - boxes[..., :2]) / scale + 1
     center_x, center_y = box_centers(boxes)
@@ -110,7 +110,7 @@ def large_enough(boxes: Tensor, height: float, width: float, scale: float | Tens
 def collect_proposals(parts: list[Proposals], top_n: int) -> Proposals:
     """The best `top_n` proposals of several levels together, best first.
 
-    In training Detectron collects over all images of a GPU's minibatch as well, so that an image may take more than
+    In training Detectron collects over all images of a GPU's minibatch as well, so that one image may take more than
     its share; at test time a minibatch is one image (ops/collect_and_distribute_fpn_rpn_proposals.py:collect).
     """
     scores = torch.cat([part.scores for part in parts])

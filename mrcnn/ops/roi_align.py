@@ -13,12 +13,12 @@ from detectron_gn.mrcnn.structures import Features
 
 
 class _Maps(NamedTuple):
-    """Where each RoI's feature map lies in a table of rows, one row a position: `[R]` each.
+    """Where each RoI's feature map lies in a table of rows, one row per position: `[R]` each.
 
     Attributes:
         first_row: int64, of the first image's map; those of the other images follow it.
         height, width: int64, of a map.
-        scale: float32, positions of the map a network pixel.
+        scale: float32, positions of the map per pixel of the network's input.
     """
 
     first_row: Tensor
@@ -32,7 +32,7 @@ def _axis_samples(start: Tensor, length: Tensor, bins: int, samples: int, size: 
 
     Args:
         start, length: `[R]` float32, of each RoI on the map.
-        bins, samples: bins an RoI, samples a bin.
+        bins, samples: bins per RoI, samples per bin.
         size: `[R]` int64, positions of the map along this axis.
 
     Returns:
@@ -53,10 +53,10 @@ def _axis_samples(start: Tensor, length: Tensor, bins: int, samples: int, size: 
 
 
 def _align_with_samples(table: Tensor, maps: _Maps, rois: Tensor, resolution: int, samples: tuple[int, int]) -> Tensor:
-    """RoIAlign of RoIs that all take `samples` = (vertical, horizontal) samples a bin, from a table `[P, C]`.
+    """RoIAlign of RoIs that all take `samples` = (vertical, horizontal) samples per bin, from a table `[P, C]`.
 
-    Each bin is a weighted sum of rows: one `embedding_bag`, which on channels-last features reads whole rows and whose
-    gradient is as short.
+    Each bin is a weighted sum of rows: one `embedding_bag`, which on channels-last features reads whole rows, in
+    the gradient too.
     """
     corners = rois[:, 1:] * maps.scale[:, None]
     sides = (corners[:, 2:] - corners[:, :2]).clamp(min=1)
@@ -85,11 +85,11 @@ def roi_align(features: Tensor, rois: Tensor, spatial_scale: float, resolution: 
 
     Args:
         features: `[N, C, H, W]`; fastest in channels-last memory.
-        rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels. The corners are scaled, not
-            rounded, nor moved by half a pixel, and sides are at least one position.
-        spatial_scale: positions of the map a network pixel.
-        resolution: bins a side.
-        sampling_ratio: samples a bin and axis; 0 takes `ceil(side / resolution)` of each RoI.
+        rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in pixels of the network's input. The
+            corners are scaled, neither rounded nor moved by half a pixel, and sides are at least one position.
+        spatial_scale: positions of the map per pixel of the network's input.
+        resolution: bins per side.
+        sampling_ratio: samples per bin and axis; 0 takes `ceil(side / resolution)` of each RoI.
 
     Returns:
         `[R, C, resolution, resolution]`, channels-last in memory. Differentiable in `features`.
@@ -126,8 +126,8 @@ def align_from_one_table(
 ) -> Tensor:
     """RoIAlign of each RoI on the map `features[place]`, `place [R]` int64, at its scale in `scales`.
 
-    All maps are copied into one table, so that which RoIs read which of them need not be known to the host: a GPU goes
-    on without waiting. On a CPU the copy costs more than the RoIs of each map by themselves.
+    All maps are copied into one table, so the host need not know which RoI reads which map, and a GPU does not wait.
+    On a CPU the copy costs more than it saves.
     """
     heights, widths = [each.shape[2] for each in features], [each.shape[3] for each in features]
     rows = [_rows(each) for each in features]
@@ -156,7 +156,7 @@ def pyramid_roi_align(
 
     Args:
         features: of the pyramid; only the levels `cfg.FPN.ROI_MIN_LEVEL` to `cfg.FPN.ROI_MAX_LEVEL` are read.
-        rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
+        rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in pixels of the network's input.
     """
     level_of_roi = roi_levels(rois[:, 1:], cfg)
     numbers = range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1)

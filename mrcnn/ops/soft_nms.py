@@ -10,14 +10,14 @@ from detectron_gn.mrcnn.ops.boxes import box_overlaps
 def soft_nms(
     boxes: Tensor, scores: Tensor, *, sigma: float, overlap_threshold: float, score_threshold: float, method: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Soft-NMS: overlapping boxes lose score instead of their place.
+    """Soft-NMS: overlapping boxes lose score instead of being removed.
 
     Args:
         boxes: `[N, 4]` float32, inclusive corners.
         scores: `[N]` float32.
         sigma: width of the `gaussian` method.
         overlap_threshold: overlap from which the `linear` and `hard` methods act.
-        score_threshold: boxes that sink below it are dropped.
+        score_threshold: boxes whose score falls below it are dropped.
         method: `linear`, `gaussian` or `hard` (`cfg.TEST.SOFT_NMS.METHOD`).
 
     Returns:
@@ -54,7 +54,7 @@ def soft_nms(
 
 
 def _without(dropped: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-    """Remove rows the way Detectron does: the last row takes the place of a dropped one and is looked at next."""
+    """Remove rows the way Detectron does: the last row takes the place of a dropped one and comes next."""
     order = list(range(len(columns[0])))
     gone = set(dropped.tolist())
     position = 0

@@ -1,3 +1,5 @@
+"""Layers and their initial values are Caffe2's: GroupNorm, AffineChannel, upsampling, deconvolution."""
+
 import dataclasses
 import math
 

@@ -1,3 +1,5 @@
+"""What a finetuned network takes from other weights, what it initialises, and what is refused."""
+
 from dataclasses import replace
 
 import numpy as np

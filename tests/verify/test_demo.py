@@ -1,3 +1,5 @@
+"""The demo's figures are Detectron's: blobs, rows of detections and AP; images are found under either COCO name."""
+
 import json
 
 import cv2

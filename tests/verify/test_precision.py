@@ -1,4 +1,4 @@
-"""Detection in fewer bits, on the demo's model: what is rounded, and how much else is found."""
+"""Detection in 16 bits on the demo's model: what is rounded, and how much the detections change."""
 
 
 import cv2
@@ -32,6 +32,7 @@ def test_16_bits_round_products_and_nothing_else(precision, dtype, pickle):
     assert model.rpn.anchors[0].dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_16_bits_find_the_same_objects_a_little_off(precision, pickle, demo_model):
     exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", precision))
@@ -91,6 +92,7 @@ def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tm
     exact.use_precision("fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_model_with_affine_channels_detects_in_16_bits(precision, demo_model):
     narrow = ["FPN.DIM", "16", "RESNETS.WIDTH_PER_GROUP", "8", "FAST_RCNN.MLP_HEAD_DIM", "32", "TEST.SCALE", "96"]

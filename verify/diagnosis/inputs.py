@@ -1,4 +1,4 @@
-"""How a network input that is not the reference's was prepared otherwise, told from its pixels.
+"""How the preparation of a network input differs from the reference's, told from its pixels.
 
 The image file is turned some way (channels swapped, mirrored) and prepared anew, and ours = factor * theirs + offset is
 fitted to every channel. A cause is named only where one such line explains every pixel that the reference has kept.
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.verify.diagnosis.cause import Cause
-from detectron_gn.verify.reference.image_dump import ReferenceBlob
+from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ _TURNS: dict[str, Callable[[Image], Image]] = {
 
 def explain_input(
     cfg: Config, prepare: Callable[[Image], Tensor], image: Image, size: tuple[int, int], reference: ReferenceBlob
-) -> Cause:
+) -> Diagnosis:
     """Why `data` differs.
 
     Args:
@@ -48,7 +48,7 @@ def explain_input(
     """
     data = prepare(image)
     if tuple(data.shape) != reference.shape:
-        return Cause(
+        return Diagnosis(
             f"the network's input is {list(data.shape)}, the reference's {list(reference.shape)}",
             "the image's scale or its padding: TEST.SCALE, TEST.MAX_SIZE, FPN.COARSEST_STRIDE",
         )
@@ -68,7 +68,7 @@ def explain_input(
                 return _turned(told, factors, offsets, means)
             return _same_picture(factors, offsets) or _padding(ours[~kept], theirs[~kept])
     difference = np.abs(theirs - reference.sample_of(data))[kept]
-    return Cause(
+    return Diagnosis(
         f"{np.mean(difference > _SAME_LEVEL):.0%} of its pixels differ, by {difference.mean():.2g} grey levels on "
         "average, and neither other means, another scale of its values, nor channels or sides that changed places "
         "explain them",
@@ -76,40 +76,41 @@ def explain_input(
     )
 
 
-def _turned(told: str, factors: Array, offsets: Array, means: Array) -> Cause:
+def _turned(told: str, factors: Array, offsets: Array, means: Array) -> Diagnosis:
     """A picture that agrees once it is turned."""
     if "channels" not in told:
-        return Cause(f"it agrees once that is undone: {told}", f"the picture as it is read: {told}")
+        return Diagnosis(f"it agrees once that is undone: {told}", f"the picture as it is read: {told}")
     own_means = np.abs(offsets).max() < _SAME_LEVEL
     # Where the means were swapped with the channels, swapping the channels back leaves the means in the wrong order.
     swapped_means = np.abs(offsets - (means - means[::-1])).max() < _SAME_LEVEL
     if np.abs(factors - 1).max() < _SAME_FACTOR and (own_means or swapped_means):
         what = "the channels" if own_means else "the channels and their means"
-        return Cause(f"it agrees once {what} are in the other order", "RGB instead of BGR")
-    return Cause(
+        return Diagnosis(f"it agrees once {what} are in the other order", "RGB instead of BGR")
+    return Diagnosis(
         f"{told}, and besides each is {_row(factors)} times the reference's with {_row(offsets)} added",
         "RGB instead of BGR, and means (or a division) other than PIXEL_MEANS alone",
     )
 
 
-def _same_picture(factors: Array, offsets: Array) -> Cause | None:
+def _same_picture(factors: Array, offsets: Array) -> Diagnosis | None:
     """Values of the same picture that are stretched or moved, channel by channel; None where they agree."""
     if np.abs(factors - 1).max() >= _SAME_FACTOR:
         alike = np.ptp(factors) < _SAME_FACTOR * np.abs(factors).max()
         times = f"{factors.mean():.3g}" if alike else f"{_row(factors)} (B, G, R)"
         divided = "a division by a standard deviation or by 255: there is none"
-        return Cause(f"it is {times} times the reference", divided)
+        return Diagnosis(f"it is {times} times the reference", divided)
     if np.abs(offsets).max() >= _SAME_LEVEL:
         moved = ", ".join(f"{-offset:+.2f}" for offset in offsets)
-        return Cause(f"it is the same in every pixel but for {moved} in B, G, R", "the mean colour: PIXEL_MEANS, BGR")
+        evidence = f"it is the same in every pixel but for {moved} in B, G, R"
+        return Diagnosis(evidence, "the mean colour: PIXEL_MEANS, BGR")
     return None
 
 
-def _padding(ours: Array, theirs: Array) -> Cause:
+def _padding(ours: Array, theirs: Array) -> Diagnosis:
     """The picture itself agrees."""
     if not len(ours) or not np.abs(ours - theirs).max() > 0:
-        return Cause("it differs by less than the picture's own rounding", may_be=_RESIZING)
-    return Cause(
+        return Diagnosis("it differs by less than the picture's own rounding", may_be=_RESIZING)
+    return Diagnosis(
         f"the picture agrees, and what it is padded with does not: up to {np.abs(ours).max():.4g}, the reference's up "
         f"to {np.abs(theirs).max():.4g}",
         "the padding: zeros, put there after the mean colour is taken off",

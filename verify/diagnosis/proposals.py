@@ -14,15 +14,15 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
 from detectron_gn.port.blobs.activations import Trace
-from detectron_gn.verify.diagnosis.cause import Cause
-from detectron_gn.verify.reference.image_dump import ReferenceBlob
+from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[np.float64]
 
 # Boxes this near to each other, in pixels, are one box.
 _SAME_BOX = 0.05
 
-# What a cause explains all but this share of the boxes by is the cause.
+# What explains all but this share of the boxes is the cause.
 _MOST = 0.95
 
 # Sides that differ by less than this factor may come from rounding the anchors' sides (a window of P2 is 4 pixels).
@@ -63,18 +63,19 @@ class _ScorePairs:
         return np.asarray(1 + (moved[:, 2:] - moved[:, :2]) / sides)
 
 
-def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Cause:
+def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Diagnosis:
     """Why proposals are not the reference's, though the RPN's outputs are."""
     for name, blob in blobs.items():
         if name.startswith("rpn_roi") and not np.isfinite(blob.doubles()).all():
-            return Cause(f"{name} of the reference holds values that are not finite", may_be="a damaged reference")
+            evidence = f"{name} of the reference holds values that are not finite"
+            return Diagnosis(evidence, may_be="a damaged reference")
     pairs = _score_pairs(cfg, trace, blobs)
     ratios = cfg.FPN.RPN_ASPECT_RATIOS
     moved = np.abs(pairs.moved)
     medians = {ratio: _median(_largest(moved[pairs.anchor == anchor])) for anchor, ratio in enumerate(ratios)}
     medians = {ratio: median for ratio, median in medians.items() if not np.isnan(median)}
     if not medians:
-        return Cause(
+        return Diagnosis(
             "none of them can be paired by a score of its own and a corner that is known",
             may_be="anchors, decoding, clipping, or the choice of proposals: a reference with whole rpn_rois_* tells "
             "which",
@@ -83,11 +84,11 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBl
     if not apart:
         clipped = np.abs(np.where(pairs.inside, np.nan, pairs.ours - pairs.theirs))
         if (wrong := int((clipped > _SAME_BOX).sum())) and not (moved > _SAME_BOX).sum() > 0.05 * moved.size:
-            return Cause(
+            return Diagnosis(
                 f"those of equal score have equal corners, but for {wrong} at the image's border",
                 "clipping proposals: to 0 and to height - 1 and width - 1 of im_info, which is the padded size",
             )
-        return Cause(
+        return Diagnosis(
             "those of equal score have equal boxes",
             "choosing proposals: RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE",
         )
@@ -97,9 +98,10 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBl
     told = ", ".join(f"{ratio:g}: {median:.2g} px" for ratio, median in medians.items())
     evidence = f"boxes of equal score are apart, by the anchor's ratio, by {told} (median)"
     if _are_rounded(pairs):
-        return Cause(f"{evidence}; all of ours are whole numbers", "rounding of proposals: they keep their fractions")
+        suspect = "rounding of proposals: they keep their fractions"
+        return Diagnosis(f"{evidence}; all of ours are whole numbers", suspect)
     if _lack_one(cfg, pairs):
-        return Cause(
+        return Diagnosis(
             f"{evidence}; sides are what they become without + 1",
             "the + 1 of box widths: a box from x1 to x2 is x2 - x1 + 1 wide, in the coder and everywhere",
         )
@@ -108,19 +110,19 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBl
     if len(apart) < len(medians):
         return _wrong_ratios(evidence, widths, heights, pairs.sampled)
     if not pairs.sampled and _alike([*widths, *heights]) and abs(_median(widths) - 1) > 0.02:
-        return Cause(
+        return Diagnosis(
             f"{evidence}; all are {_median(widths):.3g} times as large",
             "the size of the anchors: FPN.RPN_ANCHOR_START_SIZE, twice as large on every level",
         )
     size = ", or the size of the anchors" if pairs.sampled else ""
-    return Cause(
+    return Diagnosis(
         evidence,
         may_be="decoding deltas: (dx, dy, dw, dh) of each anchor in turn, weights of 1, exp of dw and dh, centres at "
         f"x1 + width / 2{size}, widths with + 1",
     )
 
 
-def _moved(shifts: dict[int, float]) -> Cause:
+def _moved(shifts: dict[int, float]) -> Diagnosis:
     """Boxes of each level that are moved as a whole."""
     told = ", ".join(f"P{level}: {shift:+.2g}" for level, shift in shifts.items())
     evidence = f"boxes of equal score are moved by as many pixels right and down ({told})"
@@ -128,21 +130,21 @@ def _moved(shifts: dict[int, float]) -> Cause:
     by_stride = [[shift / (2.0**level - less) for level, shift in shifts.items()] for less in (0, 1)]
     anchors = "the place of the anchors: a position's window runs from 0 to stride - 1, its anchors lie about "
     if len(shifts) > 1 and any(map(_alike, by_stride)):
-        return Cause(evidence, f"{anchors}(stride - 1) / 2")
+        return Diagnosis(evidence, f"{anchors}(stride - 1) / 2")
     if len(shifts) > 1 and _alike(list(shifts.values())):
-        return Cause(evidence, "an offset in pixels: nothing is added to anchors or to decoded boxes")
-    return Cause(evidence, may_be=f"an offset in pixels; {anchors}(stride - 1) / 2")
+        return Diagnosis(evidence, "an offset in pixels: nothing is added to anchors or to decoded boxes")
+    return Diagnosis(evidence, may_be=f"an offset in pixels; {anchors}(stride - 1) / 2")
 
 
-def _wrong_ratios(evidence: str, widths: Array, heights: Array, sampled: bool) -> Cause:
+def _wrong_ratios(evidence: str, widths: Array, heights: Array, sampled: bool) -> Diagnosis:
     """Boxes of some ratios that are apart while those of others are not."""
     turned = np.maximum(widths, heights) > _OTHER_SHAPE
     if bool((turned & (np.minimum(widths, heights) < 1 / _OTHER_SHAPE)).any()):
-        return Cause(
+        return Diagnosis(
             evidence, "the order of the anchors: the RPN's channels are RPN_ASPECT_RATIOS, heights over widths"
         )
     order = "their order, or their sides, which" if sampled else "sides"
-    return Cause(
+    return Diagnosis(
         evidence,
         f"the anchors of these ratios: {order} are rounded half to even on a window of the stride, then scaled",
     )

@@ -1,6 +1,6 @@
 """Blob parity: one test run of the network beside Caffe2's, every blob and every detection compared.
 
-The reference is an HDF5 file, one group an image: see docs/reference_layout.md.
+The reference is an HDF5 file with one group per image: see docs/reference_layout.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,12 @@ from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
-from detectron_gn.verify.parity.matching import ProposalParity, pair_detections, pair_proposals, pair_rois
-from detectron_gn.verify.reference.image_dump import ImageReference, ReferenceBlob, read_references
+from detectron_gn.verify.parity.matching import pair_detections
+from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
+from detectron_gn.verify.reference.image_dump import ImageReference, read_references
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[Any]
 
@@ -172,7 +175,7 @@ def first_difference(parity: ImageParity, tolerance: float) -> str | None:
 
 
 def remarks(parity: ImageParity) -> list[str]:
-    """What a reader must know besides the numbers: other proposals, RoIs taken from the reference, blobs left out."""
+    """What a reader must know besides the numbers: proposals that differ, RoIs of the reference, blobs left out."""
     lines = [
         f"P{level.level}: {level.unmatched} proposals of either side are others, {level.tied} of them tied at the cut"
         for level in parity.proposals
@@ -183,27 +186,18 @@ def remarks(parity: ImageParity) -> list[str]:
     if parity.not_compared:
         lines.append(f"not compared: {', '.join(parity.not_compared)}")
     if parity.absent:
-        lines.append(f"not in the reference: {few(parity.absent)}")
+        lines.append(f"not in the reference: {listed(parity.absent)}")
     return lines
-
-
-def few(names: Sequence[str], shown: int = 4) -> str:
-    """The first names of many, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{', '.join(names[:shown])}{more}"
 
 
 def blob_table(parity: ImageParity) -> str:
     """Every blob of one image with its shape, largest and relative error, in the order of the network."""
-    rows = [
-        [row.blob, "x".join(map(str, row.shape)), *_told_errors(row)]
-        for row in parity.blobs
-    ]
+    rows = [[row.blob, "x".join(map(str, row.shape)), *_told_errors(row)] for row in parity.blobs]
     return text_table(["blob", "shape", "max error", "relative"], rows, left=2)
 
 
 def summary_table(parities: Sequence[ImageParity]) -> str:
-    """One row an image: its worst blob, its detections, and how far they are from Caffe2's."""
+    """One row per image: its worst blob, its detections, and how far they are from Caffe2's."""
     header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score", "equal masks"]
     rows = []
     for parity in parities:
@@ -296,7 +290,7 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
         equal_rles=len(pairs),
         min_mask_iou=1.0,
     )
-    if detections.mask_probs is None:
+    if detections.mask_probs is None or reference.masks is None:
         return of_boxes
     rles = np.array([rle["counts"] for rle in detections.rles()], dtype=object)[ours]
     reference_rles = np.array(reference.rle_counts, dtype=object)[theirs]
@@ -320,7 +314,9 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
 
 
 def reference_pastes(reference: ImageReference, threshold: float) -> list[str]:
-    """Run lengths of the reference's own soft masks, pasted by us into its own boxes."""
+    """Run lengths of the reference's own soft masks, pasted by us into its own boxes; empty where it has none."""
+    if reference.masks is None:
+        return []
     theirs = Detections(
         boxes=reference.det_boxes.astype(np.float32),
         scores=reference.det_scores.astype(np.float32),
@@ -333,7 +329,7 @@ def reference_pastes(reference: ImageReference, threshold: float) -> list[str]:
 
 
 def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobParity:
-    """Compare a blob with a reference that may hold every `stride`-th value of it alone."""
+    """Compare a blob with a reference that may hold only every `stride`-th value of it."""
     shape = reference.shape
     if tuple(value.shape) != shape:
         return BlobParity(blob, shape, float("inf"), float("inf"), f"is {'x'.join(map(str, value.shape))}")

@@ -1,170 +1,84 @@
-"""Which of our proposals, RoIs and detections are which of the reference's.
+"""Which rows of two lists are partners, one to one: detections, proposals, RoIs.
 
 Scores that tie in one order of float32 sums stand in another order after the next, so rows are known by what they
-hold and not by their places. A reference may hold a sample of the RoIs alone: then the coordinates that it has kept,
-and the scores of the proposals, which are always whole, tell the rows apart.
+hold and not by their places.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
-from detectron_gn.mrcnn.ops.numpy_ties import argsort
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.port.blobs.activations import Trace
-from detectron_gn.verify.reference.image_dump import ImageReference, ReferenceBlob
 
 Array = npt.NDArray[Any]
+Pairs = npt.NDArray[np.int64]
 
 # Two RoIs or detections are partners when no corner of theirs is further apart than this, in pixels. How far apart
 # partners are is reported; this only says who they are.
 PARTNER_DISTANCE = 0.5
 
-# Where not all corners are known, scores of partners are no further apart than this either.
-PARTNER_SCORE = 1e-3
-
-# Scores this close may stand in either order; of saturated ones (a float32 sigmoid is 1 from a logit of 17 on) more
-# may tie at the cut than there are places.
-TIE = 1e-6
-
 # Of rows that are known in part, the one in the same place is the partner when no other is nearer by this, in pixels.
 _NEARER = 0.01
 
 
-@dataclass(frozen=True)
-class ProposalParity:
-    """The proposals of one pyramid level.
-
-    Attributes:
-        level: 2 for P2, ...
-        count, reference_count: proposals after NMS on either side.
-        unmatched: proposals of either side without a partner on the other.
-        tied: those of them whose score ties with the last one that was taken before NMS.
-    """
-
-    level: int
-    count: int
-    reference_count: int
-    unmatched: int
-    tied: int
-
-
-class RoiPairing(NamedTuple):
-    """The RoIs that the second stage is compared on.
-
-    Attributes:
-        rois: `[R, 5]` float32 in network pixels, in the reference's order; None where the reference does not tell.
-        same: whether they are the network's own.
-    """
-
-    rois: Tensor | None
-    same: bool
-
-
-def pair_proposals(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Iterator[ProposalParity]:
-    """Bring each level's proposals in the trace into the reference's order, and count those without a partner.
-
-    The proposals of a level that has some without a partner leave the trace.
-    """
-    for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
-        name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in blobs or scores_name not in blobs or not blobs[scores_name].is_whole:
-            continue
-        rois, scores = trace[name], trace[scores_name]
-        theirs, their_scores = blobs[name].known().to(rois), blobs[scores_name].known().to(rois)
-        rows, their_rows = rois, theirs
-        if not blobs[name].is_whole:
-            weight = PARTNER_DISTANCE / PARTNER_SCORE
-            rows = torch.cat((rois, scores * weight), dim=1)
-            their_rows = torch.cat((theirs, their_scores * weight), dim=1)
-        order = order_like(rows, their_rows)
-        unmatched, tied = 0, 0
-        if order is None:
-            alone = torch.cat((scores[without_partner(rows, their_rows)],
-                               their_scores[without_partner(their_rows, rows)]))  # fmt: skip
-            candidates = trace[f"rpn_cls_probs_fpn{level}"].flatten()
-            last_taken = candidates.topk(min(len(candidates), model.cfg.TEST.RPN_PRE_NMS_TOP_N)).values[-1]
-            unmatched, tied = len(alone), int(((alone - last_taken).abs() <= TIE).sum())
-            del trace[name], trace[scores_name]
-        else:
-            trace[name], trace[scores_name] = rois[order], scores[order]
-        yield ProposalParity(level, len(rois), len(theirs), unmatched, tied)
-
-
-def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: ImageReference) -> RoiPairing:
-    """Our RoIs in the reference's order, or the reference's own where ours are others.
+def pair_one_to_one(possible: npt.NDArray[np.bool_], *costs: Array) -> Pairs:
+    """Pair the rows of one list with those of another, the cheapest pair first.
 
     Args:
-        trace: of the first pass, its proposals paired already.
-        boxes: `[R, 4K]` that ours were decoded to, as the reference's dataset of that name.
+        possible: `[N, M]`, which pairs there may be.
+        costs: `[N, M]` each; the first one decides, each further one only where those before it are equal. Pairs that
+            are equal in all of them are taken in the order of the rows.
+
+    Returns:
+        `[P, 2]` numbers (row of the first list, row of the second) in the order in which they were taken; each row
+        stands in one pair at most.
     """
-    ours = trace["rois"]
-    theirs = reference_rois(model, trace, reference.blobs)
-    if not reference.blobs["rois"].is_whole:
-        # Nothing tells RoIs apart like all the boxes they became, if only the second stage is right.
-        order = order_like(boxes, torch.from_numpy(reference.boxes))
-        if order is not None:
-            return RoiPairing(ours[order], True)
-    if theirs is None:
-        return RoiPairing(None, False)
-    order = order_like(ours, theirs)
-    if order is not None:
-        return RoiPairing(ours[order], True)
-    # On RoIs that are not finite nothing can be computed; that they are not, the comparison of `rois` tells.
-    return RoiPairing(theirs, False) if bool(theirs.isfinite().all()) else RoiPairing(ours, True)
+    rows, columns = np.nonzero(possible)
+    order = np.lexsort([cost[rows, columns] for cost in reversed(costs)])
+    pairs: list[tuple[int, int]] = []
+    taken_rows: set[int] = set()
+    taken_columns: set[int] = set()
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            pairs.append((row, column))
+            taken_rows.add(row)
+            taken_columns.add(column)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def reference_rois(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Tensor | None:
-    """The reference's RoIs `[R, 5]`: as it holds them, or collected from proposals that ours are partners of.
+def pair_boxes(
+    boxes: Array, labels: Array | None, others: Array, other_labels: Array | None, tolerance: float = PARTNER_DISTANCE
+) -> Pairs:
+    """Pair boxes of one label, no coordinate of which is further apart than the tolerance; the nearest pair first.
 
-    None where it holds only a sample, and a level's proposals are others or left out.
+    Args:
+        boxes, others: `[N, C]` and `[M, C]`, corners in pixels; the index of an image may stand before them.
+        labels, other_labels: `[N]` and `[M]`, or None where boxes of any label may be partners.
+
+    Returns:
+        `[P, 2]` numbers (box, other), in the order of the others.
     """
-    known = blobs["rois"].known().to(trace["rois"])
-    if blobs["rois"].is_whole:
-        return known
-    rois, scores = [], []
-    for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
-        name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
-        if name not in blobs or name not in trace or scores_name not in blobs or not blobs[scores_name].is_whole:
-            return None
-        rois.append(trace[name])
-        scores.append(blobs[scores_name].known().flatten())
-    # The reference's scores to the last digit, so that ties come out in its order.
-    best = argsort(-torch.cat(scores))[: len(known)]
-    collected = torch.cat(rois)[best.to(known.device)]
-    if collected.shape != known.shape:
-        return None
-    near = (collected - known).abs() <= PARTNER_DISTANCE
-    return collected if bool((near | known.isnan()).all()) else None
+    distance = np.abs(boxes[:, None] - others[None]).max(axis=2, initial=0)
+    possible = distance <= tolerance
+    if labels is not None and other_labels is not None:
+        possible &= labels[:, None] == other_labels[None]
+    pairs = pair_one_to_one(possible, distance)
+    return pairs[np.argsort(pairs[:, 1], kind="stable")]
 
 
 def pair_detections(
     detections: Detections, boxes: Array, classes: Array, *, any_class: bool = False
-) -> npt.NDArray[np.int64]:
+) -> Pairs:
     """Pairs (ours, reference's) of detections of one class whose boxes agree; each detection in one pair at most.
 
     Args:
         boxes, classes: the reference's, `[D, 4]` in image pixels and `[D]` from 1 on.
         any_class: whether detections of other classes may be partners too.
     """
-    if not len(detections) or not len(boxes):
-        return np.zeros((0, 2), dtype=np.int64)
-    distance = np.abs(detections.boxes[:, None] - boxes[None]).max(axis=2)
-    if not any_class:
-        distance[detections.classes[:, None] != classes[None]] = np.inf
-    pairs = []
-    for ours, theirs in zip(*np.unravel_index(np.argsort(distance, axis=None), distance.shape), strict=True):
-        if not distance[ours, theirs] <= PARTNER_DISTANCE:
-            break
-        pairs.append((ours, theirs))
-        distance[ours], distance[:, theirs] = np.inf, np.inf
-    return np.array(sorted(pairs, key=lambda pair: pair[1]), dtype=np.int64).reshape(-1, 2)
+    return pair_boxes(detections.boxes, None if any_class else detections.classes, boxes, classes)
 
 
 def order_like(rows: Tensor, reference: Tensor) -> Tensor | None:
@@ -176,17 +90,16 @@ def order_like(rows: Tensor, reference: Tensor) -> Tensor | None:
     if rows.shape != reference.shape:
         return None
     distances = _distances(reference.to(rows), rows).cpu()
-    order = torch.arange(len(rows))
-    free = ~(distances.diagonal() <= PARTNER_DISTANCE)
+    settled = distances.diagonal() <= PARTNER_DISTANCE
     if reference.isnan().any():
-        free |= distances.diagonal() > distances.amin(dim=1) + _NEARER
-    for place in free.nonzero()[:, 0].tolist():
-        candidates = torch.where(free, distances[place], torch.inf)
-        partner = int(candidates.argmin())
-        if not candidates[partner] <= PARTNER_DISTANCE:
-            return None
-        order[place] = partner
-        free[partner] = False
+        settled &= distances.diagonal() <= distances.amin(dim=1) + _NEARER
+    free = (~settled).nonzero()[:, 0]
+    rest = distances[free][:, free].numpy()
+    pairs = torch.from_numpy(pair_one_to_one(rest <= PARTNER_DISTANCE, rest))
+    if len(pairs) < len(free):
+        return None
+    order = torch.arange(len(rows))
+    order[free[pairs[:, 0]]] = free[pairs[:, 1]]
     return order
 
 

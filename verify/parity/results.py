@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask
 
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.evaluation.coco_files import SHAPE_KEY, IouType, ResultRow
 from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.verify.parity.matching import pair_one_to_one
 
-# Detections of one class that overlap less than this are different detections, not one that moved.
+# Detections of one class that overlap less than this are two detections, not one that moved.
 _PARTNER_IOU = 0.5
 
 # Overlaps this close are a tie, which the score decides.
@@ -20,10 +22,13 @@ _IOU_DECIMALS = 3
 
 _WORST_IMAGES = 5
 
+# What the results of a type are called in sentences.
+PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
+
 
 @dataclass(frozen=True)
 class DetectionTolerances:
-    """What counts as equal, and which detections may be on one side alone.
+    """What counts as equal, and which detections may be on one side only.
 
     Attributes:
         box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds.
@@ -118,7 +123,7 @@ class DetectionParity:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Row numbers of partners with what separates them, one entry a pair."""
+    """Row numbers of partners with what separates them, one entry per pair."""
 
     ours: npt.NDArray[np.int64]
     reference: npt.NDArray[np.int64]
@@ -176,7 +181,7 @@ def match_detections(
 
 def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table with a column for each type of results that was compared."""
-    header = ["", *({"bbox": "box", "segm": "mask"}[parity.iou_type] for parity in parities)]
+    header = ["", *(AP_JSON_KEY[parity.iou_type] for parity in parities)]
     lines: list[tuple[str, list[str]]] = [
         ("detections, ours", [str(parity.ours) for parity in parities]),
         ("detections, reference", [str(parity.reference) for parity in parities]),
@@ -211,7 +216,7 @@ def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: I
                     [ours[row]["score"] for row in our_rows], [reference[row]["score"] for row in their_rows]
                 )
             )
-            for i, j in _greedy(ious, scores):
+            for i, j in pair_one_to_one(ious >= _PARTNER_IOU, -np.round(ious, _IOU_DECIMALS), scores).tolist():
                 box = _edge_difference(a[i], b[j]) if iou_type == "bbox" else 0.0
                 equal = a[i] == b[j]
                 columns.append((our_rows[i], their_rows[j], ious[i, j], box, scores[i, j], equal))
@@ -236,18 +241,6 @@ def _overlaps(a: list[Any], b: list[Any], iou_type: IouType) -> npt.NDArray[np.f
     if iou_type == "segm":
         ious[np.logical_and.outer(pycocotools.mask.area(a) == 0, pycocotools.mask.area(b) == 0)] = 1.0
     return ious
-
-
-def _greedy(ious: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    rows, columns = np.nonzero(ious >= _PARTNER_IOU)
-    order = np.lexsort((scores[rows, columns], -np.round(ious[rows, columns], _IOU_DECIMALS)))
-    pairs, taken_rows, taken_columns = [], set(), set()
-    for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if i not in taken_rows and j not in taken_columns:
-            pairs.append((i, j))
-            taken_rows.add(i)
-            taken_columns.add(j)
-    return pairs
 
 
 def _edge_difference(a: Sequence[float], b: Sequence[float]) -> float:

@@ -1,11 +1,12 @@
 """`verify training` as a whole: replay a reference, and tell what differs from what rounding moves.
 
-A network with ReLUs is not continuous in its gradient, and the gradient of random weights is a chaotic thing: the real
-Caffe2, run twice on two machines, differs from itself by 1 % in some updates of its first iteration, and by all of the
-way it went after six. So the replay is done again from weights changed in their last bits only. What that moves as far
-as it is from the reference is no difference between the two programs.
+The gradient of a network with ReLUs is not continuous, and with random weights it is chaotic. The real Caffe2, run on
+two machines, differs from itself by 1 % in some updates of its first iteration; after six iterations the parameters are
+as far apart as they have moved. So the run is replayed again from weights that are changed only in their last bits. A
+value that this moves as far as it is from the reference shows no difference between the two programs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,14 +21,8 @@ from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import MOMENTUM, build_model, match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
-from detectron_gn.verify.parity.training import (
-    FinalParity,
-    IterationParity,
-    compare_final,
-    read_reference,
-    replay,
-    share_apart,
-)
+from detectron_gn.verify.parity.training import FinalParity, IterationParity, compare_final, replay, share_apart
+from detectron_gn.verify.reference.training_trace import TrainingTrace, open_trace
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 LOSS_TOLERANCE = 1e-4
@@ -102,15 +97,16 @@ def check_training(
 
     Args:
         weights: what the reference started from.
-        replicas: further replays from weights changed in their last bits; 0 judges by the tolerances alone.
+        replicas: further replays from weights changed in their last bits; 0 judges only by the tolerances.
 
-    Raises InputError where the inputs do not belong together.
+    Raises InputError where the inputs do not belong together, or where nothing can be compared.
     """
-    iterations, final = _replayed(cfg, weights, dataset, reference)
-    others = []
-    for replica in range(replicas):
-        say(f"replay {replica + 1} of {replicas} with the last bits of the weights changed")
-        others.append(_replayed(cfg, _last_bits_changed(weights, replica), dataset, reference))
+    with open_trace(reference) as trace:
+        iterations, final = _replayed(cfg, weights, dataset, trace)
+        others = []
+        for replica in range(replicas):
+            say(f"replay {replica + 1} of {replicas} with the last bits of the weights changed")
+            others.append(_replayed(cfg, _last_bits_changed(weights, replica), dataset, trace))
     losses, updates, parameters = _Judge(LOSS_TOLERANCE), _Judge(UPDATE_TOLERANCE), _Judge(FINAL_TOLERANCE)
     for place, iteration in enumerate(iterations):
         moved = [other[place] for other, _ in others]
@@ -135,7 +131,7 @@ def check_training(
 
 
 def training_tables(parity: TrainingParity) -> str:
-    """The replay for the terminal: a line an iteration, and a line a verdict."""
+    """The replay for the terminal: one line per iteration, and one per verdict."""
     header = (
         "iteration",
         "lr",
@@ -179,7 +175,11 @@ def training_tables(parity: TrainingParity) -> str:
 
 
 class _Judge:
-    """Sorts values into those within a tolerance, those within what rounding moves them, and the rest."""
+    """Sorts values into those within a tolerance, those within what rounding moves them, and the rest.
+
+    Infinite are the errors and movements of blobs that do not move in the reference: they have no scale, and excuse
+    nothing.
+    """
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
@@ -193,15 +193,18 @@ class _Judge:
         moves nine blobs out of ten counts for all of them.
         """
         farthest = [max(moved) for moved in zip(*moved_by_rounding)]
-        of_most = float(np.quantile(farthest, 0.9)) if farthest else 0.0
+        scaled = [moved for moved in farthest if math.isfinite(moved)]
+        of_most = float(np.quantile(scaled, 0.9)) if scaled else 0.0
         for place, (name, error) in enumerate(errors.items()):
             self.judge(name, error, [of_most, *(moved[place] for moved in moved_by_rounding)])
 
     def judge(self, name: str, error: float, moved_by_rounding: Sequence[float]) -> None:
+        """Judge one value, with how far each replica moved it."""
         self._count += 1
+        moved = max(filter(math.isfinite, moved_by_rounding), default=0.0)
         if error <= self._tolerance:
             self._within += 1
-        elif error <= ROUNDING_MARGIN * max(moved_by_rounding, default=0.0):
+        elif error <= ROUNDING_MARGIN * moved:
             self._rounding += 1
         else:
             self._over[name] = error
@@ -211,16 +214,15 @@ class _Judge:
 
 
 def _replayed(
-    cfg: Config, weights: WeightsFile, dataset: CocoDataset, reference: Path
+    cfg: Config, weights: WeightsFile, dataset: CocoDataset, trace: TrainingTrace
 ) -> tuple[list[IterationParity], FinalParity]:
     """One replay from the given weights and their momentum."""
     model = build_model(cfg, weights)
     solver = MomentumSGD.from_config(model, cfg)
     load_momentum(model, solver, match_blobs(BlobTable.from_model(model), weights))
     roidb = training_roidb([dataset], cfg)
-    with read_reference(reference) as file:
-        iterations = list(replay(model, solver, roidb, file))
-        return iterations, compare_final(model, solver, weights.blobs, file)
+    iterations = list(replay(model, solver, roidb, trace))
+    return iterations, compare_final(model, solver, weights.blobs, trace)
 
 
 def _last_bits_changed(weights: WeightsFile, seed: int) -> WeightsFile:

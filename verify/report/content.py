@@ -1,30 +1,128 @@
-"""What the page of a ladder shows; the page itself is made in report.py."""
+"""What the report of a verification shows; page.py makes the page of it."""
 
-import hashlib
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
 from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, read_annotations
-from detectron_gn.port.config.read import dump_config
-from detectron_gn.verify.ladder import RUNGS, Ladder, LadderInputs, file_digest
+from detectron_gn.mrcnn.wording import listed, percent
+from detectron_gn.verify.ladder import Ladder, LadderInputs
 from detectron_gn.verify.parity.blobs import ImageParity
-from detectron_gn.verify.parity.results import DetectionParity, match_detections
-from detectron_gn.verify.published import ApComparison
+from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, parity_rows
+from detectron_gn.verify.published import ApComparison, comparison_rows
 from detectron_gn.verify.report.dump_results import dump_results
-from detectron_gn.verify.report.page import Report, Tile, machine_facts, scatter_points
 from detectron_gn.verify.report.plots import Point
+from detectron_gn.verify.report.provenance import Fact, ladder_facts, machine_facts
 from detectron_gn.verify.report.side_by_side import Pair, Side, annotation_pairs, result_pairs
+from detectron_gn.verify.rungs import RUNGS, Rung
 from detectron_gn.weights.catalog import lookup
 from detectron_gn.weights.errors import UnknownModel
 
 MOST_PAIRS = 8
 _OURS = "detectron-gn"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the page's head: what it is, the number, and what stands beside it."""
+
+    label: str
+    value: str
+    under: str = ""
+
+
+class Table(NamedTuple):
+    """Cells as text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Bar(NamedTuple):
+    """A metric from 0 to 1, and the reference's where there is one."""
+
+    name: str
+    value: float
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows; a section without content is left out.
+
+    Attributes:
+        title: the model's name.
+        holds: whether all that was compared agrees; `verdict` says it in a few words, `lead` in a sentence or two.
+        ap, reference_ap: summaries by `box` and `mask`; the reference's may be fewer.
+        scatter: (reference's score, our score) and (reference's score, box difference in pixels) of each pair.
+        provenance: what the page is about and how it was made: file, hash, configuration, command.
+    """
+
+    title: str
+    holds: bool
+    verdict: str
+    lead: str
+    tiles: Sequence[Tile] = ()
+    rungs: Sequence[Rung] = ()
+    comparison: ApComparison | None = None
+    ap: Mapping[str, ApSummary] = field(default_factory=dict)
+    reference_ap: Mapping[str, ApSummary] = field(default_factory=dict)
+    blobs: Sequence[ImageParity] = ()
+    tolerance: float = 1e-3
+    detections: Sequence[DetectionParity] = ()
+    scatter: tuple[Sequence[Point], Sequence[Point]] = ((), ())
+    pairs: Sequence[Pair] = ()
+    provenance: Sequence[Fact] = ()
+
+    def ap_table(self) -> Table:
+        """Expected and measured AP, one row per column of Detectron's table: that is too wide for a phone."""
+        assert self.comparison is not None
+        header, (expected, measured) = comparison_rows(self.comparison)
+        rows = [cells for cells in zip(header[2:], expected[2:], measured[2:]) if not {"-", ""}.issuperset(cells[1:])]
+        return Table([expected[0], expected[1], measured[1]], rows)
+
+    def blob_table(self) -> Table:
+        """The relative error of every blob in each image."""
+        cells: dict[str, list[str]] = {}
+        for parity in self.blobs:
+            for row in parity.blobs:
+                cells.setdefault(row.blob, ["x".join(map(str, row.shape))]).append(row.told)
+        columns = len(self.blobs) + 1
+        rows = [[blob, *told, *["-"] * (columns - len(told))] for blob, told in cells.items()]
+        return Table(["blob", "shape", *(parity.image for parity in self.blobs)], rows)
+
+    def detection_table(self) -> Table:
+        """How far the detections of both sides are apart."""
+        return Table(*parity_rows(self.detections))
+
+    def ap_bars(self) -> dict[str, list[Bar]]:
+        """The metrics that there are, by `box` and `mask`."""
+        bars = {}
+        for kind, summary in self.ap.items():
+            reference = self.reference_ap[kind].metrics() if kind in self.reference_ap else {}
+            known = {name: value for name, value in reference.items() if value >= 0}
+            metrics = summary.metrics().items()
+            bars[kind] = [Bar(name, value, known.get(name)) for name, value in metrics if value >= 0]
+        return bars
+
+    def class_table(self) -> Table:
+        """The AP of each class."""
+        header, names = ["class"], list(next(iter(self.ap.values())).per_class)
+        columns: list[Mapping[str, float]] = []
+        for kind, summary in self.ap.items():
+            header.append(f"{kind} AP")
+            columns.append(summary.per_class)
+            if kind in self.reference_ap:
+                header.append(f"{kind} AP, reference")
+                columns.append(self.reference_ap[kind].per_class)
+        return Table(header, [[name, *(percent(column.get(name, -1.0)) for column in columns)] for name in names])
 
 
 def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_title: str) -> Report:
@@ -39,7 +137,7 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
     scatter: tuple[Sequence[tuple[float, float]], Sequence[tuple[float, float]]] = ((), ())
     pairs: Sequence[Pair] = ()
     if evaluation is not None and "bbox" in rows:
-        scatter = scatter_points(detections[0], evaluation.boxes, rows["bbox"])
+        scatter = _scatter(detections[0], evaluation.boxes, rows["bbox"])
     if ladder.model is not None and ladder.blobs and not rows:
         # Without result files the detections of the dump are what there is to show.
         detections, scatter, pairs = _dump_sections(ladder.model, inputs, reference_title)
@@ -59,8 +157,29 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
         detections=detections,
         scatter=scatter,
         pairs=pairs or _pairs(ladder, inputs, reference_title),
-        provenance=[*_facts(ladder, inputs), *machine_facts(device)],
+        provenance=[*ladder_facts(ladder, inputs), *machine_facts(device)],
     )
+
+
+def model_title(source: str) -> str:
+    """The catalog's name and id of a model, or the file's name."""
+    try:
+        entry = lookup(source)
+    except UnknownModel:
+        return Path(source).name
+    return f"{entry.name} ({entry.id})"
+
+
+def _scatter(
+    parity: DetectionParity, ours: Sequence[ResultRow], reference: Sequence[ResultRow]
+) -> tuple[list[Point], list[Point]]:
+    """Points of the two scatter plots from pairs of boxes."""
+    scores, boxes = [], []
+    for mine, theirs in parity.partners.tolist():
+        a, b = ours[mine], reference[theirs]
+        scores.append((b["score"], a["score"]))
+        boxes.append((b["score"], float(np.abs(np.subtract(a["bbox"], b["bbox"])).max())))
+    return scores, boxes
 
 
 def _dump_sections(
@@ -74,16 +193,7 @@ def _dump_sections(
     reference = Side(reference_title, found.reference_boxes, found.reference_segms)
     ours = Side(_OURS, found.boxes, found.segms)
     pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS)
-    return [boxes, masks], scatter_points(boxes, found.boxes, found.reference_boxes), pairs
-
-
-def model_title(source: str) -> str:
-    """The catalog's name and id of a model, or the file's name."""
-    try:
-        entry = lookup(source)
-    except UnknownModel:
-        return Path(source).name
-    return f"{entry.name} ({entry.id})"
+    return [boxes, masks], _scatter(boxes, found.boxes, found.reference_boxes), pairs
 
 
 def _verdict(ladder: Ladder) -> str:
@@ -133,17 +243,20 @@ def _blob_tiles(parities: Sequence[ImageParity]) -> list[Tile]:
     faulty = list(dict.fromkeys(row.blob for row in rows if row.fault))
     largest = max((row.relative_error for row in rows if not row.fault), default=0.0)
     if faulty:
-        more = f" and {len(faulty) - 1} more" if len(faulty) > 1 else ""
-        under = f"{faulty[0]}{more}: another shape, or not finite; the others differ by at most {largest:.1e}"
+        told = listed(faulty, most=1)
+        under = f"{told}: another shape, or not finite; the others differ by at most {largest:.1e}"
         return [Tile("blobs not comparable", str(len(faulty)), under)]
     where = f"{len(parities[0].blobs)} blobs, {len(parities)} image{'s' * (len(parities) > 1)}"
     return [Tile("largest blob error", f"{largest:.1e}", where)]
 
 
 def _detection_tiles(ladder: Ladder) -> list[Tile]:
-    names = {"bbox": "boxes matched", "segm": "masks matched"}
     return [
-        Tile(names[parity.iou_type], f"{100 * parity.share_matched:.4g} %", f"{parity.matched} of {parity.reference}")
+        Tile(
+            f"{PLURAL[parity.iou_type]} matched",
+            f"{100 * parity.share_matched:.4g} %",
+            f"{parity.matched} of {parity.reference}",
+        )
         for parity in ladder.detections
     ]
 
@@ -166,24 +279,3 @@ def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[P
     if rows.keys() == {"bbox", "segm"} and len(rows["bbox"]) == len(rows["segm"]):
         return result_pairs(coco, files, Side(reference_title, rows["bbox"], rows["segm"]), ours, MOST_PAIRS)
     return annotation_pairs(coco, files, ours, MOST_PAIRS)
-
-
-def _facts(ladder: Ladder, inputs: LadderInputs) -> list[tuple[str, str]]:
-    facts = [("model", inputs.source), ("sha256 of the file", ladder.sha256)]
-    if ladder.model is not None:
-        digest = hashlib.sha256(dump_config(ladder.model.cfg).encode()).hexdigest()
-        changed = f" with {shlex.join(inputs.overrides)}" if inputs.overrides else ""
-        facts.append(("configuration", f"{inputs.config or 'the one in the file'}{changed}, sha256 {digest}"))
-        facts.append(("precision", ladder.model.precision))
-    for name, path in (("annotations", inputs.annotations), ("reference blobs", inputs.reference)):
-        if path is not None:
-            facts.append((name, f"{path.name}, sha256 {file_digest(path)}"))
-    for path in (inputs.reference_boxes, inputs.reference_masks):
-        if path is not None:
-            facts.append(("reference results", f"{path.name}, sha256 {file_digest(path)}"))
-    if ladder.evaluation is not None:
-        seconds = ladder.evaluation.speed.seconds_per_image()
-        facts.append(("images", ladder.evaluation.naming))
-        if seconds is not None:
-            facts.append(("seconds an image", f"{seconds} (network + pasting)"))
-    return facts

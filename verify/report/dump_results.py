@@ -61,7 +61,8 @@ def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) ->
     corners = theirs.det_boxes.astype(np.float64)
     boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
     scores, classes = theirs.det_scores.astype(float).tolist(), theirs.det_classes.tolist()
-    for box, score, label, counts in zip(boxes, scores, classes, theirs.rle_counts, strict=True):
-        row = {"image_id": image_id, "category_id": label, "score": score}
-        found.reference_boxes.append({**row, "bbox": box})
-        found.reference_segms.append({**row, "segmentation": {"size": list(theirs.image_size), "counts": counts}})
+    rows = [{"image_id": image_id, "category_id": c, "score": s} for c, s in zip(classes, scores, strict=True)]
+    found.reference_boxes.extend({**row, "bbox": box} for row, box in zip(rows, boxes, strict=True))
+    if theirs.masks is not None:
+        masks = [{"size": list(theirs.image_size), "counts": counts} for counts in theirs.rle_counts]
+        found.reference_segms.extend({**row, "segmentation": m} for row, m in zip(rows, masks, strict=True))

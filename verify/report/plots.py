@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from detectron_gn.verify.diagnosis.diagnose import FLOW, step_of
+from detectron_gn.verify.diagnosis.flow import FLOW, step_of
 from detectron_gn.verify.parity.blobs import ImageParity, limit_of
 
 Point = tuple[float, float]

@@ -27,6 +27,7 @@ class RunFigures:
         self._path, self._say = path, say
         self._stats = path / "json_stats.jsonl"
         self._is_torn = False
+        self._can_draw = True
         self._board: Any = None
 
     def begin_at(self, iteration: int) -> None:
@@ -75,9 +76,9 @@ class RunFigures:
         return dict(sorted(found.items()))
 
     def draw(self) -> None:
-        """Draw `curves.png` from all figures so far."""
+        """Draw `curves.png` from all figures so far; where matplotlib is not installed, say so once."""
         lines = self.lines()
-        if not lines:
+        if not lines or not self._can_draw:
             return
         # The first line is of one iteration, mostly, and not of twenty; its losses dwarf all others.
         medians = lines[1:] or lines
@@ -92,15 +93,19 @@ class RunFigures:
         }
         panels = [
             panel("loss", medians, "loss"),
-            panel("its parts", medians, "loss_cls", "loss_bbox", "loss_mask", **rpn),
-            panel("share of RoIs classified right", medians, "accuracy_cls"),
+            panel("parts of the loss", medians, "loss_cls", "loss_bbox", "loss_mask", **rpn),
+            panel("share of RoIs that are classified correctly", medians, "accuracy_cls"),
             panel("learning rate", lines, "lr"),
         ]
         evaluations = self.evaluations()
         if evaluations:
             ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
             panels.insert(2, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
-        self._write(self._path / "curves.png", draw_curves(panels))
+        try:
+            self._write(self._path / "curves.png", draw_curves(panels))
+        except ModuleNotFoundError:
+            self._can_draw = False
+            self._say("curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it")
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Which keys are served, inert and refused."""
+"""Which configuration keys are supported, which are inert, and which are refused."""
 
 import ast
 import functools

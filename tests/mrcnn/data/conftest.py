@@ -1,4 +1,4 @@
-"""A small data set on disk, one image an object of interest."""
+"""A small data set that a test writes to disk, and the annotation of one object in it."""
 
 import json
 

@@ -1,3 +1,5 @@
+"""`check-data`: what Detectron would drop, what would stop a run, and a report that counts both."""
+
 import json
 
 import cv2

@@ -1,3 +1,5 @@
+"""The image blob is Detectron's in scale, padding and mean colour; an unreadable file is named."""
+
 import cv2
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""Which images share a minibatch, in which order and scale, and that the number of workers changes none of it."""
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The roidb is Detectron's: which annotations and images it drops, the classes it counts, the flipped copies."""
+
 import json
 from dataclasses import replace
 

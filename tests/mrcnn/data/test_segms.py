@@ -1,3 +1,5 @@
+"""Outlines of objects: flipped, and drawn as mask targets, to the pixel as Detectron does."""
+
 import numpy as np
 import pycocotools.mask
 import pytest

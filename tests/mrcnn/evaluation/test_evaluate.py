@@ -113,6 +113,7 @@ def test_images_on_record_are_not_detected_again(tmp_path, model, some_images, d
     assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
 
 
+@pytest.mark.slow
 def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val", out=tmp_path)
     path = tmp_path / "journal_0.jsonl"
@@ -183,6 +184,7 @@ def test_an_image_that_is_not_of_the_data_set_damages_a_journal(tmp_path, model,
         Journal(tmp_path, run_identity(model, some_images, 1), {})
 
 
+@pytest.mark.slow
 def test_an_image_whose_file_has_changed_is_detected_again(
     tmp_path, model, some_images, demo_model, journal_text, monkeypatch
 ):
@@ -259,6 +261,7 @@ def test_batches_change_nothing_but_float32_sums(batch, one, model, demo_model):
     assert many.mask_ap.AP == pytest.approx(one.mask_ap.AP, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_nothing(threads, model, some_images, demo_model, tmp_path):
     alone = evaluate(model, some_images, demo_model / "val", batch=2)
@@ -292,6 +295,7 @@ def test_what_is_handed_on_is_on_record_already(threads, model, some_images, dem
     assert len((tmp_path / "journal_0.jsonl").read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.slow
 def test_a_network_of_static_shapes_gives_the_same_evaluation(model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val")
     fixed = evaluate(model, some_images, demo_model / "val", network=model.static_outputs, threads=2)

@@ -111,6 +111,7 @@ def without_inference_mode(monkeypatch):
         monkeypatch.setattr(MaskRCNN, name, torch.no_grad()(getattr(MaskRCNN, name).__wrapped__))
 
 
+@pytest.mark.slow
 def test_detection_on_a_device_is_asked_for_without_waiting(pickle, images, monkeypatch):
     without_inference_mode(monkeypatch)
     on_cpu, elsewhere = (load_model(pickle, device="cpu") for _ in range(2))

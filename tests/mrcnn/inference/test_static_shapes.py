@@ -65,6 +65,7 @@ def test_what_may_not_suppress_does_not():
     assert nms_in_rounds(boxes, valid[:, :, None], 0.5, 8)[0].tolist() == [[True, True, False]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"TEST.RPN_POST_NMS_TOP_N": 30}, {"TEST.RPN_MIN_SIZE": 25.0}])
 def test_proposals_are_those_of_each_level_and_image(settings):
     cfg = with_values(Config(), {"TEST.RPN_PRE_NMS_TOP_N": 300, "TEST.RPN_POST_NMS_TOP_N": 200, **settings})
@@ -266,6 +267,7 @@ def outputs(model, batch):
         return model.static_outputs(batch.data, scales, torch.tensor(batch.image_sizes, dtype=torch.float32))
 
 
+@pytest.mark.slow
 def test_the_whole_network_finds_the_same(model, images):
     detections = 0
     for image in images[:12]:

@@ -1,3 +1,5 @@
+"""1x1 convolutions as matrix products give torch's values and gradients."""
+
 import pytest
 import torch
 import torch.nn.functional as F

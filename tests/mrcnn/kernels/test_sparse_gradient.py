@@ -1,3 +1,5 @@
+"""The gradient of a convolution that is needed at few positions is the whole gradient."""
+
 import pytest
 import torch
 import torch.nn.functional as F

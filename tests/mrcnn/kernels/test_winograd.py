@@ -1,3 +1,5 @@
+"""3x3 convolutions by Winograd's algorithm give torch's values and gradients, nearly as exactly."""
+
 import pytest
 import torch
 import torch.nn.functional as F

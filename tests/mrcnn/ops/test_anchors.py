@@ -1,3 +1,5 @@
+"""Anchors are Detectron's in size, rounding and order."""
+
 import numpy as np
 import pytest
 import torch

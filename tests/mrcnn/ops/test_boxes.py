@@ -1,3 +1,5 @@
+"""Box arithmetic with inclusive corners is Detectron's: decode, encode, clip, overlap, expand and flip."""
+
 import numpy as np
 import pytest
 import torch

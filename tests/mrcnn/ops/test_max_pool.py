@@ -1,3 +1,5 @@
+"""Max pooling gives its gradient to every position that ties for the maximum, as Caffe2's."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,5 @@
+"""NMS, soft NMS and box voting keep what Detectron keeps, in its order, ties included."""
+
 import numpy as np
 import pytest
 import torch

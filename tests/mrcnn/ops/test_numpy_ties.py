@@ -1,3 +1,5 @@
+"""Equal scores are ordered as the numpy that Detectron ran on ordered them."""
+
 from pathlib import Path
 
 import numpy as np

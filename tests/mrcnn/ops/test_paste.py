@@ -1,3 +1,5 @@
+"""Soft masks become bitmaps and run lengths of the image to the pixel as Detectron's."""
+
 import numpy as np
 import pycocotools.mask
 import pytest

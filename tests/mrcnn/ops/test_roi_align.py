@@ -1,3 +1,5 @@
+"""RoIAlign, its gradient and the choice of the pyramid level are Caffe2's and Detectron's."""
+
 import numpy as np
 import pytest
 import torch

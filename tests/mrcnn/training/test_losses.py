@@ -1,4 +1,4 @@
-"""Losses by hand; whole iterations beside Caffe2's are in tests/verify/test_training.py."""
+"""Losses by hand; tests/verify/parity/test_training.py compares whole iterations with Caffe2's."""
 
 import math
 

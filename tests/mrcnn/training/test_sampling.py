@@ -62,6 +62,7 @@ def assert_drawn_alike(values, mean, std):
     assert ours.std() == pytest.approx(std, rel=0.15, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", DETECTRON["anchors"])
 def test_anchors_are_drawn_as_often_as_detectron_draws_them(cfg, roidb, generator, expected):
     cfg = with_values(
@@ -85,6 +86,7 @@ def test_anchors_are_drawn_as_often_as_detectron_draws_them(cfg, roidb, generato
     assert_drawn_alike(background, expected["neg_mean"], expected["neg_std"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expected", DETECTRON["rois"])
 def test_rois_are_drawn_as_often_as_detectron_draws_them(cfg, roidb, generator, expected):
     cfg = with_values(cfg, {"TRAIN.BATCH_SIZE_PER_IM": expected["batch"]})

@@ -1,4 +1,4 @@
-"""What a file must hold for a configuration, and what is said where it does not."""
+"""Which blobs a configuration needs, and the error when a file lacks one or has it in another shape."""
 
 import dataclasses
 

@@ -1,3 +1,5 @@
+"""The blob table has Caffe2's names, order, shapes, kinds and initial values for each published architecture."""
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """Wrong ports, each injected on purpose: the first difference is found where it begins and laid to what was done."""
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -25,9 +26,14 @@ from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.port.runs.load import load_model
-from detectron_gn.verify.diagnosis.diagnose import FLOW, first_finding, step_of
-from detectron_gn.verify.parity.blobs import compare_file
+from detectron_gn.verify.diagnosis.diagnose import diagnose
+from detectron_gn.verify.diagnosis.flow import FLOW, step_of
+from detectron_gn.verify.parity.blobs import compare_file, compare_image
+from detectron_gn.verify.reference.image_dump import read_references
 from tests.helpers.recipe import recipe_weights
+
+# A hundred networks, each run on whole images.
+pytestmark = pytest.mark.slow
 
 # What verify blobs lets pass; the embedded model agrees to 3e-5.
 TOLERANCE = 1e-3
@@ -40,11 +46,16 @@ def model(pickle):
 
 def found(model, demo_model, reference=None):
     """The finding in each image of a reference, the embedded one unless another is given."""
-    reference, images = reference or demo_model / "blobs.h5", demo_model / "val"
     return [
-        first_finding(model, parity, reference, images, TOLERANCE)
-        for parity in compare_file(model, reference, images)
+        diagnose(model, compare_image(model, each), each, TOLERANCE)
+        for each in references(reference or demo_model / "blobs.h5", demo_model / "val", model.cfg)
     ]
+
+
+@functools.lru_cache(maxsize=2)
+def references(path, images, cfg):
+    """A reference of every image; that of the embedded model is read only once."""
+    return list(read_references(path, images, cfg))
 
 
 def assert_found(findings, rung, where, suspect):
@@ -478,8 +489,8 @@ def test_the_stride_of_an_affine_model_on_the_wrong_convolution(stride_1x1, righ
         cfg = bundled_config(Path(reference.attrs["cfg"]).stem)
         cfg = merge_overrides(cfg, [*str(reference.attrs["opts"]).split(), "RESNETS.STRIDE_1X1", stride_1x1])
         model = build_model(cfg, recipe_weights(BlobTable.from_config(cfg), int(reference.attrs["seed"])))
-    for parity in compare_file(model, path, demo_model / "val"):
-        finding = first_finding(model, parity, path, demo_model / "val", TOLERANCE)
+    for reference in read_references(path, demo_model / "val", cfg):
+        finding = diagnose(model, compare_image(model, reference), reference, TOLERANCE)
         if right:
             assert finding is None
         else:

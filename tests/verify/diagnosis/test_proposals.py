@@ -9,7 +9,8 @@ from detectron_gn.mrcnn.ops import proposals
 from detectron_gn.port.blobs.activations import trace_boxes
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
-from detectron_gn.verify.reference.image_dump import ReferenceBlob, read_reference, reference_names
+from detectron_gn.verify.reference.image_dump import read_reference, reference_names
+from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 LEVELS = range(2, 7)
 
@@ -92,13 +93,13 @@ def test_wrong_decoding_is_named_only_where_the_boxes_leave_no_other_cause(
 def test_wrong_clipping(model, demo_model, monkeypatch):
     right = proposals.clip_boxes
     monkeypatch.setattr(proposals, "clip_boxes", lambda boxes, height, width: right(boxes, height - 12, width))
-    evidence, suspect, _ = explained(model, demo_model)
-    assert evidence.endswith("at the image's border") and suspect.startswith("clipping proposals")
+    found = explained(model, demo_model)
+    assert found.evidence.endswith("at the image's border") and found.suspect.startswith("clipping proposals")
 
 
 def test_equal_boxes_are_a_matter_of_choice(model, demo_model):
-    evidence, suspect, _ = explained(model, demo_model)
-    assert evidence == "those of equal score have equal boxes" and suspect.startswith("choosing proposals")
+    found = explained(model, demo_model)
+    assert found.evidence == "those of equal score have equal boxes" and found.suspect.startswith("choosing proposals")
 
 
 def test_coordinates_that_the_reference_has_not_kept_tell_nothing(model, demo_model):

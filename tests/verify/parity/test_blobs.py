@@ -7,16 +7,18 @@ import h5py
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.config import with_values
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.port.runs.load import load_model
+from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.parity.blobs import compare_detections, compare_image, first_difference, parity_holds, remarks
-from detectron_gn.verify.parity.matching import ProposalParity
+from detectron_gn.verify.parity.proposals import ProposalParity
 from detectron_gn.verify.reference.image_dump import read_reference, read_references, reference_names
 from tests.helpers.caffe2_moments import caffe2_moments
-from tests.helpers.recipe import recipe_weights
+from tests.helpers.recipe import recipe_weights, zoo_weights
 
 BN_MODELS = ["tiny_bn_r50", "tiny_bn_r50_4conv1fc"]
 
@@ -63,6 +65,7 @@ def test_every_blob_of_an_affine_model_is_caffe2s(name, data, demo_model):
         assert parity_holds(parity, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GN_MODELS)
 def test_every_blob_of_a_gn_model_is_caffe2s_once_sums_run_in_its_order(name, data, demo_model):
     model = model_of(data / f"{name}.h5")
@@ -79,6 +82,7 @@ def test_every_blob_of_a_gn_model_is_caffe2s_once_sums_run_in_its_order(name, da
         assert_all_detections_match(parity.detections)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), GN_MODELS.items())
 def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name, tolerance, data, demo_model):
     for parity in parities(data / f"{name}.h5", demo_model / "val"):
@@ -91,6 +95,7 @@ def test_a_gn_model_in_torchs_own_order_stays_within_what_the_sums_explain(name,
         assert found.min_mask_iou > 0.995
 
 
+@pytest.mark.slow
 def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_model):
     # 227 anchors of P2 score exactly 1 for 40 places: which are taken hangs on the last bits of all the others.
     (parity,) = parities(data / "tiny_gn_r101.h5", demo_model / "val")
@@ -99,6 +104,22 @@ def test_proposals_that_saturate_may_be_others_of_the_same_score(data, demo_mode
     assert all(level.unmatched == level.tied for level in parity.proposals if level.level < 6)
     assert any(line.startswith("P2: ") and "tied at the cut" in line for line in remarks(parity))
     assert any("computed on the reference's" in line for line in remarks(parity))
+
+
+def test_every_blob_of_a_faster_rcnn_is_caffe2s(shared):
+    """Without a mask head: the reference holds no masks, and none are compared."""
+    path, images = shared / "parity" / "zoo" / "faster_fpn.h5", shared / "data" / "coco_ccby" / "val2017"
+    with h5py.File(path) as file:
+        cfg = merge_overrides(bundled_config("e2e_mask_rcnn_R-50-FPN_2x"), str(file.attrs["opts"]).split())
+        cfg = with_values(cfg, {"MODEL.MASK_ON": False})
+        model = build_model(cfg, zoo_weights(BlobTable.from_config(cfg), file))
+    for reference in read_references(path, images, cfg):
+        parity = compare_image(model, reference)
+        assert (reference.masks, reference.rle_counts, len(parity.blobs)) == (None, (), 125 + 2)
+        assert parity.not_compared == () and parity.same_rois
+        assert worst(parity).relative_error < 1e-5
+        assert parity.detections.matched == parity.detections.count == parity.detections.reference_count == 15
+        assert parity_holds(parity, 1e-5) and diagnose(model, parity, reference, 1e-3) is None
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
-"""Replays of runs of the real Detectron, see tests/caffe2_rounding.py for what is held equal and why."""
+"""Replays of training runs of the real Detectron; tests/helpers/caffe2_rounding.py says what is equal and why."""
+
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
+from detectron_gn import main
 from detectron_gn.mrcnn.backbones import resnet
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.roidb import training_roidb
@@ -16,9 +19,10 @@ from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.verify.parity import training
-from detectron_gn.verify.parity.training import compare_final, read_reference, replay
-from detectron_gn.verify.parity.training_check import check_training
-from detectron_gn.weights import read_blobs
+from detectron_gn.verify.parity.training import compare_final, replay
+from detectron_gn.verify.parity.training_check import check_training, training_tables
+from detectron_gn.verify.reference.training_trace import open_trace
+from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.caffe2_rounding import CaffeRounding, max_pool_with_winners
 from tests.helpers.recipe import recipe_weights
 
@@ -52,12 +56,12 @@ def caffe_choices(monkeypatch):
     """Make every forward pass of the replay take the choices of its iteration's group."""
 
     def force(reference):
-        forward, minibatch_of = TrainingNetwork.forward, training._minibatch
+        forward, minibatch_of = TrainingNetwork.forward, training.reference_minibatch
         groups = []
 
-        def remember(group, entries, cfg):
-            groups.append(group)
-            return minibatch_of(group, entries, cfg)
+        def remember(iteration, entries, cfg):
+            groups.append(reference[f"iter{iteration.number}"])
+            return minibatch_of(iteration, entries, cfg)
 
         def forced(network, minibatch, sampler):
             monkeypatch.setattr(resnet, "max_pool", max_pool_with_winners(groups[-1]))
@@ -66,7 +70,7 @@ def caffe_choices(monkeypatch):
             assert rounding.seen > 8_000_000
             return outputs
 
-        monkeypatch.setattr(training, "_minibatch", remember)
+        monkeypatch.setattr(training, "reference_minibatch", remember)
         monkeypatch.setattr(TrainingNetwork, "forward", forced)
 
     return force
@@ -79,6 +83,7 @@ def started(name, cfg, weights):
     return model, solver, momenta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "iterations"), [("exhaustive", 4), ("sampled", 2)])
 def test_losses_updates_and_parameters_are_caffe2s_where_rounding_chooses_alike(
     name, iterations, data, caffe_choices
@@ -87,10 +92,11 @@ def test_losses_updates_and_parameters_are_caffe2s_where_rounding_chooses_alike(
     weights = recipe_weights(BlobTable.from_config(cfg), 10)
     model, solver, _ = started(name, cfg, weights)
     roidb = training_roidb([read_dataset(data / "train_images.json", data / "train_images")], cfg)
-    with read_reference(data / f"train_gn_{name}.h5") as reference:
-        caffe_choices(reference)
-        replayed = list(replay(model, solver, roidb, reference))
-        final = compare_final(model, solver, weights.blobs, reference)
+    path = data / f"train_gn_{name}.h5"
+    with open_trace(path) as trace, h5py.File(path) as choices:
+        caffe_choices(choices)
+        replayed = list(replay(model, solver, roidb, trace))
+        final = compare_final(model, solver, weights.blobs, trace)
     assert len(replayed) == iterations
     for iteration in replayed:
         assert iteration.lr == iteration.reference_lr
@@ -119,9 +125,9 @@ def test_a_run_of_detectron_goes_on_with_its_momentum_across_a_change_of_learnin
     assert momenta == 223
     demo = shared / "parity" / "demo"
     roidb = training_roidb([read_dataset(demo / "instances_train.json", demo / "train")], cfg)
-    with read_reference(shared / "parity" / "train_gn_resume.h5") as reference:
-        replayed = list(replay(model, solver, roidb, reference))
-        final = compare_final(model, solver, weights.blobs, reference)
+    with open_trace(shared / "parity" / "train_gn_resume.h5") as trace:
+        replayed = list(replay(model, solver, roidb, trace))
+        final = compare_final(model, solver, weights.blobs, trace)
     assert [np.float32(i.lr) for i in replayed] == [np.float32(r) for r in [0.002] * 3 + [0.0002] * 3]
     for iteration in replayed:
         assert max(map(iteration.loss_error, iteration.losses)) < 1e-4
@@ -163,22 +169,14 @@ def test_the_whole_exhaustive_trace_is_the_same_run_but_for_rounding(shared):
     assert all(blob.startswith((*BACKBONE, "_mask_fcn")) for blob in over)
 
 
-def test_a_reference_of_another_kind_is_named_in_one_sentence(tmp_path, data):
-    with pytest.raises(InputError, match="holds no training iteration"):
-        read_reference(data / "ops.h5")
-    (tmp_path / "trace.h5").write_text("<html>")
-    with pytest.raises(InputError, match="is not an HDF5 reference file"):
-        read_reference(tmp_path / "trace.h5")
-
-
 def test_images_of_another_data_set_are_named(data, tmp_path):
     cfg = config("exhaustive")
     model, solver, _ = started("exhaustive", cfg, recipe_weights(BlobTable.from_config(cfg), 10))
     with (
-        h5py.File(data / "train_gn_exhaustive.h5") as reference,
+        open_trace(data / "train_gn_exhaustive.h5") as trace,
         pytest.raises(InputError, match="was trained on 000000200000.png, which is not among the training images"),
     ):
-        next(replay(model, solver, [], reference))
+        next(replay(model, solver, [], trace))
 
 
 def test_a_wrong_gradient_shows(data, caffe_choices, monkeypatch):
@@ -192,8 +190,8 @@ def test_a_wrong_gradient_shows(data, caffe_choices, monkeypatch):
         return torch.nn.functional.max_pool2d(x, 3, 2, 1)
 
     monkeypatch.setattr(resnet, "max_pool", torch_pool)
-    with read_reference(data / "train_gn_exhaustive.h5") as reference:
-        first = next(replay(model, solver, roidb, reference))
+    with open_trace(data / "train_gn_exhaustive.h5") as trace:
+        first = next(replay(model, solver, roidb, trace))
     assert first.update_errors["conv1_w"] > 0.5
     assert first.update_errors["fc6_w"] < 1e-3
 
@@ -201,3 +199,81 @@ def test_a_wrong_gradient_shows(data, caffe_choices, monkeypatch):
 def test_a_loss_where_the_reference_has_none_is_infinitely_apart():
     parity = training.IterationParity(0, 0.1, 0.1, {"a": 1.0, "b": 5e-7}, {"a": 0.0, "b": 0.0}, {}, {}, None)
     assert (parity.loss_error("a"), parity.loss_error("b")) == (float("inf"), 0.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_set_in_relation_is_infinitely_apart():
+    one, none = np.ones(3), np.zeros(3)
+    assert training.share_apart(one, none, none) == training.share_apart(one, one * np.nan, one) == float("inf")
+    assert training.share_apart(one, one * 1e300, one) == training.share_apart(one, one, one * np.inf) == float("inf")
+    assert training.share_apart(none, none, none) == training.share_apart(none[:0], none[:0], none[:0]) == 0
+    assert training.share_apart(one, 3 * one, 4 * one) == 0.5
+
+
+@pytest.fixture
+def one_iteration(data, tmp_path):
+    """A copy of the first iteration of the sampled trace, that may be written to."""
+    path = tmp_path / "trace.h5"
+    shutil.copyfile(data / "train_gn_sampled.h5", path)
+    path.chmod(0o644)
+    with h5py.File(path, "r+") as trace:
+        del trace["iter1"]
+    return path
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_updates_that_have_no_scale_are_beyond_and_excuse_no_others(one_iteration, data, value):
+    with h5py.File(one_iteration, "r+") as trace:
+        names = sorted(name for name in trace["iter0"] if name.endswith("_grad"))[::3]
+        for name in names:
+            attributes, values = dict(trace["iter0"][name].attrs), trace["iter0"][name][:]
+            del trace["iter0"][name]
+            trace["iter0"][name] = np.full(values.shape, value, np.float64)
+            trace["iter0"][name].attrs.update(attributes)
+    cfg = config("sampled")
+    weights = recipe_weights(BlobTable.from_config(cfg), 10)
+    dataset = read_dataset(data / "train_images.json", data / "train_images")
+    parity = check_training(cfg, weights, dataset, one_iteration, replicas=1, say=lambda line: None)
+    assert set(parity.updates.over) == {f"{name.removesuffix('_grad')} of iteration 0" for name in names}
+    assert set(parity.updates.over.values()) == {float("inf")}
+    assert not parity.holds
+    assert "inf" in training_tables(parity)
+
+
+@pytest.fixture
+def verify_training(tmp_path, data, capsys):
+    """Runs `verify training` on a trace: the exit code, and what it prints of an error."""
+    cfg = config("sampled")
+    write_blobs(tmp_path / "model.pkl", recipe_weights(BlobTable.from_config(cfg), 10))
+
+    def run(trace):
+        images = ["--annotations", str(data / "train_images.json"), "--images", str(data / "train_images")]
+        model = ["--config", "scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", "--set", *OPTIONS["sampled"].split()]
+        source = [str(tmp_path / "model.pkl"), "--reference", str(trace), "--replicas", "0"]
+        return main(["verify", "training", *source, *images, *model]), capsys.readouterr().err
+
+    return run
+
+
+def test_a_trace_without_attributes_is_bad_input(one_iteration, verify_training):
+    with h5py.File(one_iteration, "r+") as trace:
+        for name in list(trace["iter0"].attrs):
+            del trace["iter0"].attrs[name]
+    code, printed = verify_training(one_iteration)
+    assert code == 2
+    assert f"{one_iteration}: iter0: attribute images is missing: record the run again" in printed
+    assert "Traceback" not in printed and len(printed.splitlines()) == 1
+
+
+def test_a_trace_of_which_nothing_can_be_compared_is_bad_input(one_iteration, verify_training):
+    with h5py.File(one_iteration, "r+") as trace:
+        for name in [name for name in trace["iter0"] if name.endswith("_grad")]:
+            del trace["iter0"][name]
+    code, printed = verify_training(one_iteration)
+    assert code == 2 and "there is nothing to compare" in printed
+    with h5py.File(one_iteration, "r+") as trace:
+        del trace["iter0"]
+    code, printed = verify_training(one_iteration)
+    assert code == 2 and "holds no training iteration: give a training trace of Detectron" in printed

@@ -1,5 +1,8 @@
+"""The figures of a run: what cannot be written or read is told in a line, and never ends the run."""
+
 import errno
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,17 @@ def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
     assert (tmp_path / "curves.png").read_bytes() == before
     assert len(lines) == 1 and "No space left on device" in lines[0] and "training goes on" in lines[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "json_stats.jsonl"]
+
+
+def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its_figures(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    said = []
+    figures = RunFigures(tmp_path, said.append)
+    for iteration in (0, 20):
+        figures.add({"iter": iteration, "loss": 1.0, "lr": 0.1})
+        figures.draw()
+    assert said == ["curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it"]
+    assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
 
 
 def test_tensorboard_without_room_is_told_once_and_left_out(tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ def begun(folder, cfg=None, weights=None, **options):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_a_run_goes_on_from_the_weights_it_began_with_only(tmp_path, whole_run):
     weights = read_blobs(whole_run / "model_final.pkl")
     begun(tmp_path, weights=weights)
@@ -148,6 +149,7 @@ def test_a_run_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_that_loads_images_is_one_sentence_and_the_run_goes_on(tmp_path, whole_run):
     def kill_a_worker(line):
         if line.startswith("checkpoint") and multiprocessing.active_children():
@@ -205,6 +207,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_a_run(tmp_path, whole_run):
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
+@pytest.mark.slow
 def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
     def block_the_pickle(line):
         if line.startswith("checkpoint"):
@@ -239,6 +242,7 @@ def test_other_category_ids_are_other_categories(stopped, tmp_path):
         run(stopped, resume=True, data=renumbered)
 
 
+@pytest.mark.slow
 def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):
     begun(tmp_path, config("SOLVER.MAX_ITER", "9"), read_blobs(whole_run / "model_final.pkl"))
     with pytest.raises(InputError, match=r"now it would begin with .*model_final\.pth"):

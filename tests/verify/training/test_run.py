@@ -63,6 +63,7 @@ def test_a_frozen_stem_has_no_momentum_and_does_not_move(tmp_path):
     assert (blobs["conv1_gn_s"] == 1).all() and (blobs["res3_0_branch2a_gn_s"] != 1).any()
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_bit_for_bit_across_the_change_of_rate(tmp_path, whole_run):
     # Stopped after the checkpoint of iteration 1, then after that of iteration 3, in the middle of everything.
     for stop in ("2", "4", "6"):
@@ -78,6 +79,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit_across_the_change_of_rate(tmp_pa
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, whole_run):
     short = config("SOLVER.MAX_ITER", "5", "TRAIN.SNAPSHOT_ITERS", "100")
     lines = []
@@ -89,6 +91,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, 
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_where_the_rate_changes_with_its_momentum_rescaled(tmp_path, whole_run):
     cfg = config("TRAIN.SNAPSHOT_ITERS", "3")
     run(tmp_path, cfg)
@@ -105,6 +108,7 @@ def test_a_run_goes_on_exactly_where_the_rate_changes_with_its_momentum_rescaled
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
+@pytest.mark.slow
 def test_only_the_newest_checkpoints_are_kept_and_detectrons_beside_them(tmp_path):
     run(tmp_path, config("TRAIN.SNAPSHOT_ITERS", "1"), keep=2, detectron_checkpoints=True)
     names = sorted(path.name for path in tmp_path.glob("model_iter*"))
@@ -112,6 +116,7 @@ def test_only_the_newest_checkpoints_are_kept_and_detectrons_beside_them(tmp_pat
     assert_equal_blobs(tmp_path / "model_iter4.pkl", tmp_path / "model_iter4.pth")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_detectron_goes_on_after_its_iteration_with_its_momentum(tmp_path):
     run(tmp_path / "first", config("TRAIN.SNAPSHOT_ITERS", "4"), detectron_checkpoints=True)
     weights = read_blobs(tmp_path / "first" / "model_iter3.pkl")
@@ -150,6 +155,7 @@ def test_a_folder_with_a_run_is_not_written_over(whole_run):
         run(whole_run)
 
 
+@pytest.mark.slow
 def test_an_image_that_goes_missing_stops_the_run_with_its_name_and_the_run_can_go_on(tmp_path, whole_run):
     images = tmp_path / "images"
     shutil.copytree(DATA / "train_images", images)
@@ -290,6 +296,7 @@ def test_processes_together_see_every_image_of_an_epoch_once_wherever_they_start
     assert len(roidb) - 2 * epoch <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     """A limit on the size of files stands in for the full disk: the second checkpoint cannot be written."""
@@ -339,6 +346,7 @@ def test_the_schedule_is_scaled_in_whole_numbers_and_decimals():
     assert solver.STEP_SIZE == 100000
 
 
+@pytest.mark.slow
 def test_recomputed_activations_give_the_same_run(tmp_path, whole_run):
     run(tmp_path, recompute=True)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")

@@ -586,6 +586,7 @@ def test_two_processes_at_once_download_once(given: Options, server: Server, con
     assert final(given).read_bytes() == content and len(server.gets(PATH)) == 1
 
 
+@pytest.mark.slow
 def test_killed_at_20_random_moments_never_leaves_a_wrong_file_and_resumes(
     given: Options, server: Server, content: bytes
 ) -> None:
@@ -612,6 +613,7 @@ def test_killed_at_20_random_moments_never_leaves_a_wrong_file_and_resumes(
     assert fetch(MODEL, given).read_bytes() == content
 
 
+@pytest.mark.slow
 def test_lock_of_a_dead_process_does_not_hold(given: Options, server: Server, content: bytes) -> None:
     server.pause = 5
     process = start(given)

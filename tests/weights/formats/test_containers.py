@@ -177,6 +177,7 @@ shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 arrays = st.tuples(elements, shapes).flatmap(lambda pair: hnp.arrays(*pair))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     blobs=st.dictionaries(

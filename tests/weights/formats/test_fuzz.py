@@ -1,4 +1,4 @@
-"""A seeded share of benchmarks/fuzz_weights.py."""
+"""Damaged weights files are read or refused, quickly: a seeded share of benchmarks/fuzz_weights.py."""
 
 import importlib.util
 import sys
@@ -20,6 +20,7 @@ def fuzz() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_quickly(fuzz: ModuleType, tmp_path: Path) -> None:
     report = fuzz.run(3000, 20180416, tmp_path)
     assert report.findings == []

@@ -1,0 +1,14 @@
+"""How numbers and lists are worded wherever they are shown: in tables, in sentences, on the page."""
+
+from collections.abc import Sequence
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """`a, b, c, d and 3 more` of many names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def percent(share: float, decimals: int = 2) -> str:
+    """A share of 1 in percent, without the sign; `-` for an AP of -1, which says that there is none."""
+    return "-" if share < 0 else f"{100 * share:.{decimals}f}"

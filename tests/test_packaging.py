@@ -1,0 +1,105 @@
+"""What is installed: one package, whole, beside whatever others are called, and deaf to the working directory."""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.installed_wheel import ROOT, Environment, build_sdist, build_wheel, run, write_wheel
+from tests.helpers.small_run import arguments as train_arguments
+from tests.helpers.small_run import config_file
+
+ROOMS = ("mrcnn", "port", "verify", "weights", "yaml_configs")
+DETECTRON_GN = [sys.executable, "-m", "detectron_gn"]
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """A working directory whose own folders and files have the names of our rooms, and fail when imported."""
+    folder = tmp_path / "work"
+    for name in ROOMS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise SystemExit('imported {name}/ of the working directory')\n")
+    (folder / "verify.py").write_text("raise SystemExit('imported verify.py of the working directory')\n")
+    return folder
+
+
+def test_the_front_door_opens_in_any_working_directory(crowded):
+    assert "48616381" in run(*DETECTRON_GN, "models", cwd=crowded)
+    assert "usage: detectron-gn" in run(*DETECTRON_GN, "--help", cwd=crowded)
+    assert "48616381" in run(Path(sys.executable).with_name("detectron-gn"), "models", cwd=crowded)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_in_any_working_directory(crowded, pickle, demo_model):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "detectron_gn"]
+    data = ["--annotations", demo_model / "instances_val.json", "--images", demo_model / "val"]
+    run(*launcher, "test", pickle, *data, "--out", "out", "--device", "cpu", cwd=crowded)
+    assert (crowded / "out" / "ap.json").is_file()
+
+
+@pytest.mark.slow
+def test_detection_and_training_run_in_any_working_directory(crowded, pickle, demo_model):
+    image = min((demo_model / "val").iterdir())
+    run(*DETECTRON_GN, "detect", pickle, image, "--out", "found", "--device", "cpu", cwd=crowded)
+    assert (crowded / "found" / "detections.json").is_file()
+    # With a process that loads the images: it imports everything once more.
+    config = config_file(crowded, "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]")
+    run(*DETECTRON_GN, "train", *train_arguments("run", config), "--workers", "1", cwd=crowded)
+    assert (crowded / "run" / "model_final.pkl").is_file()
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    return build_sdist(tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The wheel as it comes from the source distribution."""
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_rooms_and_nothing_else(wheel):
+    expected = {f"detectron_gn/{path.name}" for path in (ROOT / "detectron_gn").iterdir() if path.is_file()}
+    for room in ROOMS:
+        paths = (path for path in (ROOT / room).rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+        expected |= {f"detectron_gn/{path.relative_to(ROOT).as_posix()}" for path in paths}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == expected
+    assert {"detectron_gn/py.typed", "detectron_gn/weights/catalog.yaml"} < held
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_its_tests_and_what_make_needs(sdist):
+    held = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*")}
+    assert {"Makefile", "constraints.txt", "pyproject.toml", "LICENSE", "tests/test_packaging.py"} < held
+    assert {"tests/data/ops.h5", "benchmarks/common.py", "docs/verify.md"} < held
+
+
+@pytest.mark.slow
+def test_the_wheel_lives_beside_a_package_called_mrcnn_and_leaves_it_behind(wheel, pickle, tmp_path):
+    stranger = write_wheel(tmp_path, "mrcnn", {"mrcnn/__init__.py": "", "mrcnn/model.py": "NAME = 'stranger'\n"})
+    environment = Environment(tmp_path / "venv")
+    environment.pip("install", "--no-index", "--no-deps", stranger)
+    without_ours = environment.files()
+    environment.pip("install", "--no-index", "--no-deps", wheel)
+    environment.share_dependencies()
+    both = "import mrcnn.model, detectron_gn.mrcnn.errors as ours; print(mrcnn.model.NAME, ours.__file__)"
+    name, file = run(environment.python, "-c", both, cwd=tmp_path).split()
+    assert name == "stranger" and Path(file).is_relative_to(environment.site_packages / "detectron_gn")
+
+    script = environment.bin / "detectron-gn"
+    assert "48616381" in run(script, "models", cwd=tmp_path)
+    assert "R-50 FPN, GN" in run(script, "inspect", pickle, cwd=tmp_path)
+    run(script, "demo", "--out", "demo", cwd=tmp_path)
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+    environment.pip("uninstall", "--yes", "detectron-gn")
+    (environment.site_packages / "dependencies.pth").unlink()
+    assert environment.files() == without_ours
+    assert not script.exists() and not os.path.lexists(environment.site_packages / "detectron_gn")

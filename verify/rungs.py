@@ -1,0 +1,204 @@
+"""The rungs of the ladder: what each compares, and what is said of it.
+
+Each takes for granted what the ones before it have shown: file, names, statistics, blobs, proposals, detections, AP.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
+from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, check_results, read_annotations, read_results
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+from detectron_gn.mrcnn.wording import listed
+from detectron_gn.port.blobs.convert import check_family, match_blobs
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.verify.parity.blobs import ImageParity
+from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections
+from detectron_gn.verify.published import ApComparison, Expectation, compare_ap
+from detectron_gn.weights.weights_file import WeightsFile
+
+State = Literal["holds", "differs", "not run"]
+RUNGS = ("file", "names", "statistics", "blobs", "proposals", "detections", "AP")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: what was seen, and where it differs what that comes from.
+
+    Attributes:
+        suspect: where the evidence leaves no other; else empty.
+        may_be: what it usually comes from, where the evidence does not tell; else empty.
+        compared: what was compared and agrees, where the rung's name does not say all of it.
+        not_compared: what there was nothing to compare with, though the rung holds.
+    """
+
+    name: str
+    state: State
+    seen: str
+    suspect: str = ""
+    may_be: str = ""
+    compared: str = ""
+    not_compared: str = ""
+
+
+def check_names(cfg: Config, weights: WeightsFile) -> Rung:
+    """Whether the blobs of a file are those of the configuration, by name and shape."""
+    table = BlobTable.from_config(cfg)
+    wrong = "the file and the configuration are of different models: pass --config with the YAML it was trained with"
+    try:
+        check_family(cfg, table, weights)
+        match = match_blobs(table, weights)
+    except InputError as error:
+        return Rung("names", "differs", str(error), wrong)
+    if match.missing or match.unexpected:
+        missing = ", ".join(row.blob for row in match.missing[:4]) or "none"
+        unexpected = ", ".join(match.unexpected[:4]) or "none"
+        return Rung(
+            "names",
+            "differs",
+            f"missing: {missing} ({len(match.missing)}); unexpected: {unexpected} ({len(match.unexpected)})",
+            wrong,
+        )
+    left = f", {len(match.left_over)} left over" if match.left_over else ""
+    return Rung("names", "holds", f"{len(table.rows)} parameters of the right shape{left}")
+
+
+def check_statistics(cfg: Config, weights: WeightsFile) -> Rung:
+    """Whether the values can be those of a trained model: finite, and not what layers are filled with at first."""
+    rows = BlobTable.from_config(cfg).rows
+    arrays = {row.blob: weights.blobs[row.blob] for row in rows if row.blob in weights.blobs}
+    for blob, array in arrays.items():
+        if not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            return Rung(
+                "statistics",
+                "differs",
+                f"{blob} holds {bad} values that are not finite",
+                "the training diverged, or the file is damaged",
+            )
+    for row in rows:
+        if row.kind == "weight" and row.blob in arrays and not np.ptp(arrays[row.blob]):
+            value = arrays[row.blob].flat[0]
+            return Rung("statistics", "differs", f"all values of {row.blob} are {value:g}", "it was never filled")
+    shifts = [arrays[row.blob] for row in rows if row.kind in ("bias", "gn_shift") and row.blob in arrays]
+    if shifts and not any(array.any() for array in shifts):
+        return Rung("statistics", "differs", f"all {len(shifts)} biases are zero, as at first", "it is untrained")
+    largest = max(arrays, key=lambda blob: float(np.abs(arrays[blob]).max()))
+    return Rung("statistics", "holds", f"all finite; the largest is {np.abs(arrays[largest]).max():.3g} in {largest}")
+
+
+def compared_blobs(parities: Sequence[ImageParity]) -> Rung:
+    """The rung of blobs that agree."""
+    rows = [row for parity in parities for row in parity.blobs]
+    worst = max((row.relative_error for row in rows), default=0.0)
+    compared = f"{len(rows)} blobs of {len(parities)} images"
+    left_out = "; ".join(_left_out(parities))
+    seen = f"{compared}, relative error at most {worst:.1e}" + (f"; not compared: {left_out}" if left_out else "")
+    return Rung("blobs", "holds", seen, compared=compared, not_compared=left_out)
+
+
+def compared_proposals(parities: Sequence[ImageParity], pyramid_levels: range) -> Rung:
+    """The rung of proposals that agree, or that the reference does not hold."""
+    levels = [level for parity in parities for level in parity.proposals]
+    if not levels:
+        return Rung("proposals", "not run", "the reference holds no proposals, or a sample of their scores alone")
+    count, tied = sum(level.reference_count for level in levels), sum(level.tied for level in levels)
+    excused = f", but for {tied} of tied scores" if tied else ""
+    lacking = {level for parity in parities for level in {*pyramid_levels} - {row.level for row in parity.proposals}}
+    return Rung(
+        "proposals",
+        "holds",
+        f"{count} proposals have their partner{excused}",
+        compared=f"{count} proposals",
+        not_compared=f"proposals of {', '.join(f'P{level}' for level in sorted(lacking))}" if lacking else "",
+    )
+
+
+class ComparedResults(NamedTuple):
+    """What result files were found to be: the rung, each comparison, and the rows of the reference by type."""
+
+    rung: Rung
+    detections: list[DetectionParity]
+    reference_rows: dict[IouType, list[ResultRow]]
+
+
+def compare_results(
+    evaluation: Evaluation, annotations: Path, files: Mapping[IouType, Path | None]
+) -> ComparedResults:
+    """Our results on the data set beside Detectron's result files, where there are any."""
+    ours: dict[IouType, Sequence[ResultRow]] = {"bbox": evaluation.boxes, "segm": evaluation.segms}
+    coco = read_annotations(annotations)
+    detections: list[DetectionParity] = []
+    reference_rows: dict[IouType, list[ResultRow]] = {}
+    for iou_type, path in files.items():
+        if path is not None:
+            rows = read_results(path)
+            check_results(rows, iou_type, str(path), coco)
+            reference_rows[iou_type] = rows
+            detections.append(match_detections(ours[iou_type], rows, iou_type))
+    absent = [iou_type for iou_type, path in files.items() if path is None]
+    return ComparedResults(_results_rung(detections, absent), detections, reference_rows)
+
+
+def _results_rung(detections: Sequence[DetectionParity], absent: Sequence[IouType]) -> Rung:
+    if not detections:
+        return Rung("detections", "not run", "needs Detectron's result files")
+    shares = [(PLURAL[each.iou_type], 100 * each.share_matched) for each in detections]
+    seen = ", ".join(f"{share:.2f} % of {kind} matched" for kind, share in shares)
+    apart = next((each for each in detections if not each.holds), None)
+    if apart is None:
+        compared = " and ".join(f"{each.reference} {PLURAL[each.iou_type]} of the data set" for each in detections)
+        left_out = ", ".join(f"{PLURAL[kind]} of the data set" for kind in absent)
+        return Rung("detections", "holds", seen, compared=compared, not_compared=left_out)
+    boxes_hold = detections[0].iou_type == "bbox" and detections[0].holds
+    if apart.iou_type == "segm" and boxes_hold:
+        causes = "the mask head or the pasting of masks, since the boxes agree: a dump of dump_blobs.py tells which"
+    else:
+        causes = "the network, the proposals or NMS: a dump of dump_blobs.py tells which (--reference)"
+    return Rung("detections", "differs", seen, may_be=causes)
+
+
+def compare_average_precision(
+    source: str,
+    evaluation: Evaluation,
+    expected: Expectation | None,
+    annotations: Path,
+    reference_rows: Mapping[IouType, list[ResultRow]],
+) -> tuple[Rung, ApComparison | None]:
+    """Our AP beside the expected one: the catalog's, the user's, or what Detectron's result files score."""
+    summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
+    seen = ", ".join(f"{kind} AP {100 * summary.AP:.2f}" for kind, summary in summaries.items())
+    if expected is None and reference_rows:
+        coco = read_annotations(annotations)
+        scores = {AP_JSON_KEY[kind]: score(rows, coco, kind).AP for kind, rows in reference_rows.items()}
+        expected = Expectation({kind: 100 * ap for kind, ap in scores.items()})
+    if expected is None:
+        return Rung("AP", "not run", f"{seen}; nothing to compare with"), None
+    # An AP of -1 is none: there are no objects to find.
+    unknown = [kind for kind, value in expected.ap.items() if value < 0 and summaries[kind].AP < 0]
+    expected = replace(expected, ap={kind: value for kind, value in expected.ap.items() if kind not in unknown})
+    if not expected.ap:
+        return Rung("AP", "not run", "the annotations hold no objects, so that there is no AP"), None
+    comparison = compare_ap(source, expected, summaries, evaluation.speed.seconds_per_image())
+    apart = comparison.told_differences()
+    if comparison.holds:
+        compared = " and ".join(f"{kind} AP" for kind in comparison.differences)
+        left_out = ", ".join(f"{kind} AP" for kind in summaries if kind not in comparison.differences)
+        return Rung("AP", "holds", f"{seen} ({apart})", compared=compared, not_compared=left_out), comparison
+    causes = "the data set: other annotations or images than the expected AP was measured on (`verify published`)"
+    return Rung("AP", "differs", f"{seen} ({apart})", may_be=causes), comparison
+
+
+def _left_out(parities: Sequence[ImageParity]) -> Iterator[str]:
+    """What was not compared of the blobs, image by image."""
+    for parity in parities:
+        if parity.not_compared:
+            yield f"{listed(parity.not_compared)} of the reference ({parity.image})"
+        if parity.absent:
+            yield f"{listed(parity.absent)}, which the reference does not hold ({parity.image})"
