@@ -11,13 +11,13 @@ from typing import Any
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
-from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model
-from detectron_gn.port.runs.load import configured_weights, load_model, usable_device
+from detectron_gn.port.runs.load import configured_weights, load_model
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation

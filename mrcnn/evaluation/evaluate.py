@@ -14,12 +14,12 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ApSummary, score_checked
 from detectron_gn.mrcnn.evaluation.coco_files import encode_masks, read_annotations
 from detectron_gn.mrcnn.evaluation.coco_results import BoxRow, ImageResults, SegmRow, coco_results, image_results
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
-from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork

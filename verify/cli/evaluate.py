@@ -65,8 +65,8 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
 
     Returns what was found, what `ap.json` holds of it, and the model.
     """
+    from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.evaluation.evaluate import evaluate
-    from detectron_gn.mrcnn.evaluation.ranks import device_of_rank, joined_ranks
     from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.runs.load import load_model
@@ -74,9 +74,8 @@ def evaluate_model(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
 
     keep_freed_memory()
     check_writable(args.out)
-    with joined_ranks() as ranks:
-        device = device_of_rank(args.device)
-        model = load_model(args.source, args.config, args.overrides, device, args.precision)
+    with joined_ranks(args.device) as ranks:
+        model = load_model(args.source, args.config, args.overrides, str(ranks.device), args.precision)
         progress = partial(progress_bar, shown=ranks.is_first)
         network = CudaGraphs(model) if args.cuda_graphs else None
         evaluation = evaluate(

@@ -37,7 +37,7 @@ def add_commands(checks: Commands) -> None:
 
 
 def _verify_all(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.evaluation.ranks import device_of_rank, joined_ranks
+    from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.verify.ladder import LadderInputs, climb, ladder_table
     from detectron_gn.verify.published import known_expectation, published_results
@@ -52,13 +52,13 @@ def _verify_all(args: argparse.Namespace) -> int:
         files = published_results(expected.entry)
     if args.annotations is not None:
         _check_reference_results(args.annotations, files)
-    with joined_ranks() as ranks:
+    with joined_ranks(args.device) as ranks:
         inputs = LadderInputs(
             args.source,
             args.out,
             config=args.config,
             overrides=args.overrides,
-            device=device_of_rank(args.device),
+            device=str(ranks.device),
             precision=args.precision,
             reference=args.reference,
             images=args.images,

@@ -128,10 +128,11 @@ def _verify_ap(args: argparse.Namespace) -> int:
 
 
 def _verify_imagenet(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.distributed import usable_device
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.blobs.classifier import build_classifier
-    from detectron_gn.port.runs.load import find_config, usable_device
+    from detectron_gn.port.runs.load import find_config
     from detectron_gn.verify.imagenet import classify, error_table, labelled_images, published_error
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve

@@ -73,9 +73,7 @@ def _train(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.config import check_config, with_values
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.mrcnn.distributed import joined_ranks
-    from detectron_gn.mrcnn.evaluation.ranks import device_of_rank
     from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.port.runs.load import usable_device
     from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
     from detectron_gn.verify.training.inputs import class_names, training_data, training_source
     from detectron_gn.verify.training.run import RunOptions, print_line
@@ -108,7 +106,7 @@ def _train(args: argparse.Namespace) -> int:
         precision=args.precision,
         recompute=args.recompute,
     )
-    with joined_ranks(cfg.NUM_GPUS, usable_device(device_of_rank(args.device))) as ranks:
+    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
         trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
     if ranks.is_first:
         write_document(args, {"final": str(trained.final), "ap": trained.ap})

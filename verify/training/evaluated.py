@@ -47,7 +47,7 @@ def train_and_evaluate(
     """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
 
     The results of the model after iteration N lie in `eval_iterN/` of the run's folder; a run that goes on evaluates
-    its checkpoint first where they are missing. The first process evaluates, the others wait.
+    its checkpoint first where they are missing. All processes share the images out.
 
     Raises InputError before any training where the evaluation could not be done.
     """
@@ -61,8 +61,9 @@ def train_and_evaluate(
     def on_checkpoint(model: MaskRCNN, iteration: int) -> None:
         if evaluation_data is None:
             return
-        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images)
-        assert evaluation is not None
+        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images, ranks=ranks)
+        if evaluation is None:
+            return
         say(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}))
         name = evaluation_data.annotations.stem
         documents.append(ap_document(name, evaluation.box_ap, evaluation.mask_ap))
