@@ -11,8 +11,9 @@ FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
 PLOTS = ["matplotlib>=3.8"]
 
-DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
-(VERSION,) = re.findall(r'^__version__ = "(.+)"$', DOOR.read_text(encoding="utf-8"), re.MULTILINE)
+# Read, not imported: the package may be built where nothing that it needs is installed.
+FRONT_DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', FRONT_DOOR.read_text(encoding="utf-8"), re.MULTILINE)
 
 setup(
     name="detectron-gn",

@@ -10,13 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port import cli as port_commands
+from detectron_gn.verify import cli as verify_commands
+from detectron_gn.weights import cli as weights_commands
+from detectron_gn.weights.command_line import Commands, check_json_option
+from detectron_gn.weights.errors import WeightsError
+
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
     from detectron_gn.mrcnn.precision import Precision
 
-# The one place that says it; setup.py reads it from here.
-__version__ = "0.1.0"
+# setup.py reads it here.
+__version__ = "0.2.0"
 
+BAD_INPUT = 2  # 0 and 1 are what a command returns: see weights/command_line.py
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -49,12 +57,10 @@ def load(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input."""
-    from detectron_gn.weights.options import BAD_INPUT, check_json
-
     try:
         try:
-            args = command_line().parse_args(arguments)
-            check_json(args)
+            args = _parser().parse_args(arguments)
+            check_json_option(args)
             code: int = args.run(args)
         finally:
             # Here, and not at the interpreter's end, where a full disk could no longer be told in a sentence.
@@ -79,48 +85,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
 
 
-def command_line() -> argparse.ArgumentParser:
-    """The parser of all commands, which stand in each room's `cli.py` beside what they run.
-
-    Those modules import torch, OpenCV and numpy only within a command, so that `--help` is there at once.
-    """
-    import detectron_gn.port.cli as port
-    import detectron_gn.verify.cli as verify
-    import detectron_gn.weights.cli as weights
-
-    parser = _Parser(
-        prog="detectron-gn",
-        description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch.",
-        epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input. `detectron-gn COMMAND --help` has examples.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    weights.add_commands(commands)
-    port.add_commands(commands)
-    verify.add_commands(commands)
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one sentence like all others; the parsers of commands are of this class too."""
-
-    def error(self, message: str) -> NoReturn:
-        from detectron_gn.weights.options import BAD_INPUT
-
-        print(f"detectron-gn: error: {message}; see {self.prog} --help", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-
-
 def _drop_output() -> None:
     """Send what is not written yet nowhere: the interpreter must not try to flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _parser() -> argparse.ArgumentParser:
+    """The command line; rooms and libraries are imported by the command that runs, so that --help is there at once."""
+    parser = _Parser(
+        prog="detectron-gn",
+        description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch.",
+        epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input. `detectron-gn COMMAND --help` has examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"detectron-gn {__version__}")
+    commands = Commands(parser, metavar="COMMAND")
+    for room in (weights_commands, port_commands, verify_commands):
+        room.add_commands(commands)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one sentence like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"detectron-gn: error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
 def _sentence(error: ValueError | OSError) -> str | None:
     """What is wrong with the user's input, or None for an error that is the program's own."""
-    from detectron_gn.mrcnn.errors import InputError
-    from detectron_gn.weights.errors import WeightsError
-
     if isinstance(error, InputError | WeightsError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -130,3 +123,4 @@ def _sentence(error: ValueError | OSError) -> str | None:
     if isinstance(error, OSError):
         return f"the system refuses to read or write: {error.strerror or error}"
     return None
+

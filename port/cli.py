@@ -1,4 +1,4 @@
-"""The commands `inspect` and `detect`."""
+"""The commands of this room: `inspect`, `detect`."""
 
 from __future__ import annotations
 
@@ -7,49 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.port.options import add_model, add_out, add_precision
-from detectron_gn.weights.options import (
-    DONE,
-    Commands,
-    add_command,
-    add_source,
-    between,
-    check_writable,
-    write_document,
-)
+from detectron_gn.weights.command_line import DONE, Commands, add_source, between, check_writable, write_json_option
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the commands of this room."""
-    inspect = add_command(
-        commands,
-        "inspect",
-        _inspect,
-        "tell what is in a weights file: kind, configuration, blobs",
-        "inspect model_final.pkl",
-    )
-    add_source(inspect)
+    """Add all commands of this room."""
+    _add_inspect(commands)
+    _add_detect(commands)
 
-    detect = add_command(
-        commands,
-        "detect",
-        _detect,
-        "find the objects in images: pictures with boxes and masks, and COCO results",
-        "detect model_final.pkl photo.jpg --out out",
+
+def _add_inspect(commands: Commands) -> None:
+    parser = commands.add(
+        "inspect", _inspect, "tell what is in a weights file: kind, configuration, blobs", "inspect model_final.pkl"
     )
-    add_model(detect)
-    add_precision(detect)
-    detect.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    add_out(detect)
-    detect.add_argument(
-        "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
-    )
-    detect.add_argument(
-        "--min-score",
-        type=between(0, 1),
-        default=0.5,
-        metavar="X",
-        help="what is drawn scores at least X (default 0.5)",
-    )
+    add_source(parser)
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -58,8 +29,31 @@ def _inspect(args: argparse.Namespace) -> int:
 
     summary = describe(resolve(args.source))
     print(summary)
-    write_document(args, summary.as_dict())
+    write_json_option(args, summary.as_dict())
     return DONE
+
+
+def _add_detect(commands: Commands) -> None:
+    parser = commands.add(
+        "detect",
+        _detect,
+        "find the objects in images: pictures with boxes and masks, and COCO results",
+        "detect model_final.pkl photo.jpg --out out",
+    )
+    add_model(parser)
+    add_precision(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_out(parser)
+    parser.add_argument(
+        "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=between(0, 1),
+        default=0.5,
+        metavar="X",
+        help="what is drawn scores at least X (default 0.5)",
+    )
 
 
 def _detect(args: argparse.Namespace) -> int:
@@ -86,5 +80,5 @@ def _detect(args: argparse.Namespace) -> int:
             write_json(args.out / "detections.json", rows)
         raise
     write_json(args.out / "detections.json", rows)
-    write_document(args, rows)
+    write_json_option(args, rows)
     return DONE

@@ -31,7 +31,7 @@ def subparsers(parser: argparse.ArgumentParser, prefix: tuple[str, ...] = ()) ->
     yield prefix
 
 
-COMMANDS = list(subparsers(detectron_gn.command_line()))
+COMMANDS = list(subparsers(detectron_gn._parser()))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -266,7 +266,7 @@ class _Climber:
         evidence = f"{self.diagnosis.where}: {self.diagnosis.evidence}"
         suspect, may_be = self.diagnosis.suspect, self.diagnosis.may_be
         if self.inputs.precision != "fp32":
-            # What a diagnosis looks for is told from rounding only where there is little of that.
+            # Rounding to fewer bits is as large as what a wrong network changes, so the values name no suspect.
             suspect, may_be = "", f"--precision {self.inputs.precision}: fp32 shows whether anything else differs"
         return Rung(name, "differs", evidence, suspect, may_be)
 

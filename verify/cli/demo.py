@@ -1,21 +1,25 @@
-"""The command `demo`."""
+"""`demo`: everything that this project promises, on the embedded model."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from detectron_gn.port.options import add_out
-from detectron_gn.verify.cli.progress import progress_bar
-from detectron_gn.weights.options import CHECK_FAILED, DONE, Commands, add_command, check_writable, write_document
+from detectron_gn.weights.command_line import (
+    CHECK_FAILED,
+    DONE,
+    Commands,
+    check_writable,
+    progress_bar,
+    write_json_option,
+)
 
 
-def add_commands(commands: Commands) -> None:
-    """Add `demo`."""
-    demo = add_command(
-        commands, "demo", _demo, "the whole promise on the embedded model, beside Caffe2", "demo --out out/demo"
-    )
-    add_out(demo, default=Path("out/demo"))
+def add_demo(commands: Commands) -> None:
+    """`demo`, which needs nothing but this package."""
+    meaning = "the whole promise on the embedded model, beside Caffe2"
+    parser = commands.add("demo", _demo, meaning, "demo --out out/demo")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -34,5 +38,5 @@ def _demo(args: argparse.Namespace) -> int:
     print("\nEverything agrees with Caffe2." if outcome.holds else "\nSomething does not agree with Caffe2: see above.")
     blobs, detections = [asdict(parity) for parity in outcome.blobs], [p.document() for p in outcome.detections]
     document = {"holds": outcome.holds, "report": str(outcome.report), "ap": outcome.ap}
-    write_document(args, {**document, "detections": detections, "blobs": blobs})
+    write_json_option(args, {**document, "detections": detections, "blobs": blobs})
     return DONE if outcome.holds else CHECK_FAILED

@@ -54,7 +54,8 @@ def train_and_evaluate(
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
         check_categories(cfg, coco, evaluation_data.annotations)
-        encode_masks(coco)
+        if cfg.MODEL.MASK_ON:
+            encode_masks(coco)
         image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 
@@ -64,9 +65,9 @@ def train_and_evaluate(
         evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images, ranks=ranks)
         if evaluation is None:
             return
-        say(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}))
+        say(ap_table(evaluation.summaries))
         name = evaluation_data.annotations.stem
-        documents.append(ap_document(name, evaluation.box_ap, evaluation.mask_ap))
+        documents.append(ap_document(name, evaluation.summaries))
         folder = options.out / f"eval_iter{iteration}"
         try:
             folder.mkdir(exist_ok=True)
