@@ -264,7 +264,11 @@ class _Climber:
         if self.diagnosis is None or self.diagnosis.rung != name:
             return Rung(name, "holds", seen)
         evidence = f"{self.diagnosis.where}: {self.diagnosis.evidence}"
-        return Rung(name, "differs", evidence, self.diagnosis.suspect, self.diagnosis.may_be)
+        suspect, may_be = self.diagnosis.suspect, self.diagnosis.may_be
+        if self.inputs.precision != "fp32":
+            # Rounding to fewer bits is as large as what a wrong network changes, so the values name no suspect.
+            suspect, may_be = "", f"--precision {self.inputs.precision}: fp32 shows whether anything else differs"
+        return Rung(name, "differs", evidence, suspect, may_be)
 
 
 def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:

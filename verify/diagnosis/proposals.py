@@ -247,4 +247,4 @@ def _median(values: Array) -> float:
 
 
 def _double(values: Tensor) -> Array:
-    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
+    return np.asarray(values.detach().cpu().double().numpy())
