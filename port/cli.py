@@ -24,8 +24,8 @@ def _add_inspect(commands: Commands) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    from detectron_gn.port.blobs.summary import describe
     from detectron_gn.weights.download.cache import resolve
-    from detectron_gn.weights.summary import describe
 
     summary = describe(resolve(args.source))
     print(summary)

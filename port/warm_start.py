@@ -10,7 +10,8 @@ from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import CLASSIFIER_BLOBS, MOMENTUM, fill_parameters, match_blobs
+from detectron_gn.port.blobs.convert import fill_parameters, match_blobs
+from detectron_gn.port.blobs.family import MOMENTUM, family_of
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import Array, WeightsFile
@@ -156,7 +157,8 @@ def _fit_classes(
 
 def _check_missing(weights: WeightsFile, missing: Sequence[BlobRow]) -> None:
     """A file may lack what an ImageNet file lacks, the whole detector, and nothing else."""
-    is_imagenet = any(blob in weights.blobs for blob in CLASSIFIER_BLOBS) and "cls_score_w" not in weights.blobs
+    family = family_of(weights.blobs)
+    is_imagenet = family.classifier is not None and not (family.is_detector and family.classes)
     needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.body.")]
     if needed:
         kind = "ImageNet backbone" if is_imagenet else "model"

@@ -6,12 +6,10 @@ from detectron_gn.mrcnn.backbones.classifier import Classifier
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.convert import match_blobs
+from detectron_gn.port.blobs.family import family_of
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.weights.weights_file import WeightsFile
-
-# The fully connected layer of the Caffe2 models, and of the MSRA ones.
-_HEADS = ("pred", "fc1000")
 
 
 def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classifier:
@@ -24,18 +22,18 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
     Raises InputError for a file without a classification head or with blobs missing. What a finetuned detector has
     besides is not looked at: its body is no longer the one that the head was trained with, so it is refused too.
     """
-    blobs = weights.blobs
-    head = next((name for name in _HEADS if f"{name}_w" in blobs and f"{name}_b" in blobs), None)
-    if head is None:
+    blobs, family = weights.blobs, family_of(weights.blobs)
+    head = family.classifier
+    if head is None or f"{head}_b" not in blobs:
         raise InputError(
             f"{weights.source} has no classification head (pred_w, pred_b): give an ImageNet file such as R-50-GN"
         )
-    if any(name.startswith(("conv_rpn", "cls_score")) for name in blobs):
+    if family.is_detector:
         raise InputError(
             f"{weights.source} is a detector; its body was trained on after its classification head: "
             "give the ImageNet file it was begun from"
         )
-    cfg = cfg or bundled_config(_config_name(weights))
+    cfg = cfg or bundled_config(family.config_name)
     classes, channels = blobs[f"{head}_w"].shape
     with torch.device("meta"):
         model = Classifier(cfg, classes)
@@ -55,10 +53,3 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
     parameters = {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval()
-
-
-def _config_name(weights: WeightsFile) -> str:
-    """A bundled configuration whose body is that of the file."""
-    depth = 101 if "res4_22_branch2a_w" in weights.blobs else 50
-    ending = "_gn" if any(name.endswith("_gn_s") for name in weights.blobs) else ""
-    return f"e2e_mask_rcnn_R-{depth}-FPN_2x{ending}"

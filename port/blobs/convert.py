@@ -9,18 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
 from detectron_gn.mrcnn.config import Config, backbone_depth
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import WeightsFile
 
 Array = npt.NDArray[Any]
-
-MOMENTUM = "_momentum"
-
-# The classifiers of the ImageNet files. Detectron carries them along in every finetuned model without using them.
-CLASSIFIER_BLOBS = ("pred_w", "pred_b", "fc1000_w", "fc1000_b")
 
 
 @dataclass(frozen=True)
@@ -128,40 +125,28 @@ def model_blobs(model: Detector, momentum: dict[str, Tensor] | None = None) -> d
 
 def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
     """Say what is wrong as a whole before single names are compared: the wrong kind of file for this configuration."""
-    names = weights.blobs.keys()
-    if not any(name.startswith(("conv_rpn", "cls_score")) for name in names):
-        kind = "an ImageNet backbone" if set(CLASSIFIER_BLOBS) & names else "no detector"
+    family, source = family_of(weights.blobs), weights.source
+    if not family.is_detector:
+        kind = "an ImageNet backbone" if family.classifier else "no detector"
         raise InputError(
-            f"{weights.source} is {kind}: it has no box or mask head; give a trained detector, "
+            f"{source} is {kind}: it has no box or mask head; give a trained detector, "
             "or train one from it with --weights"
         )
-    if "conv_rpn_w" in names or not any(name.startswith("fpn_") for name in names):
-        raise InputError(
-            f"{weights.source} is a model without a feature pyramid (C4), which is not served: give an FPN model"
-        )
-    depth, norm = _depth(names), "GN" if any(name.endswith("_gn_s") for name in names) else "BN*"
+    if family.neck != "FPN":
+        raise InputError(f"{source} is a model without a feature pyramid (C4), which is not served: give an FPN model")
     wanted_depth = backbone_depth(cfg)
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"
-    if (depth, norm) != (wanted_depth, wanted_norm):
-        ending = "_gn" if norm == "GN" else ""
+    # Of another depth than these blocks are missing, which the sentence about missing blobs tells.
+    if family.depth in BLOCK_COUNTS and (family.depth, family.norm) != (wanted_depth, wanted_norm):
         raise InputError(
-            f"{weights.source} is an R-{depth} {norm} model, but the configuration is for R-{wanted_depth} "
-            f"{wanted_norm}: pass --config e2e_mask_rcnn_R-{depth}-FPN_2x{ending} or the YAML it was trained with"
+            f"{source} is an R-{family.depth} {family.norm} model, but the configuration is for R-{wanted_depth} "
+            f"{wanted_norm}: pass --config {family.config_name} or the YAML it was trained with"
         )
-    classes = weights.blobs["cls_score_b"].shape[0] if "cls_score_b" in names else cfg.MODEL.NUM_CLASSES
-    if classes != cfg.MODEL.NUM_CLASSES:
+    if family.classes not in (None, cfg.MODEL.NUM_CLASSES):
         raise InputError(
-            f"{weights.source} has {classes} classes (cls_score_b), but MODEL.NUM_CLASSES is "
-            f"{cfg.MODEL.NUM_CLASSES}: pass --set MODEL.NUM_CLASSES {classes} or the YAML it was trained with"
+            f"{source} has {family.classes} classes (cls_score_b), but MODEL.NUM_CLASSES is "
+            f"{cfg.MODEL.NUM_CLASSES}: pass --set MODEL.NUM_CLASSES {family.classes} or the YAML it was trained with"
         )
-
-
-def _depth(names: Iterable[str]) -> int:
-    """50, 101 or 152 by the number of blocks in res3 and res4."""
-    blocks = {name.split("_branch")[0] for name in names if "_branch2a_w" in name and MOMENTUM not in name}
-    if "res3_7" in blocks:
-        return 152
-    return 101 if "res4_22" in blocks else 50
 
 
 def _source_blob(blob: str, blobs: dict[str, Array]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detectron_gn.port.blobs.summary import config_summary, describe, summarise
 from detectron_gn.weights import WeightsFile, write_blobs
-from detectron_gn.weights.summary import config_summary, describe, summarise
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 

@@ -1,21 +1,16 @@
-"""What a weights file is, told from its blobs' names and shapes: for people to read before they use it.
-
-Detectron's names carry the facts: `*_gn_s` is a GN scale, `*_bn_s` a frozen BatchNorm, `res4_5_branch2a_w` the
-sixth block of the fourth stage, `cls_score_w` has one row a class (Detectron modeling/*.py).
-"""
+"""What is in a weights file, for people to read before they use it: the work of `inspect`."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import yaml
 
+from detectron_gn.port.blobs.family import MOMENTUM, family_of
 from detectron_gn.weights.formats.containers import read_blobs
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
@@ -133,30 +128,25 @@ def describe(path: str | os.PathLike[str]) -> Summary:
 
 def summarise(weights: WeightsFile, size: int) -> Summary:
     """Say what `weights`, read from a file of `size` bytes, are."""
-    blobs = weights.blobs
-    momentum = {name for name in blobs if name.endswith("_momentum")}
-    detector = "cls_score_w" in blobs or any(name.startswith("rpn_cls_logits") for name in blobs)
-    if detector:
-        family = "training checkpoint" if momentum else "detector"
-    else:
-        family = "ImageNet backbone" if _blocks(blobs) else "unknown"
-    norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
-    classifier = blobs.get("cls_score_w" if detector else "pred_w")
+    blobs, family = weights.blobs, family_of(weights.blobs)
     rows = tuple(_statistics(name, array) for name, array in blobs.items())
-    blocks = _blocks(blobs)
+    kinds = {"backbone": "ImageNet backbone", "unknown": "unknown"}
+    of_detector = "training checkpoint" if family.momenta else "detector"
+    # The classifier that a detector preserves, and momenta, are no values of the network.
+    aside = ("pred_",) if family.is_detector else ()
     return Summary(
         source=weights.source,
         container=weights.container,
         bytes=size,
-        family=family,
-        norm=" and ".join(norms) or None,
-        depth=3 * blocks + 2 if blocks else None,
-        neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if detector else None,
-        box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
-        masks="mask_fcn_logits_w" in blobs,
-        classes=classifier.shape[0] if classifier is not None and classifier.ndim else None,
-        values=sum(a.size for n, a in blobs.items() if n not in momentum and not (detector and n.startswith("pred_"))),
-        momentum=len(momentum),
+        family=kinds.get(family.kind, of_detector),
+        norm=" and ".join(family.norms) or None,
+        depth=family.depth,
+        neck=family.neck,
+        box_head=family.box_head,
+        masks=family.masks,
+        classes=family.classes,
+        values=sum(a.size for n, a in blobs.items() if not n.endswith(MOMENTUM) and not n.startswith(aside)),
+        momentum=family.momenta,
         iteration=weights.iteration,
         config=None if weights.cfg is None else config_summary(weights.cfg),
         not_finite=tuple(row.name for row in rows if row.nan or row.inf),
@@ -195,11 +185,6 @@ def _items(node: yaml.Node | None) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
         return {}
     return {name.value: value for name, value in node.value if isinstance(name, yaml.ScalarNode)}
-
-
-def _blocks(blobs: Mapping[str, Array]) -> int:
-    """How many residual blocks there are: 16 in R-50, 33 in R-101."""
-    return len({match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))})
 
 
 def _statistics(name: str, array: Array) -> BlobSummary:

@@ -1,0 +1,83 @@
+"""What a weights file is, told in one place from the names and shapes of its blobs.
+
+Detectron's names carry the facts: `*_gn_s` is a GN scale, `*_bn_s` a frozen BatchNorm, `res4_5_branch2a_w` the sixth
+block of the fourth stage, `cls_score_w` has one row per class (Detectron modeling/*.py).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+MOMENTUM = "_momentum"
+
+# The fully connected layers of the ImageNet files: of the Caffe2 models, and of the MSRA ones. Detectron carries them
+# along in every finetuned model without using them.
+CLASSIFIERS = ("pred", "fc1000")
+CLASSIFIER_BLOBS = tuple(f"{name}_{ending}" for name in CLASSIFIERS for ending in "wb")
+
+_OF_DETECTORS = ("conv_rpn", "rpn_cls_logits", "cls_score")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a set of blobs belongs to.
+
+    Attributes:
+        kind: `detector`, `backbone` (residual blocks and no detector), `unknown`.
+        norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are.
+        depth: 50, 101 or 152 layers, counted from the residual blocks; another number where blocks are missing; None
+            without any.
+        neck: `FPN`, `C4`, or None where it is no detector.
+        box_head: `2fc`, `4conv1fc`, or None.
+        masks: whether there is a mask head.
+        classes: rows of a detector's classifier, the background included, or of a backbone's; None without one.
+        classifier: the ImageNet classifier in the file, `pred` or `fc1000`; None without one.
+        momenta: how many blobs have a momentum blob beside them.
+    """
+
+    kind: Literal["detector", "backbone", "unknown"]
+    norms: tuple[str, ...]
+    depth: int | None
+    neck: str | None
+    box_head: str | None
+    masks: bool
+    classes: int | None
+    classifier: str | None
+    momenta: int
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether there are blobs that only detectors have."""
+        return self.kind == "detector"
+
+    @property
+    def norm(self) -> str:
+        """`GN` where there is any, else `BN*`: how configurations differ."""
+        return "GN" if "GN" in self.norms else "BN*"
+
+    @property
+    def config_name(self) -> str:
+        """A configuration in `yaml_configs/` whose body is this one's, if there is one."""
+        return f"e2e_mask_rcnn_R-{self.depth or 50}-FPN_2x{'_gn' if self.norm == 'GN' else ''}"
+
+
+def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
+    """What these blobs belong to."""
+    is_detector = any(name.startswith(_OF_DETECTORS) for name in blobs)
+    blocks = {match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))}
+    norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
+    rows = blobs.get("cls_score_b", blobs.get("cls_score_w")) if is_detector else blobs.get("pred_w")
+    return Family(
+        kind="detector" if is_detector else "backbone" if blocks else "unknown",
+        norms=tuple(norms),
+        depth=3 * len(blocks) + 2 if blocks else None,
+        neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if is_detector else None,
+        box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
+        masks="mask_fcn_logits_w" in blobs,
+        classes=rows.shape[0] if rows is not None and rows.ndim else None,
+        classifier=next((name for name in CLASSIFIERS if f"{name}_w" in blobs), None),
+        momenta=sum(name.endswith(MOMENTUM) for name in blobs),
+    )
