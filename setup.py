@@ -40,6 +40,7 @@ setup(
         "detectron_gn.yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
+        "filelock>=4.1",
         "h5py>=3.11",
         "Jinja2>=3.1",
         "numpy>=1.26",

@@ -30,7 +30,7 @@ CONFIG = "e2e_mask_rcnn_R-50-FPN_2x_gn"
 
 ONE_CONVERSION = """
 import sys, time
-from detectron_gn.weights.formats.containers import convert
+from detectron_gn.weights.convert import convert
 
 def peak():  # getrusage would count the parent's memory too
     status = open("/proc/self/status").read()

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detectron_gn.weights.errors import WeightsError
-    from detectron_gn.weights.formats.containers import read_blobs, write_blobs
+    from detectron_gn.weights.formats import read_blobs, write_blobs
     from detectron_gn.weights.weights_file import WeightsFile
 else:
     # Imported at the first use: the front door imports this room's commands, and must not wait for numpy and h5py.
     _HOMES = {
         "WeightsError": "errors",
         "WeightsFile": "weights_file",
-        "read_blobs": "formats.containers",
-        "write_blobs": "formats.containers",
+        "read_blobs": "formats",
+        "write_blobs": "formats",
     }
 
     def __getattr__(name):

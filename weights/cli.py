@@ -55,8 +55,8 @@ def _add_convert(commands: Commands) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from detectron_gn.weights.convert import convert
     from detectron_gn.weights.download.cache import resolve
-    from detectron_gn.weights.formats.containers import convert
 
     conversion = convert(resolve(args.source), args.out)
     print(f"{conversion.out}: {len(conversion.weights.blobs)} blobs")

@@ -27,8 +27,8 @@ class UnreadableFile(FileError):
     """The file is missing, is no regular file, or may not be read."""
 
 
-class WrongContainer(FileError):
-    """The content is not one of the four weights containers; the message says what it is instead."""
+class WrongFormat(FileError):
+    """The content is not one of the four formats; the message says what it is instead."""
 
 
 class TruncatedFile(FileError):

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
-from detectron_gn.weights.formats.containers import read_blobs
+from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 _CONFIG_KEYS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.helpers.hostile_case import CANARY, CFG, GOOD, RECONSTRUCT, Case, array, dtype, integer, u, wrap, x
-from tests.helpers.hostile_containers import containers
+from tests.helpers.hostile_formats import containers
 
 
 def structure() -> Iterator[Case]:
@@ -94,8 +94,8 @@ def structure() -> Iterator[Case]:
     }
     for name, content in cut.items():
         yield Case(f"A{name}", content, ("TruncatedFile",))
-    yield Case("A9 PROTO 6", b"\x80\x06}.", ("MalformedFile", "WrongContainer"))
-    yield Case("A9 PROTO 255", b"\x80\xff}.", ("MalformedFile", "WrongContainer"))
+    yield Case("A9 PROTO 6", b"\x80\x06}.", ("MalformedFile", "WrongFormat"))
+    yield Case("A9 PROTO 255", b"\x80\xff}.", ("MalformedFile", "WrongFormat"))
     yield Case("A13 key with path", wrap(array(), u(b"../../etc/passwd")), blobs=("../../etc/passwd", "z"))
     brace = b"\x80\x02}X\x01\0\0\0{" + array() + b"s."  # begins like a safetensors header, but for its length
     yield Case("A13 key brace", brace, blobs=("{",))
@@ -292,12 +292,12 @@ def arrays() -> Iterator[Case]:
 
 def damaged() -> Iterator[Case]:
     """Truncation at every byte of a small file of each kind; seeded bit flips. Any of our errors, or a read."""
-    from detectron_gn.weights.formats.containers import (  # the writers make the files that are then damaged
+    from detectron_gn.weights.formats import (  # the writers make the files that are then damaged
         WeightsFile,
         write_blobs,
     )
 
-    kinds = ("TruncatedFile", "MalformedFile", "ForbiddenContent", "OverBudget", "UnsupportedArray", "WrongContainer")
+    kinds = ("TruncatedFile", "MalformedFile", "ForbiddenContent", "OverBudget", "UnsupportedArray", "WrongFormat")
     chance = random.Random(20180416)
 
     def of(suffix: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

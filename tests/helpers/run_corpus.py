@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from detectron_gn.weights.errors import WeightsError
-from detectron_gn.weights.formats.containers import read_blobs
+from detectron_gn.weights.formats import read_blobs
 from tests.helpers import hostile_corpus
 
 FORBIDDEN = {

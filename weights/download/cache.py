@@ -34,7 +34,7 @@ from detectron_gn.weights.errors import (
 )
 from detectron_gn.weights.files.atomic import replacing, sync
 from detectron_gn.weights.files.lock import locked
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.recognise import recognise
 
 Item = Literal["model", "boxes", "masks"]
@@ -250,7 +250,7 @@ def _problem(part: Path, target: Path, size: int | None, md5: str | None) -> str
         return "its sha256 is not that of the first download; if the file was replaced, delete the .json beside it"
     if target.suffix == ".pkl":
         try:
-            with ByteFile(part) as file:
+            with MappedFile(part) as file:
                 recognise(file)
         except WeightsError as error:
             return str(error).split(": ", 1)[-1]

@@ -18,12 +18,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from detectron_gn.weights.errors import TruncatedFile, UnreadableFile, WrongContainer
+from detectron_gn.weights.errors import TruncatedFile, UnreadableFile, WrongFormat
 
 _CHUNK = 1 << 20
 
 
-class ByteFile:
+class MappedFile:
     """A regular, non-empty file opened for reading; use it in a `with` statement.
 
     Args:
@@ -36,7 +36,7 @@ class ByteFile:
         size: bytes, taken from the open file.
         map: the whole file, read-only.
 
-    Raises UnreadableFile where there is no such file, WrongContainer where it is empty.
+    Raises UnreadableFile where there is no such file, WrongFormat where it is empty.
     """
 
     def __init__(self, path: str | os.PathLike[str], keep_mapped: bool = False) -> None:
@@ -60,12 +60,12 @@ class ByteFile:
         self.size = os.fstat(self._file.fileno()).st_size
         if self.size == 0:
             self._file.close()
-            raise WrongContainer(self.source, "is empty; download or copy it again")
+            raise WrongFormat(self.source, "is empty; download or copy it again")
         # A private copy only looks writable: torch wants that of arrays, and nobody writes to these.
         access = mmap.ACCESS_COPY if keep_mapped else mmap.ACCESS_READ
         self.map = mmap.mmap(self._file.fileno(), 0, access=access)
 
-    def __enter__(self) -> ByteFile:
+    def __enter__(self) -> MappedFile:
         return self
 
     def __exit__(

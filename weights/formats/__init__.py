@@ -1,1 +1,104 @@
-"""The formats of weights files: each one read and written, and which one a file is."""
+"""The formats of weights files: which there are, which one a file is, and how it is read and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detectron_gn.weights.errors import WriteFailed
+from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.formats.recognise import recognise
+from detectron_gn.weights.weights_file import ELEMENT_TYPES, Array, WeightsFile, check_blob_name
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of weights files.
+
+    Attributes:
+        name: what `recognise` calls it.
+        suffix: what names of its files end in.
+        reader, writer: `module.function` in this folder, imported at the first use: a pickle needs neither h5py nor
+            safetensors.
+    """
+
+    name: str
+    suffix: str
+    reader: str
+    writer: str
+
+    @property
+    def read(self) -> Callable[[MappedFile], WeightsFile]:
+        """Reads a file that is known to be of this format."""
+        function: Callable[[MappedFile], WeightsFile] = _function(self.reader)
+        return function
+
+    @property
+    def write(self) -> Callable[[Path, WeightsFile], None]:
+        """Writes a file whole, or not at all."""
+        function: Callable[[Path, WeightsFile], None] = _function(self.writer)
+        return function
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("pkl", ".pkl", "pickle_reader.read_pickle", "pickle_writer.write_pickle"),
+        Format("h5", ".h5", "hdf5.read_hdf5", "hdf5.write_hdf5"),
+        Format("safetensors", ".safetensors", "safetensors.read_safetensors", "safetensors.write_safetensors"),
+        Format("pth", ".pth", "torch_zip.read_torch", "torch_zip.write_torch"),
+    )
+}
+
+
+def read_blobs(path: str | os.PathLike[str]) -> WeightsFile:
+    """Read a weights file; what it is follows from its content, never from its name.
+
+    Nothing in the file is imported, called or executed. Raises a `weights.errors.FileError` with one sentence where
+    the file is something else, is damaged, or asks for more than weights need.
+    """
+    with MappedFile(path) as file:
+        return read_mapped(file)
+
+
+def read_mapped(file: MappedFile) -> WeightsFile:
+    """`read_blobs` of a file that is open already."""
+    return FORMATS[recognise(file)].read(file)
+
+
+def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
+    """Write a weights file; the format follows from the suffix: `.pkl .h5 .safetensors .pth`.
+
+    Raises WriteFailed, with nothing left behind and an existing file as it was, where that is not possible.
+    """
+    path = Path(path)
+    write = format_of_name(path).write
+    blobs = {name: _plain(name, array, str(path)) for name, array in weights.blobs.items()}
+    write(path, replace(weights, blobs=blobs))
+
+
+def format_of_name(path: Path) -> Format:
+    """The format that a name asks for by its suffix; WriteFailed where it asks for none."""
+    for row in FORMATS.values():
+        if path.suffix == row.suffix:
+            return row
+    raise WriteFailed(str(path), "the name must end in .pkl, .h5, .safetensors or .pth")
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def _plain(name: str, array: Array, path: str) -> Array:
+    """`array` as every format holds it: little-endian plain numbers, C order; no copy where it is so."""
+    check_blob_name(name, path)
+    if f"{array.dtype.kind}{array.dtype.itemsize}" not in ELEMENT_TYPES:
+        raise WriteFailed(path, f"{name} has elements of type {array.dtype}; only plain numbers are written")
+    return np.require(array, array.dtype.newbyteorder("<"), "C")

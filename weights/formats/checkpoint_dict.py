@@ -11,14 +11,14 @@ from typing import Generic, TypeVar
 
 from detectron_gn.weights.errors import MalformedFile
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
-from detectron_gn.weights.formats.pickle_vm import Machine
+from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name
 
 Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Layout(Generic[Kind]):
+class CheckpointDict(Generic[Kind]):
     """A dictionary sorted out: what is an array, what is the configuration, what is neither."""
 
     arrays: dict[str, Kind]
@@ -27,7 +27,7 @@ class Layout(Generic[Kind]):
     left_out: dict[str, str]
 
 
-def sort_out(top: Value, array_type: type[Kind], machine: Machine) -> Layout[Kind]:
+def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> CheckpointDict[Kind]:
     """Sort the dictionary at the top of a pickle; arrays are the values of `array_type`.
 
     Raises MalformedFile where there is no dictionary or no array in it.
@@ -63,10 +63,10 @@ def sort_out(top: Value, array_type: type[Kind], machine: Machine) -> Layout[Kin
     if not arrays:
         keys = ", ".join(ascii(key)[:40] for key in list(blobs)[:5]) or "nothing"
         raise MalformedFile(machine.source, f"holds no arrays (its keys: {keys}); a weights file has some")
-    return Layout(arrays, cfg_text, iteration, left_out)
+    return CheckpointDict(arrays, cfg_text, iteration, left_out)
 
 
-def _cfg_text(cfg: Text, machine: Machine) -> str:
+def _cfg_text(cfg: Text, machine: PickleVM) -> str:
     """The configuration's text; Latin-1 where it is not UTF-8 (a Python 2 `str` with accents)."""
     try:
         return machine.text(cfg, MAX_CFG_BYTES)

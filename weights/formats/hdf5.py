@@ -18,7 +18,7 @@ import numpy as np
 
 from detectron_gn.weights.errors import ForbiddenContent, MalformedFile, OverBudget, TruncatedFile, UnsupportedArray
 from detectron_gn.weights.files.atomic import replacing
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.weights_file import (
     MAX_NAME_BYTES,
     Array,
@@ -42,6 +42,11 @@ _FLOATS = {
 """Size of an IEEE number -> its class bits (sign bit, normalised) and its properties (fields and bias)."""
 _TRUTH_VALUES = b"FALSE\0\0\0TRUE\0\0\0\0\0\1"
 """The enumeration as which h5py writes a bool."""
+
+_REWRITE = (
+    "only plain contiguous datasets are read: rewrite the file with `h5repack -f NONE -l CONTI IN.h5 OUT.h5`, or copy "
+    "each dataset in h5py, out[name] = file[name][()]"
+)
 
 
 def write_hdf5(path: Path, weights: WeightsFile) -> None:
@@ -67,7 +72,7 @@ def _write_text(handle: h5py.File, name: str, text: str) -> None:
     handle.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", max(1, len(content))))
 
 
-def read_hdf5(file: ByteFile) -> WeightsFile:
+def read_hdf5(file: MappedFile) -> WeightsFile:
     """The weights in an HDF5 file; raises a `weights.errors.FileError` for everything else."""
     reader = _Reader(file)
     attributes, names = reader.root()
@@ -112,7 +117,7 @@ class _Dataset:
     dtype: np.dtype[Any]
 
 
-def _read(file: ByteFile, dataset: _Dataset) -> Array:
+def _read(file: MappedFile, dataset: _Dataset) -> Array:
     stored = file.array(dataset.offset, dataset.nbytes)
     return stored.view(dataset.dtype).reshape(dataset.shape).astype(dataset.dtype.newbyteorder("<"), copy=False)
 
@@ -120,7 +125,7 @@ def _read(file: ByteFile, dataset: _Dataset) -> Array:
 class _Reader:
     """Follows the few structures of a flat file; every block is visited once, every offset is checked."""
 
-    def __init__(self, file: ByteFile) -> None:
+    def __init__(self, file: MappedFile) -> None:
         self._data = file.map
         self._size = file.size
         self._source = file.source
@@ -165,7 +170,7 @@ class _Reader:
             elif kind == 0x07:
                 raise ForbiddenContent(self._source, f"{name} keeps its bytes in another file")
             elif kind == 0x0B:
-                raise UnsupportedArray(self._source, f"{name} is compressed; write it plain")
+                raise UnsupportedArray(self._source, f"{name} is compressed; {_REWRITE}")
         if len(found) != 3:
             raise MalformedFile(self._source, f"{name} is no dataset; a weights file has its arrays at the root")
         dtype = self._number_type(found[0x03], name)
@@ -173,7 +178,7 @@ class _Reader:
         nbytes = array_bytes(shape, dtype.itemsize, name, self._source)
         layout = found[0x08]
         if layout[0] != 3 or layout[1] != 1:
-            raise UnsupportedArray(self._source, f"{name} is stored in chunks or not at all; write it contiguous")
+            raise UnsupportedArray(self._source, f"{name} is stored in chunks or not at all; {_REWRITE}")
         offset, stored = _number(layout, 2), _number(layout, 10)
         if nbytes == 0:
             return _Dataset(0, 0, shape, dtype)

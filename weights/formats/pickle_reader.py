@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from detectron_gn.weights.errors import FileError, ForbiddenContent, MalformedFile, UnsupportedArray
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.checkpoint_dict import sort_out
 from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe, unescape
-from detectron_gn.weights.formats.pickle_vm import Machine
+from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.weights_file import (
     Array,
     WeightsFile,
@@ -68,7 +68,7 @@ class NumpyGrammar:
         ("collections", "OrderedDict"): "OrderedDict",
     }
 
-    def reduce(self, machine: Machine, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
+    def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
         match symbol.name, arguments:
             case "numpy _reconstruct", (Symbol("numpy ndarray"), (0,), Text(length=1)):
                 return _Array(offset=machine.start_of_opcode)
@@ -92,7 +92,7 @@ class NumpyGrammar:
         given = ", ".join(describe(argument) for argument in arguments[:8])
         raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), as no array is written")
 
-    def build(self, machine: Machine, value: Value, state: Value) -> None:
+    def build(self, machine: PickleVM, value: Value, state: Value) -> None:
         match value, state:
             case _Dtype(complete=False), (3, Text() as order, None, None, None, -1, -1, 0):
                 value.byte_order = machine.text(order)
@@ -106,16 +106,16 @@ class NumpyGrammar:
             case _:
                 raise machine.error(ForbiddenContent, f"sets the state of {describe(value)}")
 
-    def persistent(self, machine: Machine, identifier: Value) -> Value:
+    def persistent(self, machine: PickleVM, identifier: Value) -> Value:
         raise machine.error(ForbiddenContent, "refers to an object outside the file")
 
 
-def read_pickle(file: ByteFile) -> WeightsFile:
+def read_pickle(file: MappedFile) -> WeightsFile:
     """The weights in a pickle. Arrays are new memory, little-endian, C order.
 
     Raises a `weights.errors.FileError` for everything that is not a dictionary of arrays of plain numbers.
     """
-    machine = Machine(file.map, file.source, NumpyGrammar())
+    machine = PickleVM(file.map, file.source, NumpyGrammar())
     layout = sort_out(machine.run(), _Array, machine)
     total = 0
     for name, array in layout.arrays.items():
@@ -128,7 +128,7 @@ def read_pickle(file: ByteFile) -> WeightsFile:
     return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out)
 
 
-def _pair(machine: Machine, value: Value) -> tuple[Value, Value]:
+def _pair(machine: PickleVM, value: Value) -> tuple[Value, Value]:
     if isinstance(value, list | tuple) and len(value) == 2:
         return value[0], value[1]
     raise machine.error(MalformedFile, "an OrderedDict of something else than pairs")
@@ -139,7 +139,7 @@ def _dtype(code: str) -> _Dtype:
     return _Dtype(code[1:], code[0]) if code[:1] in ("<", ">", "|", "=") else _Dtype(code)
 
 
-def _array(machine: Machine, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value) -> _Array:
+def _array(machine: PickleVM, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value) -> _Array:
     """Complete `array`, after checking that its shape takes exactly as many bytes as there are."""
     if not isinstance(shape, tuple):
         raise machine.error(UnsupportedArray, f"an array whose shape is {describe(shape)}")
@@ -161,7 +161,7 @@ def _array(machine: Machine, array: _Array, shape: Value, dtype: _Dtype, fortran
     return array
 
 
-def _read(file: ByteFile, name: str, array: _Array) -> Array:
+def _read(file: MappedFile, name: str, array: _Array) -> Array:
     """Bring an array's bytes from the file into memory."""
     assert array.dtype is not None and array.content is not None
     wanted = array_bytes(array.shape, array.dtype.itemsize, name, file.source)
@@ -186,7 +186,7 @@ def _read(file: ByteFile, name: str, array: _Array) -> Array:
     return np.ascontiguousarray(shaped.astype(array.dtype, copy=False)).reshape(array.shape)
 
 
-def _decoded(file: ByteFile, name: str, content: Text) -> Iterator[bytes]:
+def _decoded(file: MappedFile, name: str, content: Text) -> Iterator[bytes]:
     """The bytes that an escaped or UTF-8 run stands for, piece by piece so that no second copy is held."""
     try:
         if content.written == "string-escape":

@@ -31,15 +31,15 @@ class Grammar(Protocol):
 
     symbols: ClassVar[Mapping[tuple[str, str], str]]
 
-    def reduce(self, machine: Machine, symbol: Symbol, arguments: tuple[Value, ...]) -> Value: ...
+    def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value: ...
 
-    def build(self, machine: Machine, value: Value, state: Value) -> None: ...
+    def build(self, machine: PickleVM, value: Value, state: Value) -> None: ...
 
-    def persistent(self, machine: Machine, identifier: Value) -> Value: ...
+    def persistent(self, machine: PickleVM, identifier: Value) -> Value: ...
 
 
-class Machine:
-    """Interprets one pickle: `Machine(data, source, grammar).run()` returns the value it stands for."""
+class PickleVM:
+    """Interprets one pickle: `PickleVM(data, source, grammar).run()` returns the value it stands for."""
 
     def __init__(self, data: mmap.mmap | bytes, source: str, grammar: Grammar) -> None:
         self.data = data
@@ -324,52 +324,52 @@ class Machine:
         self._push(self.grammar.persistent(self, self._pop()))
 
 
-def _with(method: Callable[..., None], *arguments: object) -> Callable[[Machine], None]:
+def _with(method: Callable[..., None], *arguments: object) -> Callable[[PickleVM], None]:
     return lambda machine: method(machine, *arguments)
 
 
-_OPCODES: dict[int, Callable[[Machine], None]] = {
+_OPCODES: dict[int, Callable[[PickleVM], None]] = {
     ord(code): handler
     for code, handler in {
-        "\x80": Machine._proto,
-        "\x95": Machine._frame,
-        "N": _with(Machine._constant, None),
-        "\x88": _with(Machine._constant, True),
-        "\x89": _with(Machine._constant, False),
-        "I": Machine._int_line,
-        "L": Machine._long_line,
+        "\x80": PickleVM._proto,
+        "\x95": PickleVM._frame,
+        "N": _with(PickleVM._constant, None),
+        "\x88": _with(PickleVM._constant, True),
+        "\x89": _with(PickleVM._constant, False),
+        "I": PickleVM._int_line,
+        "L": PickleVM._long_line,
         "J": lambda m: m._push(int.from_bytes(m._take(4), "little", signed=True)),
         "K": lambda m: m._push(m._unsigned(1)),
         "M": lambda m: m._push(m._unsigned(2)),
-        "\x8a": _with(Machine._long, 1),
-        "\x8b": _with(Machine._long, 4),
-        "F": Machine._float_line,
+        "\x8a": _with(PickleVM._long, 1),
+        "\x8b": _with(PickleVM._long, 4),
+        "F": PickleVM._float_line,
         "G": lambda m: m._push(struct.unpack(">d", m._take(8))[0]),
-        "S": Machine._string_line,
-        "T": _with(Machine._counted, 4, "plain", "str"),
-        "U": _with(Machine._counted, 1, "plain", "str"),
-        "V": Machine._unicode_line,
-        "X": _with(Machine._counted, 4, "utf-8", "text"),
-        "\x8c": _with(Machine._counted, 1, "utf-8", "text"),
-        "\x8d": _with(Machine._counted, 8, "utf-8", "text"),
-        "B": _with(Machine._counted, 4, "plain", "bytes"),
-        "C": _with(Machine._counted, 1, "plain", "bytes"),
-        "\x8e": _with(Machine._counted, 8, "plain", "bytes"),
-        "\x96": _with(Machine._counted, 8, "plain", "bytes"),
-        "(": Machine._mark,
+        "S": PickleVM._string_line,
+        "T": _with(PickleVM._counted, 4, "plain", "str"),
+        "U": _with(PickleVM._counted, 1, "plain", "str"),
+        "V": PickleVM._unicode_line,
+        "X": _with(PickleVM._counted, 4, "utf-8", "text"),
+        "\x8c": _with(PickleVM._counted, 1, "utf-8", "text"),
+        "\x8d": _with(PickleVM._counted, 8, "utf-8", "text"),
+        "B": _with(PickleVM._counted, 4, "plain", "bytes"),
+        "C": _with(PickleVM._counted, 1, "plain", "bytes"),
+        "\x8e": _with(PickleVM._counted, 8, "plain", "bytes"),
+        "\x96": _with(PickleVM._counted, 8, "plain", "bytes"),
+        "(": PickleVM._mark,
         ")": lambda m: m._push(()),
         "t": lambda m: m._push(tuple(m._pop_to_mark())),
-        "\x85": _with(Machine._tuple, 1),
-        "\x86": _with(Machine._tuple, 2),
-        "\x87": _with(Machine._tuple, 3),
+        "\x85": _with(PickleVM._tuple, 1),
+        "\x86": _with(PickleVM._tuple, 2),
+        "\x87": _with(PickleVM._tuple, 3),
         "]": lambda m: m._push([]),
         "l": lambda m: m._push(m._pop_to_mark()),
-        "a": Machine._append,
-        "e": Machine._appends,
+        "a": PickleVM._append,
+        "e": PickleVM._appends,
         "}": lambda m: m._push({}),
-        "d": Machine._dict,
-        "s": Machine._set_item,
-        "u": Machine._set_items,
+        "d": PickleVM._dict,
+        "s": PickleVM._set_item,
+        "u": PickleVM._set_items,
         "p": lambda m: m._put(m._decimal(m._short_line())),
         "q": lambda m: m._put(m._unsigned(1)),
         "r": lambda m: m._put(m._unsigned(4)),
@@ -377,11 +377,11 @@ _OPCODES: dict[int, Callable[[Machine], None]] = {
         "g": lambda m: m._get(m._decimal(m._short_line())),
         "h": lambda m: m._get(m._unsigned(1)),
         "j": lambda m: m._get(m._unsigned(4)),
-        "c": Machine._global,
-        "\x93": Machine._stack_global,
-        "R": Machine._reduce,
-        "b": Machine._build,
-        "Q": Machine._persistent,
+        "c": PickleVM._global,
+        "\x93": PickleVM._stack_global,
+        "R": PickleVM._reduce,
+        "b": PickleVM._build,
+        "Q": PickleVM._persistent,
     }.items()
 }
 

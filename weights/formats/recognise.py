@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from detectron_gn.weights.errors import WrongContainer
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.errors import WrongFormat
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.zip_members import zip_members
 
 Container = Literal["pkl", "h5", "safetensors", "pth"]
@@ -40,10 +40,10 @@ _TEXTS = [
 ]  # fmt: skip
 
 
-def recognise(file: ByteFile) -> Container:
-    """Which of the four containers `file` is.
+def recognise(file: MappedFile) -> Container:
+    """Which of the four formats `file` is.
 
-    Raises WrongContainer, with a sentence that says what the file is, where it is none of them; for a zip
+    Raises WrongFormat, with a sentence that says what the file is, where it is none of them; for a zip
     archive also what `zip_members` raises.
     """
     head = bytes(file.map[:_HEAD])
@@ -53,35 +53,35 @@ def recognise(file: ByteFile) -> Container:
         return _zip(file)
     for magic, cause in _OTHER:
         if head.startswith(magic):
-            raise WrongContainer(file.source, cause)
+            raise WrongFormat(file.source, cause)
     # Before the pickle: the length of a header, which comes first, may look like a PROTO opcode.
     if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
         return "safetensors"
     if re.match(rb"\x80[\x00-\x05]|\(d|\}|\(?l|\]|c[\w.]+\n\w+\n", head):
         return "pkl"
     if head[257:262] == b"ustar":
-        raise WrongContainer(file.source, "is a tar archive; unpack it first")
+        raise WrongFormat(file.source, "is a tar archive; unpack it first")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, cause in _TEXTS:
         if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
-            raise WrongContainer(file.source, cause)
+            raise WrongFormat(file.source, cause)
     if not head.strip(b"\x00"):
-        raise WrongContainer(file.source, "begins with zeros only; it was never written, fetch it again")
+        raise WrongFormat(file.source, "begins with zeros only; it was never written, fetch it again")
     if all(0x20 <= byte < 0x7F or byte in b"\t\n\r" for byte in head):
-        raise WrongContainer(file.source, f"is a text ({ascii(head[:40])[1:]}), not a weights file")
+        raise WrongFormat(file.source, f"is a text ({ascii(head[:40])[1:]}), not a weights file")
     beginning = head[:8].hex(" ")
-    raise WrongContainer(
+    raise WrongFormat(
         file.source, f"is no Detectron pickle, HDF5, safetensors or PyTorch file (it begins with {beginning})"
     )
 
 
-def _zip(file: ByteFile) -> Container:
+def _zip(file: MappedFile) -> Container:
     """PyTorch's files are zip archives with a `data.pkl`; numpy's and TorchScript's are zip archives too."""
     names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
     if "constants.pkl" in names and "data.pkl" in names:
-        raise WrongContainer(file.source, "is a TorchScript archive, not a dictionary of tensors")
+        raise WrongFormat(file.source, "is a TorchScript archive, not a dictionary of tensors")
     if "data.pkl" in names:
         return "pth"
     if names and all(name.endswith(".npy") for name in names):
-        raise WrongContainer(file.source, "is an archive of numpy arrays (.npz), not a weights file")
-    raise WrongContainer(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")
+        raise WrongFormat(file.source, "is an archive of numpy arrays (.npz), not a weights file")
+    raise WrongFormat(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")

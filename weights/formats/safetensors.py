@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from detectron_gn.weights.errors import MalformedFile, WriteFailed
 from detectron_gn.weights.files.atomic import replacing
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.weights_file import (
     Array,
     WeightsFile,
@@ -44,7 +44,7 @@ def write_safetensors(path: Path, weights: WeightsFile) -> None:
             raise OSError(str(error)) from None
 
 
-def read_safetensors(file: ByteFile) -> WeightsFile:
+def read_safetensors(file: MappedFile) -> WeightsFile:
     """The weights in a safetensors file; raises a `weights.errors.FileError` for everything else."""
     try:
         with safe_open(str(file.path), framework="numpy") as handle:

@@ -26,10 +26,10 @@ from detectron_gn.weights.errors import (
     UnsupportedArray,
 )
 from detectron_gn.weights.files.atomic import replacing
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.checkpoint_dict import sort_out
 from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe
-from detectron_gn.weights.formats.pickle_vm import Machine
+from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.formats.zip_members import zip_members
 from detectron_gn.weights.weights_file import (
     Array,
@@ -68,13 +68,13 @@ def write_torch(path: Path, weights: WeightsFile) -> None:
             raise
 
 
-def read_torch(file: ByteFile) -> WeightsFile:
+def read_torch(file: MappedFile) -> WeightsFile:
     """The weights in a `.pth` of `{'blobs': ...}` or of a plain dictionary of tensors.
 
     Raises a `weights.errors.FileError` for everything else.
     """
     archive = _Archive(file)
-    machine = Machine(archive.read("data.pkl").tobytes(), f"{file.source}, data.pkl", _TorchGrammar())
+    machine = PickleVM(archive.read("data.pkl").tobytes(), f"{file.source}, data.pkl", _TorchGrammar())
     layout = sort_out(machine.run(), _Tensor, machine)
     total = 0
     for name, tensor in layout.arrays.items():
@@ -133,7 +133,7 @@ class _TorchGrammar:
         **{("torch", name): name for name in (*_STORAGES, *_DTYPES)},
     }
 
-    def reduce(self, machine: Machine, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
+    def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
         match symbol.name, arguments:
             case "OrderedDict", ():
                 return {}
@@ -160,13 +160,13 @@ class _TorchGrammar:
         given = ", ".join(describe(argument) for argument in arguments[:8])
         raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), not as torch.save does")
 
-    def build(self, machine: Machine, value: Value, state: Value) -> None:
+    def build(self, machine: PickleVM, value: Value, state: Value) -> None:
         match value, state:
             case dict(), {"_metadata": dict()} if isinstance(state, dict) and len(state) == 1:
                 return  # the version numbers that nn.Module.state_dict() carries along
         raise machine.error(ForbiddenContent, f"sets the state of {describe(value)}")
 
-    def persistent(self, machine: Machine, identifier: Value) -> Value:
+    def persistent(self, machine: PickleVM, identifier: Value) -> Value:
         match identifier:
             case (Text() as word, Symbol(name), Text() as key, Text(), int() as count) if (
                 machine.text(word) == "storage" and 0 <= count < 2**62
@@ -176,7 +176,7 @@ class _TorchGrammar:
         raise machine.error(ForbiddenContent, "refers to an object that is not a tensor's storage")
 
     def _tensor(
-        self, machine: Machine, storage: _Storage, code: str, offset: int, size: Value, stride: Value
+        self, machine: PickleVM, storage: _Storage, code: str, offset: int, size: Value, stride: Value
     ) -> _Tensor:
         try:
             dtype = element_type(code, "a tensor", machine.source)
@@ -213,7 +213,7 @@ class _Archive:
     Raises MalformedFile, TruncatedFile, OverBudget or ForbiddenContent for every other kind of zip file.
     """
 
-    def __init__(self, file: ByteFile) -> None:
+    def __init__(self, file: MappedFile) -> None:
         self._file = file
         members = zip_members(file)
         if sum(member.file_size for member in members) > file.size:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import zipfile
 
 from detectron_gn.weights.errors import MalformedFile, OverBudget, TruncatedFile
-from detectron_gn.weights.files.mapped_file import ByteFile
+from detectron_gn.weights.files.mapped_file import MappedFile
 
 _MAX_DIRECTORY_BYTES = 4 << 20
 """zipfile takes some 600 bytes of memory for an entry that has as few as 47 in the file."""
 _END_RECORD = b"PK\x05\x06"
 
 
-def zip_members(file: ByteFile) -> list[zipfile.ZipInfo]:
+def zip_members(file: MappedFile) -> list[zipfile.ZipInfo]:
     """The members of an archive without a comment, as PyTorch writes it.
 
     Raises TruncatedFile where the end of the archive is missing, OverBudget or MalformedFile where its

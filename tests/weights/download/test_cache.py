@@ -512,7 +512,7 @@ def test_lock_that_the_disk_does_not_know_means_a_part_of_ones_own(
     def unlockable(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("detectron_gn.weights.files.lock.fcntl.flock", unlockable)
+    monkeypatch.setattr("fcntl.flock", unlockable)
     assert fetch(MODEL, given).read_bytes() == content
     assert not list(final(given).parent.glob("*.part*"))
 

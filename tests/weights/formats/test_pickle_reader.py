@@ -14,7 +14,7 @@ from detectron_gn.weights.errors import (
     OverBudget,
     TruncatedFile,
     UnsupportedArray,
-    WrongContainer,
+    WrongFormat,
 )
 
 # {'blobs': {'w': float32 [1, -2]}, 'cfg': 'a: 1\n'}, as cPickle of Python 2.7 with numpy 1.16 writes it.
@@ -119,7 +119,7 @@ def test_error_names_the_file_the_offset_and_the_cause(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", range(1, len(PYTHON_27)))
 def test_truncation_at_every_byte_is_named(cut: int, tmp_path: Path) -> None:
-    with pytest.raises((TruncatedFile, MalformedFile) if cut < len(PYTHON_27) - 1 else WrongContainer):
+    with pytest.raises((TruncatedFile, MalformedFile) if cut < len(PYTHON_27) - 1 else WrongFormat):
         read(PYTHON_27[:-cut], tmp_path)
 
 

@@ -48,11 +48,11 @@ def containers() -> Iterator[Case]:
         "legacy torch": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
     }
     for name, content in wrong.items():
-        yield Case(f"D24 {name}", content, ("WrongContainer", "TruncatedFile"))
+        yield Case(f"D24 {name}", content, ("WrongFormat", "TruncatedFile"))
     npz = io.BytesIO()
     np.savez(npz, **GOOD)
-    yield Case("D24 npz", npz.getvalue(), ("WrongContainer",))
-    yield Case("D24 zip", _zip({"a.txt": b"a"}), ("WrongContainer",))
+    yield Case("D24 npz", npz.getvalue(), ("WrongFormat",))
+    yield Case("D24 zip", _zip({"a.txt": b"a"}), ("WrongFormat",))
     yield from _torch_cases()
     yield from _hdf5_cases()
     yield from _safetensors_cases()
@@ -120,7 +120,7 @@ def _torch_cases() -> Iterator[Case]:
     yield Case("D25 encrypted flag", good[: at + 8] + b"\x01" + good[at + 9 :], ("MalformedFile",))
     yield Case("D25 wrong CRC", good[: at + 16] + b"\1\2\3\4" + good[at + 20 :], ("MalformedFile",))
     yield Case(
-        "D25 local header lies", good.replace(b"PK\x03\x04", b"PK\x03\x05", 1), ("MalformedFile", "WrongContainer")
+        "D25 local header lies", good.replace(b"PK\x03\x04", b"PK\x03\x05", 1), ("MalformedFile", "WrongFormat")
     )
     crowd = {f"{folder}/data.pkl": data} | {f"{folder}/{number}": b"" for number in range(90_000)}
     yield Case("D25 directory of 90000", _zip(crowd), ("OverBudget", "MalformedFile", "TruncatedFile"))
@@ -205,7 +205,7 @@ def _hdf5_cases() -> Iterator[Case]:
     for name, fill in fills.items():
         yield Case(f"D26 {name}", make(fill), (others.get(name, "UnsupportedArray"),), suffix=".h5")
     yield Case("D26 newer layout", make(lambda f: None, libver="latest"), unsupported, suffix=".h5")
-    yield Case("D26 user block", make(lambda f: None, userblock_size=512), ("WrongContainer",), suffix=".h5")
+    yield Case("D26 user block", make(lambda f: None, userblock_size=512), ("WrongFormat",), suffix=".h5")
     yield Case("D26 parity file layout", make(lambda f: f.create_group("blobs")), malformed, suffix=".h5")
     yield Case("D26 plain", make(lambda f: None), blobs=("w",), suffix=".h5")
     yield Case(
@@ -258,6 +258,6 @@ def _safetensors_cases() -> Iterator[Case]:
         yield Case(
             f"D24 safetensors {name}",
             content,
-            ("MalformedFile", "UnsupportedArray", "TruncatedFile", "WrongContainer"),
+            ("MalformedFile", "UnsupportedArray", "TruncatedFile", "WrongFormat"),
             suffix=".safetensors",
         )

@@ -1,4 +1,4 @@
-"""Facts of the four containers: what survives every conversion, and how a file is recognised."""
+"""Facts of the four formats: what survives every conversion, and how a file is recognised."""
 
 import shutil
 import subprocess
@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
-from detectron_gn.weights.errors import MalformedFile, UnreadableFile, WeightsError, WriteFailed, WrongContainer
-from detectron_gn.weights.formats.containers import convert
+from detectron_gn.weights.convert import convert
+from detectron_gn.weights.errors import MalformedFile, UnreadableFile, WeightsError, WriteFailed, WrongFormat
 
 SUFFIXES = [".pkl", ".h5", ".safetensors", ".pth"]
 
@@ -143,7 +143,7 @@ def test_conversion_onto_itself_works(tmp_path: Path, small: WeightsFile) -> Non
 )
 def test_wrong_file_is_called_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "model_final.pkl").write_bytes(content)
-    with pytest.raises(WrongContainer, match=f"model_final.pkl: {words}"):
+    with pytest.raises(WrongFormat, match=f"model_final.pkl: {words}"):
         read_blobs(tmp_path / "model_final.pkl")
 
 
@@ -152,7 +152,7 @@ def test_npz_and_zip_and_tar_are_called_what_they_are(tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path, "a.npz")
     shutil.make_archive(str(tmp_path / "t"), "tar", tmp_path, "a.npz")
     for name, words in ("a.npz", "numpy arrays"), ("z.zip", "zip archive"), ("t.tar", "tar archive"):
-        with pytest.raises(WrongContainer, match=words):
+        with pytest.raises(WrongFormat, match=words):
             read_blobs(tmp_path / name)
 
 
@@ -199,7 +199,7 @@ def test_any_blobs_survive_every_format(
 
 def test_reading_a_pickle_imports_neither_torch_nor_h5py_nor_pickle() -> None:
     heavy = "{'torch', 'h5py', 'safetensors'}"
-    program = f"import sys, detectron_gn.weights.formats.containers; print({heavy} & {{*sys.modules}})"
+    program = f"import sys, detectron_gn.weights.formats; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
     sources = [*(Path(__file__).parents[3] / "weights").rglob("*.py")]
@@ -212,3 +212,16 @@ def test_every_error_is_a_weights_error_and_a_value_error() -> None:
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert all(issubclass(kind, WeightsError) and issubclass(kind, ValueError) for kind in kinds) and len(kinds) > 9
+
+
+@pytest.mark.parametrize("how", [{"chunks": (2, 2)}, {"compression": "gzip"}, {"fletcher32": True}])
+def test_chunked_hdf5_is_refused_with_a_way_out_that_works(tmp_path: Path, how: dict[str, object]) -> None:
+    values = np.arange(12, dtype="f4").reshape(3, 4)
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("conv1_w", data=values, **how)
+    with pytest.raises(WeightsError, match=r"only plain contiguous datasets are read: .*out\[name\] = file\[name\]"):
+        read_blobs(tmp_path / "in.h5")
+    with h5py.File(tmp_path / "in.h5") as file, h5py.File(tmp_path / "out.h5", "w") as out:
+        for name in file:
+            out[name] = file[name][()]
+    np.testing.assert_array_equal(read_blobs(tmp_path / "out.h5").blobs["conv1_w"], values)

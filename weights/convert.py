@@ -1,0 +1,42 @@
+"""Turns one weights file into another: any format of `formats.FORMATS` into any other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.formats import format_of_name, read_mapped, write_blobs
+from detectron_gn.weights.weights_file import WeightsFile, iteration_from_name
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did: the weights it moved, and in words what the new container could not keep.
+
+    The arrays are views of the file that was read: to be looked at, not to be trained.
+    """
+
+    weights: WeightsFile
+    out: Path
+    not_kept: tuple[str, ...]
+
+
+def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Conversion:
+    """Read `path` and write the same blobs, configuration and iteration to `out`.
+
+    Raises what `read_blobs` and `write_blobs` raise; an unknown suffix before anything is read.
+    """
+    out = Path(out)
+    format_of_name(out)
+    with MappedFile(path, keep_mapped=True) as file:
+        weights = read_mapped(file)
+    write_blobs(out, weights)
+    not_kept = [f"{name} {reason}" for name, reason in weights.left_out.items()]
+    if out.suffix == ".pkl" and weights.iteration != iteration_from_name(out.name):
+        not_kept.append(
+            f"the iteration {weights.iteration}: a Detectron pickle tells it by its name only "
+            f"(model_iter{weights.iteration}.pkl)"
+        )
+    return Conversion(weights, out, tuple(not_kept))
