@@ -1,5 +1,6 @@
 """Packaging of detectron-gn; tool settings are in pyproject.toml, the tested versions in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -10,9 +11,13 @@ FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
 PLOTS = ["matplotlib>=3.8"]
 
+# Read, not imported: the package may be built where nothing that it needs is installed.
+FRONT_DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', FRONT_DOOR.read_text(encoding="utf-8"), re.MULTILINE)
+
 setup(
     name="detectron-gn",
-    version="0.1.0",
+    version=VERSION,
     description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -1,42 +1,53 @@
-"""Processes that train together under `torchrun`; answers to Detectron modeling/optimizer.py:_add_allreduce_graph."""
+"""The processes that train or evaluate together under `torchrun`.
+
+Answers to Detectron modeling/optimizer.py:_add_allreduce_graph and utils/subprocess.py:process_in_parallel.
+"""
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.training.network import TrainingNetwork
 
-# The others wait this long while the first process evaluates; torch's own ten minutes are less than that can take.
+Item = TypeVar("Item")
+
+# The first process waits this long for the others: one of them may sit on a slower machine.
 _PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together: `rank` of `count`, and the device it computes on."""
+    """This process among those that work together: `rank` of `count`, and the device it computes on."""
 
-    rank: int
-    count: int
-    device: torch.device
+    rank: int = 0
+    count: int = 1
+    device: torch.device = torch.device("cpu")
+    _objects: Any = None
+    """The process group that Python objects travel in, where it is not the one that gradients travel in."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+        """Whether this is the process that writes files, scores and prints."""
         return self.rank == 0
 
     def minibatches(self, iteration: int, num_gpus: int) -> range:
         """The numbers of this process's minibatches of an iteration, which has one for each of `cfg.NUM_GPUS`."""
         return range(iteration * num_gpus + self.rank, (iteration + 1) * num_gpus, self.count)
 
-    def share(self, network: TrainingNetwork) -> TrainingNetwork | DistributedDataParallel:
+    def share(self, work: Sequence[Item]) -> Sequence[Item]:
+        """Every `count`-th item, so that no two processes have one in common and together they have all."""
+        return work[self.rank :: self.count]
+
+    def share_gradients(self, network: nn.Module) -> nn.Module:
         """The network to call: its gradients are summed, not averaged, over all processes.
 
         Each loss is scaled by 1 / `cfg.NUM_GPUS` already, so the sum is what Detectron's all-reduce gives.
@@ -60,33 +71,80 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
+    def exchange(self, item: Item) -> list[Item]:
+        """What every process gave, in the order of ranks."""
+        if self.count == 1:
+            return [item]
+        items: list[Item] = [item] * self.count
+        dist.all_gather_object(items, item, group=self._objects)
+        return items
+
+    def collect(self, item: Item) -> list[Item]:
+        """What every process gave, in the order of ranks, for the first process; nothing for the others."""
+        if self.count == 1:
+            return [item]
+        items = [item] * self.count if self.is_first else None
+        dist.gather_object(item, items, group=self._objects)
+        return items or []
+
+
+ALONE = Ranks()
+
 
 @contextmanager
-def joined_ranks(num_gpus: int) -> Iterator[Ranks]:
+def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[Ranks]:
     """Meet the other processes that `torchrun` started, if it did; leave them at the end.
 
     Args:
-        num_gpus: `cfg.NUM_GPUS`, the minibatches of an iteration, of which every process needs one at least.
+        device: what a process computes on, as `usable_device` takes it; under torchrun "auto" and "cuda" are the GPU
+            of its local rank.
+        num_gpus: `cfg.NUM_GPUS` for training: the minibatches of an iteration, of which every process needs one at
+            least. Left out, the processes exchange results only, over gloo.
 
-    A process computes on the GPU of its local rank, or on the CPU where there is none.
+    Raises InputError for more processes than minibatches, several of them on one GPU, or a device that is not there.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if count > num_gpus:
+    if num_gpus is not None and count > num_gpus:
         raise InputError(
             f"torchrun started {count} processes for NUM_GPUS {num_gpus}: start at most {num_gpus}, "
             f"or pass --set NUM_GPUS {count} and a schedule for it (--scale-schedule {count})"
         )
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    own = usable_device(_device_of_rank(device))
+    on_gpu = own.type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(device)
-    if count > 1:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+        torch.cuda.set_device(own)
+    if count == 1:
+        yield Ranks(device=own)
+        return
+    if on_gpu and num_gpus is not None and device not in ("auto", "cuda"):
+        raise InputError(f"{count} processes cannot train on {device} together: pass --device cuda, one GPU for each")
+    over_nccl = on_gpu and num_gpus is not None
+    dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(rank, count, device)
+        yield Ranks(rank, count, own, dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None)
     finally:
-        if count > 1:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
+
+
+def usable_device(device: str) -> torch.device:
+    """A device as torch names it, "auto" made definite (the first GPU, or the CPU where there is none).
+
+    Raises InputError for one that this machine does not have.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).cpu()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _device_of_rank(device: str) -> str:
+    """The GPU of a process's own local rank, where torchrun started it and "auto" or "cuda" leave it open."""
+    if device in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return device
 
 
 def _sum_gradients(_state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]

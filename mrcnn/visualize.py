@@ -56,11 +56,11 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
         `[kH, kW, 3]` uint8 BGR, where k is 1 but for small images.
     """
     shown = [row for row in np.argsort(-detections.scores, kind="stable") if detections.scores[row] >= min_score]
-    masks = detections.masks()
+    masks = None if detections.mask_probs is None else detections.masks()
     objects = [
         DrawnObject(
             box=tuple(detections.boxes[row].tolist()),
-            mask=masks[row],
+            mask=None if masks is None else masks[row],
             label=f"{class_names[detections.classes[row] - 1]} {detections.scores[row]:.2f}",
             colour=class_colour(int(detections.classes[row])),
         )

@@ -119,7 +119,7 @@ def _ap_pairs(
     evaluation: Evaluation, reference: dict[str, dict[str, float]]
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Detectron's number and ours, for boxes and masks and each metric."""
-    ours = {"box": evaluation.box_ap.metrics(), "mask": evaluation.mask_ap.metrics()}
+    ours = {kind: summary.metrics() for kind, summary in evaluation.summaries.items()}
     return {
         kind: {metric: (reference[kind][metric], metrics[metric]) for metric in METRICS}
         for kind, metrics in ours.items()

@@ -10,15 +10,16 @@ from detectron_gn.weights.files.json_file import write_json
 
 
 def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[str, Any]:
-    """Write `bbox.json`, `segm.json` and `ap.json` into a folder; returns what `ap.json` holds.
+    """Write `bbox.json`, `segm.json` (with a mask head) and `ap.json` into a folder; returns what `ap.json` holds.
 
     Args:
         name: of the data set, the annotation file's stem.
 
     The journals that were kept in the folder have served then, and go.
     """
-    document = ap_document(name, evaluation.box_ap, evaluation.mask_ap)
-    for file, content in (("bbox", evaluation.boxes), ("segm", evaluation.segms), ("ap", document)):
-        write_json(folder / f"{file}.json", content)
+    document = ap_document(name, evaluation.summaries)
+    for iou_type, rows in evaluation.rows.items():
+        write_json(folder / f"{iou_type}.json", rows)
+    write_json(folder / "ap.json", document)
     remove_journals(folder)
     return document

@@ -11,12 +11,13 @@ from typing import Any
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
-from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
+from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model
-from detectron_gn.port.runs.load import configured_weights, load_model, usable_device
+from detectron_gn.port.runs.load import configured_weights, load_model
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation
@@ -43,7 +44,7 @@ class LadderInputs:
     """What there is to compare; a rung without its inputs is not run.
 
     Attributes:
-        source, config, overrides, device: the model, as in `port.runs.load`.
+        source, config, overrides, device, precision: the model, as in `port.runs.load`.
         reference, images: a file that dump_blobs.py wrote, and the folder of images: blobs and proposals.
         annotations: of a data set in that folder: detections and AP.
         reference_boxes, reference_masks: result files of Detectron's on that data set.
@@ -59,6 +60,7 @@ class LadderInputs:
     config: str | None = None
     overrides: Sequence[str] = ()
     device: str = "auto"
+    precision: Precision = "fp32"
     reference: Path | None = None
     images: Path | None = None
     annotations: Path | None = None
@@ -175,6 +177,7 @@ class _Climber:
     def blobs(self) -> Rung:
         assert self.weights is not None
         model = build_model(self.cfg, self.weights).to(usable_device(self.inputs.device))
+        model.use_precision(self.inputs.precision)
         self.ladder.model = model
         reference, images = self.inputs.reference, self.inputs.images
         if reference is None or images is None:
@@ -269,7 +272,7 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
     if not inputs.ranks.exchange(False)[0]:
         return
     assert inputs.annotations is not None and inputs.images is not None
-    model = load_model(inputs.source, inputs.config, inputs.overrides, inputs.device)
+    model = load_model(inputs.source, inputs.config, inputs.overrides, inputs.device, inputs.precision)
     evaluate(
         model, inputs.annotations, inputs.images, progress, batch=inputs.batch, out=inputs.out, ranks=inputs.ranks
     )

@@ -132,17 +132,16 @@ def compare_results(
     evaluation: Evaluation, annotations: Path, files: Mapping[IouType, Path | None]
 ) -> ComparedResults:
     """Our results on the data set beside Detectron's result files, where there are any."""
-    ours: dict[IouType, Sequence[ResultRow]] = {"bbox": evaluation.boxes, "segm": evaluation.segms}
     coco = read_annotations(annotations)
     detections: list[DetectionParity] = []
     reference_rows: dict[IouType, list[ResultRow]] = {}
     for iou_type, path in files.items():
-        if path is not None:
+        if path is not None and iou_type in evaluation.rows:
             rows = read_results(path)
             check_results(rows, iou_type, str(path), coco)
             reference_rows[iou_type] = rows
-            detections.append(match_detections(ours[iou_type], rows, iou_type))
-    absent = [iou_type for iou_type, path in files.items() if path is None]
+            detections.append(match_detections(evaluation.rows[iou_type], rows, iou_type))
+    absent = [iou_type for iou_type in evaluation.rows if files.get(iou_type) is None]
     return ComparedResults(_results_rung(detections, absent), detections, reference_rows)
 
 
@@ -172,7 +171,7 @@ def compare_average_precision(
     reference_rows: Mapping[IouType, list[ResultRow]],
 ) -> tuple[Rung, ApComparison | None]:
     """Our AP beside the expected one: the catalog's, the user's, or what Detectron's result files score."""
-    summaries = {"box": evaluation.box_ap, "mask": evaluation.mask_ap}
+    summaries = evaluation.summaries
     seen = ", ".join(f"{kind} AP {100 * summary.AP:.2f}" for kind, summary in summaries.items())
     if expected is None and reference_rows:
         coco = read_annotations(annotations)

@@ -1,6 +1,6 @@
 """Average precision by pycocotools; answers to Detectron datasets/json_dataset_evaluator.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,10 +83,9 @@ def score_checked(rows: Sequence[ResultRow], annotations: COCO, iou_type: IouTyp
     return ApSummary(**metrics, per_class=_per_class(evaluation, annotations))
 
 
-def ap_document(name: str, box: ApSummary | None = None, mask: ApSummary | None = None) -> dict[str, object]:
-    """What ap.json holds for the data set `name`, the annotation file's stem."""
-    summaries = {"box": box, "mask": mask}
-    return {name: {kind: summary.metrics() for kind, summary in summaries.items() if summary is not None}}
+def ap_document(name: str, summaries: Mapping[str, ApSummary]) -> dict[str, object]:
+    """What ap.json holds for the data set `name`, the annotation file's stem, of "box" and "mask" as there are."""
+    return {name: {kind: summary.metrics() for kind, summary in summaries.items()}}
 
 
 def ap_table(summaries: dict[str, ApSummary], per_class: bool = False) -> str:

@@ -1,11 +1,12 @@
 """COCO's result rows; answers to Detectron datasets/json_dataset_evaluator.py."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
+from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
 from detectron_gn.mrcnn.ops.paste import Rle
 from detectron_gn.mrcnn.structures import Detections
 
@@ -30,12 +31,12 @@ class SegmRow(TypedDict):
 
 @dataclass(frozen=True)
 class ImageResults:
-    """The rows of one image in COCO's two result files, with the class each row belongs to."""
+    """The rows of one image in COCO's result files, with the class of each row; no masks without a mask head."""
 
     image_id: int
     classes: list[int]
     boxes: list[BoxRow]
-    segms: list[SegmRow]
+    segms: list[SegmRow] | None
 
 
 def image_results(image_id: int, detections: Detections, category_ids: Sequence[int]) -> ImageResults:
@@ -55,6 +56,8 @@ def image_results(image_id: int, detections: Detections, category_ids: Sequence[
         {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
         for category, box, score in zip(categories, boxes, scores, strict=True)
     ]
+    if detections.mask_probs is None:
+        return ImageResults(image_id, classes, box_rows, None)
     segm_rows: list[SegmRow] = [
         {"image_id": image_id, "category_id": category, "segmentation": rle, "score": score}
         for category, rle, score in zip(categories, detections.rles(), scores, strict=True)
@@ -62,12 +65,14 @@ def image_results(image_id: int, detections: Detections, category_ids: Sequence[
     return ImageResults(image_id, classes, box_rows, segm_rows)
 
 
-def coco_results(images: Iterable[ImageResults]) -> tuple[list[BoxRow], list[SegmRow]]:
-    """The rows of all images in the order of Detectron's files: by class, then image id, then detection."""
-    rows = [
-        (label, image.image_id, place, box, segm)
-        for image in images
-        for place, (label, box, segm) in enumerate(zip(image.classes, image.boxes, image.segms, strict=True))
-    ]
-    rows.sort(key=lambda row: row[:3])
-    return [row[3] for row in rows], [row[4] for row in rows]
+def coco_results(images: Sequence[ImageResults]) -> dict[IouType, list[ResultRow]]:
+    """The rows of all images in the order of Detectron's files: by class, then image id, then detection.
+
+    There are masks only where the model has a mask head.
+    """
+    order = [(image, place) for image in images for place in range(len(image.classes))]
+    order.sort(key=lambda row: (row[0].classes[row[1]], row[0].image_id, row[1]))
+    rows: dict[IouType, list[ResultRow]] = {"bbox": [dict(image.boxes[place]) for image, place in order]}
+    if all(image.segms is not None for image in images):
+        rows["segm"] = [dict(image.segms[place]) for image, place in order if image.segms is not None]
+    return rows

@@ -14,12 +14,12 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.ap import ApSummary, score_checked
-from detectron_gn.mrcnn.evaluation.coco_files import encode_masks, read_annotations
-from detectron_gn.mrcnn.evaluation.coco_results import BoxRow, ImageResults, SegmRow, coco_results, image_results
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked
+from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, encode_masks, read_annotations
+from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
-from detectron_gn.mrcnn.evaluation.ranks import ALONE, Ranks
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
@@ -58,18 +58,21 @@ class Evaluation:
     """What a model finds in a data set.
 
     Attributes:
-        boxes, segms: COCO result rows in Detectron's order.
-        box_ap, mask_ap: their AP.
+        rows: COCO result rows in Detectron's order: boxes, and masks where the model has a mask head.
+        ap: their AP.
         speed: of this process.
         naming: under which names the images were found.
     """
 
-    boxes: list[BoxRow]
-    segms: list[SegmRow]
-    box_ap: ApSummary
-    mask_ap: ApSummary
+    rows: dict[IouType, list[ResultRow]]
+    ap: dict[IouType, ApSummary]
     speed: Speed
     naming: str
+
+    @property
+    def summaries(self) -> dict[str, ApSummary]:
+        """The AP under the names that tables and ap.json use: "box", "mask"."""
+        return {AP_JSON_KEY[iou_type]: summary for iou_type, summary in self.ap.items()}
 
 
 def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageResults]:
@@ -110,7 +113,8 @@ def evaluate(
     """
     coco = read_annotations(annotations)
     check_categories(model.cfg, coco, annotations)
-    encode_masks(coco)
+    if model.cfg.MODEL.MASK_ON:
+        encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
@@ -131,15 +135,9 @@ def evaluate(
         parts = ranks.collect(found)
     if not ranks.is_first:
         return None
-    boxes, segms = coco_results({key: image for part in parts for key, image in part.items()}.values())
-    return Evaluation(
-        boxes,
-        segms,
-        score_checked(boxes, coco, "bbox"),
-        score_checked(segms, coco, "segm"),
-        speed,
-        naming_used(coco, files),
-    )
+    rows = coco_results(list({key: image for part in parts for key, image in part.items()}.values()))
+    ap = {iou_type: score_checked(found, coco, iou_type) for iou_type, found in rows.items()}
+    return Evaluation(rows, ap, speed, naming_used(coco, files))
 
 
 def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:

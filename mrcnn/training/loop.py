@@ -65,7 +65,7 @@ def train(
     Raises NonFiniteLoss before a step on such a loss.
     """
     cfg = model.cfg
-    network = ranks.share(TrainingNetwork(model))
+    network = ranks.share_gradients(TrainingNetwork(model))
     for iteration in range(start, cfg.SOLVER.MAX_ITER):
         began = time.perf_counter()
         lr = learning_rate(cfg, iteration)
@@ -96,7 +96,7 @@ def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> Iterator[int]:
 
 
 def _backward(
-    network: TrainingNetwork | DistributedDataParallel,
+    network: nn.Module,
     model: Detector,
     minibatch: Minibatch,
     cfg: Config,

@@ -76,10 +76,9 @@ def detect_in_files(
         with replacing(picture) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
         results = image_results(image_id, detections, categories.ids)
-        rows = [
-            {"file_name": path.name, **box, "segmentation": segm["segmentation"]}
-            for box, segm in zip(results.boxes, results.segms)
-        ]
+        rows: list[dict[str, Any]] = [{"file_name": path.name, **box} for box in results.boxes]
+        for row, segm in zip(rows, results.segms or []):
+            row["segmentation"] = segm["segmentation"]
         yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.port.blobs.convert import build_model
@@ -33,21 +32,10 @@ def load_model(
 
     Raises InputError or WeightsError with one sentence, also for a device that this machine does not have.
     """
-    device = usable_device(device)
-    model = build_model(*configured_weights(source, config, overrides)).to(device)
+    place = usable_device(device)
+    model = build_model(*configured_weights(source, config, overrides)).to(place)
     model.use_precision(precision)
     return model
-
-
-def usable_device(device: str) -> str:
-    """The device itself, "auto" made definite; InputError for one that this machine does not have."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def configured_weights(

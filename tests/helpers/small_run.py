@@ -5,17 +5,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from detectron_gn.mrcnn.data.coco import read_dataset
-from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.distributed import ALONE
 from detectron_gn.port.config.read import bundled_config, dump_config
 from detectron_gn.verify.training.run import RunOptions, run_training
 from detectron_gn.weights import read_blobs
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
-ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = (
     "FPN.DIM 16 FAST_RCNN.CONV_HEAD_DIM 16 FAST_RCNN.MLP_HEAD_DIM 16 MRCNN.DIM_REDUCED 16 RESNETS.WIDTH_PER_GROUP 8 "
     "GROUP_NORM.NUM_GROUPS 4 TRAIN.SCALES (64,80) TRAIN.MAX_SIZE 128 TRAIN.BATCH_SIZE_PER_IM 16 "

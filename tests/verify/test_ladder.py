@@ -239,7 +239,7 @@ def evaluated(ap):
     """An evaluation that has this AP, and found nothing."""
     summary = ApSummary(ap, ap, ap, ap, ap, ap, {})
     speed = SimpleNamespace(seconds_per_image=lambda: None)
-    return SimpleNamespace(box_ap=summary, mask_ap=summary, speed=speed, boxes=[], segms=[])
+    return SimpleNamespace(summaries={"box": summary, "mask": summary}, speed=speed, rows={"bbox": [], "segm": []})
 
 
 def ap_rung(ap, expected):
@@ -261,7 +261,7 @@ def test_an_expected_ap_of_boxes_alone_says_nothing_of_masks():
 def test_a_result_file_of_boxes_alone_says_nothing_of_masks(demo_model):
     annotations, boxes = demo_model / "instances_val.json", demo_model / "bbox_coco_shapes_val_results.json"
     evaluation = evaluated(0.9)
-    evaluation.boxes = json.loads(boxes.read_text())
+    evaluation.rows["bbox"] = json.loads(boxes.read_text())
     rung, detections, rows = compare_results(evaluation, annotations, {"bbox": boxes, "segm": None})
     assert (rung.state, rung.compared) == ("holds", "182 boxes of the data set")
     assert rung.not_compared == "masks of the data set"

@@ -137,7 +137,7 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
     scatter: tuple[Sequence[tuple[float, float]], Sequence[tuple[float, float]]] = ((), ())
     pairs: Sequence[Pair] = ()
     if evaluation is not None and "bbox" in rows:
-        scatter = _scatter(detections[0], evaluation.boxes, rows["bbox"])
+        scatter = _scatter(detections[0], evaluation.rows["bbox"], rows["bbox"])
     if ladder.model is not None and ladder.blobs and not rows:
         # Without result files the detections of the dump are what there is to show.
         detections, scatter, pairs = _dump_sections(ladder.model, inputs, reference_title)
@@ -150,7 +150,7 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
         tiles=[*_ap_tiles(ladder.comparison), *_blob_tiles(ladder.blobs), *_detection_tiles(ladder)],
         rungs=ladder.rungs,
         comparison=ladder.comparison,
-        ap={} if evaluation is None else {"box": evaluation.box_ap, "mask": evaluation.mask_ap},
+        ap={} if evaluation is None else evaluation.summaries,
         reference_ap=_reference_ap(rows, inputs.annotations),
         blobs=ladder.blobs,
         tolerance=inputs.tolerance,
@@ -189,11 +189,13 @@ def _dump_sections(
     assert inputs.reference is not None and inputs.images is not None
     found = dump_results(model, inputs.reference, inputs.images)
     boxes = match_detections(found.boxes, found.reference_boxes, "bbox")
-    masks = match_detections(found.segms, found.reference_segms, "segm")
-    reference = Side(reference_title, found.reference_boxes, found.reference_segms)
+    parities = [boxes]
+    if found.segms is not None:
+        parities.append(match_detections(found.segms, found.reference_segms, "segm"))
+    reference = Side(reference_title, found.reference_boxes, None if found.segms is None else found.reference_segms)
     ours = Side(_OURS, found.boxes, found.segms)
     pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS)
-    return [boxes, masks], _scatter(boxes, found.boxes, found.reference_boxes), pairs
+    return parities, _scatter(boxes, found.boxes, found.reference_boxes), pairs
 
 
 def _verdict(ladder: Ladder) -> str:
@@ -275,7 +277,7 @@ def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[P
         return []
     coco = read_annotations(inputs.annotations)
     files = image_files(coco, inputs.images)
-    ours = Side(_OURS, evaluation.boxes, evaluation.segms)
-    if rows.keys() == {"bbox", "segm"} and len(rows["bbox"]) == len(rows["segm"]):
-        return result_pairs(coco, files, Side(reference_title, rows["bbox"], rows["segm"]), ours, MOST_PAIRS)
+    ours = Side(_OURS, evaluation.rows["bbox"], evaluation.rows.get("segm"))
+    if rows.keys() == evaluation.rows.keys() and len({len(found) for found in rows.values()}) == 1:
+        return result_pairs(coco, files, Side(reference_title, rows["bbox"], rows.get("segm")), ours, MOST_PAIRS)
     return annotation_pairs(coco, files, ours, MOST_PAIRS)

@@ -27,7 +27,7 @@ class DumpResults(NamedTuple):
     coco: COCO
     files: dict[int, Path]
     boxes: list[ResultRow]
-    segms: list[ResultRow]
+    segms: list[ResultRow] | None
     reference_boxes: list[ResultRow]
     reference_segms: list[ResultRow]
 
@@ -36,7 +36,7 @@ class DumpResults(NamedTuple):
 def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
     """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
-    found = DumpResults(COCO(), {}, [], [], [], [])
+    found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])
     shown = []
     for image_id, theirs in enumerate(read_references(reference, images, model.cfg), 1):
         height, width = theirs.image_size
@@ -44,7 +44,8 @@ def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
         shown.append({"id": image_id, "file_name": theirs.name, "height": height, "width": width})
         ours = image_results(image_id, model.detect(theirs.image), numbers)
         found.boxes.extend(map(dict, ours.boxes))
-        found.segms.extend(map(dict, ours.segms))
+        if found.segms is not None:
+            found.segms.extend(map(dict, ours.segms or []))
         _add_reference(found, image_id, theirs)
     found.coco.dataset = {
         "images": shown,

@@ -23,11 +23,11 @@ _DIFFERENT = (0, 0, 255)
 
 @dataclass(frozen=True)
 class Side:
-    """What one side found: rows of boxes and masks, row for row the same detections."""
+    """What one side found: rows of boxes and masks, row for row the same detections; no masks without a mask head."""
 
     title: str
     boxes: Sequence[ResultRow]
-    segms: Sequence[ResultRow]
+    segms: Sequence[ResultRow] | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side
     pixels of masks.
     """
     parities = [match_detections(ours.boxes, reference.boxes, "bbox")]
-    parities.append(match_detections(ours.segms, reference.segms, "segm"))
+    if ours.segms is not None and reference.segms is not None:
+        parities.append(match_detections(ours.segms, reference.segms, "segm"))
     worst = [image.image_id for parity in parities for image in parity.worst if image.unmatched]
     found = Counter(row["image_id"] for row in reference.boxes)
     by_objects = sorted(
@@ -68,7 +69,9 @@ def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side
             rows = _shown(side, image_id, red)
             sides.append(draw_objects(image, [_drawn(coco, side, row, row in red) for row in rows]))
             shown.append(rows)
-        both = [(ours.segms[row], reference.segms[other[row]]) for row in shown[1] if row in other]
+        both = []
+        if ours.segms is not None and reference.segms is not None:
+            both = [(ours.segms[row], reference.segms[other[row]]) for row in shown[1] if row in other]
         pixels = _different_pixels(both, image.shape[:2])
         caption = _caption(ours, image_id, shown, different, int(pixels.sum()))
         name = str(coco.imgs[image_id].get("file_name", image_id))
@@ -111,7 +114,8 @@ def _caption(ours: Side, image_id: Any, shown: list[list[int]], different: list[
         caption += f"; red: {red[0]} of the left and {red[1]} of the right that have no match on the other side"
     else:
         caption += ", every one on both sides"
-    caption += f"; {pixels} mask pixels differ (red)" if pixels else "; masks equal to the pixel"
+    if ours.segms is not None:
+        caption += f"; {pixels} mask pixels differ (red)" if pixels else "; masks equal to the pixel"
     return caption + (f"; not drawn: {left_out} of lower scores that match" if left_out else "")
 
 
@@ -125,11 +129,12 @@ def _shown(side: Side, image_id: Any, different: set[int]) -> list[int]:
 
 
 def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
-    box, segm = side.boxes[row], side.segms[row]
+    box = side.boxes[row]
+    segm = None if side.segms is None else side.segms[row]
     x, y, width, height = box["bbox"]
     return DrawnObject(
         box=(x, y, x + width - 1, y + height - 1),
-        mask=pycocotools.mask.decode(segm["segmentation"]).astype(bool),
+        mask=None if segm is None else pycocotools.mask.decode(segm["segmentation"]).astype(bool),
         label=f"{_class_name(coco, box)} {box['score']:.2f}",
         colour=_DIFFERENT if differs else _colour(coco, box),
     )
@@ -139,7 +144,7 @@ def _annotated(coco: COCO, row: dict[str, Any]) -> DrawnObject:
     x, y, width, height = row["bbox"]
     return DrawnObject(
         box=(x, y, x + width - 1, y + height - 1),
-        mask=coco.annToMask(row).astype(bool),
+        mask=coco.annToMask(row).astype(bool) if row.get("segmentation") else None,
         label=_class_name(coco, row),
         colour=_colour(coco, row),
     )

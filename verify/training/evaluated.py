@@ -47,25 +47,27 @@ def train_and_evaluate(
     """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
 
     The results of the model after iteration N lie in `eval_iterN/` of the run's folder; a run that goes on evaluates
-    its checkpoint first where they are missing. The first process evaluates, the others wait.
+    its checkpoint first where they are missing. All processes share the images out.
 
     Raises InputError before any training where the evaluation could not be done.
     """
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
         check_categories(cfg, coco, evaluation_data.annotations)
-        encode_masks(coco)
+        if cfg.MODEL.MASK_ON:
+            encode_masks(coco)
         image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 
     def on_checkpoint(model: MaskRCNN, iteration: int) -> None:
         if evaluation_data is None:
             return
-        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images)
-        assert evaluation is not None
-        say(ap_table({"box": evaluation.box_ap, "mask": evaluation.mask_ap}))
+        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images, ranks=ranks)
+        if evaluation is None:
+            return
+        say(ap_table(evaluation.summaries))
         name = evaluation_data.annotations.stem
-        documents.append(ap_document(name, evaluation.box_ap, evaluation.mask_ap))
+        documents.append(ap_document(name, evaluation.summaries))
         folder = options.out / f"eval_iter{iteration}"
         try:
             folder.mkdir(exist_ok=True)

@@ -97,7 +97,7 @@ def run_training(
     Args:
         weights: what to start from; None for from scratch. A run that is resumed does not look at them.
         say: prints a line; only the first process calls it.
-        on_checkpoint: called in the first process with the model and the last iteration whenever one was written.
+        on_checkpoint: called in every process with the model and the last iteration whenever one was written.
 
     Raises InputError or WeightsError, and NonFiniteLoss after writing a diagnostic checkpoint `diverged_iterN.pth` of
     the state before that iteration. What is refused before the first iteration leaves the folder as it was.
@@ -156,27 +156,29 @@ def run_training(
         if on_checkpoint is not None:
             on_checkpoint(run.model, iteration)
             run.model.train()
-        figures.draw()
+        if ranks.is_first:
+            figures.draw()
 
     try:
-        if ranks.is_first and checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER:
-            if run.start - 1 not in figures.evaluations():
-                look_at(run.start - 1)  # a kill may have come before its evaluation was done
+        if checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER:
+            # A kill may have come before its evaluation was done; what the first process sees counts for all.
+            if ranks.exchange(run.start - 1 not in figures.evaluations())[0]:
+                look_at(run.start - 1)
         steps = train(
             run.model, run.solver, batches, run.start, ranks, forward_context=_forward_context(options, ranks)
         )
         for result in steps:
-            if not ranks.is_first:
-                continue
-            _record(result, stats, figures, ranks, say)
+            if ranks.is_first:
+                _record(result, stats, figures, ranks, say)
             done = result.iteration + 1
             if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
-                say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
+                if ranks.is_first:
+                    say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
                 look_at(result.iteration)
-        if not ranks.is_first:
-            return None
-        final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
-        say(f"final model: {final}")
+        final = None
+        if ranks.is_first:
+            final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
+            say(f"final model: {final}")
         look_at(cfg.SOLVER.MAX_ITER - 1)
         return final
     except NonFiniteLoss as error:

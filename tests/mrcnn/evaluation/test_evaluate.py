@@ -110,7 +110,7 @@ def test_images_on_record_are_not_detected_again(tmp_path, model, some_images, d
     monkeypatch.setattr(type(model), "start_batch", lambda self, batch, network: seen.append(len(batch.im_info)))
     again = evaluate(model, some_images, demo_model / "val", out=tmp_path)
     assert seen == []
-    assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
+    assert (again.rows["bbox"], again.rows["segm"]) == (whole.rows["bbox"], whole.rows["segm"])
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images,
     assert path.read_bytes() == b"".join(lines[:3])
     # A header that was torn is written again.
     path.write_bytes(lines[0][:20])
-    assert evaluate(model, some_images, demo_model / "val", out=tmp_path).segms == whole.segms
+    assert evaluate(model, some_images, demo_model / "val", out=tmp_path).rows["segm"] == whole.rows["segm"]
     assert path.read_bytes() == text
 
 
@@ -196,7 +196,7 @@ def test_an_image_whose_file_has_changed_is_detected_again(
     flipped = images / "000000300000.png"
     cv2.imwrite(str(flipped), cv2.imread(str(flipped))[::-1])
     wrong = evaluate(model, some_images, images, out=out)
-    assert wrong.segms != whole.segms
+    assert wrong.rows["segm"] != whole.rows["segm"]
     seen, start = [], type(model).start_batch
     monkeypatch.setattr(
         type(model),
@@ -205,9 +205,9 @@ def test_an_image_whose_file_has_changed_is_detected_again(
     )
     again = evaluate(model, some_images, demo_model / "val", out=out)
     assert seen == [1]
-    assert (again.boxes, again.segms) == (whole.boxes, whole.segms)
+    assert (again.rows["bbox"], again.rows["segm"]) == (whole.rows["bbox"], whole.rows["segm"])
     # Both entries stand in the journal now; the one of the file as it is counts, whichever folder is given.
-    assert evaluate(model, some_images, images, out=out).segms == wrong.segms
+    assert evaluate(model, some_images, images, out=out).rows["segm"] == wrong.rows["segm"]
     assert seen == [1]
 
 
@@ -253,12 +253,12 @@ def one(model, demo_model):
 @pytest.mark.parametrize("batch", [2, 4, 8])
 def test_batches_change_nothing_but_float32_sums(batch, one, model, demo_model):
     many = evaluate(model, demo_model / "instances_val.json", demo_model / "val", batch=batch)
-    parity = match_detections(many.boxes, one.boxes, "bbox")
+    parity = match_detections(many.rows["bbox"], one.rows["bbox"], "bbox")
     assert parity.matched == parity.ours == parity.reference
     assert parity.max_box_difference < 1e-3
     assert parity.max_score_difference < 1e-5
-    assert many.box_ap.AP == pytest.approx(one.box_ap.AP, abs=1e-6)
-    assert many.mask_ap.AP == pytest.approx(one.mask_ap.AP, abs=1e-6)
+    assert many.ap["bbox"].AP == pytest.approx(one.ap["bbox"].AP, abs=1e-6)
+    assert many.ap["segm"].AP == pytest.approx(one.ap["segm"].AP, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_batches_change_nothing_but_float32_sums(batch, one, model, demo_model):
 def test_threads_change_nothing(threads, model, some_images, demo_model, tmp_path):
     alone = evaluate(model, some_images, demo_model / "val", batch=2)
     beside = evaluate(model, some_images, demo_model / "val", batch=2, threads=threads, out=tmp_path)
-    assert (beside.boxes, beside.segms) == (alone.boxes, alone.segms)
+    assert (beside.rows["bbox"], beside.rows["segm"]) == (alone.rows["bbox"], alone.rows["segm"])
     assert beside.speed.images == 8 and beside.speed.network_seconds > 0 and beside.speed.paste_seconds > 0
 
 
@@ -299,8 +299,8 @@ def test_what_is_handed_on_is_on_record_already(threads, model, some_images, dem
 def test_a_network_of_static_shapes_gives_the_same_evaluation(model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val")
     fixed = evaluate(model, some_images, demo_model / "val", network=model.static_outputs, threads=2)
-    assert fixed.boxes == whole.boxes
-    assert fixed.mask_ap == whole.mask_ap
+    assert fixed.rows["bbox"] == whole.rows["bbox"]
+    assert fixed.ap["segm"] == whole.ap["segm"]
 
 
 def test_scaled_sizes_are_opencvs():

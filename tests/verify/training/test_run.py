@@ -271,7 +271,7 @@ def test_more_processes_than_minibatches_are_refused(monkeypatch):
     from detectron_gn.mrcnn.distributed import joined_ranks
 
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(InputError, match="4 processes for NUM_GPUS 1"), joined_ranks(1):
+    with pytest.raises(InputError, match="4 processes for NUM_GPUS 1"), joined_ranks("cpu", 1):
         pass
 
 
@@ -360,3 +360,25 @@ def test_a_run_in_bf16_keeps_float32_parameters_and_comes_near(tmp_path):
         losses.append(json.loads((tmp_path / precision / "json_stats.jsonl").read_text())["loss"])
         assert read_blobs(tmp_path / precision / "model_final.pkl").blobs["fc6_w"].dtype == np.float32
     assert losses[1] != losses[0] and losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.slow
+def test_processes_share_the_evaluation_of_a_checkpoint_out(tmp_path):
+    """Two processes train and evaluate; one evaluates the same checkpoints to the same bytes."""
+    out, record = tmp_path / "run", tmp_path / "detected"
+    overrides = ("NUM_GPUS", "2", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]", "TRAIN.SNAPSHOT_ITERS", "2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    evaluation = ["--eval-annotations", str(DATA / "train_images.json"), "--device", "cpu"]
+    command = [*launcher, "-m", "tests.helpers.counted_train", str(record), "train"]
+    command += [*arguments(out, config_file(tmp_path, *overrides)), *evaluation]
+    subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL, timeout=300, cwd=DATA.parents[1])
+    counts = [int(record.with_suffix(f".{rank}").read_text()) for rank in range(2)]
+    assert counts == [12, 12]  # half of 12 images, of two checkpoints
+
+    for iteration, checkpoint in ((0, "model_iter0.pth"), (1, "model_final.pth")):
+        alone = tmp_path / f"alone{iteration}"
+        arguments_of_test = ["--annotations", str(DATA / "train_images.json"), "--images", str(DATA / "train_images")]
+        test = [sys.executable, "-m", "detectron_gn", "test", str(out / checkpoint), *arguments_of_test]
+        subprocess.run([*test, "--out", str(alone)], check=True, env=environment(), stdout=subprocess.DEVNULL)
+        for name in ("bbox.json", "segm.json", "ap.json"):
+            assert (alone / name).read_bytes() == (out / f"eval_iter{iteration}" / name).read_bytes()

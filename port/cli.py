@@ -1,0 +1,84 @@
+"""The commands of this room: `inspect`, `detect`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from detectron_gn.port.options import add_model, add_out, add_precision
+from detectron_gn.weights.command_line import DONE, Commands, add_source, between, check_writable, write_json_option
+
+
+def add_commands(commands: Commands) -> None:
+    """Add all commands of this room."""
+    _add_inspect(commands)
+    _add_detect(commands)
+
+
+def _add_inspect(commands: Commands) -> None:
+    parser = commands.add(
+        "inspect", _inspect, "tell what is in a weights file: kind, configuration, blobs", "inspect model_final.pkl"
+    )
+    add_source(parser)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from detectron_gn.weights.download.cache import resolve
+    from detectron_gn.weights.summary import describe
+
+    summary = describe(resolve(args.source))
+    print(summary)
+    write_json_option(args, summary.as_dict())
+    return DONE
+
+
+def _add_detect(commands: Commands) -> None:
+    parser = commands.add(
+        "detect",
+        _detect,
+        "find the objects in images: pictures with boxes and masks, and COCO results",
+        "detect model_final.pkl photo.jpg --out out",
+    )
+    add_model(parser)
+    add_precision(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_out(parser)
+    parser.add_argument(
+        "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=between(0, 1),
+        default=0.5,
+        metavar="X",
+        help="what is drawn scores at least X (default 0.5)",
+    )
+
+
+def _detect(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.port.runs.detect import categories_of, detect_in_files
+    from detectron_gn.port.runs.load import load_model
+    from detectron_gn.weights.files.json_file import write_json
+
+    keep_freed_memory()
+    check_writable(args.out)
+    for path in args.images:
+        path.open("rb").close()
+    model = load_model(args.source, args.config, args.overrides, args.device, args.precision)
+    categories = categories_of(model, args.annotations, args.source)
+    rows: list[dict[str, Any]] = []
+    try:
+        for image in detect_in_files(model, args.images, categories, args.out, args.min_score):
+            print(f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}", flush=True)
+            rows += image.rows
+    except InputError:
+        # What was found is not lost with an image that cannot be read.
+        if rows:
+            write_json(args.out / "detections.json", rows)
+        raise
+    write_json(args.out / "detections.json", rows)
+    write_json_option(args, rows)
+    return DONE

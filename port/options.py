@@ -1,0 +1,57 @@
+"""Options of the commands that load a network or write results: --config, --set, --device, --precision and others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detectron_gn.weights.command_line import add_source
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """SOURCE, --config, --set and --device: what `port.runs.load.load_model` takes, except the precision."""
+    add_source(parser)
+    add_config(parser, "what it was trained with (default: the model's own)")
+    add_device(parser)
+
+
+def add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """--config and --set, as `args.config` and `args.overrides`; `meaning` says what the configuration is for."""
+    parser.add_argument("--config", metavar="YAML", help=f"Detectron YAML file or a name in yaml_configs/: {meaning}")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY VALUE",
+        dest="overrides",
+        help="override keys of the configuration",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device, which `mrcnn.distributed.usable_device` checks."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """--precision of a network that detects."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16", "fp16"),
+        default="fp32",
+        help="of convolutions and products (default fp32); the others change results slightly, see docs/precision.md",
+    )
+
+
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """--batch of a network that detects."""
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images of one padded size that run together (default 1)"
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    """--out, a folder; required where there is no default."""
+    meaning = "folder for what is written" + (f" (default: {default})" if default else "")
+    parser.add_argument("--out", type=Path, required=default is None, default=default, metavar="DIR", help=meaning)

@@ -1,0 +1,99 @@
+"""`test` and `score`: the AP of a model on a data set, and of a results file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detectron_gn.port.options import add_batch, add_model, add_out, add_precision
+from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_per_class, add_type
+from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+    from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+
+
+def add_test(commands: Commands) -> None:
+    """`test SOURCE --annotations A.json --images DIR --out DIR`."""
+    parser = commands.add(
+        "test",
+        _test,
+        "run a model over a data set in COCO's format and score it",
+        "test 48616381 --annotations instances_val2017.json --images val2017 --out out",
+    )
+    add_model(parser)
+    add_data(parser)
+    add_out(parser)
+    add_batch(parser)
+    add_precision(parser)
+    add_cuda_graphs(parser)
+    add_per_class(parser)
+
+
+def _test(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.evaluation.ap import ap_table
+
+    evaluation, document, _ = run_evaluation(args)
+    if evaluation is None:
+        return DONE
+    print(evaluation.naming + "\n")
+    print(ap_table(evaluation.summaries, per_class=args.per_class))
+    files = " and ".join(f"{iou_type}.json" for iou_type in evaluation.rows)
+    print(f"\n{args.out / 'ap.json'}, {files} hold the numbers and the detections.")
+    write_json_option(args, document)
+    return DONE
+
+
+def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any], MaskRCNN]:
+    """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
+
+    Returns what was found, what `ap.json` holds of it, and the model.
+    """
+    from detectron_gn.mrcnn.distributed import joined_ranks
+    from detectron_gn.mrcnn.evaluation.evaluate import evaluate, no_progress
+    from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.port.runs.load import load_model
+    from detectron_gn.verify.evaluation_files import write_evaluation
+
+    keep_freed_memory()
+    check_writable(args.out)
+    with joined_ranks(args.device) as ranks:
+        model = load_model(args.source, args.config, args.overrides, str(ranks.device), args.precision)
+        progress = progress_bar if ranks.is_first else no_progress
+        network = CudaGraphs(model) if args.cuda_graphs else None
+        evaluation = evaluate(
+            model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks, network=network
+        )
+    if evaluation is None:
+        return None, {}, model
+    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out), model
+
+
+def add_score(commands: Commands) -> None:
+    """`score RESULTS.json --annotations A.json`."""
+    parser = commands.add(
+        "score",
+        _score,
+        "AP of a COCO results file, without a model",
+        "score bbox.json --annotations instances_val2017.json",
+    )
+    parser.add_argument("results", type=Path, metavar="RESULTS.json", help="a list of detections in COCO's format")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
+    add_type(parser)
+    add_per_class(parser)
+
+
+def _score(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
+    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations, read_results, results_iou_type
+
+    rows = read_results(args.results)
+    iou_type = args.type or results_iou_type(rows, str(args.results))
+    summary = score(args.results, read_annotations(args.annotations), iou_type)
+    kind = AP_JSON_KEY[iou_type]
+    print(ap_table({kind: summary}, per_class=args.per_class))
+    write_json_option(args, ap_document(args.annotations.stem, {kind: summary}))
+    return DONE

@@ -1,0 +1,180 @@
+"""`verify published`, `ap` and `all`: the AP of a model beside the published one, and the ladder up to it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detectron_gn.port.options import add_batch, add_model, add_out, add_precision
+from detectron_gn.verify.cli.evaluate import run_evaluation
+from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_expected_ap, add_per_class, add_tolerance
+from detectron_gn.weights.command_line import (
+    CHECK_FAILED,
+    DONE,
+    Commands,
+    check_writable,
+    progress_bar,
+    write_json_option,
+)
+
+OUT = Path("out/verify")
+
+
+def add_published(checks: Commands) -> None:
+    """`verify published ID --annotations A.json`."""
+    parser = checks.add(
+        "published",
+        _published,
+        "score the published detections of a model: checks annotations and evaluator without running it",
+        "verify published 48616381 --annotations instances_val2017.json",
+    )
+    parser.add_argument("source", metavar="ID", help="a model of the catalog")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="minival or val2017")
+    add_per_class(parser)
+
+
+def _published(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
+    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
+    from detectron_gn.verify.published import comparison_table, score_published, verdict
+
+    annotations = read_annotations(args.annotations)
+    comparison, summaries = score_published(args.source, annotations, args.annotations)
+    print(f"{ap_table(summaries, per_class=args.per_class)}\n\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
+    write_json_option(args, {**comparison.document(), "ap": ap_document(args.annotations.stem, summaries)})
+    return DONE if comparison.holds else CHECK_FAILED
+
+
+def add_ap(checks: Commands) -> None:
+    """`verify ap SOURCE --annotations A.json --images DIR`."""
+    parser = checks.add(
+        "ap",
+        _ap,
+        "run a model over a data set and compare its AP with the published one",
+        "verify ap 48616381 --annotations instances_val2017.json --images val2017 --out out",
+    )
+    add_model(parser)
+    add_data(parser)
+    add_out(parser, default=OUT)
+    add_batch(parser)
+    add_precision(parser)
+    add_cuda_graphs(parser)
+    add_expected_ap(parser)
+    add_per_class(parser)
+
+
+def _ap(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.evaluation.ap import ap_table
+    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
+    from detectron_gn.verify.ladder import LadderInputs, ap_ladder
+    from detectron_gn.verify.published import check_comparable, comparison_table, expectation, verdict
+    from detectron_gn.verify.report.content import ladder_report, model_title
+    from detectron_gn.verify.report.page import write_report
+
+    expected = expectation(args.source, args.expect_box, args.expect_mask)
+    check_comparable(read_annotations(args.annotations), args.annotations, expected)
+    evaluation, document, model = run_evaluation(args)
+    if evaluation is None:
+        return DONE
+    inputs = LadderInputs(
+        args.source,
+        args.out,
+        config=args.config,
+        overrides=args.overrides,
+        annotations=args.annotations,
+        images=args.images,
+        expected=expected,
+        batch=args.batch,
+    )
+    ladder = ap_ladder(inputs, evaluation)
+    # The page tells its configuration, its precision and the machine it ran on.
+    ladder.model = model
+    assert ladder.comparison is not None
+    summaries = evaluation.summaries
+    print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
+    print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
+    report = args.out / "report.html"
+    write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)
+    print(f"The report: {report}")
+    write_json_option(args, {**ladder.comparison.document(), "naming": evaluation.naming, "ap": document})
+    return DONE if ladder.holds else CHECK_FAILED
+
+
+def add_all(checks: Commands) -> None:
+    """`verify all SOURCE`, with whatever there is to compare."""
+    parser = checks.add(
+        "all",
+        _all,
+        "climb from the file to the AP, stop at the first rung that differs from Caffe2, name the usual suspect",
+        "verify all model_final.pkl --reference blobs.h5 --images val2017 --annotations instances_val2017.json",
+    )
+    add_model(parser)
+    parser.add_argument("--reference", type=Path, metavar="R.h5", help="blobs and proposals: what dump_blobs.py wrote")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
+    parser.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
+    for kind in ("boxes", "masks"):
+        parser.add_argument(
+            f"--reference-{kind}", type=Path, metavar="R.json", help=f"Detectron's {kind} (default: the published)"
+        )
+    add_expected_ap(parser)
+    add_out(parser, default=OUT)
+    add_batch(parser)
+    add_precision(parser)
+    add_tolerance(parser)
+
+
+def _all(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.distributed import joined_ranks
+    from detectron_gn.mrcnn.evaluation.evaluate import no_progress
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.verify.ladder import LadderInputs, climb, ladder_table
+    from detectron_gn.verify.published import known_expectation, published_results
+    from detectron_gn.verify.report.content import ladder_report, model_title
+    from detectron_gn.verify.report.page import write_report
+
+    keep_freed_memory()
+    check_writable(args.out)
+    expected = known_expectation(args.source, args.annotations, args.expect_box, args.expect_mask)
+    files = (args.reference_boxes, args.reference_masks)
+    if expected is not None and expected.entry is not None and files == (None, None):
+        files = published_results(expected.entry)
+    if args.annotations is not None:
+        _check_reference_results(args.annotations, files)
+    with joined_ranks(args.device) as ranks:
+        inputs = LadderInputs(
+            args.source,
+            args.out,
+            config=args.config,
+            overrides=args.overrides,
+            device=str(ranks.device),
+            precision=args.precision,
+            reference=args.reference,
+            images=args.images,
+            annotations=args.annotations,
+            reference_boxes=files[0],
+            reference_masks=files[1],
+            expected=expected,
+            tolerance=args.tolerance,
+            batch=args.batch,
+            ranks=ranks,
+        )
+        progress = progress_bar if ranks.is_first else no_progress
+        ladder = climb(inputs, lambda line: print(line, flush=True), progress)
+    if ladder is None:
+        return DONE
+    report = args.out / "report.html"
+    write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
+    print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
+    write_json_option(args, ladder.document())
+    return DONE if ladder.holds else CHECK_FAILED
+
+
+def _check_reference_results(annotations: Path, files: tuple[Path | None, Path | None]) -> None:
+    """Refuse result files of boxes and masks that are not of these annotations before any image runs."""
+    from detectron_gn.mrcnn.evaluation.coco_files import IouType, check_results, read_annotations, read_results
+
+    coco = read_annotations(annotations)
+    kinds: tuple[IouType, IouType] = ("bbox", "segm")
+    for iou_type, path in zip(kinds, files):
+        if path is not None:
+            check_results(read_results(path), iou_type, str(path), coco)

@@ -1,0 +1,55 @@
+"""Options that several commands of this room have: data sets, tolerances, expected AP."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detectron_gn.weights.command_line import between
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """--annotations and --images: one data set in COCO's format."""
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+
+
+def add_type(parser: argparse.ArgumentParser) -> None:
+    """--type of COCO results."""
+    parser.add_argument("--type", choices=("bbox", "segm"), help="boxes or masks (default: masks where there are any)")
+
+
+def add_per_class(parser: argparse.ArgumentParser) -> None:
+    """--per-class of an AP table."""
+    parser.add_argument("--per-class", action="store_true", help="show the AP of each class as well")
+
+
+def add_tolerance(parser: argparse.ArgumentParser) -> None:
+    """--tolerance of a comparison of blobs."""
+    parser.add_argument(
+        "--tolerance",
+        type=between(0),
+        default=1e-3,
+        metavar="X",
+        help="largest relative error of a blob (default 0.001)",
+    )
+
+
+def add_expected_ap(parser: argparse.ArgumentParser) -> None:
+    """--expect-box and --expect-mask."""
+    for kind in ("box", "mask"):
+        parser.add_argument(
+            f"--expect-{kind}",
+            type=between(0, 100),
+            metavar="AP",
+            help=f"the {kind} AP to compare with, in percent or as a share of 1 (default: the catalog's)",
+        )
+
+
+def add_cuda_graphs(parser: argparse.ArgumentParser) -> None:
+    """--cuda-graphs of an evaluation."""
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="record the network once for each padded size of images and replay it; needs an NVIDIA GPU",
+    )

@@ -1,0 +1,196 @@
+"""`verify blobs`, `detections`, `imagenet` and `training`: one kind of parity with Caffe2 each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from detectron_gn.port.options import add_config, add_device, add_model
+from detectron_gn.verify.cli.options import add_data, add_tolerance, add_type
+from detectron_gn.weights.command_line import (
+    CHECK_FAILED,
+    DONE,
+    Commands,
+    add_source,
+    between,
+    progress_bar,
+    write_json_option,
+)
+
+
+def add_blobs(checks: Commands) -> None:
+    """`verify blobs SOURCE --reference R.h5 --images DIR`."""
+    parser = checks.add(
+        "blobs",
+        _blobs,
+        "compare every activation and detection with a reference that Caffe2 computed",
+        "verify blobs model_final.pkl --reference blobs.h5 --images val2017",
+    )
+    add_model(parser)
+    parser.add_argument("--reference", type=Path, required=True, metavar="R.h5", help="what dump_blobs.py wrote")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
+    add_tolerance(parser)
+
+
+def _blobs(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from detectron_gn.port.runs.load import load_model
+    from detectron_gn.verify.parity.blobs import (
+        blob_table,
+        compare_file,
+        first_difference,
+        parity_holds,
+        remarks,
+        summary_table,
+    )
+
+    model = load_model(args.source, args.config, args.overrides, args.device)
+    parities = []
+    for parity in compare_file(model, args.reference, args.images):
+        print(f"{parity.image}\n{blob_table(parity)}\n", flush=True)
+        parities.append(parity)
+    print(summary_table(parities))
+    for parity in parities:
+        for line in remarks(parity):
+            print(f"{parity.image}: {line}")
+    holds = [parity_holds(parity, args.tolerance) for parity in parities]
+    for parity, held in zip(parities, holds):
+        if not held:
+            first = first_difference(parity, args.tolerance) or "its detections"
+            print(f"{parity.image}: first out of tolerance: {first}")
+    print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
+    write_json_option(args, {"holds": all(holds), "images": [asdict(parity) for parity in parities]})
+    return DONE if all(holds) else CHECK_FAILED
+
+
+def add_detections(checks: Commands) -> None:
+    """`verify detections OURS.json REFERENCE.json`."""
+    parser = checks.add(
+        "detections",
+        _detections,
+        "compare two COCO result files detection by detection",
+        "verify detections out/bbox.json bbox_coco_2014_minival_results.json --annotations instances_val2017.json",
+    )
+    parser.add_argument("ours", type=Path, metavar="OURS.json")
+    parser.add_argument("reference", type=Path, metavar="REFERENCE.json")
+    parser.add_argument("--annotations", type=Path, metavar="A.json", help="score both files as well")
+    add_type(parser)
+    limits = {"box-iou": (0.999, "smallest IoU of two boxes"), "mask-iou": (0.99, "smallest IoU of two masks")}
+    limits["score"] = (1e-3, "largest difference of two scores")
+    for name, (default, meaning) in limits.items():
+        parser.add_argument(
+            f"--{name}", type=between(0, 1), default=default, metavar="X", help=f"{meaning} (default {default})"
+        )
+
+
+def _detections(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
+    from detectron_gn.mrcnn.evaluation.coco_files import check_results, read_annotations, read_results, results_iou_type
+    from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table
+
+    annotations = read_annotations(args.annotations) if args.annotations else None
+    ours, reference = read_results(args.ours), read_results(args.reference)
+    iou_type = args.type or results_iou_type(reference, str(args.reference))
+    check_results(ours, iou_type, str(args.ours), annotations)
+    check_results(reference, iou_type, str(args.reference), annotations)
+    tolerances = DetectionTolerances(box_iou=args.box_iou, mask_iou=args.mask_iou, score=args.score)
+    parity = match_detections(ours, reference, iou_type, tolerances)
+    print(parity_table([parity]))
+    document = parity.document()
+    if parity.worst:
+        print(f"\nfurthest apart: {', '.join(_image_name(image.image_id, annotations) for image in parity.worst)}")
+    if annotations is not None:
+        both = {"ours": ours, "reference": reference}
+        summaries = {name: score(rows, annotations, iou_type) for name, rows in both.items()}
+        print(f"\n{ap_table(summaries)}")
+        kind = AP_JSON_KEY[iou_type]
+        document["ap"] = {name: ap_document(args.annotations.stem, {kind: ap}) for name, ap in summaries.items()}
+    print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
+    write_json_option(args, document)
+    return DONE if parity.holds else CHECK_FAILED
+
+
+def _image_name(image_id: int | str, annotations: Any) -> str:
+    known = annotations.imgs.get(image_id, {}) if annotations is not None else {}
+    return str(known.get("file_name", image_id))
+
+
+def add_imagenet(checks: Commands) -> None:
+    """`verify imagenet SOURCE --images DIR`."""
+    parser = checks.add(
+        "imagenet",
+        _imagenet,
+        "classify the ImageNet validation images with a backbone's file and compare its published top-1 error",
+        "verify imagenet R-50-GN.pkl --images imagenet/val",
+    )
+    add_source(parser)
+    parser.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="holds a folder a class, or the images"
+    )
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="lines `name label`, where there are no class folders"
+    )
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images that run together (default 32)")
+    parser.add_argument(
+        "--expect-error", type=between(0, 100), metavar="X", help="top-1 error in percent (default: the catalog's)"
+    )
+    add_config(parser, "a detector with this body (default: R-50 or R-101 with the file's normalisation)")
+    add_device(parser)
+
+
+def _imagenet(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.distributed import usable_device
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.port.blobs.classifier import build_classifier
+    from detectron_gn.port.runs.load import find_config
+    from detectron_gn.verify.imagenet import classify, error_table, labelled_images, published_error
+    from detectron_gn.weights import read_blobs
+    from detectron_gn.weights.download.cache import resolve
+
+    keep_freed_memory()
+    expected = args.expect_error if args.expect_error is not None else published_error(args.source)
+    if args.config is None and args.overrides:
+        raise InputError("--set overrides keys of --config: pass --config too, with a detector that has this body")
+    cfg = None if args.config is None else find_config(args.config, args.overrides)
+    model = build_classifier(read_blobs(resolve(args.source)), cfg).to(usable_device(args.device))
+    images = labelled_images(args.images, model.pred.out_features, args.list)
+    found = classify(
+        model, images, expected, lambda batches, count: progress_bar(batches, count, unit="batch"), batch=args.batch
+    )
+    print(error_table(args.source, found))
+    write_json_option(args, found.document())
+    return DONE if found.holds else CHECK_FAILED
+
+
+def add_training(checks: Commands) -> None:
+    """`verify training SOURCE --reference T.h5 --annotations A.json --images DIR`."""
+    parser = checks.add(
+        "training",
+        _training,
+        "replay a training run of Caffe2 Detectron and compare losses, updates and parameters",
+        "verify training start.pkl --reference trace.h5 --annotations instances_train.json --images train",
+    )
+    add_source(parser)
+    add_config(parser, "what it was trained with (default: the model's own)")
+    add_data(parser)
+    parser.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
+    parser.add_argument(
+        "--replicas", type=int, default=4, metavar="N", help="replays that measure what rounding does (default 4)"
+    )
+
+
+def _training(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_dataset
+    from detectron_gn.port.runs.load import configured_weights
+    from detectron_gn.verify.parity.training_check import check_training, training_tables
+
+    cfg, weights = configured_weights(args.source, args.config, args.overrides)
+    dataset = read_dataset(args.annotations, args.images)
+    parity = check_training(cfg, weights, dataset, args.reference, replicas=args.replicas)
+    print(training_tables(parity))
+    print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
+    write_json_option(args, parity.document())
+    return DONE if parity.holds else CHECK_FAILED

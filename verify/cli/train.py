@@ -1,0 +1,145 @@
+"""`train` and `check-data`: training with an eye on the AP, and what it would leave out of a data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detectron_gn.port.options import add_config, add_device, add_out
+from detectron_gn.verify.cli.options import add_data
+from detectron_gn.weights.command_line import (
+    CHECK_FAILED,
+    DONE,
+    Commands,
+    at_least,
+    check_writable,
+    write_json_option,
+)
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.config import Config
+
+
+def add_train(commands: Commands) -> None:
+    """`train --config YAML --weights SOURCE --annotations A.json --images DIR --out DIR`."""
+    parser = commands.add(
+        "train",
+        _train,
+        "train from scratch, from other weights, or on from a checkpoint",
+        "train --config e2e_mask_rcnn_R-50-FPN_2x_gn --weights R-50-GN.pkl --annotations train.json --images train "
+        "--out run",
+    )
+    add_config(parser, "what to train (default: that of the weights)")
+    add = parser.add_argument
+    add(
+        "--weights",
+        metavar="SOURCE",
+        help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
+    )
+    add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
+    add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
+    add_out(parser)
+    add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
+    add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
+    add("--weights-classes", type=Path, metavar="NAMES.txt", help="those of the weights, to keep rows of equal names")
+    add("--keep", type=at_least(1), default=3, metavar="K", help="checkpoints to keep (default 3)")
+    add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
+    add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
+    add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
+    add("--workers", type=at_least(0), default=2, metavar="N", help="processes that load images (default 2)")
+    add_device(parser)
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
+    add("--recompute", action="store_true", help="save memory: compute the backbone's activations twice")
+    add("--scale-schedule", type=at_least(1), metavar="N", help="write the configuration for N GPUs to --out and stop")
+    add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.config import check_config, with_values
+    from detectron_gn.mrcnn.data.roidb import check_classes
+    from detectron_gn.mrcnn.distributed import joined_ranks, usable_device
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
+    from detectron_gn.verify.training.inputs import class_names, training_data, training_source
+    from detectron_gn.verify.training.run import RunOptions, print_line
+    from detectron_gn.weights import read_blobs
+    from detectron_gn.weights.download.cache import resolve
+
+    keep_freed_memory()
+    cfg, source = training_source(args.config, args.weights, args.overrides)
+    if args.scale_schedule is not None:
+        return _scale_schedule(args, cfg)
+    usable_device(args.device)
+    datasets = training_data(args.annotations, args.images, args.classes)
+    if args.classes is not None:
+        cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
+    for dataset in datasets:
+        check_classes(dataset, cfg)
+    check_config(cfg)
+    weights = read_blobs(resolve(source)) if source else None
+    evaluation_data = None
+    if args.eval_annotations is not None:
+        evaluation_data = EvaluationData(args.eval_annotations, args.eval_images or args.images[0])
+    options = RunOptions(
+        args.out,
+        resume=args.resume,
+        keep=args.keep,
+        detectron_checkpoints=args.detectron_checkpoints,
+        workers=args.workers,
+        # Two of Detectron's own models were trained like that; their configurations exist to reproduce them.
+        force=args.force or Path(args.config or "").stem.endswith("_freeze2"),
+        source_classes=class_names(args.weights_classes) if args.weights_classes else None,
+        precision=args.precision,
+        recompute=args.recompute,
+    )
+    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
+        trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
+    if ranks.is_first:
+        write_json_option(args, {"final": str(trained.final), "ap": trained.ap})
+    return DONE
+
+
+def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
+    from detectron_gn.mrcnn.config import check_config
+    from detectron_gn.verify.training.inputs import write_scaled_schedule
+
+    check_config(cfg)
+    check_writable(args.out)
+    path, changes = write_scaled_schedule(cfg, args.scale_schedule, args.out)
+    print("\n".join(changes))
+    print(f"\n{path} holds this; nothing was trained. Pass it as --config to train with it.")
+    write_json_option(args, {"config": str(path), "changes": changes})
+    return DONE
+
+
+def add_check_data(commands: Commands) -> None:
+    """`check-data --annotations A.json --images DIR`."""
+    parser = commands.add(
+        "check-data",
+        _check_data,
+        "list what training would leave out of a data set and why, and what would stop it",
+        "check-data --annotations instances_train.json --images train",
+    )
+    add_data(parser)
+    add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
+    parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
+    parser.add_argument("--most", type=int, default=20, metavar="N", help="findings shown of a kind (default 20)")
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.check import check_dataset, report_text
+    from detectron_gn.mrcnn.data.coco import read_dataset
+    from detectron_gn.port.config.read import parse_config
+    from detectron_gn.port.runs.load import find_config
+
+    dataset = read_dataset(args.annotations, args.images)
+    if args.config is None:
+        defaults = f"MODEL: {{NUM_CLASSES: {len(dataset.classes)}}}"
+        cfg = parse_config(defaults, "Detectron's defaults", args.overrides)
+    else:
+        cfg = find_config(args.config, args.overrides)
+    report = check_dataset(dataset, cfg, read_images=not args.no_decode)
+    print(report_text(report, most=args.most))
+    write_json_option(args, report.document())
+    return CHECK_FAILED if report.errors else DONE

@@ -1,0 +1,112 @@
+"""What the commands of every room are made of: adding them, the options and checks that they share, JSON, progress.
+
+It stands in the lowest room, since each room's `cli.py` uses it. Nothing here imports what only a command needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from detectron_gn.weights.errors import WeightsError
+
+DONE, CHECK_FAILED = 0, 1
+
+Handler = Callable[[argparse.Namespace], int]
+"""Runs a command and returns its exit code: DONE, or CHECK_FAILED where a check did not hold. Bad input it raises."""
+
+
+class Commands:
+    """The commands of a parser, each with a handler, a help text, an example and the option --json."""
+
+    def __init__(self, parser: argparse.ArgumentParser, metavar: str) -> None:
+        self._parsers = parser.add_subparsers(metavar=metavar, required=True)
+
+    def add(self, name: str, run: Handler, meaning: str, example: str) -> argparse.ArgumentParser:
+        """Add a command; returns its parser, which takes its options."""
+        parser: argparse.ArgumentParser = self._parsers.add_parser(
+            name,
+            help=meaning,
+            description=f"{meaning[0].upper()}{meaning[1:]}.",
+            epilog=f"example:\n  detectron-gn {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(run=run)
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed to FILE, for programs")
+        return parser
+
+    def add_group(self, name: str, meaning: str, metavar: str) -> Commands:
+        """Add a name that commands of its own follow, as `verify` in `verify blobs`."""
+        return Commands(self._parsers.add_parser(name, help=meaning), metavar)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The argument SOURCE, which `weights.download.cache.resolve` understands."""
+    parser.add_argument("source", metavar="SOURCE", help="a model id, a URL, or a .pkl, .h5, .safetensors or .pth file")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An option's type: a whole number from `least` up."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return int(text)
+
+    return number
+
+
+def between(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An option's type: a finite number from `least` to `most`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            up_to = "up" if math.isinf(most) else f"to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least:g} {up_to}")
+        return value
+
+    return number
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder if need be and see that files can be put into it, before any long work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".detectron-gn-{os.getpid()}"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise WeightsError(f"nothing can be written to {folder}: {error.strerror or error}") from None
+
+
+def check_json_option(args: argparse.Namespace) -> None:
+    """See that the file of --json can be written, where one is asked for, before any long work."""
+    file: Path | None = args.json
+    if file is not None:
+        check_writable(file.parent)
+        if file.is_dir():
+            raise WeightsError(f"{file} is a folder: --json takes the name of a file")
+
+
+def write_json_option(args: argparse.Namespace, content: object) -> None:
+    """Write what was printed to the file of --json, where one is asked for."""
+    if args.json is not None:
+        from detectron_gn.weights.files.json_file import write_json
+
+        write_json(args.json, content, indent=1)
+
+
+def progress_bar(results: Iterable[Any], count: int, unit: str = "image") -> Iterable[Any]:
+    """Show a bar with results per second and the time left; in a log, a line every half minute."""
+    from tqdm import tqdm
+
+    return tqdm(results, total=count, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30)
