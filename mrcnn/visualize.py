@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.ops.boxes import after
 from detectron_gn.mrcnn.structures import Detections
 
 Colour = tuple[int, int, int]
@@ -153,7 +154,7 @@ def _draw_label(
 def _corners(box: tuple[float, float, float, float], factor: int) -> tuple[int, int, int, int]:
     """The outermost pixels of a box in the enlarged picture; its corners are pixels, so the last one counts whole."""
     x1, y1, x2, y2 = box
-    return round(x1 * factor), round(y1 * factor), round((x2 + 1) * factor) - 1, round((y2 + 1) * factor) - 1
+    return round(x1 * factor), round(y1 * factor), round(after(x2) * factor) - 1, round(after(y2) * factor) - 1
 
 
 def _area(box: tuple[float, float, float, float]) -> float:

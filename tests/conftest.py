@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import detectron_gn
+from tests.helpers.command_line import Run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before torch is imported: sums in a fixed order, and no fight over cores when tests start processes.
@@ -46,3 +49,17 @@ def shared() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip(f"no reference data in {folder}; DETECTRON_GN_SHARED names another folder")
     return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process; gives the exit code, what it printed, and its errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = detectron_gn.main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        return (code, *capsys.readouterr())
+
+    return run

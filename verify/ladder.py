@@ -13,8 +13,8 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model
@@ -270,7 +270,11 @@ class _Climber:
         if self.diagnosis is None or self.diagnosis.rung != name:
             return Rung(name, "holds", seen)
         evidence = f"{self.diagnosis.where}: {self.diagnosis.evidence}"
-        return Rung(name, "differs", evidence, self.diagnosis.suspect, self.diagnosis.may_be)
+        suspect, may_be = self.diagnosis.suspect, self.diagnosis.may_be
+        if self.inputs.precision != "fp32":
+            # Rounding to fewer bits is as large as what a wrong network changes, so the values name no suspect.
+            suspect, may_be = "", f"--precision {self.inputs.precision}: fp32 shows whether anything else differs"
+        return Rung(name, "differs", evidence, suspect, may_be)
 
 
 def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:

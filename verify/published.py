@@ -6,9 +6,10 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, read_annotations
+from detectron_gn.mrcnn.evaluation.results_files import IouType
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.weights.catalog import CatalogEntry, lookup
 from detectron_gn.weights.download.cache import Item, fetch

@@ -158,7 +158,11 @@ def _why_untrained(image: CocoImage) -> str:
 
 
 def _check_file(image: CocoImage, dataset: CocoDataset, read_images: bool) -> Iterator[Finding]:
-    path = dataset.image_path(image)
+    try:
+        path = dataset.image_path(image)
+    except InputError as error:
+        yield Finding("error", image.file_name, str(error))
+        return
     if not path.is_file():
         yield Finding("error", str(path), "no such image file")
         return

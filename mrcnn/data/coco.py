@@ -1,14 +1,23 @@
-"""A data set in COCO's JSON format, read with checks; answers to Detectron datasets/json_dataset.py:JsonDataset."""
+"""The one reader of annotation files in COCO's format: for training `read_dataset`, for evaluation `read_annotations`.
 
+Answers to Detectron datasets/json_dataset.py:JsonDataset.
+"""
+
+import contextlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.image_files import ImageFolder
+from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, told
 from detectron_gn.mrcnn.errors import InputError
 
 Annotation = Mapping[str, Any]
@@ -16,6 +25,9 @@ Annotation = Mapping[str, Any]
 Polygons = tuple[npt.NDArray[np.float64], ...]
 Segm = Polygons | Mapping[str, Any]
 BACKGROUND = "__background__"
+
+# pycocotools keeps the ids of annotations as float64, which counts no further.
+_LARGEST_ID = 2**53
 
 _IMAGE_KEYS = ("id", "file_name", "height", "width")
 _ID_KEYS = ("id", "image_id", "category_id")
@@ -52,12 +64,16 @@ class CocoDataset:
         """Category id of the file to class number, from 1."""
         return {category_id: index for index, category_id in enumerate(self.category_ids, 1)}
 
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        return ImageFolder(self.image_dir)
+
     def image_path(self, image: CocoImage) -> Path:
-        """Where the image's file should be."""
-        return self.image_dir / image.file_name
+        """The image's file, or where it should be; InputError where several files may be it."""
+        return self._folder.find(image.id, image.file_name) or self.image_dir / PurePosixPath(image.file_name).name
 
 
-def read_annotations(path: str | Path) -> dict[str, Any]:
+def read_annotation_file(path: str | Path) -> dict[str, Any]:
     """The JSON of a COCO annotation file, with `images`, `annotations` and `categories` known to be lists of objects.
 
     Raises InputError that names the file and what is wrong with it.
@@ -89,7 +105,7 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
     annotation_file, image_dir = Path(annotation_file), Path(image_dir)
     if not image_dir.is_dir():
         raise InputError(f"{image_dir}: no such image folder")
-    content = read_annotations(annotation_file)
+    content = read_annotation_file(annotation_file)
     _require_keys(annotation_file, "images", content["images"], _IMAGE_KEYS)
     _require_keys(annotation_file, "annotations", content["annotations"], _ANNOTATION_KEYS)
     _require_keys(annotation_file, "categories", content["categories"], ("id", "name"))
@@ -126,6 +142,60 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
     return CocoDataset(annotation_file, image_dir, (BACKGROUND, *names), category_ids, tuple(images))
 
 
+def read_annotations(path: Path) -> COCO:
+    """Read an annotation file in COCO's instances format, indexed by pycocotools.
+
+    Raises InputError for what would make pycocotools fail or, worse, score something else: missing lists and
+    keys, ids that repeat or are of two kinds, annotations of unknown images or categories, and annotation ids below 1:
+    pycocotools takes id 0 for "no match", and would count the detection of that object as false. Masks are left to
+    `encode_masks`, since boxes are scored without them.
+    """
+    document = read_annotation_file(path)
+    images = _ids(document["images"], f"{path}: image")
+    categories = _ids(document["categories"], f"{path}: category")
+    for category in document["categories"]:
+        if not is_id(category.get("name", "")):
+            raise InputError(f"{path}: category {category['id']}: its name {told(category['name'])} is no text")
+    _ids(document["annotations"], f"{path}: annotation")
+    for image in document["images"]:
+        for side in ("height", "width"):
+            if image.get(side) is not None and (type(image[side]) is not int or image[side] < 1):
+                raise InputError(
+                    f"{path}: image {image['id']}: '{side}' is {told(image[side])}: "
+                    "give it in pixels, a whole number from 1 on"
+                )
+    for annotation in document["annotations"]:
+        place = f"{path}: annotation {annotation['id']}"
+        if not isinstance(annotation["id"], int) or not 1 <= annotation["id"] <= _LARGEST_ID:
+            raise InputError(f"{place}: ids must be whole numbers from 1 to {_LARGEST_ID} for pycocotools")
+        for key in ("image_id", "category_id", "area", "bbox", "iscrowd"):
+            if key not in annotation:
+                raise InputError(f"{place} has no '{key}', which COCO's evaluation needs")
+        numbers = annotation["bbox"] if isinstance(annotation["bbox"], list) else []
+        if len(numbers) != 4 or not all(map(is_number, [*numbers, annotation["area"]])):
+            raise InputError(f"{place}: 'bbox' must be four finite numbers and 'area' one")
+        if annotation["iscrowd"] not in (0, 1):
+            raise InputError(f"{place}: 'iscrowd' is {told(annotation['iscrowd'])}: give 0, or 1 for a crowd")
+        if not is_known(annotation["image_id"], images):
+            raise InputError(f"{place}: its image {told(annotation['image_id'])} is not in the file")
+        if not is_known(annotation["category_id"], categories):
+            raise InputError(f"{place}: its category {told(annotation['category_id'])} is not in the file")
+    coco = COCO()
+    coco.dataset = document
+    # pycocotools keeps no name of the file; sentences about it need one.
+    coco.source = str(path)
+    with quiet():
+        coco.createIndex()
+    return coco
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what pycocotools prints to itself."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
 def read_segm(segmentation: object) -> Segm:
     """A COCO `segmentation`; polygons of fewer than three points are left out.
 
@@ -151,3 +221,23 @@ def _require_keys(path: Path, kind: str, records: Sequence[Mapping[str, Any]], k
                 raise InputError(f"{path}: {key!r} of {kind}[{number}] is {value!r}, no whole number and no text")
             if key == "file_name" and not isinstance(value, str):
                 raise InputError(f"{path}: 'file_name' of {kind}[{number}] is {value!r}, no text")
+
+
+def _ids(entries: list[dict[str, Any]], what: str) -> set[Any]:
+    seen: set[Any] = set()
+    for number, entry in enumerate(entries):
+        if "id" not in entry:
+            raise InputError(f"{what} number {number} has no 'id'")
+        if not is_id(entry["id"]):
+            raise InputError(
+                f"{what} number {number} has the id {told(entry['id'])}, which is neither a whole number nor a text"
+            )
+        if entry["id"] in seen:
+            raise InputError(f"{what} {told(entry['id'])} stands in the file twice: ids must differ")
+        if type(entry["id"]) is not type(entries[0]["id"]):
+            raise InputError(
+                f"{what} number {number} has the id {told(entry['id'])} and the first one "
+                f"{told(entries[0]['id'])}: give numbers or texts, pycocotools cannot sort both"
+            )
+        seen.add(entry["id"])
+    return seen

@@ -3,6 +3,7 @@
 import filecmp
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,27 +29,53 @@ def read_image(path: str | Path) -> Image:
     return np.asarray(image, dtype=np.uint8)
 
 
+class ImageFolder:
+    """A folder in which the images of annotations are looked for, and the folders below it.
+
+    An image goes by its `file_name`, then by the names that the same image has in COCO's 2014 and 2017 folders
+    (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017). It is looked for in the folder
+    itself and then anywhere below it, never outside of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, image_id: object, file_name: str) -> Path | None:
+        """The file of an image, or None where there is none.
+
+        Raises InputError where several files below the folder have the name and are not equal.
+        """
+        names = list(_names(image_id, file_name))
+        direct = next((self.path / name for name in names if (self.path / name).is_file()), None)
+        if direct is not None:
+            return direct
+        return next((_only(self._below[name], image_id) for name in names if name in self._below), None)
+
+    @cached_property
+    def _below(self) -> dict[str, list[Path]]:
+        """All files below the folder by their own names."""
+        files: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(self.path.rglob("*")):
+            if path.is_file():
+                files[path.name].append(path)
+        return dict(files)
+
+
 def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
     """The path of every image of the annotations, by image id, in the order of ids.
 
-    Each image is looked for under its `file_name`, then under the names that the same image has in COCO's 2014 and
-    2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017), in the folder
-    itself and then anywhere below it. Raises InputError that names the first image that is nowhere, or that is several
-    files of one name in folders below, unless they are equal.
+    Raises InputError that names the first image that is nowhere in the folder, or that is several files of one name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
-    below: dict[str, list[Path]] | None = None
-    found = {}
+    images, found = ImageFolder(folder), {}
     for image_id in sorted(annotations.imgs):
-        names = list(_names(image_id, str(annotations.imgs[image_id].get("file_name", ""))))
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        file_name = str(annotations.imgs[image_id].get("file_name", ""))
+        path = images.find(image_id, file_name)
         if path is None:
-            below = _by_name(folder) if below is None else below
-            path = next((_only(below[name], image_id) for name in names if name in below), None)
-        if path is None:
+            first = next(_names(image_id, file_name))
             raise InputError(
-                f"image {image_id} ({names[0]}) is not in {folder}: --images must hold every image of the annotations"
+                f"image {image_id} ({first}) is not in {folder}: --images must hold every image of the annotations"
             )
         found[image_id] = path
     return found
@@ -66,16 +93,7 @@ def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
     return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
 
 
-def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """All files below a folder by their own names."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files[path.name].append(path)
-    return files
-
-
-def _only(paths: list[Path], image_id: int) -> Path:
+def _only(paths: list[Path], image_id: object) -> Path:
     """The one file among those of a name, which may have copies."""
     first, *others = paths
     for other in others:
@@ -87,7 +105,7 @@ def _only(paths: list[Path], image_id: int) -> Path:
     return first
 
 
-def _names(image_id: int, file_name: str) -> Iterator[str]:
+def _names(image_id: object, file_name: str) -> Iterator[str]:
     """The names an image may go by, the annotation's own first; never one that leads out of the folder."""
     path = PurePosixPath(file_name)
     if file_name and not path.is_absolute() and ".." not in path.parts:
@@ -96,3 +114,4 @@ def _names(image_id: int, file_name: str) -> Iterator[str]:
     if isinstance(image_id, int):
         yield f"{image_id:012d}.jpg"
         yield f"COCO_val2014_{image_id:012d}.jpg"
+        yield f"COCO_train2014_{image_id:012d}.jpg"

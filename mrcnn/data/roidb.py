@@ -12,6 +12,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.annotation_errors import dataset_faults, faults
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -51,8 +52,7 @@ def clean_box(annotation: Annotation, height: int, width: int) -> tuple[float, f
     Sides under a pixel become a pixel, whose corners coincide (Detectron utils/boxes.py:xywh_to_xyxy,
     clip_xyxy_to_image).
     """
-    x, y, box_width, box_height = annotation["bbox"]
-    corners = (x, y, x + max(0.0, box_width - 1.0), y + max(0.0, box_height - 1.0))
+    corners = xywh_to_xyxy(*annotation["bbox"])
     x1, y1, x2, y2 = (min(limit - 1.0, max(0.0, c)) for c, limit in zip(corners, (width, height) * 2, strict=True))
     return x1, y1, x2, y2
 

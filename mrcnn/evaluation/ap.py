@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.coco import quiet, read_annotations
 from detectron_gn.mrcnn.evaluation.coco_eval import CocoEvaluation
-from detectron_gn.mrcnn.evaluation.coco_files import (
-    SHAPE_KEY,
-    IouType,
-    ResultRow,
-    check_results,
-    encode_masks,
-    quiet,
-    read_annotations,
-    read_results,
-)
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
 

@@ -6,7 +6,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
+from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
 from detectron_gn.mrcnn.ops.paste import Rle
 from detectron_gn.mrcnn.structures import Detections
 
@@ -48,7 +49,7 @@ def image_results(image_id: int, detections: Detections, category_ids: Sequence[
     Widths are computed in float64 from the float32 corners (Detectron datasets/json_dataset_evaluator.py).
     """
     corners = detections.boxes.astype(np.float64)
-    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
+    boxes = xyxy_to_xywh(corners).tolist()
     scores = detections.scores.astype(np.float64).tolist()
     classes = detections.classes.tolist()
     categories = [category_ids[label - 1] for label in classes]

@@ -11,15 +11,17 @@ from typing import NamedTuple
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, encode_masks, read_annotations
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork

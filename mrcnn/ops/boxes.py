@@ -6,19 +6,44 @@ that of a batch.
 """
 
 import math
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Coordinate = TypeVar("Coordinate", bound=Any)
 BoxWeights = tuple[float, float, float, float]
 
 # The largest dw or dh that is exponentiated (Detectron core/config.py: BBOX_XFORM_CLIP).
 BBOX_XFORM_CLIP = math.log(1000.0 / 16.0)
 
 
+def side(first: Coordinate, last: Coordinate) -> Coordinate:
+    """How long a range of pixels with inclusive ends is; of numbers, arrays or tensors, element by element."""
+    length: Coordinate = last - first + 1
+    return length
+
+
+def after(last: Coordinate) -> Coordinate:
+    """The end of a range of pixels with the inclusive end `last`, as slices write ends."""
+    end: Coordinate = last + 1
+    return end
+
+
+def original_sides(boxes: Tensor, scale: float | Tensor) -> Tensor:
+    """Widths and heights `[..., 2]` of `[..., 4]` network boxes in pixels of the original image.
+
+    `scale` network pixels are one of the original image, and the `+ 1` is one of its pixels
+    (Detectron ops/generate_proposals.py:_filter_boxes).
+    """
+    return (boxes[..., 2:] - boxes[..., :2]) / scale + 1
+
+
 def box_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Widths and heights `[...]` of `[..., 4]` inclusive boxes."""
-    return boxes[..., 2] - boxes[..., 0] + 1, boxes[..., 3] - boxes[..., 1] + 1
+    return side(boxes[..., 0], boxes[..., 2]), side(boxes[..., 1], boxes[..., 3])
 
 
 def box_areas(boxes: Tensor) -> Tensor:
@@ -124,14 +149,17 @@ def flip_boxes(boxes: Tensor, width: int) -> Tensor:
     return torch.stack((width - x2 - 1, y1, width - x1 - 1, y2), dim=1)
 
 
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """`[N, 4]` inclusive corners to COCO's (x, y, width, height), with `width = x2 - x1 + 1`."""
-    return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1), dim=1)
+def xyxy_to_xywh(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`[N, 4]` inclusive corners to COCO's (x, y, width, height)."""
+    return np.concatenate((boxes[:, :2], side(boxes[:, :2], boxes[:, 2:])), axis=1)
 
 
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """`[N, 4]` COCO (x, y, width, height) to inclusive corners; sides under one pixel become one pixel."""
-    return torch.cat((boxes[:, :2], boxes[:, :2] + (boxes[:, 2:] - 1).clamp(min=0)), dim=1)
+def xywh_to_xyxy(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """COCO's (x, y, width, height) to inclusive corners; sides under one pixel become one pixel.
+
+    Detectron utils/boxes.py:xywh_to_xyxy.
+    """
+    return x, y, x + max(0.0, width - 1.0), y + max(0.0, height - 1.0)
 
 
 def expand_boxes(boxes: Tensor, scale: float) -> Tensor:

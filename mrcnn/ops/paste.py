@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pycocotools.mask
 import torch
 
-from detectron_gn.mrcnn.ops.boxes import expand_boxes
+from detectron_gn.mrcnn.ops.boxes import after, expand_boxes, side
 
 
 class Rle(TypedDict):
@@ -48,13 +48,13 @@ def paste_mask(
         threshold: `cfg.MRCNN.THRESH_BINARIZE`; a pixel must exceed it.
     """
     x1, y1, x2, y2 = (int(corner) for corner in box)
-    size = (max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1))
-    side = len(probabilities) + 2
-    padded = np.zeros((side, side), dtype=np.float32)
+    size = (max(side(x1, x2), 1), max(side(y1, y2), 1))
+    bins = len(probabilities) + 2
+    padded = np.zeros((bins, bins), dtype=np.float32)
     padded[1:-1, 1:-1] = probabilities
     resized = cv2.resize(padded, size)
-    left, right = max(x1, 0), min(x2 + 1, image_size[1])
-    top, bottom = max(y1, 0), min(y2 + 1, image_size[0])
+    left, right = max(x1, 0), min(after(x2), image_size[1])
+    top, bottom = max(y1, 0), min(after(y2), image_size[0])
     visible = resized[top - y1 : max(bottom, top) - y1, left - x1 : max(right, left) - x1]
     return Patch(visible > threshold, left, top)
 

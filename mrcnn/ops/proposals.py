@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.ops.boxes import box_centers, clip_boxes, decode_boxes
+from detectron_gn.mrcnn.ops.boxes import box_centers, clip_boxes, decode_boxes, original_sides
 from detectron_gn.mrcnn.ops.nms import nms
 from detectron_gn.mrcnn.ops.numpy_ties import argsort, argtop
 from detectron_gn.mrcnn.structures import Proposals
@@ -101,10 +101,9 @@ def large_enough(boxes: Tensor, height: float, width: float, scale: float | Tens
     Their centre must lie in the image too: height x width pixels of the network's input, `scale` of them per pixel of
     the original image (Detectron ops/generate_proposals.py:_filter_boxes).
     """
-    original_sides = (boxes[..., 2:] - boxes[..., :2]) / scale + 1
     center_x, center_y = box_centers(boxes)
     inside = (center_x < width) & (center_y < height)
-    return (original_sides >= max(min_size, 1)).all(dim=-1) & inside
+    return (original_sides(boxes, scale) >= max(min_size, 1)).all(dim=-1) & inside
 
 
 def collect_proposals(parts: list[Proposals], top_n: int) -> Proposals:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from detectron_gn.mrcnn.data.coco import read_annotations
+from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
 from detectron_gn.mrcnn.data.image_files import read_image
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
@@ -31,7 +31,7 @@ def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Cat
     """
     classes = model.cfg.MODEL.NUM_CLASSES - 1
     if annotations is not None:
-        categories = read_annotations(annotations)["categories"]
+        categories = read_annotation_file(annotations)["categories"]
         if len(categories) != classes:
             raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
         ids = [each.get("id") for each in categories]

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate
 from detectron_gn.verify.demo import run_demo
 

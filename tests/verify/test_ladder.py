@@ -19,6 +19,7 @@ from detectron_gn import main
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ApSummary
 from detectron_gn.port.runs.load import configured_weights
+from detectron_gn.verify import ladder as ladder_module
 from detectron_gn.verify.ladder import Ladder, LadderInputs, ap_ladder
 from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
 from detectron_gn.verify.published import Expectation
@@ -91,6 +92,48 @@ def test_it_stops_at_the_blobs_and_names_the_suspect(pickle, demo_model, tmp_pat
     printed = capsys.readouterr().out
     assert "suspect: GroupNorm's epsilon" in printed
     assert re.search(r"^AP +not reached$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "rung", "evidence"), [(1e-3, "blobs", "conv1 (0000003"), (0.5, "proposals", "rpn_rois_fpn2")]
+)
+def test_fewer_bits_differ_by_their_rounding_and_no_other_suspect_is_named(
+    tolerance, rung, evidence, pickle, demo_model, tmp_path
+):
+    reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    code, rungs, page = climb(pickle, tmp_path, *reference, "--precision", "bf16", "--tolerance", tolerance)
+    assert code == 1
+    assert rungs[rung]["seen"].startswith(evidence)
+    assert (rungs[rung]["suspect"], rungs[rung]["may_be"]) == (
+        "", "--precision bf16: fp32 shows whether anything else differs",
+    )  # fmt: skip
+    assert "bf16" in page
+
+
+def test_the_data_set_is_run_in_the_precision_asked_for(pickle, demo_model, tmp_path):
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    document["images"] = document["images"][:1]
+    document["annotations"] = [row for row in document["annotations"] if row["image_id"] == document["images"][0]["id"]]
+    (tmp_path / "one.json").write_text(json.dumps(document))
+    data, scores = ["--annotations", tmp_path / "one.json", "--images", demo_model / "val"], {}
+    for precision in ("fp32", "bf16"):
+        assert climb(pickle, tmp_path / precision, *data, "--precision", precision)[0] == 0
+        rows = json.loads((tmp_path / precision / "bbox.json").read_text())
+        scores[precision] = np.array(sorted(row["score"] for row in rows if row["score"] > 0.9))
+    assert len(scores["fp32"]) == len(scores["bf16"]) > 0
+    assert 1e-5 < abs(scores["fp32"] - scores["bf16"]).max() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_other_processes_compute_in_the_same_precision(precision, pickle, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(ladder_module, "evaluate", lambda model, *_, **__: ran.append(model.precision))
+    other = SimpleNamespace(is_first=False, exchange=lambda _: [True, False])
+    inputs = LadderInputs(
+        str(pickle), tmp_path, device="cpu", precision=precision, images=tmp_path, annotations=tmp_path, ranks=other
+    )
+    assert ladder_module.climb(inputs, print) is None
+    assert ran == [precision]
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from detectron_gn import main
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
 from detectron_gn.verify import published as published_module
 from detectron_gn.verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
 from detectron_gn.weights.catalog import lookup

@@ -87,8 +87,9 @@ def add_score(commands: Commands) -> None:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
-    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations, read_results, results_iou_type
+    from detectron_gn.mrcnn.evaluation.results_files import read_results, results_iou_type
 
     rows = read_results(args.results)
     iou_type = args.type or results_iou_type(rows, str(args.results))

@@ -34,8 +34,8 @@ def add_published(checks: Commands) -> None:
 
 
 def _published(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
-    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
     from detectron_gn.verify.published import comparison_table, score_published, verdict
 
     annotations = read_annotations(args.annotations)
@@ -64,8 +64,8 @@ def add_ap(checks: Commands) -> None:
 
 
 def _ap(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import ap_table
-    from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
     from detectron_gn.verify.ladder import LadderInputs, ap_ladder
     from detectron_gn.verify.published import check_comparable, comparison_table, expectation, verdict
     from detectron_gn.verify.report.content import ladder_report, model_title
@@ -171,7 +171,8 @@ def _all(args: argparse.Namespace) -> int:
 
 def _check_reference_results(annotations: Path, files: tuple[Path | None, Path | None]) -> None:
     """Refuse result files of boxes and masks that are not of these annotations before any image runs."""
-    from detectron_gn.mrcnn.evaluation.coco_files import IouType, check_results, read_annotations, read_results
+    from detectron_gn.mrcnn.data.coco import read_annotations
+    from detectron_gn.mrcnn.evaluation.results_files import IouType, check_results, read_results
 
     coco = read_annotations(annotations)
     kinds: tuple[IouType, IouType] = ("bbox", "segm")

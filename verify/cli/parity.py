@@ -86,8 +86,9 @@ def add_detections(checks: Commands) -> None:
 
 
 def _detections(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
-    from detectron_gn.mrcnn.evaluation.coco_files import check_results, read_annotations, read_results, results_iou_type
+    from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
     from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table
 
     annotations = read_annotations(args.annotations) if args.annotations else None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
+from detectron_gn.mrcnn.ops.boxes import side
 from detectron_gn.port.blobs.activations import Trace
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
@@ -59,7 +60,7 @@ class _ScorePairs:
     def growth(self) -> Array:
         """`[N, 2]` our width and height over theirs; NaN where one of the corners is unknown."""
         moved = self.moved
-        sides = self.theirs[:, 2:] - self.theirs[:, :2] + 1
+        sides = side(self.theirs[:, :2], self.theirs[:, 2:])
         return np.asarray(1 + (moved[:, 2:] - moved[:, :2]) / sides)
 
 
@@ -163,8 +164,8 @@ def _lack_one(cfg: Config, pairs: _ScorePairs) -> bool:
     the 1 that is taken off the far corner it is one more; or both.
     """
     first = cfg.FPN.RPN_MIN_LEVEL
-    sides = np.array([_double(level[:, 2:] - level[:, :2] + 1) for level in pyramid_anchors(cfg)])
-    grown = (pairs.theirs[:, 2:] - pairs.theirs[:, :2] + 1) / sides[pairs.level - first, pairs.anchor]
+    sides = np.array([_double(side(level[:, :2], level[:, 2:])) for level in pyramid_anchors(cfg)])
+    grown = side(pairs.theirs[:, :2], pairs.theirs[:, 2:]) / sides[pairs.level - first, pairs.anchor]
     longer = pairs.moved[:, 2:] - pairs.moved[:, :2]
     known = ~np.isnan(longer)
     # Where the sides are as they should be, a near corner that is moved as well is something else.
@@ -246,4 +247,4 @@ def _median(values: Array) -> float:
 
 
 def _double(values: Tensor) -> Array:
-    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
+    return np.asarray(values.detach().cpu().double().numpy())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pycocotools.mask
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
-from detectron_gn.mrcnn.evaluation.coco_files import SHAPE_KEY, IouType, ResultRow
+from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.verify.parity.matching import pair_one_to_one
 
@@ -145,7 +145,7 @@ def match_detections(
     Masks are paired by their own overlap; two empty ones overlap fully.
 
     Args:
-        ours, reference: rows that `mrcnn.evaluation.coco_files.check_results` let pass.
+        ours, reference: rows that `mrcnn.evaluation.results_files.check_results` let pass.
         iou_type: "bbox" or "segm", the key of the rows that is compared.
     """
     limits = tolerances or DetectionTolerances()

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
-from detectron_gn.mrcnn.evaluation.coco_files import IouType, ResultRow, read_annotations
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.wording import listed, percent
 from detectron_gn.verify.ladder import Ladder, LadderInputs
 from detectron_gn.verify.parity.blobs import ImageParity

@@ -10,8 +10,9 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
-from detectron_gn.mrcnn.evaluation.coco_files import ResultRow
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
+from detectron_gn.mrcnn.evaluation.results_files import ResultRow
+from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 
 
@@ -60,7 +61,7 @@ def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
 def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) -> None:
     """Add the rows of one image; its boxes are corners, whose widths count both."""
     corners = theirs.det_boxes.astype(np.float64)
-    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2] + 1), axis=1).tolist()
+    boxes = xyxy_to_xywh(corners).tolist()
     scores, classes = theirs.det_scores.astype(float).tolist(), theirs.det_classes.tolist()
     rows = [{"image_id": image_id, "category_id": c, "score": s} for c, s in zip(classes, scores, strict=True)]
     found.reference_boxes.extend({**row, "bbox": box} for row, box in zip(rows, boxes, strict=True))

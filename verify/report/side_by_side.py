@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.image_files import read_image
-from detectron_gn.mrcnn.evaluation.coco_files import ResultRow
+from detectron_gn.mrcnn.evaluation.results_files import ResultRow
+from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
 from detectron_gn.mrcnn.visualize import Bitmap, DrawnObject, class_colour, draw_objects
 from detectron_gn.verify.parity.results import match_detections
 
@@ -131,9 +132,8 @@ def _shown(side: Side, image_id: Any, different: set[int]) -> list[int]:
 def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
     box = side.boxes[row]
     segm = None if side.segms is None else side.segms[row]
-    x, y, width, height = box["bbox"]
     return DrawnObject(
-        box=(x, y, x + width - 1, y + height - 1),
+        box=xywh_to_xyxy(*box["bbox"]),
         mask=None if segm is None else pycocotools.mask.decode(segm["segmentation"]).astype(bool),
         label=f"{_class_name(coco, box)} {box['score']:.2f}",
         colour=_DIFFERENT if differs else _colour(coco, box),
@@ -141,9 +141,8 @@ def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
 
 
 def _annotated(coco: COCO, row: dict[str, Any]) -> DrawnObject:
-    x, y, width, height = row["bbox"]
     return DrawnObject(
-        box=(x, y, x + width - 1, y + height - 1),
+        box=xywh_to_xyxy(*row["bbox"]),
         mask=coco.annToMask(row).astype(bool) if row.get("segmentation") else None,
         label=_class_name(coco, row),
         colour=_colour(coco, row),

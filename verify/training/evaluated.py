@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.coco import CocoDataset
+from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
-from detectron_gn.mrcnn.evaluation.coco_files import encode_masks, read_annotations
 from detectron_gn.mrcnn.evaluation.evaluate import check_categories, evaluate
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.training.run import RunOptions, run_training
 from detectron_gn.weights.errors import WeightsError

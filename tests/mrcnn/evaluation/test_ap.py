@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table, score
-from detectron_gn.mrcnn.evaluation.coco_files import read_annotations, read_results
+from detectron_gn.mrcnn.evaluation.results_files import read_results
 
 BOX_RESULTS = "bbox_coco_shapes_val_results.json"
 SEGM_RESULTS = "segmentations_coco_shapes_val_results.json"
@@ -53,7 +54,7 @@ def test_detectrons_results_on_the_demo_score_detectrons_ap(demo_model: Path) ->
     box = score(demo_model / BOX_RESULTS, annotations, "bbox")
     mask = score(demo_model / SEGM_RESULTS, annotations, "segm")
     reference = json.loads((demo_model / "ap.json").read_text())["coco_shapes_val"]
-    assert ap_document("val", box, mask)["val"] == {
+    assert ap_document("val", {"box": box, "mask": mask})["val"] == {
         "box": pytest.approx(reference["box"], abs=1e-12),
         "mask": pytest.approx(reference["mask"], abs=1e-12),
     }

@@ -7,8 +7,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detectron_gn.mrcnn.data.coco import quiet, read_annotations
 from detectron_gn.mrcnn.evaluation.coco_eval import CocoEvaluation
-from detectron_gn.mrcnn.evaluation.coco_files import quiet, read_annotations, read_results
+from detectron_gn.mrcnn.evaluation.results_files import read_results
 
 
 def random_data(seed):

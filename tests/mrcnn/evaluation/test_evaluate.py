@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import image_scale, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.coco_files import read_annotations
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate, plan_batches
 from detectron_gn.mrcnn.evaluation.partial_results import Journal, run_identity

@@ -1,10 +1,16 @@
 """Box arithmetic with inclusive corners is Detectron's: decode, encode, clip, overlap, expand and flip."""
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from detectron_gn.mrcnn.ops import boxes as bx
+
+ROOT = Path(__file__).parents[3]
 
 WEIGHTS = {"rpn": (1.0, 1.0, 1.0, 1.0), "fast_rcnn": (10.0, 10.0, 5.0, 5.0)}
 
@@ -76,7 +82,28 @@ def test_flipping_twice_changes_nothing_and_once_mirrors():
 
 
 def test_coco_boxes_lose_and_regain_one_pixel():
-    xywh = torch.tensor([[5.0, 6.0, 10.0, 20.0], [5.0, 6.0, 0.5, 0.0]])
-    xyxy = bx.xywh_to_xyxy(xywh)
-    assert xyxy.tolist() == [[5.0, 6.0, 14.0, 25.0], [5.0, 6.0, 5.0, 6.0]]
-    assert bx.xyxy_to_xywh(xyxy).tolist() == [[5.0, 6.0, 10.0, 20.0], [5.0, 6.0, 1.0, 1.0]]
+    assert bx.xywh_to_xyxy(5.0, 6.0, 10.0, 20.0) == (5.0, 6.0, 14.0, 25.0)
+    assert bx.xywh_to_xyxy(5.0, 6.0, 0.5, 0.0) == (5.0, 6.0, 5.0, 6.0)
+    boxes = np.array([[5.0, 6.0, 14.0, 25.0], [5.0, 6.0, 5.0, 6.0]])
+    assert bx.xyxy_to_xywh(boxes).tolist() == [[5.0, 6.0, 10.0, 20.0], [5.0, 6.0, 1.0, 1.0]]
+
+
+# `last - first + 1` and `last + 1` of a box's corners, or `x + width - 1`, as code and not in a string.
+PLUS_ONE = re.compile(
+    r"\b[xy]2 - [xy]1 \+ 1\b|\[[^]]*2:\] - [^+]* \+ 1\b|\b[xy]2 \+ 1\b|\b[xy]1? \+ (box_)?(width|height) - 1\b"
+)
+
+
+def sums(path):
+    """Every sum and difference in the code of a module, without its strings and comments."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.BinOp):
+            yield ast.unparse(node)
+
+
+def test_no_other_module_counts_the_pixels_of_a_side():
+    rooms = [path for room in ("mrcnn", "port", "verify") for path in (ROOT / room).rglob("*.py")]
+    own = [ROOT / "mrcnn" / "ops" / "boxes.py", ROOT / "verify" / "reference" / "dump_blobs.py"]
+    assert PLUS_ONE.search("x2 - x1 + 1") and PLUS_ONE.search("boxes[:, 2:] - boxes[:, :2] + 1")
+    found = [f"{path}: {line}" for path in rooms if path not in own for line in sums(path) if PLUS_ONE.search(line)]
+    assert found == []

@@ -7,7 +7,7 @@ import numpy as np
 import pycocotools.mask
 import pytest
 
-from detectron_gn.mrcnn.evaluation.coco_files import read_results
+from detectron_gn.mrcnn.evaluation.results_files import read_results
 from detectron_gn.verify.parity.results import DetectionParity, DetectionTolerances, match_detections, parity_table
 
 Row = dict[str, Any]

@@ -1,18 +1,22 @@
 """`train`, `check-data` and `verify training` through the front door."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 import detectron_gn
+from detectron_gn.mrcnn import distributed
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, dump_config, read_config
 from detectron_gn.verify.training.metrics import RunFigures
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.recipe import recipe_weights
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 TRAIN = ["--annotations", str(DATA / "train_images.json"), "--images", str(DATA / "train_images")]
 SMALL = (
     "FPN.DIM 16 FAST_RCNN.CONV_HEAD_DIM 16 FAST_RCNN.MLP_HEAD_DIM 16 MRCNN.DIM_REDUCED 16 TRAIN.SCALES (64,) "
@@ -84,6 +88,8 @@ def test_train_takes_new_classes_from_a_file_of_names(tmp_path, capsys):
         ([*CONFIG, "SOLVER.BASE_LR", "-1.0", *TRAIN, "--out", "run"], "SOLVER.BASE_LR is -1.0: set it to a number"),
         ([*CONFIG, "SOLVER.BASE_LR", "-1", *TRAIN, "--out", "run"], "SOLVER.BASE_LR is the whole number -1"),
         ([*CONFIG, *TRAIN, "--out", "run", "--precision", "tf32"], "--precision tf32 needs an NVIDIA GPU"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--device", "gpu"], "device gpu cannot be used"),
+        ([*CONFIG, *TRAIN, "--out", "run", "--device", "cuda:63"], "device cuda:63 cannot be used"),
         ([*CONFIG, *TRAIN, "--out", "run", "--classes", "binary.txt"], "binary.txt is no text in UTF-8"),
         ([*CONFIG, *TRAIN, "--out", "run", "--weights-classes", "binary.txt"], "binary.txt is no text in UTF-8"),
         ([*CONFIG, *TRAIN, "--out", "run", "--classes", "twice.txt"], "twice.txt: the class b is given twice"),
@@ -108,6 +114,32 @@ def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(
     error = capsys.readouterr().err
     assert error.startswith("detectron-gn: error: ") and error.count("\n") == 1 and sentence in error
     assert not Path("run").exists()
+
+
+def test_train_stays_on_the_cpu_when_told_so(tmp_path, monkeypatch):
+    trained_on, joined = [], distributed.joined_ranks
+
+    @contextmanager
+    def watched(*arguments):
+        with joined(*arguments) as ranks:
+            trained_on.append(ranks.device.type)
+            yield ranks
+
+    # A machine that has a GPU: without --device the run would go there.
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(distributed, "joined_ranks", watched)
+    arguments = [*CONFIG, *TRAIN, "--out", str(tmp_path / "run"), "--workers", "0", "--device", "cpu"]
+    assert detectron_gn.main(["train", *arguments]) == 0
+    assert trained_on == ["cpu"]
+    assert (tmp_path / "run" / "model_final.pkl").exists()
+
+
+def test_processes_do_not_train_on_one_gpu_together(monkeypatch):
+    monkeypatch.setattr(distributed, "usable_device", torch.device)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="pass --device cuda, one GPU for each"), distributed.joined_ranks("cuda:1", 8):
+        pass
 
 
 def test_scale_schedule_writes_the_configuration_and_trains_nothing(tmp_path, capsys):

@@ -8,14 +8,10 @@ import numpy as np
 import pycocotools.mask
 import pytest
 
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.coco_files import (
-    check_results,
-    encode_masks,
-    read_annotations,
-    read_results,
-    results_iou_type,
-)
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
 
 IMAGE = {"id": 7, "height": 4, "width": 5}
 CATEGORY = {"id": 3, "name": "dog"}

@@ -1,0 +1,116 @@
+"""COCO's results files, checked before pycocotools sees them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pycocotools.coco import COCO
+
+from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind, told
+from detectron_gn.mrcnn.data.run_lengths import MOST_PIXELS, runs_cover
+from detectron_gn.mrcnn.errors import InputError
+
+IouType: TypeAlias = Literal["bbox", "segm"]
+ResultRow: TypeAlias = Mapping[str, Any]
+
+# The key that holds the shape of a results row, by IoU type.
+SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
+
+
+def read_results(path: Path) -> list[ResultRow]:
+    """Read a COCO results file: a list that is not empty. `check_results` looks into its rows."""
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise InputError(f"{path} is not a results file: it holds a {kind(rows)}, not a list of detections")
+    if not rows:
+        raise InputError(f"{path} holds no detections")
+    return rows
+
+
+def results_iou_type(rows: Sequence[ResultRow], source: str) -> IouType:
+    """Whether the rows hold masks or boxes alone, as the first row tells."""
+    first = rows[0] if rows else {}
+    if isinstance(first, Mapping):
+        if "segmentation" in first:
+            return "segm"
+        if "bbox" in first:
+            return "bbox"
+    raise InputError(f"{source}: row 0 has neither 'bbox' nor 'segmentation'")
+
+
+def check_results(
+    rows: Sequence[ResultRow], iou_type: IouType, source: str, annotations: COCO | None = None
+) -> None:
+    """Raise InputError for the first row that is not a COCO result of this type.
+
+    Args:
+        source: what the sentence calls the rows: the file's name.
+        annotations: where given, image ids, category ids and mask sizes must be its own.
+    """
+    key = SHAPE_KEY[iou_type]
+    for number, row in enumerate(rows):
+        fault = _row_fault(row, key)
+        if fault is None and annotations is not None:
+            fault = _foreign(row, iou_type, annotations)
+        if fault is not None:
+            raise InputError(f"{source}: row {number} {fault}")
+
+
+def _row_fault(row: ResultRow, key: str) -> str | None:
+    if not isinstance(row, Mapping):
+        return f"is a {kind(row)}, not a detection"
+    for needed in ("image_id", "category_id", "score", key):
+        if needed not in row:
+            return f"has no '{needed}'"
+    for name in ("image_id", "category_id"):
+        if not is_id(row[name]):
+            return f"has the {name} {told(row[name])}, which is neither a whole number nor a text"
+    if not is_number(row["score"]):
+        return f"has the score {told(row['score'])}, which is not a finite number"
+    return _box_fault(row[key]) if key == "bbox" else _mask_fault(row[key])
+
+
+def _box_fault(box: Any) -> str | None:
+    if not isinstance(box, Sequence) or len(box) != 4 or not all(map(is_number, box)):
+        return f"has the bbox {told(box)}, which is not four finite numbers (x, y, width, height)"
+    if box[2] < 0 or box[3] < 0:
+        return f"has the bbox {told(box)}, whose width or height is negative"
+    return None
+
+
+def _mask_fault(rle: Any) -> str | None:
+    if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), str | bytes):
+        return "has a segmentation other than compressed run lengths ({'size': [h, w], 'counts': text})"
+    size = rle.get("size")
+    if not isinstance(size, Sequence) or len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
+        return f"has a segmentation of size {told(size)}, which is not [height, width]"
+    if size[0] * size[1] > MOST_PIXELS:
+        return f"has a segmentation of {size[0]}x{size[1]} pixels, more than pycocotools can count"
+    counts = rle["counts"]
+    # What is no text, such as half of a surrogate pair, is no run length either.
+    counts = counts if isinstance(counts, bytes) else counts.encode("utf-8", "surrogatepass")
+    if not runs_cover(counts, size[0] * size[1]):
+        return f"has run lengths that are damaged or do not make up {size[0]}x{size[1]} pixels"
+    return None
+
+
+def _foreign(row: ResultRow, iou_type: IouType, annotations: COCO) -> str | None:
+    if not is_known(row["image_id"], annotations.imgs):
+        return f"is of image {told(row['image_id'])}, which the annotations do not have: is it another data set?"
+    if not is_known(row["category_id"], annotations.cats):
+        return (
+            f"is of category {told(row['category_id'])}, which the annotations do not have: "
+            "results carry the data set's category ids, not class numbers"
+        )
+    if iou_type == "segm":
+        image = annotations.imgs[row["image_id"]]
+        size = [image.get("height"), image.get("width")]
+        if list(row["segmentation"]["size"]) != size:
+            return f"has a mask of size {row['segmentation']['size']}, but image {row['image_id']} has {size}"
+    return None

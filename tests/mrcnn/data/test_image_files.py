@@ -1,0 +1,77 @@
+"""One lookup finds the images of annotations, for training, `check-data` and evaluation alike."""
+
+import json
+import shutil
+
+import pytest
+
+import detectron_gn
+from detectron_gn.mrcnn.data.coco import read_annotations, read_dataset
+from detectron_gn.mrcnn.data.image_files import ImageFolder, image_files
+from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.errors import InputError
+from tests.helpers.small_run import DATA, config, config_file
+
+NAMINGS = {
+    "flat": lambda image: image["file_name"],
+    "nested": lambda image: f"part{image['id'] % 2}/{image['file_name']}",
+    "2017": lambda image: f"{image['id']:012d}.jpg",
+    "2014": lambda image: f"val/COCO_val2014_{image['id']:012d}.jpg",
+    "2014 training": lambda image: f"COCO_train2014_{image['id']:012d}.jpg",
+}
+
+
+@pytest.fixture(params=NAMINGS)
+def folder(request, tmp_path):
+    """The images of the small data set under another naming."""
+    images = json.loads((DATA / "train_images.json").read_text())["images"]
+    for image in images:
+        path = tmp_path / "images" / NAMINGS[request.param](image)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DATA / "train_images" / image["file_name"], path)
+    return tmp_path / "images"
+
+
+def contents(paths):
+    return [path.read_bytes() for path in paths]
+
+
+def test_training_and_evaluation_find_the_same_files(folder):
+    annotations = DATA / "train_images.json"
+    evaluated = image_files(read_annotations(annotations), folder)
+    dataset = read_dataset(annotations, folder)
+    assert [dataset.image_path(image) for image in dataset.images] == [evaluated[image.id] for image in dataset.images]
+    plain = training_roidb([read_dataset(annotations, DATA / "train_images")], config())
+    found = training_roidb([dataset], config())
+    assert contents(entry.image for entry in found) == contents(entry.image for entry in plain)
+
+
+def test_check_data_finds_them_too(folder, capsys):
+    arguments = ["check-data", "--annotations", str(DATA / "train_images.json"), "--images", str(folder)]
+    assert detectron_gn.main(arguments) == 0
+    assert "no such image file" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_runs_on_them(folder, tmp_path):
+    start = ["train", "--config", str(config_file(tmp_path, "SOLVER.MAX_ITER", "1")), "--workers", "0"]
+    data = ["--annotations", str(DATA / "train_images.json"), "--images", str(folder)]
+    assert detectron_gn.main([*start, *data, "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "below/../../outside.png"])
+def test_a_name_never_leads_out_of_the_folder(name, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (tmp_path / "outside.png").write_bytes(b"x")
+    assert ImageFolder(folder).find("a", name) is None
+
+
+def test_several_files_of_one_name_are_told(tmp_path):
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.png").write_bytes(b"equal")
+    assert ImageFolder(tmp_path).find(1, "a.png") == tmp_path / "0" / "a.png"
+    (tmp_path / "1" / "a.png").write_bytes(b"different")
+    with pytest.raises(InputError, match="which are different files"):
+        ImageFolder(tmp_path).find(1, "a.png")

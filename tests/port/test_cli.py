@@ -1,0 +1,135 @@
+"""`inspect` and `detect` as users meet them: what they write, and weights and configurations that do not fit."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config
+from detectron_gn.verify.parity.results import match_detections
+from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
+from tests.helpers.command_line import Run, assert_one_sentence
+from tests.helpers.recipe import recipe_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_inspect_tells_what_a_file_is(run: Run, pickle: Path, tmp_path: Path) -> None:
+    code, printed, _ = run("inspect", pickle, "--json", tmp_path / "summary.json")
+    assert code == 0
+    assert "detector, R-50 FPN, GN, 4conv1fc box head, masks, 5 classes" in printed.splitlines()[0]
+    assert json.loads((tmp_path / "summary.json").read_text())["classes"] == 5
+
+
+def test_detect_finds_what_detectron_found_and_draws_it(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    images = [demo_model / "val" / f"00000030000{n}.png" for n in (0, 9)]
+    annotations = demo_model / "instances_val.json"
+    out = tmp_path / "out"
+    code, printed, errors = run("detect", pickle, *images, "--out", out, "--annotations", annotations)
+    assert (code, errors) == (0, "") and printed.count("\n") == 2
+    rows = json.loads((out / "detections.json").read_text())
+    assert {row["file_name"] for row in rows} == {image.name for image in images}
+    for iou_type, name in (("bbox", "bbox"), ("segm", "segmentations")):
+        reference = json.loads((demo_model / f"{name}_coco_shapes_val_results.json").read_text())
+        reference = [row for row in reference if row["image_id"] in (300000, 300009)]
+        assert match_detections(rows, reference, iou_type).holds  # type: ignore[arg-type]
+    for image in images:
+        picture = cv2.imread(str(out / f"{image.stem}_detections.png"))
+        plain = cv2.imread(str(image))
+        factor = picture.shape[0] // plain.shape[0]
+        assert picture.shape == (plain.shape[0] * factor, plain.shape[1] * factor, 3)
+        enlarged = cv2.resize(plain, picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        assert (picture != enlarged).any()
+
+
+def test_images_without_coco_names_are_numbered(run: Run, pickle: Path, demo_model: Path, tmp_path: Path) -> None:
+    image = demo_model / "val" / "000000300000.png"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "photo.png").write_bytes(image.read_bytes())
+    paths = [tmp_path / folder / "photo.png" for folder in ("a", "b")]
+    out = tmp_path / "out"
+    assert run("detect", pickle, *paths, "--out", out)[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["1_detections.png", "2_detections.png", "detections.json"]
+    rows = json.loads((out / "detections.json").read_text())
+    assert {row["image_id"] for row in rows} == {1, 2}
+    assert {row["category_id"] for row in rows} <= {1, 2, 3, 4}
+
+
+def test_an_unreadable_image_is_named(run: Run, pickle: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"no picture")
+    result = run("detect", pickle, tmp_path / "photo.jpg", "--out", tmp_path / "out")
+    assert_one_sentence(result, "photo.jpg cannot be decoded as an image")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_model_without_its_own_configuration_takes_the_one_it_is_given(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bare.pth"
+    write_blobs(path, replace(read_blobs(pickle), cfg=None))
+    image = demo_model / "val" / "000000300000.png"
+    name = "e2e_mask_rcnn_R-50-FPN_shapes_gn"
+    for config in (name, ROOT / "yaml_configs" / "demo" / f"{name}.yaml"):
+        assert run("detect", path, image, "--out", tmp_path / "out", "--config", config)[0] == 0
+
+
+def changed(weights: WeightsFile, **blobs: Any) -> WeightsFile:
+    """The weights with some blobs replaced, or left out where None is given."""
+    kept = {name: array for name, array in {**weights.blobs, **blobs}.items() if array is not None}
+    return replace(weights, blobs=kept)
+
+
+def narrow_r101() -> WeightsFile:
+    with h5py.File(ROOT / "tests" / "data" / "tiny_gn_r101.h5") as file:
+        opts = str(file.attrs["opts"]).split()
+    cfg = bundled_config("e2e_mask_rcnn_R-101-FPN_2x_gn", [*opts, "MODEL.NUM_CLASSES", "5"])
+    return recipe_weights(BlobTable.from_config(cfg), 0)
+
+
+BAD_WEIGHTS: dict[str, tuple[Callable[[WeightsFile], WeightsFile], list[str], list[str]]] = {
+    "a BN* config for GN weights": (
+        lambda w: w, ["--config", "e2e_mask_rcnn_R-50-FPN_2x"], ["R-50 GN", "R-50 BN*"],
+    ),
+    "R-101 weights with an R-50 config": (
+        lambda w: narrow_r101(), ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"], ["R-101", "R-50"],
+    ),
+    "another number of classes": (
+        lambda w: w, ["--set", "MODEL.NUM_CLASSES", "3"], ["has 5 classes", "MODEL.NUM_CLASSES is 3"],
+    ),
+    "a missing blob": (lambda w: changed(w, fc6_w=None), [], ["lacks fc6_w"]),
+    "an extra blob": (lambda w: changed(w, fc9_w=np.zeros(3, np.float32)), [], ["holds fc9_w"]),
+    "a shape that would broadcast": (
+        lambda w: changed(w, fc6_b=np.zeros(1, np.float32)), [], ["fc6_b is [1]", "[64]"],
+    ),
+    "no configuration": (lambda w: replace(w, cfg=None), [], ["holds no configuration", "--config"]),
+    "an unknown key": (lambda w: w, ["--set", "TEST.NSM", "0.5"], ["TEST.NSM", "TEST.NMS"]),
+    "a wrong type": (lambda w: w, ["--set", "TEST.NMS", "high"], ["TEST.NMS", "high"]),
+    "a key without a value": (lambda w: w, ["--set", "TEST.NMS"], ["TEST.NMS"]),
+    "a key that is not served": (lambda w: w, ["--set", "MODEL.RETINANET_ON", "True"], ["RETINANET_ON"]),
+    "an unknown configuration": (lambda w: w, ["--config", "R-50"], ["R-50 is no file and none of the configurations"]),
+    "a configuration file that is missing": (lambda w: w, ["--config", "no.yaml"], ["no.yaml is no file"]),
+    "a device that is not there": (lambda w: w, ["--device", "cuda:63"], ["device cuda:63"]),
+    "a device that is none": (lambda w: w, ["--device", "gpu"], ["device gpu"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_weights_and_configurations_that_do_not_fit_are_refused(
+    case: str, run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    change, options, parts = BAD_WEIGHTS[case]
+    path = tmp_path / "changed.pkl"
+    write_blobs(path, change(read_blobs(pickle)))
+    image = demo_model / "val" / "000000300000.png"
+    assert_one_sentence(run("detect", path, image, "--out", tmp_path / "out", *options), *parts)
+    assert not list((tmp_path / "out").iterdir())
