@@ -12,6 +12,7 @@ from typing import Any
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
@@ -129,9 +130,14 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
 
 
 def ap_ladder(inputs: LadderInputs, evaluation: Evaluation) -> Ladder:
-    """Only the last rung, of an evaluation that was made already."""
+    """Only the last rung, of an evaluation that was made already; InputError where there is nothing to compare."""
     assert inputs.annotations is not None
     rung, comparison = compare_average_precision(inputs.source, evaluation, inputs.expected, inputs.annotations, {})
+    if comparison is None:
+        raise InputError(
+            f"{inputs.source}: {rung.seen}, so that nothing can be compared: pass --expect-box or --expect-mask for an "
+            "AP that it gives"
+        )
     digest = file_digest(resolve(inputs.source))
     return Ladder([rung], sha256=digest, evaluation=evaluation, comparison=comparison)
 

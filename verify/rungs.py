@@ -180,10 +180,14 @@ def compare_average_precision(
         expected = Expectation({kind: 100 * ap for kind, ap in scores.items()})
     if expected is None:
         return Rung("AP", "not run", f"{seen}; nothing to compare with"), None
+    known = expected.ap.keys() & summaries.keys()
+    if not known:
+        told = " and ".join(f"{kind} AP" for kind in expected.ap)
+        return Rung("AP", "not run", f"{seen}; {told} is expected, which the model does not give"), None
     # An AP of -1 is none: there are no objects to find.
-    unknown = [kind for kind, value in expected.ap.items() if value < 0 and summaries[kind].AP < 0]
+    unknown = [kind for kind in known if expected.ap[kind] < 0 and summaries[kind].AP < 0]
     expected = replace(expected, ap={kind: value for kind, value in expected.ap.items() if kind not in unknown})
-    if not expected.ap:
+    if len(unknown) == len(known):
         return Rung("AP", "not run", "the annotations hold no objects, so that there is no AP"), None
     comparison = compare_ap(source, expected, summaries, evaluation.speed.seconds_per_image())
     apart = comparison.told_differences()

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from detectron_gn import main
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ApSummary
 from detectron_gn.port.runs.load import configured_weights
 from detectron_gn.verify import ladder as ladder_module
-from detectron_gn.verify.ladder import Ladder, LadderInputs
+from detectron_gn.verify.ladder import Ladder, LadderInputs, ap_ladder
 from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
 from detectron_gn.verify.published import Expectation
 from detectron_gn.verify.report.content import Report, Tile, ladder_report
@@ -299,6 +300,18 @@ def test_an_ap_that_there_is_none_of_agrees_with_nothing():
 def test_an_expected_ap_of_boxes_alone_says_nothing_of_masks():
     rung = ap_rung(0.9, {"box": 90.0})
     assert (rung.state, rung.compared, rung.not_compared) == ("holds", "box AP", "mask AP")
+
+
+def test_an_expected_ap_of_masks_is_not_held_by_a_model_without_masks():
+    evaluation = evaluated(0.9)
+    del evaluation.summaries["mask"]
+    expected = Expectation({"mask": 90.0})
+    rung, comparison = compare_average_precision("x.pkl", evaluation, expected, Path("a.json"), {})
+    assert comparison is None and rung.state == "not run"
+    assert rung.seen == "box AP 90.00; mask AP is expected, which the model does not give"
+    inputs = LadderInputs("x.pkl", Path("."), annotations=Path("a.json"), expected=expected)
+    with pytest.raises(InputError, match="x.pkl: box AP 90.00; mask AP is expected.* pass --expect-box"):
+        ap_ladder(inputs, evaluation)
 
 
 def test_a_result_file_of_boxes_alone_says_nothing_of_masks(demo_model):

@@ -139,13 +139,15 @@ def replay(
 def compare_final(
     model: MaskRCNN, solver: MomentumSGD, start: Mapping[str, Array], trace: TrainingTrace
 ) -> FinalParity:
-    """Compare where the parameters and momenta have come to.
+    """Compare where the parameters and momenta have come to, those that the reference holds.
 
     Args:
         start: the blobs that the run started from.
     """
     final = FinalParity({}, {}, {}, {})
     for blob, parameter in _parameters_by_blob(model).items():
+        if not trace.has_final(blob):
+            continue
         theirs = trace.final(blob, tuple(parameter.shape))
         final.parameters[blob] = theirs.sample_of(parameter)
         final.reference_parameters[blob] = theirs.doubles()

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[Any]
@@ -56,10 +57,10 @@ class GuardedGroup:
         return self._guarded("its list of names", lambda: list(self._group))
 
     def require(self, *keys: str) -> None:
-        """InputError that names all of these that are absent."""
-        absent = [key for key in keys if key not in self]
+        """InputError that names those of these that are absent."""
+        absent = [self._within + key for key in keys if key not in self]
         if absent:
-            raise InputError(f"{self.place} lacks {', '.join(self._within + key for key in absent)}: {self._way_out}")
+            raise InputError(f"{self.place} lacks {listed(absent, most=9)}: {self._way_out}")
 
     def group(self, key: str, place: str | None = None) -> "GuardedGroup":
         """A group within this one; in messages it is called `key/`, or has a place of its own."""

@@ -66,12 +66,12 @@ class TrainingTrace:
             shapes: of the model's parameters, by blob name.
             trained: the names of those that are not frozen.
 
-        Raises InputError where the final value of a parameter is absent or of another size, or where an iteration
-        holds no update of any.
+        Raises InputError where the final value of a trained parameter is absent, or that of any of another size, or
+        where an iteration holds no update.
         """
-        self._final.require(*shapes)
-        for name, shape in shapes.items():
-            self._final.check_blob(name, shape, _OTHER_MODEL)
+        self._final.require(*trained)
+        for name in filter(self.has_final, shapes):
+            self._final.check_blob(name, shapes[name], _OTHER_MODEL)
         for iteration in self.iterations:
             updates = [name for name in trained if iteration.has_update(name)]
             if not updates:
@@ -81,6 +81,10 @@ class TrainingTrace:
                 )
             for name in updates:
                 iteration.check_update(name, shapes[name])
+
+    def has_final(self, name: str) -> bool:
+        """Whether the trace holds a parameter after the last iteration; frozen ones may be left out."""
+        return name in self._final
 
     def final(self, name: str, shape: Shape) -> ReferenceBlob:
         """A parameter after the last iteration."""

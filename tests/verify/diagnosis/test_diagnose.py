@@ -303,7 +303,7 @@ def test_what_was_done_to_a_picture_is_told_from_its_pixels(
 
 
 def test_padding_that_is_not_zero_is_no_other_mean_colour(model, demo_model, monkeypatch):
-    right = generalized_rcnn.image_blob
+    right = network_input_module.image_blob
 
     def wrong(images, stride):
         blob = right(images, stride).clone()
@@ -311,7 +311,7 @@ def test_padding_that_is_not_zero_is_no_other_mean_colour(model, demo_model, mon
         blob[:, :, :, images[0].shape[1] :] = -100.0
         return blob
 
-    monkeypatch.setattr(generalized_rcnn, "image_blob", wrong)
+    monkeypatch.setattr(network_input_module, "image_blob", wrong)
     findings = found(model, demo_model)
     assert_found(findings, "blobs", "data (", "the padding: zeros")
     assert all("up to 100, the reference's up to 0" in finding.evidence for finding in findings)
