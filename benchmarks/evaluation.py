@@ -29,7 +29,7 @@ PARTS: common.Parts = {
     "reading images": (evaluation_module, "_read"),
     "network": (GeneralizedRCNN, "start_batch"),
     "pasting and run lengths": (evaluation_module, "image_results"),
-    "journal": (evaluation_module.Journal, "add"),
+    "partial results": (evaluation_module.PartialResults, "add"),
     "COCO's evaluation": (evaluation_module, "score_checked"),
     "result files": (evaluation_files, "write_json"),
 }

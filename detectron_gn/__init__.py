@@ -18,7 +18,7 @@ from detectron_gn.weights.command_line import Commands, check_json_option
 from detectron_gn.weights.errors import WeightsError
 
 if TYPE_CHECKING:
-    from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+    from detectron_gn.mrcnn.detectors import Detector
     from detectron_gn.mrcnn.precision import Precision
 
 # setup.py reads it here.
@@ -36,7 +36,7 @@ def load(
     overrides: Sequence[str] = (),
     device: str = "auto",
     precision: Precision = "fp32",
-) -> MaskRCNN:
+) -> Detector:
     """A model ready to detect: `load("model_final.pkl").detect(image)`.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 
 from detectron_gn.mrcnn.data.coco import BACKGROUND
 from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import fill_parameters, match_blobs
@@ -56,7 +56,7 @@ class StartingPoint:
 
 
 def start_from(
-    model: MaskRCNN,
+    model: Detector,
     solver: MomentumSGD,
     weights: WeightsFile,
     classes: Sequence[str],
@@ -116,7 +116,7 @@ def _class_count(table: BlobTable, weights: WeightsFile) -> int | None:
 
 
 def _fit_classes(
-    model: MaskRCNN,
+    model: Detector,
     table: BlobTable,
     weights: WeightsFile,
     classes: Sequence[str],

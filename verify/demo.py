@@ -15,7 +15,7 @@ import numpy as np
 
 from detectron_gn.mrcnn.evaluation.ap import METRICS
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, no_progress
-from detectron_gn.mrcnn.evaluation.partial_results import remove_journals
+from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
 from detectron_gn.verify.evaluation_files import write_evaluation
@@ -75,7 +75,7 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
             tolerance=BLOB_TOLERANCE,
         )
         # An earlier demo that was interrupted may have run otherwise; this one starts afresh.
-        remove_journals(out)
+        remove_partial_results(out)
         say("\nFrom the file to the AP, beside what Caffe2 gave:")
         ladder = climb(inputs, say, progress)
         assert ladder is not None

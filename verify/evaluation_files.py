@@ -5,7 +5,7 @@ from typing import Any
 
 from detectron_gn.mrcnn.evaluation.ap import ap_document
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
-from detectron_gn.mrcnn.evaluation.partial_results import remove_journals
+from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
 from detectron_gn.weights.files.json_file import write_json
 
 
@@ -15,11 +15,11 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
     Args:
         name: of the data set, the annotation file's stem.
 
-    The journals that were kept in the folder have served then, and go.
+    The partial results that were kept in the folder have served then, and go.
     """
     document = ap_document(name, evaluation.summaries)
     for iou_type, rows in evaluation.rows.items():
         write_json(folder / f"{iou_type}.json", rows)
     write_json(folder / "ap.json", document)
-    remove_journals(folder)
+    remove_partial_results(folder)
     return document

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
@@ -79,7 +79,7 @@ class Ladder:
 
     rungs: list[Rung] = field(default_factory=list)
     sha256: str = ""
-    model: MaskRCNN | None = None
+    model: GeneralizedRCNN | None = None
     blobs: list[ImageParity] = field(default_factory=list)
     detections: list[DetectionParity] = field(default_factory=list)
     reference_rows: dict[IouType, list[ResultRow]] = field(default_factory=dict)

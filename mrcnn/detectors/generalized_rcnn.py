@@ -122,6 +122,3 @@ class GeneralizedRCNN(Detector):
             if self.mask_head is not None:
                 outputs |= self.mask_head.losses(features, sample)
         return outputs
-
-
-MaskRCNN = GeneralizedRCNN

@@ -14,13 +14,13 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
-from detectron_gn.mrcnn.evaluation.partial_results import Journal, image_digest, run_identity
+from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, image_digest, run_identity
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
@@ -83,7 +83,7 @@ def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageR
 
 
 def evaluate(
-    model: MaskRCNN,
+    model: Detector,
     annotations: Path,
     images: Path,
     progress: Progress = no_progress,
@@ -100,12 +100,12 @@ def evaluate(
         progress: wraps the results of this process as they come.
         batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
             than the order of float32 sums.
-        out: a folder to keep a journal in, from which a run that was killed goes on. Images whose file has changed
+        out: a folder to keep partial results in, from which a run that was killed goes on. Images whose file has changed
             since are detected again.
         ranks: the processes that share the images out. The results are the same for any number of them.
         threads: that read images while the network runs, and as many that paste masks; by default none beside a CPU,
             which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
-        network: runs in place of the model's own, as in `MaskRCNN.start_batch`.
+        network: runs in place of the model's own, as in `Detector.start_batch`.
 
     Returns:
         The evaluation, or None in every process but the first.
@@ -122,16 +122,16 @@ def evaluate(
     speed = Speed()
     if threads is None:
         threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
-    journal = None if out is None else Journal(out, run_identity(model, annotations, batch), files, ranks.rank)
-    with journal or nullcontext():
-        done = {} if journal is None else journal.done
+    partial = None if out is None else PartialResults(out, run_identity(model, annotations, batch), files, ranks.rank)
+    with partial or nullcontext():
+        done = {} if partial is None else partial.done
         done_by_rank = ranks.exchange(set(done))
         # A batch is done as a whole, so that a run that goes on makes the same batches as one in one go.
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
         found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
-        detector = _Detector(model, coco, files, network, with_digests=journal is not None)
-        results = _detect_batches(detector, share, journal, speed, threads)
+        detector = _Detector(model, coco, files, network, with_digests=partial is not None)
+        results = _detect_batches(detector, share, partial, speed, threads)
         for image in progress(results, sum(map(len, share))):
             found[image.image_id] = image
         parts = ranks.collect(found)
@@ -142,7 +142,7 @@ def evaluate(
     return Evaluation(rows, ap, speed, naming_used(coco, files))
 
 
-def plan_batches(model: MaskRCNN, coco: COCO, batch: int) -> list[list[int]]:
+def plan_batches(model: Detector, coco: COCO, batch: int) -> list[list[int]]:
     """Image ids in batches of at most `batch` images that are padded to one and the same size.
 
     The plan is made of all images of the data set, so it hangs neither on what is done already nor on who does it.
@@ -174,7 +174,7 @@ def check_categories(cfg: Config, coco: COCO, annotations: Path) -> None:
 
 
 class _Read(NamedTuple):
-    """A batch of images that is ready for the network, with the digests of its files where a journal wants them."""
+    """A batch of images that is ready for the network, with the digests of its files where partial results want them."""
 
     members: list[int]
     digests: list[str]
@@ -204,7 +204,7 @@ class _Detector:
 
     def __init__(
         self,
-        model: MaskRCNN,
+        model: Detector,
         coco: COCO,
         files: Mapping[int, Path],
         network: StaticNetwork | None,
@@ -246,9 +246,9 @@ class _Detector:
 
 
 def _detect_batches(
-    detector: _Detector, batches: Sequence[list[int]], journal: Journal | None, speed: Speed, threads: int
+    detector: _Detector, batches: Sequence[list[int]], partial: PartialResults | None, speed: Speed, threads: int
 ) -> Iterator[ImageResults]:
-    """The results of each image as they come, on record in the journal before they are handed on."""
+    """The results of each image as they come, on record before they are handed on."""
     begun = map(detector.begin, mapped_ahead(detector.read, batches, threads))
     detected = 0.0
     for done in mapped_ahead(detector.finish, begun, threads):
@@ -257,8 +257,8 @@ def _detect_batches(
         speed.network_seconds += done.detected - max(done.start, detected)
         speed.paste_seconds += done.pasted - done.detected
         detected = done.detected
-        if journal is not None:
-            journal.add(done.results, done.read.digests)
+        if partial is not None:
+            partial.add(done.results, done.read.digests)
         yield from done.results
 
 

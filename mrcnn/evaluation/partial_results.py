@@ -1,8 +1,8 @@
-"""The journal of an evaluation: the results of each finished image, on disk at once, so that a killed run goes on.
+"""The partial results of an evaluation: those of each finished image, on disk at once, so that a killed run goes on.
 
-A journal is a text file of JSON lines, `[entry, CRC-32 of the entry's own text]`. The first says which run it is of;
+They are a text file of JSON lines, `[entry, CRC-32 of the entry's own text]`. The first says which run it is of;
 every other one holds an image, with the sha256 of the file it was read from. Each process of a run under `torchrun`
-writes a journal of its own.
+writes a file of its own.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from detectron_gn.mrcnn.config import flatten
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
 
-_PATTERN = "journal_*.jsonl"
+_PATTERN = "partial_results_*.jsonl"
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What the results of a run hang on to the last digit; a journal of another run is refused.
+    """What the results of a run hang on to the last digit; partial results of another run are refused.
 
     The first value that differs is the one that is named, so precision comes before weights, which it rounds.
 
@@ -48,7 +48,7 @@ class RunIdentity:
     torch: str
 
 
-def run_identity(model: MaskRCNN, annotations: Path, batch: int) -> RunIdentity:
+def run_identity(model: Detector, annotations: Path, batch: int) -> RunIdentity:
     """The identity of a run of this model in this process."""
     device = model.device.type
     return RunIdentity(
@@ -62,7 +62,7 @@ def run_identity(model: MaskRCNN, annotations: Path, batch: int) -> RunIdentity:
     )
 
 
-def weights_digest(model: MaskRCNN) -> str:
+def weights_digest(model: Detector) -> str:
     """sha256 of all parameters with their names, whatever kind of file they came from."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
@@ -71,8 +71,8 @@ def weights_digest(model: MaskRCNN) -> str:
     return digest.hexdigest()
 
 
-class Journal:
-    """The journals in a folder: what earlier runs finished, and a file of this process's own to add to.
+class PartialResults:
+    """The partial results in a folder: what earlier runs finished, and a file of this process's own to add to.
 
     Args:
         files: the file of every image of the data set, by image id.
@@ -81,7 +81,7 @@ class Journal:
         done: the results of the images that earlier runs finished, by image id. An image whose file holds other bytes
             than it held then is not among them, so that it is detected again.
 
-    Raises InputError where the folder holds the journal of another run, naming what is different, or a damaged one. A
+    Raises InputError where the folder holds those of another run, naming what is different, or a damaged one. A
     last line that was torn when its run was killed is dropped.
     """
 
@@ -115,7 +115,7 @@ class Journal:
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "PartialResults":
         return self
 
     def __exit__(
@@ -138,14 +138,14 @@ def image_digest(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def remove_journals(folder: Path) -> None:
-    """Delete the journals in a folder, once the results files that follow from them are written."""
+def remove_partial_results(folder: Path) -> None:
+    """Delete the partial results in a folder, once the results files that follow from them are written."""
     for path in folder.glob(_PATTERN):
         path.unlink(missing_ok=True)
 
 
 def _read(path: Path, identity: RunIdentity) -> list[tuple[int, str, ImageResults]]:
-    """The images of one journal file: id, digest of the file, results."""
+    """The images of one file: id, digest of the file, results."""
     try:
         *lines, _torn = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -182,7 +182,7 @@ def _check_same_run(path: Path, header: Mapping[str, object], own: Mapping[str, 
         if header.get(name) != value:
             values = "" if name in ("weights", "configuration", "annotations") else f" ({header.get(name)})"
             raise InputError(
-                f"{path} is the journal of a run with another {name}{values}: give another --out, delete the journal "
+                f"{path} holds partial results of a run with another {name}{values}: give another --out, delete it "
                 "to start again, or go on with what the run was started with"
             )
 

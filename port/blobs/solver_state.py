@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import BlobMatch, match_blobs, model_blobs
@@ -15,7 +15,7 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 
-def load_momentum(model: MaskRCNN, solver: MomentumSGD, match: BlobMatch) -> int:
+def load_momentum(model: Detector, solver: MomentumSGD, match: BlobMatch) -> int:
     """Copy the momenta that a file has into the solver; returns how many it has.
 
     The solver's learning rate stays 0, so that its first step does not rescale them, as Detectron's does not.
@@ -30,7 +30,7 @@ def load_momentum(model: MaskRCNN, solver: MomentumSGD, match: BlobMatch) -> int
     return count
 
 
-def momentum_by_name(model: MaskRCNN, solver: MomentumSGD) -> dict[str, Tensor]:
+def momentum_by_name(model: Detector, solver: MomentumSGD) -> dict[str, Tensor]:
     """The momentum of every trained parameter, by the parameter's name."""
     trained = {id(parameter) for parameter in solver.parameters()}
     return {
@@ -39,7 +39,7 @@ def momentum_by_name(model: MaskRCNN, solver: MomentumSGD) -> dict[str, Tensor]:
 
 
 def detectron_weights(
-    model: MaskRCNN,
+    model: Detector,
     cfg_text: str,
     iteration: int | None = None,
     solver: MomentumSGD | None = None,
@@ -60,7 +60,7 @@ def detectron_weights(
     return WeightsFile(blobs, cfg_text, iteration, "a training run", "pkl")
 
 
-def match_all(model: MaskRCNN, weights: WeightsFile) -> BlobMatch:
+def match_all(model: Detector, weights: WeightsFile) -> BlobMatch:
     """`match_blobs`, with every parameter found; InputError names what is missing."""
     match = match_blobs(BlobTable.from_model(model), weights)
     if match.missing:

@@ -9,7 +9,7 @@ import cv2
 from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
 from detectron_gn.mrcnn.data.image_files import read_image
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.visualize import draw_detections
@@ -24,7 +24,7 @@ class Categories(NamedTuple):
     ids: Sequence[int]
 
 
-def categories_of(model: MaskRCNN, annotations: Path | None, source: str) -> Categories:
+def categories_of(model: Detector, annotations: Path | None, source: str) -> Categories:
     """Those of an annotation file, or else of the run of ours that `source` is a checkpoint of, or else COCO's.
 
     Raises InputError where the file has another number of them than the model.
@@ -58,7 +58,7 @@ class DetectedFile(NamedTuple):
 
 
 def detect_in_files(
-    model: MaskRCNN, paths: Sequence[Path], categories: Categories, out: Path, min_score: float
+    model: Detector, paths: Sequence[Path], categories: Categories, out: Path, min_score: float
 ) -> Iterator[DetectedFile]:
     """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
 

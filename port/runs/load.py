@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
@@ -22,7 +22,7 @@ def load_model(
     overrides: Sequence[str] = (),
     device: str = "auto",
     precision: Precision = "fp32",
-) -> MaskRCNN:
+) -> GeneralizedRCNN:
     """A model ready to detect.
 
     Args:

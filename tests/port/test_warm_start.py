@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.table import BlobTable
@@ -28,7 +28,7 @@ def config(classes, *overrides, name="e2e_mask_rcnn_R-50-FPN_2x_gn"):
 
 def fresh(cfg):
     torch.manual_seed(0)
-    model = MaskRCNN(cfg)
+    model = build_detector(cfg)
     return model, MomentumSGD.from_config(model, cfg)
 
 

@@ -119,10 +119,10 @@ def test_a_missing_image_is_named_before_any_work(tmp_path, demo_model):
 def test_a_data_set_of_other_categories_is_refused(tmp_path, demo_model):
     import torch
 
-    from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+    from detectron_gn.mrcnn.detectors import build_detector
     from detectron_gn.port.config.read import bundled_config
 
     with torch.device("meta"):
-        model = MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"))
+        model = build_detector(bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn"))
     with pytest.raises(InputError, match="has 4 categories, but the model has 80 classes"):
         evaluate(model, demo_model / "instances_val.json", demo_model / "val")

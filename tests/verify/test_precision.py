@@ -9,9 +9,8 @@ from torch import nn
 import detectron_gn
 from detectron_gn.mrcnn.backbones.classifier import Classifier
 from detectron_gn.mrcnn.detectors import build_detector
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.partial_results import Journal, run_identity
+from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, run_identity
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
 from detectron_gn.mrcnn.precision import tf32_products
 from detectron_gn.port.blobs.convert import build_model
@@ -85,10 +84,10 @@ def test_building_a_network_changes_nothing_of_the_process(pickle):
 def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tmp_path, demo_model):
     exact, rounded = (detectron_gn.load(pickle, device="cpu", precision=p) for p in ("fp32", precision))
     annotations = demo_model / "instances_val.json"
-    with Journal(tmp_path, run_identity(exact, annotations, 1), {}):
+    with PartialResults(tmp_path, run_identity(exact, annotations, 1), {}):
         pass
     with pytest.raises(InputError, match=r"a run with another precision \(fp32\)"):
-        Journal(tmp_path, run_identity(rounded, annotations, 1), {})
+        PartialResults(tmp_path, run_identity(rounded, annotations, 1), {})
     exact.use_precision("fp32")
 
 
@@ -96,7 +95,7 @@ def test_an_evaluation_does_not_go_on_in_another_precision(precision, pickle, tm
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_model_with_affine_channels_detects_in_16_bits(precision, demo_model):
     narrow = ["FPN.DIM", "16", "RESNETS.WIDTH_PER_GROUP", "8", "FAST_RCNN.MLP_HEAD_DIM", "32", "TEST.SCALE", "96"]
-    model = MaskRCNN(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", narrow)).eval()
+    model = build_detector(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", narrow)).eval()
     model.use_precision(precision)
     image = cv2.imread(str(min((demo_model / "val").iterdir())))
     assert model.detect(image).boxes.dtype == "float32"

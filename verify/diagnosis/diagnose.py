@@ -8,7 +8,7 @@ else there is a list of what it may be.
 
 from collections.abc import Sequence
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.verify.diagnosis.blobs import explain_blob
 from detectron_gn.verify.diagnosis.detections import explain_boxes, explain_pasted_masks, explain_soft_masks
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
@@ -19,7 +19,9 @@ from detectron_gn.verify.parity.blobs import NOT_FINITE, BlobParity, ImageParity
 from detectron_gn.verify.reference.image_dump import ImageReference
 
 
-def diagnose(model: MaskRCNN, parity: ImageParity, reference: ImageReference, tolerance: float) -> Diagnosis | None:
+def diagnose(
+    model: GeneralizedRCNN, parity: ImageParity, reference: ImageReference, tolerance: float
+) -> Diagnosis | None:
     """The first difference of one image in the order of data, or None where everything agrees.
 
     Args:
@@ -87,7 +89,7 @@ def _at_detections(look: Look) -> Diagnosis | None:
     if second_stage is not None and not compare_detections(second_stage, look.reference).box_fault:
         found = Diagnosis(
             f"{parity.box_fault}, but with the RoIs in hand the second stage finds the reference's",
-            "MaskRCNN.start_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
+            "GeneralizedRCNN.start_batch: what it hands from stage to stage (RoIs, the image's size, its scale)",
         )
         return _placed(look, "detections", "detections", found)
     return _placed(look, "detections", "detections", explain_boxes(parity, look.detections, look.reference))

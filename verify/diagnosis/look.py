@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
@@ -28,7 +28,9 @@ class Look:
         tolerance: largest relative error of a blob.
     """
 
-    def __init__(self, model: MaskRCNN, reference: ImageReference, parity: ImageParity, tolerance: float) -> None:
+    def __init__(
+        self, model: GeneralizedRCNN, reference: ImageReference, parity: ImageParity, tolerance: float
+    ) -> None:
         self.model, self.reference, self.parity, self.tolerance = model, reference, parity, tolerance
 
     def is_within(self, row: BlobParity, share: float = 1.0) -> bool:

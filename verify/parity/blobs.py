@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
@@ -222,7 +222,7 @@ def _told_errors(row: BlobParity) -> tuple[str, str]:
     return ("-", row.fault) if row.fault else (f"{row.max_error:.2e}", f"{row.relative_error:.2e}")
 
 
-def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
+def compare_file(model: GeneralizedRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
     """Compare the network with a reference file, image by image.
 
     Raises InputError for a reference that is damaged or of another kind, or an image that is missing in the folder.
@@ -232,7 +232,7 @@ def compare_file(model: MaskRCNN, reference: Path, images: Path) -> Iterator[Ima
 
 
 @torch.inference_mode()
-def compare_image(model: MaskRCNN, reference: ImageReference) -> ImageParity:
+def compare_image(model: GeneralizedRCNN, reference: ImageReference) -> ImageParity:
     """Compare one image with its reference.
 
     RoIs whose scores tie may stand in another order, so rows are paired first and the run is repeated on the RoIs in
@@ -344,13 +344,13 @@ def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobPar
     return BlobParity(blob, shape, error, error / (_largest(theirs) + 1e-6))
 
 
-def _class_boxes(model: MaskRCNN, trace: Trace, image: Image, scale: float) -> Tensor:
+def _class_boxes(model: GeneralizedRCNN, trace: Trace, image: Image, scale: float) -> Tensor:
     """What Detectron returns for each RoI: its boxes `[R, 4K]` in image pixels."""
     size = (image.shape[0], image.shape[1])
     return class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], scale, size, model.cfg)
 
 
-def _mask_rois(model: MaskRCNN, scale: float, detections: Detections, reference: ImageReference) -> Tensor:
+def _mask_rois(model: GeneralizedRCNN, scale: float, detections: Detections, reference: ImageReference) -> Tensor:
     """The second pass's RoIs `[D, 5]` of our detections, those with a partner in the reference's order."""
     pairs = pair_detections(detections, reference.det_boxes, reference.det_classes)
     alone = np.setdiff1d(np.arange(len(detections)), pairs[:, 0])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.ops.numpy_ties import argsort
 from detectron_gn.port.blobs.activations import Trace
 from detectron_gn.verify.parity.matching import PARTNER_DISTANCE, order_like, without_partner
@@ -56,7 +56,9 @@ class RoiPairing(NamedTuple):
     same: bool
 
 
-def pair_proposals(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Iterator[ProposalParity]:
+def pair_proposals(
+    model: GeneralizedRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]
+) -> Iterator[ProposalParity]:
     """Bring each level's proposals in the trace into the reference's order, and count those without a partner.
 
     The proposals of a level that has some without a partner leave the trace.
@@ -86,7 +88,7 @@ def pair_proposals(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceB
         yield ProposalParity(level, len(rois), len(theirs), unmatched, tied)
 
 
-def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: ImageReference) -> RoiPairing:
+def pair_rois(model: GeneralizedRCNN, trace: Trace, boxes: Tensor, reference: ImageReference) -> RoiPairing:
     """Our RoIs in the reference's order, or the reference's own where ours are others.
 
     Args:
@@ -109,7 +111,7 @@ def pair_rois(model: MaskRCNN, trace: Trace, boxes: Tensor, reference: ImageRefe
     return RoiPairing(theirs, False) if bool(theirs.isfinite().all()) else RoiPairing(ours, True)
 
 
-def reference_rois(model: MaskRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Tensor | None:
+def reference_rois(model: GeneralizedRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]) -> Tensor | None:
     """The reference's RoIs `[R, 5]`: as it holds them, or collected from proposals that ours are partners of.
 
     None where it holds only a sample, and a level's proposals are others or left out.

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch, load_minibatch
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField
 from detectron_gn.mrcnn.training.network import TrainingNetwork
@@ -83,7 +83,7 @@ class FinalParity:
 
 
 def replay(
-    model: MaskRCNN, solver: MomentumSGD, roidb: Sequence[RoidbEntry], trace: TrainingTrace
+    model: GeneralizedRCNN, solver: MomentumSGD, roidb: Sequence[RoidbEntry], trace: TrainingTrace
 ) -> Iterator[IterationParity]:
     """Train through the iterations of a reference, on its images in its order, and compare each.
 
@@ -137,7 +137,7 @@ def replay(
 
 
 def compare_final(
-    model: MaskRCNN, solver: MomentumSGD, start: Mapping[str, Array], trace: TrainingTrace
+    model: GeneralizedRCNN, solver: MomentumSGD, start: Mapping[str, Array], trace: TrainingTrace
 ) -> FinalParity:
     """Compare where the parameters and momenta have come to, those that the reference holds.
 
@@ -171,7 +171,7 @@ def share_apart(ours: Array, theirs: Array, whole: Array) -> float:
     return float(apart / norm) if norm else (float("inf") if apart else 0.0)
 
 
-def _parameters_by_blob(model: MaskRCNN) -> dict[str, Parameter]:
+def _parameters_by_blob(model: GeneralizedRCNN) -> dict[str, Parameter]:
     parameters = dict(model.named_parameters())
     return {row.blob: parameters[row.parameter] for row in BlobTable.from_model(model).rows}
 

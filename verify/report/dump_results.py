@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
@@ -34,7 +34,7 @@ class DumpResults(NamedTuple):
 
 
 @torch.inference_mode()
-def dump_results(model: MaskRCNN, reference: Path, images: Path) -> DumpResults:
+def dump_results(model: GeneralizedRCNN, reference: Path, images: Path) -> DumpResults:
     """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
     found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])

@@ -8,7 +8,7 @@ from typing import Any
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
 from detectron_gn.mrcnn.evaluation.evaluate import check_categories, evaluate
@@ -59,7 +59,7 @@ def train_and_evaluate(
         image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 
-    def on_checkpoint(model: MaskRCNN, iteration: int) -> None:
+    def on_checkpoint(model: Detector, iteration: int) -> None:
         if evaluation_data is None:
             return
         evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images, ranks=ranks)

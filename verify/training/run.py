@@ -14,8 +14,7 @@ from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import loader_fault, minibatches
 from detectron_gn.mrcnn.data.roidb import training_roidb
-from detectron_gn.mrcnn.detectors import build_detector
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
@@ -70,7 +69,7 @@ class RunOptions:
 class TrainingRun:
     """A run that is ready to go: network, solver, and the iteration to begin with."""
 
-    model: MaskRCNN
+    model: Detector
     solver: MomentumSGD
     start: int
     starting_point: StartingPoint | None
@@ -90,7 +89,7 @@ def run_training(
     options: RunOptions,
     *,
     say: Callable[[str], None] = print,
-    on_checkpoint: Callable[[MaskRCNN, int], None] | None = None,
+    on_checkpoint: Callable[[Detector, int], None] | None = None,
 ) -> Path | None:
     """Train to `cfg.SOLVER.MAX_ITER`; returns the path of `model_final.pkl`, in the first process.
 

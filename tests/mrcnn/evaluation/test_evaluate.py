@@ -20,7 +20,7 @@ from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate, plan_batches
-from detectron_gn.mrcnn.evaluation.partial_results import Journal, run_identity
+from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, run_identity
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.parity.results import match_detections
@@ -89,17 +89,17 @@ def test_a_killed_run_goes_on_with_other_ranks_to_the_same_bytes(tmp_path, pickl
     process = subprocess.Popen(
         command(pickle, some_images, demo_model, tmp_path), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
-    journal = tmp_path / "journal_0.jsonl"
+    partial = tmp_path / "partial_results_0.jsonl"
     for _ in range(600):
-        if journal.exists() and journal.read_bytes().count(b"\n") >= 3:
+        if partial.exists() and partial.read_bytes().count(b"\n") >= 3:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    lines = journal.read_bytes().splitlines(keepends=True)
+    lines = partial.read_bytes().splitlines(keepends=True)
     assert 3 <= len(lines) < 9 and not (tmp_path / "bbox.json").exists()
     # As if it had been killed in the middle of a line.
-    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:-40])
+    partial.write_bytes(b"".join(lines[:-1]) + lines[-1][:-40])
     run(pickle, some_images, demo_model, tmp_path, ranks=2)
     assert results(tmp_path) == alone
 
@@ -116,13 +116,13 @@ def test_images_on_record_are_not_detected_again(tmp_path, model, some_images, d
 @pytest.mark.slow
 def test_the_last_line_is_dropped_where_it_is_torn(tmp_path, model, some_images, demo_model):
     whole = evaluate(model, some_images, demo_model / "val", out=tmp_path)
-    path = tmp_path / "journal_0.jsonl"
+    path = tmp_path / "partial_results_0.jsonl"
     text = path.read_bytes()
     lines = text.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:100])
     files = image_files(read_annotations(some_images), demo_model / "val")
-    with Journal(tmp_path, run_identity(model, some_images, 1), files) as journal:
-        assert len(journal.done) == 2
+    with PartialResults(tmp_path, run_identity(model, some_images, 1), files) as partial:
+        assert len(partial.done) == 2
     assert path.read_bytes() == b"".join(lines[:3])
     # A header that was torn is written again.
     path.write_bytes(lines[0][:20])
@@ -134,10 +134,10 @@ HEADERS = ['{"weights"', "[]", "5", "null", '"x"', "{}", "[{}, 0]", "[5, 0]", "[
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[:12])
-def test_a_journal_with_a_damaged_header_is_named(header, tmp_path, model, some_images):
-    (tmp_path / "journal_3.jsonl").write_text(f"{header}\n{{}}\n")
-    with pytest.raises(InputError, match=r"journal_3\.jsonl is damaged: delete it"):
-        Journal(tmp_path, run_identity(model, some_images, 1), {})
+def test_a_partial_results_with_a_damaged_header_is_named(header, tmp_path, model, some_images):
+    (tmp_path / "partial_results_3.jsonl").write_text(f"{header}\n{{}}\n")
+    with pytest.raises(InputError, match=r"partial_results_3\.jsonl is damaged: delete it"):
+        PartialResults(tmp_path, run_identity(model, some_images, 1), {})
 
 
 BODIES = {
@@ -154,39 +154,40 @@ BODIES = {
 
 
 @pytest.fixture(scope="module")
-def journal_text(tmp_path_factory, model, some_images, demo_model):
-    folder = tmp_path_factory.mktemp("journal")
+def kept(tmp_path_factory, model, some_images, demo_model):
+    folder = tmp_path_factory.mktemp("partial")
     evaluate(model, some_images, demo_model / "val", out=folder)
-    return (folder / "journal_0.jsonl").read_text()
+    return (folder / "partial_results_0.jsonl").read_text()
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_journal_with_a_damaged_image_is_named(body, tmp_path, model, some_images, demo_model, journal_text):
-    header, first, *others = journal_text.splitlines()
+def test_damaged_partial_results_are_named(body, tmp_path, model, some_images, demo_model, kept):
+    header, first, *others = kept.splitlines()
     damaged = BODIES[body](first)
     assert damaged != first
-    (tmp_path / "journal_0.jsonl").write_text("\n".join([header, damaged, *others, ""]))
-    with pytest.raises(InputError, match=r"journal_0\.jsonl is damaged: delete it, and its images are detected again"):
+    (tmp_path / "partial_results_0.jsonl").write_text("\n".join([header, damaged, *others, ""]))
+    sentence = r"partial_results_0\.jsonl is damaged: delete it, and its images are detected again"
+    with pytest.raises(InputError, match=sentence):
         evaluate(model, some_images, demo_model / "val", out=tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device that is always full")
-def test_a_journal_that_a_disk_has_no_room_for_is_named(tmp_path, model, some_images):
-    with pytest.raises(InputError, match=r"journal_0\.jsonl cannot be written: No space left on device"):
-        with Journal(tmp_path, run_identity(model, some_images, 1), {}) as journal:
-            journal._file = Path("/dev/full").open("wb")
-            journal.add([ImageResults(300000, [], [], [])], ["0" * 64])
+def test_a_partial_results_that_a_disk_has_no_room_for_is_named(tmp_path, model, some_images):
+    with pytest.raises(InputError, match=r"partial_results_0\.jsonl cannot be written: No space left on device"):
+        with PartialResults(tmp_path, run_identity(model, some_images, 1), {}) as partial:
+            partial._file = Path("/dev/full").open("wb")
+            partial.add([ImageResults(300000, [], [], [])], ["0" * 64])
 
 
-def test_an_image_that_is_not_of_the_data_set_damages_a_journal(tmp_path, model, some_images, journal_text):
-    (tmp_path / "journal_0.jsonl").write_text(journal_text)
-    with pytest.raises(InputError, match=r"journal_0\.jsonl is damaged"):
-        Journal(tmp_path, run_identity(model, some_images, 1), {})
+def test_an_image_that_is_not_of_the_data_set_damages_partial_results(tmp_path, model, some_images, kept):
+    (tmp_path / "partial_results_0.jsonl").write_text(kept)
+    with pytest.raises(InputError, match=r"partial_results_0\.jsonl is damaged"):
+        PartialResults(tmp_path, run_identity(model, some_images, 1), {})
 
 
 @pytest.mark.slow
 def test_an_image_whose_file_has_changed_is_detected_again(
-    tmp_path, model, some_images, demo_model, journal_text, monkeypatch
+    tmp_path, model, some_images, demo_model, kept, monkeypatch
 ):
     """A run that was begun with another folder of images, under the same names, and goes on with the right one."""
     whole = evaluate(model, some_images, demo_model / "val")
@@ -206,28 +207,28 @@ def test_an_image_whose_file_has_changed_is_detected_again(
     again = evaluate(model, some_images, demo_model / "val", out=out)
     assert seen == [1]
     assert (again.rows["bbox"], again.rows["segm"]) == (whole.rows["bbox"], whole.rows["segm"])
-    # Both entries stand in the journal now; the one of the file as it is counts, whichever folder is given.
+    # Both entries stand in the file now; the one of the file as it is counts, whichever folder is given.
     assert evaluate(model, some_images, images, out=out).rows["segm"] == wrong.rows["segm"]
     assert seen == [1]
 
 
-def test_the_journal_of_another_run_is_refused_by_what_differs(tmp_path, pickle, some_images, demo_model):
+def test_the_partial_results_of_another_run_is_refused_by_what_differs(tmp_path, pickle, some_images, demo_model):
     model = load_model(pickle, device="cpu")
-    Journal(tmp_path, run_identity(model, some_images, 1), {}).__exit__(None, None, None)
+    PartialResults(tmp_path, run_identity(model, some_images, 1), {}).__exit__(None, None, None)
     others = {
         "configuration": (load_model(pickle, overrides=["TEST.NMS", "0.4"], device="cpu"), some_images, 1),
         "annotations": (model, first_images(demo_model, 3, tmp_path / "three.json"), 1),
         r"batch \(1\)": (model, some_images, 2),
     }
     for name, (changed, annotations, batch) in others.items():
-        with pytest.raises(InputError, match=rf"journal_0\.jsonl is the journal of a run with another {name}"):
-            Journal(tmp_path, run_identity(changed, annotations, batch), {})
+        with pytest.raises(InputError, match=rf"partial_results_0\.jsonl holds partial results of a run with another {name}"):
+            PartialResults(tmp_path, run_identity(changed, annotations, batch), {})
     model.box_head.fc6.bias.data[0] += 1
     with pytest.raises(InputError, match=r"another weights"):
-        Journal(tmp_path, run_identity(model, some_images, 1), {})
+        PartialResults(tmp_path, run_identity(model, some_images, 1), {})
 
 
-def test_written_results_leave_no_journal(tmp_path, model, some_images, demo_model):
+def test_written_results_leave_no_partial_results(tmp_path, model, some_images, demo_model):
     write_evaluation(evaluate(model, some_images, demo_model / "val", out=tmp_path), "some", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
@@ -279,7 +280,7 @@ def test_an_image_that_threads_cannot_read_leaves_those_before_it_on_record(
     (images / "000000300005.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"000000300005\.png cannot be decoded"):
         evaluate(model, some_images, images, threads=2, out=out)
-    assert len((out / "journal_0.jsonl").read_text().splitlines()) == 1 + 5
+    assert len((out / "partial_results_0.jsonl").read_text().splitlines()) == 1 + 5
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -292,7 +293,7 @@ def test_what_is_handed_on_is_on_record_already(threads, model, some_images, dem
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, some_images, demo_model / "val", until_the_third, threads=threads, out=tmp_path)
-    assert len((tmp_path / "journal_0.jsonl").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "partial_results_0.jsonl").read_text().splitlines()) == 1 + 3
 
 
 @pytest.mark.slow
@@ -330,8 +331,8 @@ def test_what_scoring_will_need_is_checked_before_any_image_runs(
     monkeypatch.setattr(type(model), "start_batch", lambda self, batch, network: pytest.fail("an image ran"))
     with pytest.raises(InputError, match=sentence):
         evaluate(model, broken, demo_model / "val", batch=2, out=tmp_path)
-    # No journal is left that would refuse the file once it is mended.
-    assert not list(tmp_path.glob("journal*"))
+    # No partial results are left that would refuse the file once it is mended.
+    assert not list(tmp_path.glob("partial*"))
 
 
 def test_a_batch_of_nothing_is_refused(model, some_images, demo_model):

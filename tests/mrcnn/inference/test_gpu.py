@@ -6,7 +6,7 @@ import torch
 
 from detectron_gn.mrcnn.data.minibatch import minibatches
 from detectron_gn.mrcnn.data.roidb import training_roidb
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
@@ -108,7 +108,7 @@ def test_a_pretended_gpu_counts_what_the_host_waits_for(waiting):
 def without_inference_mode(monkeypatch):
     """Tensors of an inference cannot be wrapped."""
     for name in ("start_batch", "detect_dynamic"):
-        monkeypatch.setattr(MaskRCNN, name, torch.no_grad()(getattr(MaskRCNN, name).__wrapped__))
+        monkeypatch.setattr(GeneralizedRCNN, name, torch.no_grad()(getattr(GeneralizedRCNN, name).__wrapped__))
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ class TorchWithGeneratorsOnTheHost:
 def iterations(device):
     cfg = config("SOLVER.MAX_ITER", "2")
     torch.manual_seed(0)
-    model = MaskRCNN(cfg).train().to(device)
+    model = build_detector(cfg).train().to(device)
     ranks = Ranks(0, 1, device)
     solver = MomentumSGD.from_config(model, cfg)
     roidb = training_roidb([dataset()], cfg)

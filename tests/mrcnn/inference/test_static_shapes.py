@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.inference import static_shapes
 from detectron_gn.mrcnn.inference.dynamic import select_detections
 from detectron_gn.mrcnn.inference.static_shapes import (
@@ -338,7 +338,7 @@ class Watched(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("config", ["e2e_mask_rcnn_R-50-FPN_2x_gn", "e2e_mask_rcnn_R-50-FPN_2x"])
 def test_a_device_is_never_waited_for(config, precision):
     """On torch's meta device, which holds no numbers: asking for one, or for as many as there are, is an error."""
-    model = MaskRCNN(bundled_config(config)).eval().to("meta")
+    model = build_detector(bundled_config(config)).eval().to("meta")
     model.use_precision(precision)
     data = torch.empty((2, 3, 800, 1216), device="meta")
     scales, sizes = torch.empty(2, dtype=torch.float64, device="meta"), torch.empty((2, 2), device="meta")

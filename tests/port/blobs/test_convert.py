@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.convert import build_model, fill_parameters, match_blobs, model_blobs
 from detectron_gn.port.blobs.table import BlobTable
@@ -76,7 +76,7 @@ def test_a_bracketed_name_falls_back_to_what_follows_the_bracket(bn):
 
 def test_filling_leaves_parameters_without_a_blob_as_they_were(gn, gn_weights):
     backbone = {name: array for name, array in gn_weights.blobs.items() if name.startswith(("conv1", "res"))}
-    model = MaskRCNN(gn)
+    model = build_detector(gn)
     before = model.box_head.fc6.weight.detach().clone()
     fill_parameters(model, match_blobs(BlobTable.from_model(model), dataclasses.replace(gn_weights, blobs=backbone)))
     assert torch.equal(model.box_head.fc6.weight.detach(), before)

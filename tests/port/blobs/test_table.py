@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 
@@ -50,7 +50,7 @@ def test_kinds_are_caffe2s(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_what_is_trained_is_what_caffe2_trains(name):
     with torch.device("meta"):
-        model = MaskRCNN(bundled_config(name))
+        model = build_detector(bundled_config(name))
     trained = {parameter for parameter, value in model.named_parameters() if value.requires_grad}
     table = BlobTable.from_model(model)
     assert {table.by_parameter[parameter].blob for parameter in trained} == {
@@ -61,7 +61,7 @@ def test_what_is_trained_is_what_caffe2_trains(name):
 @pytest.mark.parametrize("name", ["scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", "e2e_mask_rcnn_R-50-FPN_2x"])
 def test_initial_values_spread_as_caffe2s(name):
     torch.manual_seed(3)
-    model = MaskRCNN(bundled_config(name))
+    model = build_detector(bundled_config(name))
     parameters = dict(model.named_parameters())
     by_blob = BlobTable.from_model(model).by_blob
     for blob in caffe2_parameters(name):

@@ -183,7 +183,7 @@ def test_of_sampled_rois_without_proposals_nothing_later_is_blamed(model, demo_m
 
 def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch):
     # 180 x 240 pixels are padded to 192 x 256; what detection hands to the RPN is what the trace tells.
-    right = generalized_rcnn.MaskRCNN.network_input
+    right = generalized_rcnn.GeneralizedRCNN.network_input
 
     def wrong(self, images):
         batch = right(self, images)
@@ -192,25 +192,25 @@ def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch)
             im_info=[info._replace(height=size[0], width=size[1]) for size, info in zip(sizes, batch.im_info)]
         )
 
-    monkeypatch.setattr(generalized_rcnn.MaskRCNN, "network_input", wrong)
+    monkeypatch.setattr(generalized_rcnn.GeneralizedRCNN, "network_input", wrong)
     assert_found(found(model, demo_model), "blobs", "im_info (", "the size that proposals are clipped to")
 
 
 def test_a_detect_that_hands_on_the_wrong_scale(model, demo_model, monkeypatch):
-    right = generalized_rcnn.MaskRCNN.start_batch
+    right = generalized_rcnn.GeneralizedRCNN.start_batch
 
     def wrong(self, batch, network=None):
-        whole = generalized_rcnn.MaskRCNN.detect_in_rois
+        whole = generalized_rcnn.GeneralizedRCNN.detect_in_rois
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
-                generalized_rcnn.MaskRCNN,
+                generalized_rcnn.GeneralizedRCNN,
                 "detect_in_rois",
                 lambda self, levels, rois, size, scale: whole(self, levels, rois, size, 1.1 * scale),
             )
             return right(self, batch)
 
-    monkeypatch.setattr(generalized_rcnn.MaskRCNN, "start_batch", wrong)
-    assert_found(found(model, demo_model), "detections", "detections (", "MaskRCNN.start_batch: what it hands")
+    monkeypatch.setattr(generalized_rcnn.GeneralizedRCNN, "start_batch", wrong)
+    assert_found(found(model, demo_model), "detections", "detections (", "GeneralizedRCNN.start_batch: what it hands")
 
 
 def test_roi_align_with_other_samples(model, demo_model, monkeypatch):
@@ -319,13 +319,13 @@ def test_padding_that_is_not_zero_is_no_other_mean_colour(model, demo_model, mon
 
 @pytest.mark.parametrize("wrong", [lambda scale: round(scale, 2), lambda scale: scale * 1.002])
 def test_a_scale_that_is_handed_on_otherwise(model, demo_model, monkeypatch, wrong):
-    right = generalized_rcnn.MaskRCNN.network_input
+    right = generalized_rcnn.GeneralizedRCNN.network_input
 
     def network_input(self, images):
         batch = right(self, images)
         return batch._replace(im_info=[info._replace(scale=wrong(info.scale)) for info in batch.im_info])
 
-    monkeypatch.setattr(generalized_rcnn.MaskRCNN, "network_input", network_input)
+    monkeypatch.setattr(generalized_rcnn.GeneralizedRCNN, "network_input", network_input)
     assert_found(found(model, demo_model), "blobs", "im_info (", "the image's scale: the exact factor")
 
 

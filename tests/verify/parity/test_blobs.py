@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import with_values
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
@@ -202,13 +202,13 @@ def test_one_pasted_mask_that_is_not_the_soft_ones_is_a_difference(pickle, demo_
 
 
 def test_a_scale_is_held_to_its_own_magnitude_and_not_to_the_images_size(pickle, demo_model, monkeypatch):
-    right = MaskRCNN.network_input
+    right = GeneralizedRCNN.network_input
 
     def wrong(self, images):
         batch = right(self, images)
         return batch._replace(im_info=[info._replace(scale=info.scale * 1.002) for info in batch.im_info])
 
-    monkeypatch.setattr(MaskRCNN, "network_input", wrong)
+    monkeypatch.setattr(GeneralizedRCNN, "network_input", wrong)
     model = load_model(pickle, device="cpu")
     (name, *_) = reference_names(demo_model / "blobs.h5")
     other = compare_image(model, read_reference(demo_model / "blobs.h5", name, demo_model / "val", model.cfg))

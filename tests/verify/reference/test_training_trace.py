@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField
 from detectron_gn.port.blobs.table import BlobTable
@@ -32,7 +32,7 @@ def cfg():
 def shapes(cfg):
     """The shapes of the model's parameters by blob name."""
     with torch.device("meta"):
-        model = MaskRCNN(cfg)
+        model = build_detector(cfg)
     parameters = dict(model.named_parameters())
     return {row.blob: tuple(parameters[row.parameter].shape) for row in BlobTable.from_model(model).rows}
 

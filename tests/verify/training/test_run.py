@@ -16,7 +16,7 @@ from detectron_gn.mrcnn.config import with_values
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.minibatch import MinibatchSchedule
 from detectron_gn.mrcnn.data.roidb import training_roidb
-from detectron_gn.mrcnn.detectors.generalized_rcnn import MaskRCNN
+from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.loop import NonFiniteLoss, minibatch_numbers
@@ -211,7 +211,7 @@ def test_virtual_gpus_sum_gradients_of_minibatches_that_are_normalised_by_themse
 
         cfg = config(*base)
         torch.manual_seed(cfg.RNG_SEED)
-        model = MaskRCNN(cfg).to(memory_format=torch.channels_last)
+        model = build_detector(cfg).to(memory_format=torch.channels_last)
         (minibatch,) = minibatches(training_roidb([dataset()], cfg), cfg, cfg.RNG_SEED, [number], workers=0)
         sampler = RandomSampler(cfg, model.device, sampling_seed(cfg.RNG_SEED, number))
         outputs = TrainingNetwork(model)(minibatch, sampler)
