@@ -1,12 +1,10 @@
 """Detection over a data set and its AP; answers to Detectron core/test_engine.py:test_net_on_dataset."""
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pycocotools.coco import COCO
 
@@ -22,10 +20,8 @@ from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_result
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
 from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, image_digest, run_identity
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
-from detectron_gn.mrcnn.inference.network_input import NetworkInput
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.inference.predict import Predicted, predict
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
-from detectron_gn.mrcnn.structures import Detections
 
 THREADS_BESIDE_A_GPU = 4
 
@@ -100,8 +96,8 @@ def evaluate(
         progress: wraps the results of this process as they come.
         batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
             than the order of float32 sums.
-        out: a folder to keep partial results in, from which a run that was killed goes on. Images whose file has changed
-            since are detected again.
+        out: a folder to keep partial results in, from which a run that was killed goes on. Images whose file has
+            changed since are detected again.
         ranks: the processes that share the images out. The results are the same for any number of them.
         threads: that read images while the network runs, and as many that paste masks; by default none beside a CPU,
             which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
@@ -119,7 +115,7 @@ def evaluate(
         encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
-    speed = Speed()
+    speed, category_ids = Speed(), coco.getCatIds()
     if threads is None:
         threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
     partial = None if out is None else PartialResults(out, run_identity(model, annotations, batch), files, ranks.rank)
@@ -130,9 +126,24 @@ def evaluate(
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
         found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
-        detector = _Detector(model, coco, files, network, with_digests=partial is not None)
-        results = _detect_batches(detector, share, partial, speed, threads)
-        for image in progress(results, sum(map(len, share))):
+        digests: dict[int, str] = {}
+
+        def read(image_id: int) -> Image:
+            # Before it is decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
+            if partial is not None:
+                digests[image_id] = image_digest(files[image_id])
+            return _read(coco, image_id, files[image_id])
+
+        predictions = predict(
+            model,
+            share,
+            read,
+            lambda image_id, _, found: image_results(image_id, found, category_ids),
+            name=lambda image_id: str(files[image_id]),
+            threads=threads,
+            network=network,
+        )
+        for image in progress(_results(predictions, partial, digests, speed), sum(map(len, share))):
             found[image.image_id] = image
         parts = ranks.collect(found)
     if not ranks.is_first:
@@ -173,92 +184,22 @@ def check_categories(cfg: Config, coco: COCO, annotations: Path) -> None:
         )
 
 
-class _Read(NamedTuple):
-    """A batch of images that is ready for the network, with the digests of its files where partial results want them."""
-
-    members: list[int]
-    digests: list[str]
-    batch: NetworkInput
-
-
-class _Begun(NamedTuple):
-    """A batch that the network has begun with: what waits for its detections, and when it began."""
-
-    read: _Read
-    wait: Callable[[], list[Detections]]
-    start: float
-
-
-class _Finished(NamedTuple):
-    """The results of a batch, when the network began with it, had finished with it, and when its masks were pasted."""
-
-    read: _Read
-    results: list[ImageResults]
-    start: float
-    detected: float
-    pasted: float
-
-
-class _Detector:
-    """The three steps that a batch goes through; threads may do the first and the last of them."""
-
-    def __init__(
-        self,
-        model: Detector,
-        coco: COCO,
-        files: Mapping[int, Path],
-        network: StaticNetwork | None,
-        *,
-        with_digests: bool,
-    ) -> None:
-        self._model = model
-        self._network = network
-        self._coco = coco
-        self._files = files
-        self._with_digests = with_digests
-        self._category_ids = coco.getCatIds()
-
-    def read(self, members: list[int]) -> _Read:
-        """Decode and scale images."""
-        files = [self._files[image_id] for image_id in members]
-        # Before they are decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
-        digests = [image_digest(file) for file in files] if self._with_digests else []
-        images = [_read(self._coco, image_id, file) for image_id, file in zip(members, files, strict=True)]
-        try:
-            return _Read(members, digests, self._model.network_input(images))
-        except InputError as error:
-            raise InputError(f"{' or '.join(map(str, files))}: {error}") from None
-
-    def begin(self, read: _Read) -> _Begun:
-        """Run the network, or ask a GPU to."""
-        start = time.perf_counter()
-        return _Begun(read, self._model.start_batch(read.batch, self._network), start)
-
-    def finish(self, begun: _Begun) -> _Finished:
-        """Wait for the detections and paste their masks."""
-        found = begun.wait()
-        detected = time.perf_counter()
-        results = [
-            image_results(image_id, each, self._category_ids)
-            for image_id, each in zip(begun.read.members, found, strict=True)
-        ]
-        return _Finished(begun.read, results, begun.start, detected, time.perf_counter())
-
-
-def _detect_batches(
-    detector: _Detector, batches: Sequence[list[int]], partial: PartialResults | None, speed: Speed, threads: int
+def _results(
+    predictions: Iterable[Predicted[int, ImageResults]],
+    partial: PartialResults | None,
+    digests: dict[int, str],
+    speed: Speed,
 ) -> Iterator[ImageResults]:
     """The results of each image as they come, on record before they are handed on."""
-    begun = map(detector.begin, mapped_ahead(detector.read, batches, threads))
     detected = 0.0
-    for done in mapped_ahead(detector.finish, begun, threads):
+    for done in predictions:
         speed.images += len(done.results)
         # A GPU takes one batch after the other, and begins when it has finished with the last.
         speed.network_seconds += done.detected - max(done.start, detected)
-        speed.paste_seconds += done.pasted - done.detected
+        speed.paste_seconds += done.finished - done.detected
         detected = done.detected
         if partial is not None:
-            partial.add(done.results, done.read.digests)
+            partial.add(done.results, [digests.pop(image_id) for image_id in done.items])
         yield from done.results
 
 

@@ -8,10 +8,13 @@ import cv2
 
 from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
+from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.image_files import read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
+from detectron_gn.mrcnn.inference.predict import predict
+from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import draw_detections
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.weights.files.atomic import replacing
@@ -64,13 +67,10 @@ def detect_in_files(
 
     Raises InputError for an image that cannot be read or is too narrow, naming it.
     """
-    stems = {path.stem for path in paths}
-    for image_id, path in zip(image_ids(paths), paths):
-        image = read_image(path)
-        try:
-            detections = model.detect(image)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+    stems, ids = {path.stem for path in paths}, image_ids(paths)
+
+    def finish(number: int, image: Image, detections: Detections) -> DetectedFile:
+        path, image_id = paths[number], ids[number]
         picture = out / f"{path.stem if len(stems) == len(paths) else image_id}_detections.png"
         pixels = draw_detections(image, detections, categories.names, min_score)
         with replacing(picture) as temporary:
@@ -79,7 +79,13 @@ def detect_in_files(
         rows: list[dict[str, Any]] = [{"file_name": path.name, **box} for box in results.boxes]
         for row, segm in zip(rows, results.segms or []):
             row["segmentation"] = segm["segmentation"]
-        yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
+        return DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
+
+    batches = ([number] for number in range(len(paths)))
+    for done in predict(
+        model, batches, lambda number: read_image(paths[number]), finish, name=lambda number: str(paths[number])
+    ):
+        yield from done.results
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
+from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 
@@ -39,11 +40,18 @@ def dump_results(model: GeneralizedRCNN, reference: Path, images: Path) -> DumpR
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
     found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])
     shown = []
-    for image_id, theirs in enumerate(read_references(reference, images, model.cfg), 1):
+    references = ([numbered] for numbered in enumerate(read_references(reference, images, model.cfg), 1))
+    for done in predict(
+        model,
+        references,
+        lambda numbered: numbered[1].image,
+        lambda numbered, _, detections: image_results(numbered[0], detections, numbers),
+        name=lambda numbered: numbered[1].name,
+    ):
+        ((image_id, theirs),), (ours,) = done.items, done.results
         height, width = theirs.image_size
         found.files[image_id] = images / theirs.name
         shown.append({"id": image_id, "file_name": theirs.name, "height": height, "width": width})
-        ours = image_results(image_id, model.detect(theirs.image), numbers)
         found.boxes.extend(map(dict, ours.boxes))
         if found.segms is not None:
             found.segms.extend(map(dict, ours.segms or []))

@@ -221,7 +221,8 @@ def test_the_partial_results_of_another_run_is_refused_by_what_differs(tmp_path,
         r"batch \(1\)": (model, some_images, 2),
     }
     for name, (changed, annotations, batch) in others.items():
-        with pytest.raises(InputError, match=rf"partial_results_0\.jsonl holds partial results of a run with another {name}"):
+        sentence = rf"partial_results_0\.jsonl holds partial results of a run with another {name}"
+        with pytest.raises(InputError, match=sentence):
             PartialResults(tmp_path, run_identity(changed, annotations, batch), {})
     model.box_head.fc6.bias.data[0] += 1
     with pytest.raises(InputError, match=r"another weights"):

@@ -1,0 +1,93 @@
+"""The one loop over images: read ahead, detect, finish behind; answers to Detectron core/test_engine.py:test_net."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.inference.network_input import NetworkInput
+from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
+from detectron_gn.mrcnn.structures import Detections
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Read(NamedTuple, Generic[Item]):
+    """A batch of images that is ready for the network."""
+
+    items: Sequence[Item]
+    images: list[Image]
+    batch: NetworkInput
+
+
+class _Begun(NamedTuple, Generic[Item]):
+    """A batch that the network has begun with: what waits for its detections, and when it began."""
+
+    items: Sequence[Item]
+    images: list[Image]
+    wait: Callable[[], list[Detections]]
+    start: float
+
+
+class Predicted(NamedTuple, Generic[Item, Result]):
+    """A batch that is done.
+
+    Attributes:
+        items: what its images are to the caller.
+        results: of each of them, what the caller made of its detections.
+        start, detected, finished: moments in seconds (`time.perf_counter`): when the network began with the batch, when
+            its detections were there, and when the results were made.
+    """
+
+    items: Sequence[Item]
+    results: list[Result]
+    start: float
+    detected: float
+    finished: float
+
+
+def predict(
+    model: Detector,
+    batches: Iterable[Sequence[Item]],
+    read: Callable[[Item], Image],
+    finish: Callable[[Item, Image, Detections], Result],
+    *,
+    name: Callable[[Item], str] = str,
+    threads: int = 0,
+    network: StaticNetwork | None = None,
+) -> Iterator[Predicted[Item, Result]]:
+    """Detect in images, batch by batch; yields each batch when it is done, in order.
+
+    Args:
+        batches: what the caller calls the images of each batch; those of one batch are padded to one and the same size.
+        read: gives an image as `[H, W, 3]` uint8 BGR.
+        finish: makes of an image and its detections what is wanted of them: result rows, a picture.
+        name: what a sentence calls an image.
+        threads: that read images while the network runs, and as many that finish them; 0 does all in this one.
+        network: runs in place of the model's own, as in `Detector.start_batch`.
+
+    Raises InputError, which names the image, where it cannot be scaled for the network; and what `read` raises.
+    """
+
+    def prepared(items: Sequence[Item]) -> _Read[Item]:
+        images = [read(item) for item in items]
+        try:
+            return _Read(items, images, model.network_input(images))
+        except InputError as error:
+            raise InputError(f"{' or '.join(map(name, items))}: {error}") from None
+
+    def begun(batch: _Read[Item]) -> _Begun[Item]:
+        start = time.perf_counter()
+        return _Begun(batch.items, batch.images, model.start_batch(batch.batch, network), start)
+
+    def finished(batch: _Begun[Item]) -> Predicted[Item, Result]:
+        found = batch.wait()
+        detected = time.perf_counter()
+        results = [finish(*each) for each in zip(batch.items, batch.images, found, strict=True)]
+        return Predicted(batch.items, results, batch.start, detected, time.perf_counter())
+
+    return mapped_ahead(finished, map(begun, mapped_ahead(prepared, batches, threads)), threads)
