@@ -1,4 +1,8 @@
-"""pycocotools' evaluation, whose innermost loops look at what can match alone: the same numbers in less time."""
+"""pycocotools' evaluation, whose innermost loops look only at what can match: the same numbers in less time.
+
+faster-coco-eval 1.8.0 is no substitute: on the tests' random data sets its precision tables are not pycocotools' to the
+last digit in 39 of 60, and its summary numbers are up to 2e-16 apart.
+"""
 
 from typing import Any
 

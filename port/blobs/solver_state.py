@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.detectors import Detector
-from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import BlobMatch, match_blobs, model_blobs
-from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.blobs.convert import BlobMatch, model_blobs
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 
@@ -58,14 +56,3 @@ def detectron_weights(
     for name, array in (preserved or {}).items():
         blobs.setdefault(name, array)
     return WeightsFile(blobs, cfg_text, iteration, "a training run", "pkl")
-
-
-def match_all(model: Detector, weights: WeightsFile) -> BlobMatch:
-    """`match_blobs`, with every parameter found; InputError names what is missing."""
-    match = match_blobs(BlobTable.from_model(model), weights)
-    if match.missing:
-        raise InputError(
-            f"{weights.source} lacks {match.missing[0].blob} and {len(match.missing) - 1} other blobs "
-            "that the configuration needs: it is no checkpoint of this model"
-        )
-    return match

@@ -55,11 +55,6 @@ class BlobTable:
         )
 
     @cached_property
-    def by_blob(self) -> dict[str, BlobRow]:
-        """Rows by blob name."""
-        return {row.blob: row for row in self.rows}
-
-    @cached_property
     def by_parameter(self) -> dict[str, BlobRow]:
         """Rows by parameter name."""
         return {row.parameter: row for row in self.rows}

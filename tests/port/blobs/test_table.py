@@ -36,7 +36,7 @@ def test_blobs_and_shapes_are_caffe2s_in_its_order(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_kinds_are_caffe2s(name):
     # Detectron keeps GN shifts among the biases and among the GN parameters, and asks for biases first.
-    by_blob = BlobTable.from_config(bundled_config(name)).by_blob
+    by_blob = {row.blob: row for row in BlobTable.from_config(bundled_config(name)).rows}
     for blob in caffe2_parameters(name):
         kind = by_blob[blob["name"]].kind
         if kind == "affine":
@@ -63,7 +63,7 @@ def test_initial_values_spread_as_caffe2s(name):
     torch.manual_seed(3)
     model = build_detector(bundled_config(name))
     parameters = dict(model.named_parameters())
-    by_blob = BlobTable.from_model(model).by_blob
+    by_blob = {row.blob: row for row in BlobTable.from_model(model).rows}
     for blob in caffe2_parameters(name):
         values = parameters[by_blob[blob["name"]].parameter].detach()
         # Both spreads are measured on n draws: their relative error is at most 1 / sqrt(2 n) each; five of both.
