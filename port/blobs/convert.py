@@ -1,6 +1,5 @@
 """Parameters from Detectron's blobs and back, momentum included; answers to Detectron utils/net.py."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
 from detectron_gn.mrcnn.config import Config, backbone_depth
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import WeightsFile
@@ -80,14 +80,14 @@ def build_model(cfg: Config, weights: WeightsFile) -> GeneralizedRCNN:
     check_family(cfg, table, weights)
     match = match_blobs(table, weights)
     if match.missing:
-        names = _listed([row.blob for row in match.missing])
+        names = listed([row.blob for row in match.missing])
         raise InputError(
             f"{weights.source} lacks {names}, which the configuration needs: "
             "the file is damaged or of another model; pass --config with the YAML it was trained with"
         )
     if match.unexpected:
         raise InputError(
-            f"{weights.source} holds {_listed(match.unexpected)}, which the configuration has no place for: "
+            f"{weights.source} holds {listed(match.unexpected)}, which the configuration has no place for: "
             "pass --config with the YAML it was trained with"
         )
     blobs = table.by_parameter
@@ -180,10 +180,3 @@ def _finite(weights: WeightsFile, blob: str, array: Array) -> Tensor:
 def _array(tensor: Tensor) -> Array:
     array: Array = tensor.detach().float().cpu().contiguous().numpy()
     return array
-
-
-def _listed(names: Iterable[str], most: int = 4) -> str:
-    """`a, b and 3 more` of many names."""
-    names = list(names)
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
