@@ -119,6 +119,12 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
     if on_gpu and num_gpus is not None and device not in ("auto", "cuda"):
         raise InputError(f"{count} processes cannot train on {device} together: pass --device cuda, one GPU for each")
     over_nccl = on_gpu and num_gpus is not None
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if over_nccl and here > torch.cuda.device_count():
+        raise InputError(
+            f"torchrun started {here} processes on this machine, which has {torch.cuda.device_count()} GPUs: start one "
+            "process per GPU"
+        )
     dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank, count, own, dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None)

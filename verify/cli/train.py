@@ -19,6 +19,8 @@ from detectron_gn.weights.command_line import (
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.config import Config
+    from detectron_gn.mrcnn.distributed import Ranks
+    from detectron_gn.verify.training.evaluated import Trained
 
 
 def add_train(commands: Commands) -> None:
@@ -56,21 +58,31 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.config import check_config, with_values
-    from detectron_gn.mrcnn.data.roidb import check_classes
-    from detectron_gn.mrcnn.distributed import joined_ranks, usable_device
+    from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-    from detectron_gn.verify.training.inputs import class_names, training_data, training_source
-    from detectron_gn.verify.training.run import RunOptions, print_line
-    from detectron_gn.weights import read_blobs
-    from detectron_gn.weights.download.cache import resolve
+    from detectron_gn.verify.training.inputs import training_source
 
     keep_freed_memory()
     cfg, source = training_source(args.config, args.weights, args.overrides)
     if args.scale_schedule is not None:
         return _scale_schedule(args, cfg)
-    usable_device(args.device)
+    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
+        trained = _train_together(args, cfg, source, ranks)
+    if ranks.is_first:
+        write_json_option(args, {"final": str(trained.final), "ap": trained.ap})
+    return DONE
+
+
+def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: Ranks) -> Trained:
+    """Read the data and the weights and train, in each of the processes that torchrun started."""
+    from detectron_gn.mrcnn.config import check_config, with_values
+    from detectron_gn.mrcnn.data.roidb import check_classes
+    from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
+    from detectron_gn.verify.training.inputs import class_names, training_data
+    from detectron_gn.verify.training.run import RunOptions, print_line
+    from detectron_gn.weights import read_blobs
+    from detectron_gn.weights.download.cache import resolve
+
     datasets = training_data(args.annotations, args.images, args.classes)
     if args.classes is not None:
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
@@ -93,11 +105,7 @@ def _train(args: argparse.Namespace) -> int:
         precision=args.precision,
         recompute=args.recompute,
     )
-    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
-        trained = train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
-    if ranks.is_first:
-        write_json_option(args, {"final": str(trained.final), "ap": trained.ap})
-    return DONE
+    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
 
 
 def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
