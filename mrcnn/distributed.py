@@ -104,7 +104,8 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
     Raises InputError for more processes than minibatches, several of them on one GPU, or a device that is not there.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if num_gpus is not None and count > num_gpus:
+    # A NUM_GPUS below 1 is for `check_config` to refuse.
+    if num_gpus is not None and count > max(num_gpus, 1):
         raise InputError(
             f"torchrun started {count} processes for NUM_GPUS {num_gpus}: start at most {num_gpus}, "
             f"or pass --set NUM_GPUS {count} and a schedule for it (--scale-schedule {count})"
