@@ -47,7 +47,8 @@ def main() -> None:
     count = len(found)
 
     ours = [image_results(key, each, categories) for key, each in found.items()]
-    boxes, segms = coco_results(ours)
+    results = coco_results(ours)
+    boxes, segms = results["bbox"], results["segm"]
     for each in found.values():
         assert [rle["counts"].encode() for rle in each.rles()] == [rle["counts"] for rle in detectron_rles(each)]
 
@@ -93,7 +94,12 @@ def some_detections(coco: COCO, image_id: int, size: tuple[int, int], count: int
     masks = 1 / (1 + np.exp((distance - radius) * 12))
     scores = generator.uniform(0.05, 1, count)
     return Detections(
-        corners.astype(np.float32), scores.astype(np.float32), classes, masks.astype(np.float32), size, 0.5
+        boxes=corners.astype(np.float32),
+        scores=scores.astype(np.float32),
+        classes=classes,
+        image_size=size,
+        mask_probs=masks.astype(np.float32),
+        mask_threshold=0.5,
     )
 
 

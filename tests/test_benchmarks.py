@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,14 @@ def test_every_benchmark_can_be_imported(name):
 
 def test_the_parts_of_an_evaluation_that_are_timed_are_there():
     assert [name for name, (owner, attribute) in evaluation.PARTS.items() if not hasattr(owner, attribute)] == []
+
+
+def test_the_overhead_of_an_evaluation_is_measured(demo_model):
+    """Its detections and rows are made by hand, so it breaks when theirs change."""
+    data = ["--annotations", str(demo_model / "instances_val.json"), "--images", str(demo_model / "val")]
+    command = [sys.executable, "-m", "benchmarks.evaluation_overhead", *data, "--detections", "2", "--repeats", "1"]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True)
+    assert "40 photos, 2 detections each" in ran.stdout and "together" in ran.stdout
 
 
 class Owner:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,12 @@ class CocoDataset:
 
     @cached_property
     def _folder(self) -> ImageFolder:
-        return ImageFolder(self.image_dir)
+        return ImageFolder(self.image_dir, (image.file_name for image in self.images))
 
     def image_path(self, image: CocoImage) -> Path:
         """The image's file, or where it should be; InputError where several files may be it."""
-        return self._folder.find(image.id, image.file_name) or self.image_dir / PurePosixPath(image.file_name).name
+        found = self._folder.find(image.id, image.file_name)
+        return found or self._folder.expected(image.id, image.file_name)
 
 
 def read_annotation_file(path: str | Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import filecmp
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,13 +32,19 @@ def read_image(path: str | Path) -> Image:
 class ImageFolder:
     """A folder in which the images of annotations are looked for, and the folders below it.
 
-    An image goes by its `file_name`, then by the names that the same image has in COCO's 2014 and 2017 folders
-    (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017). It is looked for in the folder
-    itself and then anywhere below it, never outside of it.
+    An image goes by its `file_name`, then by the last part of that, then by the names that the same image has in COCO's
+    2014 and 2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017). It is
+    looked for in the folder itself and then anywhere below it, never outside of it. A file to which the `file_name` of
+    one image leads is never taken for another image.
+
+    Args:
+        path: the folder.
+        file_names: of all images of the annotations.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file_names: Iterable[str]) -> None:
         self.path = path
+        self._own_names = {PurePosixPath(name) for name in file_names}
 
     def find(self, image_id: object, file_name: str) -> Path | None:
         """The file of an image, or None where there is none.
@@ -46,10 +52,24 @@ class ImageFolder:
         Raises InputError where several files below the folder have the name and are not equal.
         """
         names = list(_names(image_id, file_name))
-        direct = next((self.path / name for name in names if (self.path / name).is_file()), None)
-        if direct is not None:
-            return direct
-        return next((_only(self._below[name], image_id) for name in names if name in self._below), None)
+        for name in names:
+            path = self.path / name
+            if path.is_file() and not self._is_another(path, file_name):
+                return path
+        for name in names:
+            paths = [path for path in self._below.get(name, ()) if not self._is_another(path, file_name)]
+            if paths:
+                return _only(paths, image_id)
+        return None
+
+    def expected(self, image_id: object, file_name: str) -> Path:
+        """Where the file of an image is looked for first; the folder itself for an image that has no name at all."""
+        return self.path / next(_names(image_id, file_name), "")
+
+    def _is_another(self, path: Path, file_name: str) -> bool:
+        """Whether a file is that of another image than the one of this `file_name`."""
+        own_name = PurePosixPath(path.relative_to(self.path))
+        return own_name != PurePosixPath(file_name) and own_name in self._own_names
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
@@ -68,12 +88,12 @@ def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
-    images, found = ImageFolder(folder), {}
-    for image_id in sorted(annotations.imgs):
-        file_name = str(annotations.imgs[image_id].get("file_name", ""))
-        path = images.find(image_id, file_name)
+    file_names = {image_id: str(image.get("file_name", "")) for image_id, image in annotations.imgs.items()}
+    images, found = ImageFolder(folder, file_names.values()), {}
+    for image_id in sorted(file_names):
+        path = images.find(image_id, file_names[image_id])
         if path is None:
-            first = next(_names(image_id, file_name))
+            first = images.expected(image_id, file_names[image_id]).relative_to(folder)
             raise InputError(
                 f"image {image_id} ({first}) is not in {folder}: --images must hold every image of the annotations"
             )
@@ -110,6 +130,7 @@ def _names(image_id: object, file_name: str) -> Iterator[str]:
     path = PurePosixPath(file_name)
     if file_name and not path.is_absolute() and ".." not in path.parts:
         yield file_name
+    if path.name not in ("", ".."):
         yield path.name
     if isinstance(image_id, int):
         yield f"{image_id:012d}.jpg"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.training.curves import Panel, draw_curves
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import replacing
@@ -67,7 +68,10 @@ class RunFigures:
         return self._read()[0]
 
     def evaluations(self) -> dict[int, dict[str, float]]:
-        """AP by iteration and kind, box or mask, of the checkpoints that were evaluated: `eval_iterN/ap.json`."""
+        """AP by iteration and kind (box, mask) of the checkpoints that were evaluated: `eval_iterN/ap.json`.
+
+        A model without a mask head has only box AP.
+        """
         found = {}
         for path in self._path.glob("eval_iter*/ap.json"):
             iteration, ap = path.parent.name.removeprefix("eval_iter"), _read_ap(path)
@@ -91,15 +95,22 @@ class RunFigures:
             kind: [sum(v for k, v in line.items() if k.startswith(f"loss_{kind}")) for line in medians]
             for kind in ("rpn_cls", "rpn_bbox")
         }
+        # A model without a mask head has no loss_mask.
+        parts = [name for name in ("loss_cls", "loss_bbox", "loss_mask") if any(name in line for line in medians)]
         panels = [
             panel("loss", medians, "loss"),
-            panel("parts of the loss", medians, "loss_cls", "loss_bbox", "loss_mask", **rpn),
+            panel("parts of the loss", medians, *parts, **rpn),
             panel("share of RoIs that are classified correctly", medians, "accuracy_cls"),
             panel("learning rate", lines, "lr"),
         ]
         evaluations = self.evaluations()
         if evaluations:
-            ap = {f"{kind} AP": [100 * of_kind[kind] for of_kind in evaluations.values()] for kind in ("box", "mask")}
+            missing = float("nan")
+            ap = {
+                f"{kind} AP": [100 * of_kinds.get(kind, missing) for of_kinds in evaluations.values()]
+                for kind in AP_JSON_KEY.values()
+                if any(kind in of_kinds for of_kinds in evaluations.values())
+            }
             panels.insert(2, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
         try:
             self._write(self._path / "curves.png", draw_curves(panels))
@@ -139,10 +150,11 @@ def _line(text: str) -> Line | None:
 
 
 def _read_ap(path: Path) -> dict[str, float] | None:
-    """Box and mask AP of an `ap.json`, None where it is damaged."""
+    """Box AP, and mask AP where there is one, of an `ap.json`; None where it is damaged."""
     try:
         (kinds,) = json.loads(path.read_text(encoding="utf-8")).values()
-        return {kind: float(kinds[kind]["AP"]) for kind in ("box", "mask")}
+        found = {kind: float(kinds[kind]["AP"]) for kind in AP_JSON_KEY.values() if kind in kinds}
+        return found if "box" in found else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

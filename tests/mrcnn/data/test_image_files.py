@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from pycocotools.coco import COCO
 
 import detectron_gn
 from detectron_gn.mrcnn.data.coco import read_annotations, read_dataset
@@ -64,14 +65,46 @@ def test_a_name_never_leads_out_of_the_folder(name, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     (tmp_path / "outside.png").write_bytes(b"x")
-    assert ImageFolder(folder).find("a", name) is None
+    assert ImageFolder(folder, [name]).find("a", name) is None
+    # Its last part is looked for in the folder.
+    (folder / "outside.png").write_bytes(b"y")
+    assert ImageFolder(folder, [name]).find("a", name) == folder / "outside.png"
+
+
+def test_an_image_without_any_name_is_told(tmp_path):
+    coco = COCO()
+    coco.imgs = {"a": {"id": "a"}}
+    with pytest.raises(InputError, match=r"image a \(.*\) is not in"):
+        image_files(coco, tmp_path)
+
+
+def test_a_missing_image_is_not_taken_from_another_image(write_dataset, annotation, tmp_path):
+    """Both end in `1.png`, and only that of b is there: to train a on it would be silently wrong."""
+    file, images = write_dataset({1: (40, 40), 2: (40, 40)}, [annotation(), annotation(image_id=2)])
+    (images / "b").mkdir()
+    (images / "2.png").rename(images / "b" / "1.png")
+    (images / "1.png").unlink()
+    content = json.loads(file.read_text())
+    for record, name in zip(content["images"], ("a/1.png", "b/1.png"), strict=True):
+        record["file_name"] = name
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"image 1 \(a/1\.png\) is not in"):
+        image_files(read_annotations(file), images)
+    with pytest.raises(InputError, match=r"images/a/1\.png: no such image file, but .*instances\.json lists it"):
+        training_roidb([read_dataset(file, images)], config("MODEL.NUM_CLASSES", "3"))
+    # Where b is another folder's name for no image of the annotations, its file may be it.
+    content["images"][1]["file_name"] = "c/2.png"
+    (images / "c").mkdir()
+    (images / "c" / "2.png").write_bytes((images / "b" / "1.png").read_bytes())
+    file.write_text(json.dumps(content))
+    assert image_files(read_annotations(file), images)[1] == images / "b" / "1.png"
 
 
 def test_several_files_of_one_name_are_told(tmp_path):
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "a.png").write_bytes(b"equal")
-    assert ImageFolder(tmp_path).find(1, "a.png") == tmp_path / "0" / "a.png"
+    assert ImageFolder(tmp_path, ["a.png"]).find(1, "a.png") == tmp_path / "0" / "a.png"
     (tmp_path / "1" / "a.png").write_bytes(b"different")
     with pytest.raises(InputError, match="which are different files"):
-        ImageFolder(tmp_path).find(1, "a.png")
+        ImageFolder(tmp_path, ["a.png"]).find(1, "a.png")

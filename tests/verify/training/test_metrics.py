@@ -44,6 +44,23 @@ def test_evaluations_are_read_from_their_folders_in_order(tmp_path):
     ]
 
 
+def test_a_model_without_a_mask_head_has_curves_of_what_it_has(tmp_path, monkeypatch):
+    (tmp_path / "eval_iter0").mkdir()
+    (tmp_path / "eval_iter0" / "ap.json").write_text(json.dumps({"val": {"box": {"AP": 0.5}}}))
+    lines, drawn = [], {}
+    figures = RunFigures(tmp_path, lines.append)
+    figures.begin_at(0)
+    figures.add({"iter": 0, "loss": 1.0, "loss_cls": 0.5, "loss_bbox": 0.5, "lr": 0.1})
+    monkeypatch.setattr(
+        "detectron_gn.verify.training.metrics.draw_curves",
+        lambda panels: drawn.update((panel.title, list(panel.series)) for panel in panels) or b"",
+    )
+    figures.draw()
+    assert figures.evaluations() == {0: {"box": 0.5}} and lines == []
+    assert drawn["AP in percent"] == ["box AP"]
+    assert drawn["parts of the loss"] == ["loss_cls", "loss_bbox", "rpn_cls", "rpn_bbox"]
+
+
 def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
     lines = []
     figures = RunFigures(tmp_path, lines.append)
