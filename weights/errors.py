@@ -48,7 +48,7 @@ class OverBudget(FileError):
 
 
 class UnsupportedArray(FileError):
-    """An array is of a kind that is not served: an element type that is not a plain number, a bad shape."""
+    """An array is of a kind that is not supported: an element type that is not a plain number, a bad shape."""
 
 
 class WriteFailed(FileError):

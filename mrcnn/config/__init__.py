@@ -10,7 +10,7 @@ from detectron_gn.mrcnn.config.supported import (
     Limit,
     flatten,
     key_use,
-    unserved_values,
+    unsupported_values,
     with_values,
 )
 
@@ -28,6 +28,6 @@ __all__ = [
     "mask_head_kind",
     "norm_of_backbone",
     "refuse_proposal_files",
-    "unserved_values",
+    "unsupported_values",
     "with_values",
 ]

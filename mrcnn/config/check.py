@@ -2,7 +2,7 @@
 
 from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
 from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Mrcnn
-from detectron_gn.mrcnn.config.supported import unserved_values
+from detectron_gn.mrcnn.config.supported import unsupported_values
 from detectron_gn.mrcnn.errors import InputError
 
 
@@ -11,7 +11,7 @@ def check_config(cfg: Config) -> None:
 
     Types are the reader's to check. Widths that GroupNorm's groups do not divide are reported by the layer at fault.
     """
-    for _, sentence in unserved_values(cfg):
+    for _, sentence in unsupported_values(cfg):
         raise InputError(sentence)
     _check_parts(cfg)
     refuse_proposal_files(cfg)
@@ -79,7 +79,7 @@ def _check_pyramid(cfg: Config) -> None:
     fpn = cfg.FPN
     switches = {"FPN_ON": fpn.FPN_ON, "MULTILEVEL_ROIS": fpn.MULTILEVEL_ROIS, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}
     for key, is_on in switches.items():
-        _require(is_on, f"FPN.{key} is False, but only models on a feature pyramid are served: set it to True")
+        _require(is_on, f"FPN.{key} is False, but only models on a feature pyramid are supported: set it to True")
     _require(
         (fpn.RPN_MIN_LEVEL, fpn.RPN_MAX_LEVEL) == (2, 6),
         f"FPN.RPN_MIN_LEVEL is {fpn.RPN_MIN_LEVEL} and FPN.RPN_MAX_LEVEL is {fpn.RPN_MAX_LEVEL}, but the pyramid has "

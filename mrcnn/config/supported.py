@@ -1,6 +1,6 @@
-"""Which keys of a Detectron configuration the port serves, which have no effect here, and which it refuses.
+"""Which keys of a Detectron configuration are supported, which have no effect here, and which it refuses.
 
-A key is *served* unless it stands in one of the tables below. An *inert* key takes any value: it does not change
+A key is *supported* unless it stands in one of the tables below. An *inert* key takes any value: it does not change
 what comes out. A *limited* key takes the values in its row; and Detectron's default, so that a configuration can be
 read in parts, though a model of that value may be one that `check_config` refuses. `SECTION.*` stands for all keys of
 a section that have no row of their own.
@@ -13,18 +13,18 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from detectron_gn.mrcnn.config import functions
 from detectron_gn.mrcnn.config.schema import Config
 
-KeyUse = Literal["served", "inert", "unserved"]
+KeyUse = Literal["supported", "inert", "unsupported"]
 Row = TypeVar("Row")
 
 
 class Limit(NamedTuple):
-    """The values of a key that are served (none: Detectron's default alone), and why there are no others."""
+    """The values of a key that are supported (none: Detectron's default alone), and why there are no others."""
 
     values: tuple[object, ...]
     reason: str
 
 
-_OWN_PROPOSALS = "it is about proposals from files; the models served make their own"
+_OWN_PROPOSALS = "it is about proposals from files; the models that are supported make their own"
 _UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
 _SWITCHED_OFF = "what it belongs to is switched off"
@@ -86,17 +86,17 @@ LIMITED: dict[str, Limit] = {
     "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
         ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
     ),
-    "MODEL.TYPE": Limit(("generalized_rcnn",), "only two-stage models are served"),
-    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are served"),
+    "MODEL.TYPE": Limit(("generalized_rcnn",), "only two-stage models are supported"),
+    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are supported"),
     "MODEL.CLS_AGNOSTIC_BBOX_REG": Limit((), "each class has its own box deltas"),
     "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
     "MODEL.RPN_ONLY": Limit((), "a model has both stages"),
-    "RETINANET.RETINANET_ON": Limit((), "only two-stage models are served"),
-    "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not served"),
-    "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not served"),
+    "RETINANET.RETINANET_ON": Limit((), "only two-stage models are supported"),
+    "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not supported"),
+    "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
     "FPN.EXTRA_CONV_LEVELS": Limit((), "the pyramid ends at level 6, which has no convolution"),
-    "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not served"),
-    "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not served"),
+    "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not supported"),
+    "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
     "MRCNN.UPSAMPLE_RATIO": Limit((), "masks are predicted at their final resolution"),
     "MRCNN.USE_FC_OUTPUT": Limit((), "masks come from a convolution"),
     "MRCNN.CONV_INIT": Limit(("GaussianFill", "MSRAFill", "XavierFill"), "the port has no other of Caffe2's fillers"),
@@ -106,10 +106,10 @@ LIMITED: dict[str, Limit] = {
     ),
     "SOLVER.WARM_UP_METHOD": Limit(("linear", "constant"), "Detectron has no other method"),
     "KRCNN.*": Limit((), _NO_KEYPOINTS),
-    "RFCN.*": Limit((), "R-FCN is not served"),
-    "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not served"),
-    "RESNETS.STEM_FUNC": Limit(tuple(functions.STEM_FUNCS), "other stems are not served"),
-    "RESNETS.SHORTCUT_FUNC": Limit(tuple(functions.SHORTCUT_FUNCS), "other shortcuts are not served"),
+    "RFCN.*": Limit((), "R-FCN is not supported"),
+    "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not supported"),
+    "RESNETS.STEM_FUNC": Limit(tuple(functions.STEM_FUNCS), "other stems are not supported"),
+    "RESNETS.SHORTCUT_FUNC": Limit(tuple(functions.SHORTCUT_FUNCS), "other shortcuts are not supported"),
     "RESNETS.RES5_DILATION": Limit((), "a pyramid needs the stride of res5"),
     "BBOX_XFORM_CLIP": Limit((), "the bound is fixed where boxes are decoded"),
 }
@@ -133,22 +133,22 @@ def with_values(cfg: Config, values: Mapping[str, object]) -> Config:
 
 
 def key_use(key: str) -> KeyUse:
-    """What becomes of a full key: served (perhaps with limits), inert, or unserved but at its default."""
+    """What becomes of a full key: supported (perhaps with limits), inert, or unsupported but at its default."""
     limit = _row(LIMITED, key)
     if key in INERT or (limit is None and _row(INERT, key) is not None):
         return "inert"
-    return "unserved" if limit is not None and not limit.values else "served"
+    return "unsupported" if limit is not None and not limit.values else "supported"
 
 
-def unserved_values(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Full keys whose value the port does not serve, each with a sentence that says so, why, and the way out."""
+def unsupported_values(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Full keys whose value is not supported, each with a sentence that says so, why, and the way out."""
     defaults = flatten(Config())
     for key, value in flatten(cfg).items():
         limit = _row(LIMITED, key)
         if limit is None or value == defaults[key] or value in limit.values:
             continue
         way_out = " or ".join(map(str, limit.values or (defaults[key],)))
-        yield key, f"{key} is {value!r}, which is not served here ({limit.reason}): set it to {way_out}"
+        yield key, f"{key} is {value!r}, which is not supported here ({limit.reason}): set it to {way_out}"
 
 
 def _row(table: Mapping[str, Row], key: str) -> Row | None:

@@ -133,7 +133,9 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
             "or train one from it with --weights"
         )
     if family.neck != "FPN":
-        raise InputError(f"{source} is a model without a feature pyramid (C4), which is not served: give an FPN model")
+        raise InputError(
+            f"{source} is a model without a feature pyramid (C4), which is not supported: give an FPN model"
+        )
     wanted_depth = backbone_depth(cfg)
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"
     # Of another depth than these blocks are missing, which the sentence about missing blobs tells.

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from detectron_gn.mrcnn.config import Config, flatten, unserved_values, with_values
+from detectron_gn.mrcnn.config import Config, flatten, unsupported_values, with_values
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.renamed_keys import DROPPED_KEYS, RENAMED_KEYS
 from detectron_gn.port.config.values import coerce, decode
@@ -31,7 +31,7 @@ def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 _KINDS: dict[str, Any] = dict(_kinds(Config, ""))
 _SECTIONS = {key for key, kind in _KINDS.items() if dataclasses.is_dataclass(kind)}
 _DEFAULTS = flatten(Config())
-# Switched off in every model served; in old weights their defaults may have been others.
+# Switched off in every model that is supported; in old weights their defaults may have been others.
 _IDLE_SECTIONS = ("KRCNN.", "RFCN.")
 _MAX_BYTES = 4 * MAX_CHARACTERS
 
@@ -177,14 +177,14 @@ def _saved_setting(key: str, value: object) -> dict[str, object]:
 
 
 def _finished(cfg: Config, places: Mapping[str, str]) -> Config:
-    """The configuration with its inferred keys, when every value in it is served.
+    """The configuration with its inferred keys, when every value in it is supported.
 
     A model with its own RPN takes no proposals from files (Detectron core/config.py:assert_and_infer_cfg).
     """
     has_rpn = cfg.RPN.RPN_ON or cfg.MODEL.FASTER_RCNN or cfg.MODEL.RPN_ONLY
     from_files = cfg.TEST.PRECOMPUTED_PROPOSALS and not (has_rpn or cfg.RETINANET.RETINANET_ON)
     cfg = with_values(cfg, {"RPN.RPN_ON": has_rpn, "TEST.PRECOMPUTED_PROPOSALS": from_files})
-    for key, sentence in unserved_values(cfg):
+    for key, sentence in unsupported_values(cfg):
         raise InputError(f"{places.get(key, '')}{sentence}")
     return cfg
 

@@ -115,7 +115,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[WeightsFile], WeightsFile], list[str], li
     "an unknown key": (lambda w: w, ["--set", "TEST.NSM", "0.5"], ["TEST.NSM", "TEST.NMS"]),
     "a wrong type": (lambda w: w, ["--set", "TEST.NMS", "high"], ["TEST.NMS", "high"]),
     "a key without a value": (lambda w: w, ["--set", "TEST.NMS"], ["TEST.NMS"]),
-    "a key that is not served": (lambda w: w, ["--set", "MODEL.RETINANET_ON", "True"], ["RETINANET_ON"]),
+    "a key that is not supported": (lambda w: w, ["--set", "MODEL.RETINANET_ON", "True"], ["RETINANET_ON"]),
     "an unknown configuration": (lambda w: w, ["--config", "R-50"], ["R-50 is no file and none of the configurations"]),
     "a configuration file that is missing": (lambda w: w, ["--config", "no.yaml"], ["no.yaml is no file"]),
     "a device that is not there": (lambda w: w, ["--device", "cuda:63"], ["device cuda:63"]),

@@ -85,7 +85,7 @@ class PickleVM:
         if not isinstance(value, Text):
             raise self.error(MalformedFile, f"found {describe(value)} where a text belongs")
         if value.length > limit:
-            raise self.error(MalformedFile, f"a text of {value.length} bytes, the longest served is {limit}")
+            raise self.error(MalformedFile, f"a text of {value.length} bytes, the longest that is read is {limit}")
         stored = bytes(self.data[value.offset : value.offset + value.length])
         try:
             if value.written == "plain":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detectron_gn.mrcnn.config import INERT, LIMITED, Config, flatten, key_use, unserved_values, with_values
+from detectron_gn.mrcnn.config import INERT, LIMITED, Config, flatten, key_use, unsupported_values, with_values
 
 ROOT = Path(__file__).parents[3]
 ROOMS = ("mrcnn", "port", "verify")
@@ -32,10 +32,10 @@ def test_every_row_is_of_a_key_that_exists():
 
 def test_a_key_of_a_section_wide_row_may_have_its_own():
     assert key_use("TEST.BBOX_AUG.SCALES") == "inert"
-    assert key_use("TEST.BBOX_AUG.ENABLED") == "unserved"
+    assert key_use("TEST.BBOX_AUG.ENABLED") == "unsupported"
     assert key_use("RETINANET.NUM_CONVS") == "inert"
-    assert key_use("RETINANET.RETINANET_ON") == "unserved"
-    assert key_use("KRCNN.NUM_KEYPOINTS") == "unserved"
+    assert key_use("RETINANET.RETINANET_ON") == "unsupported"
+    assert key_use("KRCNN.NUM_KEYPOINTS") == "unsupported"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_key_of_a_section_wide_row_may_have_its_own():
     ],
 )
 def test_a_key_is_served(key):
-    assert key_use(key) == "served"
+    assert key_use(key) == "supported"
 
 
 # What these say is settled by check_config and the functions of mrcnn.config, which stand where the code would.
@@ -57,32 +57,32 @@ SETTLED_BY_THE_CONFIG = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in DEFAULTS if key_use(key) == "served"])
+@pytest.mark.parametrize("key", [key for key in DEFAULTS if key_use(key) == "supported"])
 def test_a_served_key_is_read_by_the_code(key):
     if key not in SETTLED_BY_THE_CONFIG:
         assert key.rpartition(".")[2] in attributes_outside_the_config(), f"nobody reads {key}"
 
 
-@pytest.mark.parametrize("key", [key for key in DEFAULTS if key_use(key) == "unserved"])
-def test_an_unserved_key_is_refused_by_name_at_another_value(key):
+@pytest.mark.parametrize("key", [key for key in DEFAULTS if key_use(key) == "unsupported"])
+def test_an_unsupported_key_is_refused_by_name_at_another_value(key):
     default = DEFAULTS[key]
     other = {bool: not default, str: "other", int: 12345, float: 0.123}[type(default)]
-    ((refused, sentence),) = unserved_values(with_values(Config(), {key: other}))
+    ((refused, sentence),) = unsupported_values(with_values(Config(), {key: other}))
     assert refused == key
-    assert sentence.startswith(f"{key} is {other!r}, which is not served here (")
+    assert sentence.startswith(f"{key} is {other!r}, which is not supported here (")
     assert sentence.endswith(f": set it to {default}")
 
 
 @pytest.mark.parametrize("key", [key for key in LIMITED if LIMITED[key].values])
 def test_a_limited_key_takes_its_values_and_no_other(key):
     for value in LIMITED[key].values:
-        assert not list(unserved_values(with_values(Config(), {key: value})))
-    ((refused, sentence),) = unserved_values(with_values(Config(), {key: "other"}))
+        assert not list(unsupported_values(with_values(Config(), {key: value})))
+    ((refused, sentence),) = unsupported_values(with_values(Config(), {key: "other"}))
     assert refused == key
     assert all(value in sentence for value in LIMITED[key].values)
 
 
 def test_defaults_and_inert_keys_are_never_refused():
-    assert not list(unserved_values(Config()))
+    assert not list(unsupported_values(Config()))
     anything = {key: "anything" for key in DEFAULTS if key_use(key) == "inert"}
-    assert not list(unserved_values(with_values(Config(), anything)))
+    assert not list(unsupported_values(with_values(Config(), anything)))

@@ -73,7 +73,7 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
     assert error_of(parse_config, text, "a.yaml").startswith("a.yaml, line 2: RETINANET.RETINANET_ON is True")
     assert not changes(parse_config(text, "a.yaml", ["RETINANET.RETINANET_ON", "False"]))
     repeated = error_of(parse_config, text, "a.yaml", ["RETINANET.RETINANET_ON", "True"])
-    assert repeated.startswith("RETINANET.RETINANET_ON is True, which is not served here")
+    assert repeated.startswith("RETINANET.RETINANET_ON is True, which is not supported here")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
         ("NUM_GPUS: 8\nNUM_GPUS: 4", "line 2: the key NUM_GPUS is given a second time, after line 1"),
         ("TEST:\n  NMS: 0.3\nNUM_GPUS: 1\nTEST: {}", "line 4: the key TEST is given a second time, after line 1"),
         ("RPN:\n  ON: True", "line 2: the key 'ON' is no text to YAML"),
-        ("MODEL:\n  TYPE: retinanet", "line 2: MODEL.TYPE is 'retinanet', which is not served here (only two-stage"),
-        ("KRCNN:\n  NUM_KEYPOINTS: 17", "line 2: KRCNN.NUM_KEYPOINTS is 17, which is not served here (keypoints"),
+        ("MODEL:\n  TYPE: retinanet", "line 2: MODEL.TYPE is 'retinanet', which is not supported here (only two-stage"),
+        ("KRCNN:\n  NUM_KEYPOINTS: 17", "line 2: KRCNN.NUM_KEYPOINTS is 17, which is not supported here (keypoints"),
     ],
 )
 def test_a_key_at_fault_is_refused_with_its_line_and_the_way_out(text, error):
@@ -111,7 +111,7 @@ def test_a_key_at_fault_is_refused_with_its_line_and_the_way_out(text, error):
         (["TEST", "{'NMS': 0.3}"], "TEST is a section, not a key: give its keys, such as TEST.WEIGHTS"),
         (["TEST.SCALES", "(600,)"], "TEST.SCALES is now called TEST.SCALE: give it under that name as a single number"),
         (["TEST.NMS", "abc"], "TEST.NMS is 'abc', but it must be a number, such as 0.3"),
-        (["MODEL.KEYPOINTS_ON", "True"], "MODEL.KEYPOINTS_ON is True, which is not served here (keypoints are not"),
+        (["MODEL.KEYPOINTS_ON", "True"], "MODEL.KEYPOINTS_ON is True, which is not supported here (keypoints are not"),
     ],
 )
 def test_an_override_at_fault_is_refused_by_key(overrides, error):
@@ -204,7 +204,7 @@ def test_saved_in_weights_the_idle_keypoint_section_may_have_had_other_defaults(
     assert error.startswith("w.pkl, line 1: MODEL.KEYPOINTS_ON is True")
 
 
-def test_saved_in_weights_wrong_types_and_unserved_values_are_refused():
+def test_saved_in_weights_wrong_types_and_unsupported_values_are_refused():
     assert "TEST.SCALE is 'x'" in error_of(parse_config, attr_dict("SCALE: x"), "w.pkl", saved_in_weights=True)
     assert "RETINANET_ON" in error_of(parse_config, "RETINANET: {RETINANET_ON: True}", "w", saved_in_weights=True)
 
