@@ -47,7 +47,7 @@ def main() -> None:
     count = len(found)
 
     ours = [image_results(key, each, categories) for key, each in found.items()]
-    results = coco_results(ours)
+    results = coco_results(ours, with_masks=True)
     boxes, segms = results["bbox"], results["segm"]
     for each in found.values():
         assert [rle["counts"].encode() for rle in each.rles()] == [rle["counts"] for rle in detectron_rles(each)]

@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.errors import InputError
 LARGEST_SIDE = 100_000
 
 
-def dataset_faults(dataset: CocoDataset) -> Iterator[tuple[str, str]]:
+def dataset_errors(dataset: CocoDataset) -> Iterator[tuple[str, str]]:
     """What is unusable about the categories and ids of a data set: what it is about, and a text each."""
     if not dataset.category_ids:
         yield str(dataset.annotation_file), "'categories' is empty: list what the annotations' category_id stand for"
@@ -34,18 +34,18 @@ def dataset_faults(dataset: CocoDataset) -> Iterator[tuple[str, str]]:
             yield f"annotation {annotation_id}", f"the id stands {count} times; pycocotools keeps the last"
 
 
-def faults(image: CocoImage) -> Iterator[tuple[str, str]]:
+def image_errors(image: CocoImage) -> Iterator[tuple[str, str]]:
     """What is unusable about an image and its annotations: what it is about, and a text each."""
     if not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in (image.height, image.width)):
         yield image.file_name, f"height {image.height!r} and width {image.width!r} are no size"
         return
     for annotation in image.annotations:
-        fault = annotation_fault(annotation, image.height, image.width)
-        if fault is not None:
-            yield f"annotation {annotation.get('id')} of {image.file_name}", fault
+        error = annotation_error(annotation, image.height, image.width)
+        if error is not None:
+            yield f"annotation {annotation.get('id')} of {image.file_name}", error
 
 
-def annotation_fault(annotation: Annotation, height: int, width: int) -> str | None:
+def annotation_error(annotation: Annotation, height: int, width: int) -> str | None:
     """What makes an annotation of a `height` x `width` image unusable, if anything."""
     bbox = annotation["bbox"]
     if not isinstance(bbox, list):
@@ -64,7 +64,7 @@ def annotation_fault(annotation: Annotation, height: int, width: int) -> str | N
     except InputError as error:
         return str(error)
     if isinstance(segm, Mapping):
-        return _run_lengths_fault(segm, height, width)
+        return _run_lengths_error(segm, height, width)
     if not all(polygon.ndim == 1 for polygon in segm):
         return "segmentation holds lists within polygons: a polygon is [x, y, x, y, ...]"
     odd = next((polygon for polygon in segm if len(polygon) % 2), None)
@@ -75,7 +75,7 @@ def annotation_fault(annotation: Annotation, height: int, width: int) -> str | N
     return None
 
 
-def _run_lengths_fault(rle: Mapping[str, Any], height: int, width: int) -> str | None:
+def _run_lengths_error(rle: Mapping[str, Any], height: int, width: int) -> str | None:
     if rle["size"] != [height, width]:
         return f"segmentation has the size {rle['size']!r}, but the image is {height} x {width} (height x width)"
     pixels, counts = height * width, rle["counts"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotation_errors import dataset_faults, faults
+from detectron_gn.mrcnn.data.annotation_errors import dataset_errors, image_errors
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.image_files import read_image
 from detectron_gn.mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
@@ -96,8 +96,8 @@ def report_text(report: DataReport, most: int = 20) -> str:
 
 
 def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
-    for subject, fault in dataset_faults(dataset):
-        yield Finding("error", subject, fault)
+    for subject, error in dataset_errors(dataset):
+        yield Finding("error", subject, error)
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         yield Finding(
             "error",
@@ -119,7 +119,7 @@ def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
 
 def _check_image_record(image: CocoImage, cfg: Config) -> Iterator[Finding]:
     """What is unusable or, where nothing is, what is left out."""
-    unusable = [Finding("error", subject, fault) for subject, fault in faults(image)]
+    unusable = [Finding("error", subject, error) for subject, error in image_errors(image)]
     yield from unusable
     if unusable:
         return

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotation_errors import dataset_faults, faults
+from detectron_gn.mrcnn.data.annotation_errors import dataset_errors, image_errors
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
@@ -132,9 +132,9 @@ def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEn
 
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
     """Raise InputError unless the categories make sense and `cfg.MODEL.NUM_CLASSES` is theirs and the background."""
-    for subject, fault in dataset_faults(dataset):
+    for subject, error in dataset_errors(dataset):
         place = "" if subject == str(dataset.annotation_file) else f"{dataset.annotation_file}: "
-        raise InputError(f"{place}{subject}: {fault}; mend it, `detectron-gn check-data` lists all there is")
+        raise InputError(f"{place}{subject}: {error}; mend it, `detectron-gn check-data` lists all there is")
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         raise InputError(
             f"{dataset.annotation_file} has {len(dataset.category_ids)} categories, which with the background makes "
@@ -149,9 +149,9 @@ def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
         path = dataset.image_path(image)
         if not path.is_file():
             raise InputError(f"{path}: no such image file, but {dataset.annotation_file} lists it")
-        for subject, fault in faults(image):
+        for subject, error in image_errors(image):
             raise InputError(
-                f"{dataset.annotation_file}: {subject}: {fault}; mend it, `detectron-gn check-data` lists all there is"
+                f"{dataset.annotation_file}: {subject}: {error}; mend it, `detectron-gn check-data` lists all there is"
             )
         objects = ground_truth(image, class_of_category, cfg)
         if is_trainable(objects, cfg):

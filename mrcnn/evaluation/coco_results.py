@@ -66,14 +66,15 @@ def image_results(image_id: int, detections: Detections, category_ids: Sequence[
     return ImageResults(image_id, classes, box_rows, segm_rows)
 
 
-def coco_results(images: Sequence[ImageResults]) -> dict[IouType, list[ResultRow]]:
+def coco_results(images: Sequence[ImageResults], *, with_masks: bool) -> dict[IouType, list[ResultRow]]:
     """The rows of all images in the order of Detectron's files: by class, then image id, then detection.
 
-    There are masks only where the model has a mask head.
+    Args:
+        with_masks: whether the model has a mask head. A data set without images does not show it.
     """
     order = [(image, place) for image in images for place in range(len(image.classes))]
     order.sort(key=lambda row: (row[0].classes[row[1]], row[0].image_id, row[1]))
     rows: dict[IouType, list[ResultRow]] = {"bbox": [dict(image.boxes[place]) for image, place in order]}
-    if all(image.segms is not None for image in images):
+    if with_masks:
         rows["segm"] = [dict(image.segms[place]) for image, place in order if image.segms is not None]
     return rows

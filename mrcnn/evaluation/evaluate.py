@@ -148,7 +148,8 @@ def evaluate(
         parts = ranks.collect(found)
     if not ranks.is_first:
         return None
-    rows = coco_results(list({key: image for part in parts for key, image in part.items()}.values()))
+    together = {key: image for part in parts for key, image in part.items()}
+    rows = coco_results(list(together.values()), with_masks=model.cfg.MODEL.MASK_ON)
     ap = {iou_type: score_checked(found, coco, iou_type) for iou_type, found in rows.items()}
     return Evaluation(rows, ap, speed, naming_used(coco, files))
 

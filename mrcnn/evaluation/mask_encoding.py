@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.data.annotation_errors import annotation_fault
+from detectron_gn.mrcnn.data.annotation_errors import annotation_error
 from detectron_gn.mrcnn.data.run_lengths import MOST_PIXELS
 from detectron_gn.mrcnn.errors import InputError
 
@@ -29,9 +29,9 @@ def encode_masks(annotations: COCO) -> None:
             raise InputError(f"{source}: image {image['id']} has no 'height' or no 'width', which mask AP needs")
         if height * width > MOST_PIXELS:
             raise InputError(f"{source}: image {image['id']} has more pixels than pycocotools can count: give its size")
-        fault = annotation_fault(annotation, height, width)
-        if fault is not None:
-            raise InputError(f"{place}: {fault}")
+        error = annotation_error(annotation, height, width)
+        if error is not None:
+            raise InputError(f"{place}: {error}")
         try:
             rle = annotations.annToRLE(annotation)
         except Exception as error:  # pycocotools raises what the malformed polygon happens to run into

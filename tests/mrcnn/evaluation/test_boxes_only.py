@@ -57,6 +57,14 @@ def test_annotations_without_outlines_are_enough(boxes_only, few, demo_model, tm
     assert run("test", boxes_only, "--annotations", few, "--images", demo_model / "val", "--out", tmp_path / "out") == 0
 
 
+def test_a_data_set_without_images_has_no_masks_either(boxes_only, few, demo_model, tmp_path):
+    content = json.loads(few.read_text())
+    few.write_text(json.dumps({**content, "images": [], "annotations": []}))
+    assert run("test", boxes_only, "--annotations", few, "--images", demo_model / "val", "--out", tmp_path / "out") == 0
+    assert not (tmp_path / "out/segm.json").exists()
+    assert set(json.loads((tmp_path / "out/ap.json").read_text())["few"]) == {"box"}
+
+
 def test_detect_draws_and_writes_boxes(boxes_only, demo_model, tmp_path):
     image = min((demo_model / "val").iterdir())
     assert run("detect", boxes_only, image, "--out", tmp_path) == 0
