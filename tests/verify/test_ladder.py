@@ -94,6 +94,7 @@ def test_it_stops_at_the_blobs_and_names_the_suspect(pickle, demo_model, tmp_pat
     assert re.search(r"^AP +not reached$", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tolerance", "rung", "evidence"), [(1e-3, "blobs", "conv1 (0000003"), (0.5, "proposals", "rpn_rois_fpn2")]
 )

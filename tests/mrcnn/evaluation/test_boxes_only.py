@@ -39,6 +39,7 @@ def run(*arguments):
     return detectron_gn.main([*map(str, arguments), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_boxes_are_those_of_the_mask_rcnn_and_ap_json_has_nothing_else(boxes_only, pickle, few, demo_model, tmp_path):
     for name, source in (("boxes", boxes_only), ("both", pickle)):
         data = ["--annotations", few, "--images", demo_model / "val"]
@@ -73,6 +74,7 @@ def test_detect_draws_and_writes_boxes(boxes_only, demo_model, tmp_path):
     assert (tmp_path / f"{image.stem}_detections.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_verify_ap_and_all_speak_of_boxes(boxes_only, few, demo_model, tmp_path, capsys):
     data = ["--annotations", few, "--images", demo_model / "val"]
     assert run("verify", "ap", boxes_only, *data, "--expect-box", "0", "--out", tmp_path / "ap") == 1

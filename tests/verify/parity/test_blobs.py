@@ -55,6 +55,7 @@ def assert_all_detections_match(found):
     assert found.equal_rles == found.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BN_MODELS)
 def test_every_blob_of_an_affine_model_is_caffe2s(name, data, demo_model):
     for parity in parities(data / f"{name}.h5", demo_model / "val"):

@@ -237,6 +237,7 @@ def one_iteration(data, tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, np.nan, np.inf])
 @pytest.mark.filterwarnings("error")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

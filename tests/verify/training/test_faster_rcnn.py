@@ -7,6 +7,8 @@ from detectron_gn.port.runs.load import load_model
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.small_run import assert_equal_blobs, config, run
 
+pytestmark = pytest.mark.slow
+
 HEADS = [
     "fast_rcnn_heads.add_roi_2mlp_head",
     "fast_rcnn_heads.add_roi_Xconv1fc_head",

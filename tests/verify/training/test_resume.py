@@ -1,4 +1,4 @@
-"""Runs that stopped and go on: with what they may, after which damage, and what is left of a run that is refused."""
+"""Stopped runs that are continued: what may differ, which damage is survived, and what a refused run leaves behind."""
 
 import json
 import multiprocessing
@@ -18,7 +18,11 @@ from detectron_gn.weights import read_blobs
 from detectron_gn.weights.errors import WriteFailed
 from tests.helpers.small_run import ALONE, DATA, assert_equal_blobs, config, dataset, run
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+# Most of these go on with a whole run, and some with a killed one.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 @pytest.fixture
@@ -36,7 +40,6 @@ def begun(folder, cfg=None, weights=None, **options):
         path.unlink()
 
 
-@pytest.mark.slow
 def test_without_a_checkpoint_a_run_goes_on_from_the_weights_it_began_with_only(tmp_path, whole_run):
     weights = read_blobs(whole_run / "model_final.pkl")
     begun(tmp_path, weights=weights)
@@ -149,7 +152,6 @@ def test_a_run_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_process_that_loads_images_is_one_sentence_and_the_run_goes_on(tmp_path, whole_run):
     def kill_a_worker(line):
         if line.startswith("checkpoint") and multiprocessing.active_children():
@@ -207,7 +209,6 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_a_run(tmp_path, whole_run):
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
-@pytest.mark.slow
 def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
     def block_the_pickle(line):
         if line.startswith("checkpoint"):
@@ -242,7 +243,6 @@ def test_other_category_ids_are_other_categories(stopped, tmp_path):
         run(stopped, resume=True, data=renumbered)
 
 
-@pytest.mark.slow
 def test_the_same_weights_that_begin_at_another_iteration_are_other_weights(tmp_path, whole_run):
     begun(tmp_path, config("SOLVER.MAX_ITER", "9"), read_blobs(whole_run / "model_final.pkl"))
     with pytest.raises(InputError, match=r"now it would begin with .*model_final\.pth"):

@@ -197,6 +197,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_parts_and_the_state_before_it(
     assert not list(tmp_path.glob("model_final*"))
 
 
+@pytest.mark.slow
 def test_virtual_gpus_sum_gradients_of_minibatches_that_are_normalised_by_themselves(tmp_path):
     """Two virtual GPUs at rate lr take the step of the mean of the two minibatches' gradients."""
     base = ("SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[0]", "SOLVER.WEIGHT_DECAY", "0.0")
