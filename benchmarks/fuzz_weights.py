@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.fuzz_weights [--files 20000] [--seed 0] [--json FILE]
 
-Small files of every container, and pickles of every protocol, are damaged in seeded ways and read. Each must be
+Small files of every format, and pickles of every protocol, are damaged in seeded ways and read. Each must be
 read or refused with a WeightsError in under 5 seconds; anything else is a finding, printed with its seed and kept.
 Exits with 1 if there was one.
 """
@@ -53,7 +53,7 @@ class Hang(BaseException):
 
 
 def originals(folder: Path) -> list[bytes]:
-    """Sound files: the four containers, and pickles of every protocol of Python 3."""
+    """Sound files: the four formats, and pickles of every protocol of Python 3."""
     chance = np.random.default_rng(0)
     blobs = {f"res{i}_branch2a_w": chance.standard_normal((2, i + 1)).astype("f4") for i in range(3)}
     blobs |= {"conv1_gn_s_momentum": np.ones(3, "f4"), "_[mask]_fcn1_w": np.zeros((0, 2), "f8")}

@@ -170,7 +170,7 @@ class _Climber:
         self.cfg, weights = configured_weights(self.inputs.source, self.inputs.config, self.inputs.overrides)
         self.weights = weights
         values = sum(array.size for array in weights.blobs.values())
-        return Rung("file", "holds", f"{weights.container}, {len(weights.blobs)} blobs, {values:,} values")
+        return Rung("file", "holds", f"{weights.format}, {len(weights.blobs)} blobs, {values:,} values")
 
     def names(self) -> Rung:
         assert self.weights is not None

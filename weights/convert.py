@@ -13,7 +13,7 @@ from detectron_gn.weights.weights_file import WeightsFile, iteration_from_name
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: the weights it moved, and in words what the new container could not keep.
+    """What `convert` did: the weights it moved, and in words what the new format could not keep.
 
     The arrays are views of the file that was read: to be looked at, not to be trained.
     """

@@ -36,7 +36,7 @@ class TruncatedFile(FileError):
 
 
 class MalformedFile(FileError):
-    """The content breaks the rules of its own container, or holds no weights."""
+    """The content breaks the rules of its own format, or holds no weights."""
 
 
 class ForbiddenContent(FileError):

@@ -1,4 +1,4 @@
-"""What a weights file holds, whatever its container: named arrays, the configuration, the iteration."""
+"""What a weights file holds, whatever its format: named arrays, the configuration, the iteration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CFG_BYTES = 4 << 20
 MAX_DIMENSIONS = 32
 
 ELEMENT_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
-"""The element types every container can hold, as numpy writes them: plain numbers and nothing else."""
+"""The element types every format can hold, as numpy writes them: plain numbers and nothing else."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ITERATION = re.compile(r"model_iter(\d{1,12})\.pkl")
@@ -38,7 +38,7 @@ class WeightsFile:
         iteration: index of the last training iteration done, from 0; None if unknown. A Detectron pickle does
             not hold it, so there it comes from a name like `model_iter2399.pkl` (Detectron utils/train.py).
         source: where the arrays came from, for messages: a path as the user gave it.
-        container: `pkl`, `h5`, `safetensors` or `pth`.
+        format: `pkl`, `h5`, `safetensors` or `pth`.
         left_out: name -> why it is not among the blobs (Detectron stores None under some names).
     """
 
@@ -46,7 +46,7 @@ class WeightsFile:
     cfg: str | None
     iteration: int | None
     source: str
-    container: str
+    format: str
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ def blobs_sha256(blobs: dict[str, Array]) -> str:
 
 
 def check_blob_name(name: str, source: str) -> str:
-    """Return `name` if it can name a blob in every container, else raise MalformedFile."""
+    """Return `name` if it can name a blob in every format, else raise MalformedFile."""
     if not name:
         raise MalformedFile(source, "a blob has an empty name")
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:

@@ -69,6 +69,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
     is_detector = any(name.startswith(_OF_DETECTORS) for name in blobs)
     blocks = {match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))}
     norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
+    classifiers = [name for name in CLASSIFIERS if f"{name}_w" in blobs]
     rows = blobs.get("cls_score_b", blobs.get("cls_score_w")) if is_detector else blobs.get("pred_w")
     return Family(
         kind="detector" if is_detector else "backbone" if blocks else "unknown",
@@ -78,6 +79,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
         box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
         masks="mask_fcn_logits_w" in blobs,
         classes=rows.shape[0] if rows is not None and rows.ndim else None,
-        classifier=next((name for name in CLASSIFIERS if f"{name}_w" in blobs), None),
+        # A whole one, or else what is left of one.
+        classifier=next((name for name in classifiers if f"{name}_b" in blobs), next(iter(classifiers), None)),
         momenta=sum(name.endswith(MOMENTUM) for name in blobs),
     )

@@ -136,7 +136,7 @@ def summarise(weights: WeightsFile, size: int) -> Summary:
     aside = ("pred_",) if family.is_detector else ()
     return Summary(
         source=weights.source,
-        container=weights.container,
+        container=weights.format,
         bytes=size,
         family=kinds.get(family.kind, of_detector),
         norm=" and ".join(family.norms) or None,

@@ -1,7 +1,7 @@
 """Several hundred files that a weights reader must refuse, or read as exactly what they say; all made by code.
 
 The numbers in the section comments are those of the test plan: A structure of the pickle, B code, C arrays,
-D containers and wrong files, E what a file means. `write_all(folder)` writes every case and returns them.
+D formats and wrong files, E what a file means. `write_all(folder)` writes every case and returns them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.helpers.hostile_case import CANARY, CFG, GOOD, RECONSTRUCT, Case, array, dtype, integer, u, wrap, x
-from tests.helpers.hostile_formats import containers
+from tests.helpers.hostile_formats import formats
 
 
 def structure() -> Iterator[Case]:
@@ -346,7 +346,7 @@ def meaning() -> Iterator[Case]:
 
 def all_cases() -> list[Case]:
     """Every case; the names are unique."""
-    cases = [*structure(), *code(), *arrays(), *containers(), *damaged(), *meaning()]
+    cases = [*structure(), *code(), *arrays(), *formats(), *damaged(), *meaning()]
     assert len({case.name for case in cases}) == len(cases)
     return cases
 

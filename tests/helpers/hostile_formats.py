@@ -1,4 +1,4 @@
-"""Section D of the hostile corpus: other containers, and what is no weights file at all; all made by code."""
+"""Section D of the hostile corpus: other formats, and what is no weights file at all; all made by code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from safetensors.numpy import save as save_safetensors
 from tests.helpers.hostile_case import CANARY, GOOD, Case, array, u, wrap, x
 
 
-def containers() -> Iterator[Case]:
-    """D: other containers, and what is no weights file at all."""
+def formats() -> Iterator[Case]:
+    """D: other formats, and what is no weights file at all."""
     wrong = {
         "html": b"<!DOCTYPE html><html><title>404</title>",
         "html indented": b"\n\n  <HTML><body>no",

@@ -34,12 +34,12 @@ def test_the_rooms_public_names_are_imported_at_their_first_use() -> None:
         weights.read_blob  # noqa: B018
 
 
-def test_convert_gives_the_same_blobs_in_another_container(run: Run, pickle: Path, tmp_path: Path) -> None:
+def test_convert_gives_the_same_blobs_in_another_format(run: Run, pickle: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     code, printed, _ = run("convert", pickle, "--out", out)
     assert code == 0 and f"{out}: 223 blobs" in printed
     before, after = read_blobs(pickle), read_blobs(out)
-    assert after.container == "safetensors" and after.cfg == before.cfg
+    assert after.format == "safetensors" and after.cfg == before.cfg
     assert all(np.array_equal(after.blobs[name], array) for name, array in before.blobs.items())
 
 

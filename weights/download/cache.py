@@ -35,7 +35,7 @@ from detectron_gn.weights.errors import (
 from detectron_gn.weights.files.atomic import replacing, sync
 from detectron_gn.weights.files.lock import locked
 from detectron_gn.weights.files.mapped_file import MappedFile
-from detectron_gn.weights.formats.recognise import recognise
+from detectron_gn.weights.formats import recognise
 
 Item = Literal["model", "boxes", "masks"]
 

@@ -13,7 +13,14 @@ import numpy as np
 
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.mapped_file import MappedFile
-from detectron_gn.weights.formats.recognise import recognise
+from detectron_gn.weights.formats.recognise import (
+    is_hdf5,
+    is_pickle,
+    is_safetensors,
+    is_torch,
+    refuse_other_signatures,
+    refuse_unrecognised,
+)
 from detectron_gn.weights.weights_file import ELEMENT_TYPES, Array, WeightsFile, check_blob_name
 
 
@@ -22,14 +29,16 @@ class Format:
     """A format of weights files.
 
     Attributes:
-        name: what `recognise` calls it.
+        name: what `WeightsFile.format` calls it.
         suffix: what names of its files end in.
+        recognise: whether a file is of this format, by its content.
         reader, writer: `module.function` in this folder, imported at the first use: a pickle needs neither h5py nor
             safetensors.
     """
 
     name: str
     suffix: str
+    recognise: Callable[[MappedFile], bool]
     reader: str
     writer: str
 
@@ -46,15 +55,27 @@ class Format:
         return function
 
 
-FORMATS = {
-    row.name: row
-    for row in (
-        Format("pkl", ".pkl", "pickle_reader.read_pickle", "pickle_writer.write_pickle"),
-        Format("h5", ".h5", "hdf5.read_hdf5", "hdf5.write_hdf5"),
-        Format("safetensors", ".safetensors", "safetensors.read_safetensors", "safetensors.write_safetensors"),
-        Format("pth", ".pth", "torch_zip.read_torch", "torch_zip.write_torch"),
-    )
-}
+FORMATS = (
+    Format("pkl", ".pkl", is_pickle, "pickle_reader.read_pickle", "pickle_writer.write_pickle"),
+    Format("h5", ".h5", is_hdf5, "hdf5.read_hdf5", "hdf5.write_hdf5"),
+    Format(
+        "safetensors", ".safetensors", is_safetensors, "safetensors.read_safetensors", "safetensors.write_safetensors"
+    ),
+    Format("pth", ".pth", is_torch, "torch_zip.read_torch", "torch_zip.write_torch"),
+)
+
+
+def recognise(file: MappedFile) -> Format:
+    """The format of a file, by its content.
+
+    Raises WrongFormat, with a sentence that says what the file is, where it is of none; for a zip archive also what
+    `zip_members` raises.
+    """
+    refuse_other_signatures(file)
+    for row in FORMATS:
+        if row.recognise(file):
+            return row
+    refuse_unrecognised(file)
 
 
 def read_blobs(path: str | os.PathLike[str]) -> WeightsFile:
@@ -69,7 +90,7 @@ def read_blobs(path: str | os.PathLike[str]) -> WeightsFile:
 
 def read_mapped(file: MappedFile) -> WeightsFile:
     """`read_blobs` of a file that is open already."""
-    return FORMATS[recognise(file)].read(file)
+    return recognise(file).read(file)
 
 
 def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
@@ -85,7 +106,7 @@ def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
 
 def format_of_name(path: Path) -> Format:
     """The format that a name asks for by its suffix; WriteFailed where it asks for none."""
-    for row in FORMATS.values():
+    for row in FORMATS:
         if path.suffix == row.suffix:
             return row
     raise WriteFailed(str(path), "the name must end in .pkl, .h5, .safetensors or .pth")

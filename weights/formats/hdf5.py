@@ -3,6 +3,7 @@
 Written with h5py. Read here, as data, in the flat subset that h5py writes by default: the HDF5 library itself loops for
 ever or fills the memory on damaged files, and follows links and plugins. pyfive 1.3.0, which is pure Python, never hung
 on 1,500 damaged files, but 7 of them made it ask for more than 3 GiB, and its errors are of ten kinds without a place.
+It also follows links within the file, and reads a dataset whose bytes are in another file as zeros instead of refusing.
 The structures are named as in the HDF5 File Format Specification, version 3.0, which says what each number below is.
 """
 

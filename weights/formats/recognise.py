@@ -1,15 +1,13 @@
-"""Says what a file is by its first bytes, never by its name, and names what is no weights file."""
+"""What a file is by its first bytes, never by its name: the signature of each format, and what is no weights file."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import NoReturn
 
 from detectron_gn.weights.errors import WrongFormat
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.zip_members import zip_members
-
-Container = Literal["pkl", "h5", "safetensors", "pth"]
 
 _HEAD = 1024
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -40,25 +38,53 @@ _TEXTS = [
 ]  # fmt: skip
 
 
-def recognise(file: MappedFile) -> Container:
-    """Which of the four formats `file` is.
+def is_hdf5(file: MappedFile) -> bool:
+    """Whether it begins with the signature of HDF5."""
+    return file.map[:8] == b"\x89HDF\r\n\x1a\n"
 
-    Raises WrongFormat, with a sentence that says what the file is, where it is none of them; for a zip
-    archive also what `zip_members` raises.
+
+def is_safetensors(file: MappedFile) -> bool:
+    """Whether it begins with the length of a JSON header, below 4 GiB, and that header's brace."""
+    return file.map[4:9] == b"\0\0\0\0{"
+
+
+def is_pickle(file: MappedFile) -> bool:
+    """Whether it begins as a pickle of protocol 0 to 5 does.
+
+    The length with which a safetensors file begins may look like the opcode PROTO.
     """
-    head = bytes(file.map[:_HEAD])
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "h5"
-    if head.startswith(b"PK\x03\x04"):
-        return _zip(file)
+    start = re.match(rb"\x80[\x00-\x05]|\(d|\}|\(?l|\]|c[\w.]+\n\w+\n", file.map[:_HEAD])
+    return start is not None and not is_safetensors(file)
+
+
+def is_torch(file: MappedFile) -> bool:
+    """Whether it is a zip archive with a `data.pkl`, as `torch.save` writes it.
+
+    Raises WrongFormat for another zip archive: those of numpy and TorchScript are some too. Raises what `zip_members`
+    raises for a damaged one.
+    """
+    if file.map[:4] != b"PK\x03\x04":
+        return False
+    names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
+    if "constants.pkl" in names and "data.pkl" in names:
+        raise WrongFormat(file.source, "is a TorchScript archive, not a dictionary of tensors")
+    if "data.pkl" in names:
+        return True
+    if names and all(name.endswith(".npy") for name in names):
+        raise WrongFormat(file.source, "is an archive of numpy arrays (.npz), not a weights file")
+    raise WrongFormat(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")
+
+
+def refuse_other_signatures(file: MappedFile) -> None:
+    """Raise WrongFormat, saying what the file is, where it begins with the signature of something else."""
     for magic, cause in _OTHER:
-        if head.startswith(magic):
+        if file.map[: len(magic)] == magic:
             raise WrongFormat(file.source, cause)
-    # Before the pickle: the length of a header, which comes first, may look like a PROTO opcode.
-    if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
-        return "safetensors"
-    if re.match(rb"\x80[\x00-\x05]|\(d|\}|\(?l|\]|c[\w.]+\n\w+\n", head):
-        return "pkl"
+
+
+def refuse_unrecognised(file: MappedFile) -> NoReturn:
+    """Raise WrongFormat with what a file without any known signature looks like."""
+    head = file.map[:_HEAD]
     if head[257:262] == b"ustar":
         raise WrongFormat(file.source, "is a tar archive; unpack it first")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -73,15 +99,3 @@ def recognise(file: MappedFile) -> Container:
     raise WrongFormat(
         file.source, f"is no Detectron pickle, HDF5, safetensors or PyTorch file (it begins with {beginning})"
     )
-
-
-def _zip(file: MappedFile) -> Container:
-    """PyTorch's files are zip archives with a `data.pkl`; numpy's and TorchScript's are zip archives too."""
-    names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
-    if "constants.pkl" in names and "data.pkl" in names:
-        raise WrongFormat(file.source, "is a TorchScript archive, not a dictionary of tensors")
-    if "data.pkl" in names:
-        return "pth"
-    if names and all(name.endswith(".npy") for name in names):
-        raise WrongFormat(file.source, "is an archive of numpy arrays (.npz), not a weights file")
-    raise WrongFormat(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def test_a_run_leaves_detectrons_pickle_with_momentum_and_config_and_its_figures(whole_run):
     final = read_blobs(whole_run / "model_final.pkl")
-    assert final.container == "pkl"
+    assert final.format == "pkl"
     momenta = [name for name in final.blobs if name.endswith("_momentum")]
     assert len(momenta) == 223 and len(final.blobs) == 446
     # P5 and P6 have no anchor inside images this small, so a few parameters have no gradient.

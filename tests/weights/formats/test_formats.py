@@ -42,13 +42,13 @@ def test_pickle_through_any_format_and_back_is_the_same_file(through: str, tmp_p
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_container_is_recognised_by_content_not_by_name(suffix: str, tmp_path: Path, small: WeightsFile) -> None:
+def test_format_is_recognised_by_content_not_by_name(suffix: str, tmp_path: Path, small: WeightsFile) -> None:
     write_blobs(tmp_path / f"m{suffix}", small)
     for other in SUFFIXES:
         disguised = tmp_path / f"disguised{other}"
         shutil.copy(tmp_path / f"m{suffix}", disguised)
         found = read_blobs(disguised)
-        assert found.container == suffix[1:] and same(found, small)
+        assert found.format == suffix[1:] and same(found, small)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -36,7 +36,7 @@ def test_reads_what_python_27_wrote(tmp_path: Path) -> None:
     weights = read(PYTHON_27, tmp_path)
     assert list(weights.blobs) == ["w"]
     assert weights.blobs["w"].dtype == np.dtype("<f4") and weights.blobs["w"].tolist() == [1.0, -2.0]
-    assert (weights.cfg, weights.iteration, weights.container, weights.left_out) == ("a: 1\n", None, "pkl", {})
+    assert (weights.cfg, weights.iteration, weights.format, weights.left_out) == ("a: 1\n", None, "pkl", {})
 
 
 @pytest.mark.parametrize("protocol", range(6))
