@@ -19,14 +19,20 @@ def tf32_products(allowed: bool) -> Iterator[None]:
     Threads that compute at the same time must want the same.
     """
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
+    name: str = "allow_tf32"
+    value: bool | str = allowed
+    if hasattr(torch.backends.cudnn, "conv"):
+        # From torch 2.9 on; a process that uses these switches may not touch the older ones, and the other way it may.
+        switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        name, value = "fp32_precision", "tf32" if allowed else "ieee"
+    before = [getattr(switch, name) for switch in switches]
     for switch in switches:
-        switch.allow_tf32 = allowed
+        setattr(switch, name, value)
     try:
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value
+        for switch, own in zip(switches, before, strict=True):
+            setattr(switch, name, own)
 
 
 def round_products(model: nn.Module, dtype: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
 from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.network_input import NetworkInput, network_input, prepare_for_test, to_device
 from detectron_gn.mrcnn.inference.static_shapes import (
     StaticDetections,
@@ -73,6 +75,8 @@ class Detector(nn.Module, ABC):
             precision: `tf32` computes with TF32 on GPUs that have it; `bf16` and `fp16` round the weights to bfloat16
                 or float16, for good. Normalisation, boxes and scores stay in float32 always.
         """
+        if precision not in get_args(Precision):
+            raise InputError(f"precision {precision!r} is not known: give one of {', '.join(get_args(Precision))}")
         self.precision = precision
         if precision in ROUNDED:
             round_products(self, ROUNDED[precision])

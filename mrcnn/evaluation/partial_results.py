@@ -26,7 +26,7 @@ _PATTERN = "partial_results_*.jsonl"
 
 
 @dataclass(frozen=True)
-class RunIdentity:
+class EvaluationIdentity:
     """What the results of a run hang on to the last digit; partial results of another run are refused.
 
     The first value that differs is the one that is named, so precision comes before weights, which it rounds.
@@ -48,10 +48,10 @@ class RunIdentity:
     torch: str
 
 
-def run_identity(model: Detector, annotations: Path, batch: int) -> RunIdentity:
+def run_identity(model: Detector, annotations: Path, batch: int) -> EvaluationIdentity:
     """The identity of a run of this model in this process."""
     device = model.device.type
-    return RunIdentity(
+    return EvaluationIdentity(
         precision=model.precision,
         weights=weights_digest(model),
         configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
@@ -85,7 +85,7 @@ class PartialResults:
     last line that was torn when its run was killed is dropped.
     """
 
-    def __init__(self, folder: Path, identity: RunIdentity, files: Mapping[int, Path], rank: int = 0) -> None:
+    def __init__(self, folder: Path, identity: EvaluationIdentity, files: Mapping[int, Path], rank: int = 0) -> None:
         self.done: dict[int, ImageResults] = {}
         digests: dict[int, str] = {}
         for path in sorted(folder.glob(_PATTERN)):
@@ -144,7 +144,7 @@ def remove_partial_results(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read(path: Path, identity: RunIdentity) -> list[tuple[int, str, ImageResults]]:
+def _read(path: Path, identity: EvaluationIdentity) -> list[tuple[int, str, ImageResults]]:
     """The images of one file: id, digest of the file, results."""
     try:
         *lines, _torn = path.read_bytes().split(b"\n")

@@ -19,7 +19,7 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) 
         x: `[N, C, H, W]`; channels-last memory is not copied.
         weight: `[K, C, 1, 1]`.
         bias: `[K]`, or None.
-        stride: every how manieth position is read.
+        stride: the step between the positions that are read, in both directions.
 
     Returns:
         `[N, K, ceil(H / stride), ceil(W / stride)]`, channels-last in memory.

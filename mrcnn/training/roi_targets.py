@@ -69,7 +69,7 @@ def sample_rois(
         proposals: `[P, 4]` float32 in network pixels.
         objects: the ground truth, in pixels of the image on disk.
         image_index: written into column 0 of the RoIs.
-        scale: network pixels a pixel of the image.
+        scale: network pixels per image pixel.
         generator: of the proposals' device.
 
     The gt boxes join the proposals. A RoI has the class of the gt box that it overlaps most, crowds included, and it

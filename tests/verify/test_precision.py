@@ -1,6 +1,9 @@
 """Detection in 16 bits on the demo's model: what is rounded, and how much the detections change."""
 
 
+import subprocess
+import sys
+
 import cv2
 import pytest
 import torch
@@ -48,7 +51,7 @@ def test_16_bits_find_the_same_objects_a_little_off(precision, pickle, demo_mode
 
 
 def tf32_switches():
-    return [switch.allow_tf32 for switch in (torch.backends.cuda.matmul, torch.backends.cudnn)]
+    return [each.fp32_precision == "tf32" for each in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -99,3 +102,23 @@ def test_a_model_with_affine_channels_detects_in_16_bits(precision, demo_model):
     model.use_precision(precision)
     image = cv2.imread(str(min((demo_model / "val").iterdir())))
     assert model.detect(image).boxes.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "switch", ["torch.set_float32_matmul_precision('medium')", "torch.backends.fp32_precision = 'tf32'"]
+)
+def test_detection_works_beside_every_switch_of_torch(switch, pickle, demo_model):
+    """In a process of its own: torch does not let the older and the newer switches be mixed."""
+    image = min((demo_model / "val").iterdir())
+    program = (
+        f"import torch, cv2, detectron_gn; {switch}; before = torch.backends.cuda.matmul.fp32_precision; "
+        f"detectron_gn.load({str(pickle)!r}, device='cpu').detect(cv2.imread({str(image)!r})); "
+        "assert torch.backends.cuda.matmul.fp32_precision == before; "
+    )
+    program += "torch.get_float32_matmul_precision()" if "medium" in switch else ""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_precision_that_there_is_not_is_refused(pickle):
+    with pytest.raises(InputError, match="give one of fp32, tf32, bf16, fp16"):
+        detectron_gn.load(pickle, device="cpu", precision="half")

@@ -40,8 +40,8 @@ def _test(args: argparse.Namespace) -> int:
         return DONE
     print(evaluation.naming + "\n")
     print(ap_table(evaluation.summaries, per_class=args.per_class))
-    files = " and ".join(f"{iou_type}.json" for iou_type in evaluation.rows)
-    print(f"\n{args.out / 'ap.json'}, {files} hold the numbers and the detections.")
+    *files, last = [str(args.out / "ap.json"), *(f"{iou_type}.json" for iou_type in evaluation.rows)]
+    print(f"\n{', '.join(files)} and {last} hold the numbers and the detections.")
     write_json_option(args, document)
     return DONE
 
