@@ -73,7 +73,7 @@ def start_from(
     classes of the same name, and no momentum for those blobs. Everything else must fit, else InputError names it.
     """
     table = BlobTable.from_model(model)
-    if source_classes is None and _class_count(table, weights) == len(COCO_NAMES) + 1 != len(classes):
+    if source_classes is None and _class_count(weights) == len(COCO_NAMES) + 1 != len(classes):
         source_classes = (BACKGROUND, *COCO_NAMES)
     fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
     match = match_blobs(table, fitted)
@@ -107,12 +107,10 @@ def _class_rows(table: BlobTable) -> dict[str, tuple[BlobRow, int]]:
     }
 
 
-def _class_count(table: BlobTable, weights: WeightsFile) -> int | None:
-    """The classes of a weights file, the background included, if it is a detector."""
-    for blob, (_, rows_a_class) in _class_rows(table).items():
-        if blob in weights.blobs and weights.blobs[blob].ndim:
-            return int(weights.blobs[blob].shape[0]) // rows_a_class
-    return None
+def _class_count(weights: WeightsFile) -> int | None:
+    """The classes of a weights file, the background included; None where it has no box head."""
+    family = family_of(weights.blobs)
+    return family.classes if family.is_detector else None
 
 
 def _fit_classes(
@@ -123,7 +121,7 @@ def _fit_classes(
     source_classes: Sequence[str] | None,
 ) -> tuple[WeightsFile, dict[str, tuple[str, ...]]]:
     """The weights with the heads' rows brought to the network's classes, and which classes were found, by blob."""
-    count = _class_count(table, weights)
+    count = _class_count(weights)
     if count is None or (count == len(classes) and source_classes in (None, tuple(classes))):
         return weights, {}
     if source_classes is not None and len(source_classes) != count:
@@ -157,8 +155,7 @@ def _fit_classes(
 
 def _check_missing(weights: WeightsFile, missing: Sequence[BlobRow]) -> None:
     """A file may lack what an ImageNet file lacks, the whole detector, and nothing else."""
-    family = family_of(weights.blobs)
-    is_imagenet = family.classifier is not None and not (family.is_detector and family.classes)
+    is_imagenet = family_of(weights.blobs).classifier is not None and _class_count(weights) is None
     needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.body.")]
     if needed:
         kind = "ImageNet backbone" if is_imagenet else "model"

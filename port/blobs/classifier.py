@@ -3,7 +3,7 @@
 import torch
 
 from detectron_gn.mrcnn.backbones.classifier import Classifier
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, backbone_depth
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.convert import match_blobs
 from detectron_gn.port.blobs.family import family_of
@@ -19,8 +19,8 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
         cfg: of a detector with this body; where it is left out, R-50 or R-101 with GroupNorm or AffineChannel,
             whichever the blobs are of.
 
-    Raises InputError for a file without a classification head or with blobs missing. What a finetuned detector has
-    besides is not looked at: its body is no longer the one that the head was trained with, so it is refused too.
+    Raises InputError for a file without a classification head, with blobs missing, or with a deeper body than the
+    configuration's. A finetuned detector is refused too: its body is no longer the one that the head was trained with.
     """
     blobs, family = weights.blobs, family_of(weights.blobs)
     head = family.classifier
@@ -33,7 +33,13 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
             f"{weights.source} is a detector; its body was trained on after its classification head: "
             "give the ImageNet file it was begun from"
         )
-    cfg = cfg or bundled_config(family.config_name)
+    if cfg is None:
+        if family.config_name is None:
+            raise InputError(
+                f"{weights.source} has {family.blocks} residual blocks, but R-50 has 16 and R-101 has 33: "
+                "pass --config with the YAML of a detector with this body, or give another file if this one is damaged"
+            )
+        cfg = bundled_config(family.config_name)
     classes, channels = blobs[f"{head}_w"].shape
     with torch.device("meta"):
         model = Classifier(cfg, classes)
@@ -42,6 +48,12 @@ def build_classifier(weights: WeightsFile, cfg: Config | None = None) -> Classif
         raise InputError(
             f"{weights.source} lacks {match.missing[0].blob} and {len(match.missing) - 1} more blobs of the body: "
             "the file is damaged or of another model"
+        )
+    depth = backbone_depth(cfg)
+    if family.depth != depth:
+        raise InputError(
+            f"{weights.source} has a body of {family.depth} layers, but the configuration is for R-{depth}: "
+            "pass --config with the YAML of a detector with this body"
         )
     if channels != model.pred.in_features or blobs[f"{head}_b"].shape != (classes,):
         raise InputError(

@@ -140,9 +140,10 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"
     # Of another depth than these blocks are missing, which the sentence about missing blobs tells.
     if family.depth in BLOCK_COUNTS and (family.depth, family.norm) != (wanted_depth, wanted_norm):
+        named = "with" if family.config_name is None else f"{family.config_name} or"
         raise InputError(
             f"{source} is an R-{family.depth} {family.norm} model, but the configuration is for R-{wanted_depth} "
-            f"{wanted_norm}: pass --config {family.config_name} or the YAML it was trained with"
+            f"{wanted_norm}: pass --config {named} the YAML it was trained with"
         )
     if family.classes not in (None, cfg.MODEL.NUM_CLASSES):
         raise InputError(

@@ -28,19 +28,18 @@ class Family:
     Attributes:
         kind: `detector`, `backbone` (residual blocks and no detector), `unknown`.
         norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are.
-        depth: 50, 101 or 152 layers, counted from the residual blocks; another number where blocks are missing; None
-            without any.
+        blocks: how many residual blocks there are.
         neck: `FPN`, `C4`, or None where it is no detector.
         box_head: `2fc`, `4conv1fc`, or None.
         masks: whether there is a mask head.
         classes: rows of a detector's classifier, the background included, or of a backbone's; None without one.
         classifier: the ImageNet classifier in the file, `pred` or `fc1000`; None without one.
-        momenta: how many blobs have a momentum blob beside them.
+        momenta: how many blobs are momenta. A detector with momenta is a training checkpoint.
     """
 
     kind: Literal["detector", "backbone", "unknown"]
     norms: tuple[str, ...]
-    depth: int | None
+    blocks: int
     neck: str | None
     box_head: str | None
     masks: bool
@@ -54,18 +53,24 @@ class Family:
         return self.kind == "detector"
 
     @property
+    def depth(self) -> int | None:
+        """50, 101 or 152 layers; another number where blocks are missing, None without any block."""
+        return 3 * self.blocks + 2 if self.blocks else None
+
+    @property
     def norm(self) -> str:
         """`GN` where there is any, else `BN*`: how configurations differ."""
         return "GN" if "GN" in self.norms else "BN*"
 
     @property
-    def config_name(self) -> str:
-        """A configuration in `yaml_configs/` whose body is this one's, if there is one."""
-        return f"e2e_mask_rcnn_R-{self.depth or 50}-FPN_2x{'_gn' if self.norm == 'GN' else ''}"
+    def config_name(self) -> str | None:
+        """A configuration in `yaml_configs/` with this body; None where there is none, as for R-152."""
+        ending = "_gn" if self.norm == "GN" else ""
+        return f"e2e_mask_rcnn_R-{self.depth}-FPN_2x{ending}" if self.depth in (50, 101) else None
 
 
 def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
-    """What these blobs belong to."""
+    """What these blobs belong to: told from their names, and from the number of rows of the classifier."""
     is_detector = any(name.startswith(_OF_DETECTORS) for name in blobs)
     blocks = {match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))}
     norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
@@ -74,7 +79,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
     return Family(
         kind="detector" if is_detector else "backbone" if blocks else "unknown",
         norms=tuple(norms),
-        depth=3 * len(blocks) + 2 if blocks else None,
+        blocks=len(blocks),
         neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if is_detector else None,
         box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
         masks="mask_fcn_logits_w" in blobs,

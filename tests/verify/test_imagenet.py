@@ -174,6 +174,14 @@ def test_a_detector_has_no_classification_head(weights):
         build_classifier(WeightsFile(finetuned, None, None, "x.pkl", "pkl"))
 
 
+def test_a_body_of_another_depth_is_not_classified_in_part(weights, cfg):
+    deeper = {**weights.blobs, "res4_6_branch2a_w": np.zeros(1, np.float32)}
+    with pytest.raises(InputError, match="has a body of 53 layers, but the configuration is for R-50: pass --config"):
+        build_classifier(WeightsFile(deeper, None, None, "x.pkl", "pkl"), cfg)
+    with pytest.raises(InputError, match="has 17 residual blocks, but R-50 has 16 and R-101 has 33: pass --config"):
+        build_classifier(WeightsFile(deeper, None, None, "x.pkl", "pkl"))
+
+
 def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(imagenet, "VALIDATION_IMAGES", 4)
     monkeypatch.setattr(sys.modules["detectron_gn.port.blobs.classifier"], "bundled_config", lambda name: cfg)

@@ -118,6 +118,13 @@ def test_r101_weights_under_an_r50_configuration(gn):
         build_model(gn, weights)
 
 
+def test_weights_whose_body_no_bundled_configuration_has_are_sent_to_their_own_yaml(gn, gn_weights):
+    counts = {2: 3, 3: 8, 4: 36, 5: 3}
+    blocks = {f"res{stage}_{i}_branch2a_w": np.zeros(1) for stage, count in counts.items() for i in range(count)}
+    with pytest.raises(InputError, match="is an R-152 GN model, .* R-50 GN: pass --config with the YAML"):
+        build_model(gn, changed(gn_weights, **blocks))
+
+
 def test_weights_of_another_number_of_classes(gn_weights):
     cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn", [*GN, "MODEL.NUM_CLASSES", "2"])
     with pytest.raises(InputError, match=r"has 5 classes \(cls_score_b\), but MODEL.NUM_CLASSES is 2"):
