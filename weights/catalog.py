@@ -28,7 +28,7 @@ class CatalogEntry:
         name: the name of its configuration in Detectron, or of the file for the ImageNet backbones.
         kind: `Mask R-CNN` or `ImageNet backbone`.
         backbone, norm, schedule: `R-50-FPN`, `GN` or `BN*`, `2x` or `3x`; schedule is None for a backbone.
-        state: `published`, or `result only` where no file ever was.
+        state: `published`, or `result only` where no file was published.
         config: its YAML, below `yaml_configs/`; None for a backbone.
         path, boxes, masks: where the model and its detections on minival lie, below the base URL, as in the
             URL (`%3A` and all); None where there is no such file.
@@ -110,7 +110,7 @@ def below_base(url: str, bases: Sequence[str] = ()) -> str | None:
 
 
 def table() -> str:
-    """The catalog as text: one line a model, then what the states and notes mean."""
+    """The catalog as text: one line per model, then what the states and notes mean."""
     rows: list[tuple[str, ...]] = [("id", "name", "schedule", "box AP", "mask AP", "top-1 err", "hours", "files")]
     for entry in catalog().entries:
         files = [word for word, path in zip(("model", "boxes", "masks"), _files(entry)) if path]

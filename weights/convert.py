@@ -13,9 +13,9 @@ from detectron_gn.weights.weights_file import WeightsFile, iteration_from_name
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: the weights it moved, and in words what the new format could not keep.
+    """What `convert` wrote, where, and in words what the new format cannot keep.
 
-    The arrays are views of the file that was read: to be looked at, not to be trained.
+    The arrays are views of the file that was read: look at them, do not train them.
     """
 
     weights: WeightsFile

@@ -1,4 +1,4 @@
-"""The errors of this room: one class a cause, each message a sentence naming the file and the way out."""
+"""The errors of this room: one class per cause; each message is a sentence that names the file and the way out."""
 
 from __future__ import annotations
 

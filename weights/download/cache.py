@@ -171,9 +171,9 @@ def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> 
                 f"{resumable_http.without_password(urls[0])} is not in the cache {given.cache}, and offline mode is on"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(target.name + ".lock")) as alone:
+        with locked(target.with_name(target.name + ".lock")) as has_lock:
             if not _is_trusted(target):
-                _download(urls, target, md5, given, alone)
+                _download(urls, target, md5, given, has_lock)
     except OSError as error:
         place = error.filename or target
         raise DownloadFailed(f"{place}: {error.strerror or error}; choose another cache with --cache") from None
@@ -191,20 +191,20 @@ def _is_trusted(target: Path) -> bool:
     return found.st_mtime_ns == record.modified_ns or _digests(target)[1] == record.sha256
 
 
-def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options, alone: bool) -> None:
+def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options, has_lock: bool) -> None:
     """Try each mirror in turn; what failed on each is in the error."""
     failures = []
     with _session() as session:
         for url in urls:
             # Where the disk cannot lock, each process writes a part of its own, and none is resumed.
-            part = target.with_name(target.name + (".part" if alone else f".{uuid4().hex}.part"))
+            part = target.with_name(target.name + (".part" if has_lock else f".{uuid4().hex}.part"))
             try:
                 _download_from(url, part, target, md5, session, given)
                 return
             except Refused as error:
                 failures.append(f"{resumable_http.without_password(url)}: {error}")
             finally:
-                if not alone:
+                if not has_lock:
                     resumable_http.discard(part)
     raise DownloadFailed("; ".join(failures))
 

@@ -1,4 +1,4 @@
-"""Brings one URL into one `.part` file over HTTP, as often as it takes, and resumes where it was cut.
+"""Downloads one URL into one `.part` file over HTTP: tries again as often as needed, and resumes where it was cut.
 
 Detectron's own download (utils/io.py:download_url) starts over every time, and trusts the length it is told.
 """

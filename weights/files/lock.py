@@ -13,7 +13,7 @@ from filelock import FileLock
 def locked(path: Path) -> Iterator[bool]:
     """Hold the lock file `path`, waiting for another process; yields False where the disk cannot lock.
 
-    Some network file systems cannot lock at all. There the caller must be careful by itself: write under a name of its
+    Some network file systems cannot lock at all. There the caller must take care itself: write under a name of its
     own and rename.
     """
     path.touch()

@@ -1,8 +1,8 @@
 """A weights file opened for reading: its size, a map for its structure, and the bytes of its arrays.
 
-The map serves headers and opcodes. Arrays are read into memory of their own, so that they are aligned, writable
-and independent of the file afterwards, and so that a process holds the numbers once and not twice. Only where
-they are written on at once do they stay where they are, in the map: that is twice as fast.
+Headers and opcodes are read from the map. Arrays are read into memory of their own: so they are aligned, writable and
+independent of the file, and the process holds the numbers once, not twice. Only a conversion, which writes them to
+another file at once, leaves them in the map: that is twice as fast.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Format:
 
     Attributes:
         name: what `WeightsFile.format` calls it.
-        suffix: what names of its files end in.
+        suffix: the end of its files' names.
         recognise: whether a file is of this format, by its content.
         reader, writer: `module.function` in this folder, imported at the first use: a pickle needs neither h5py nor
             safetensors.

@@ -1,4 +1,4 @@
-"""Detectron's dictionary: `{'blobs': {name: array}, 'cfg': text}`, or the arrays with no wrapping at all.
+"""Detectron's dictionary: `{'blobs': {name: array}, 'cfg': text}`, or the arrays themselves, without a wrapping.
 
 Answers to Detectron utils/net.py:initialize_gpu_from_weights_file, which takes `blobs` where there is one and
 the dictionary itself where there is none (the ImageNet files).

@@ -1,9 +1,13 @@
-"""Weights as HDF5: a dataset a blob at the root; attributes `cfg`, `iteration`, `source`, `sha256`, `order`.
+"""Weights as HDF5: one dataset per blob at the root; attributes `cfg`, `iteration`, `source`, `sha256`, `order`.
 
-Written with h5py. Read here, as data, in the flat subset that h5py writes by default: the HDF5 library itself loops for
-ever or fills the memory on damaged files, and follows links and plugins. pyfive 1.3.0, which is pure Python, never hung
-on 1,500 damaged files, but 7 of them made it ask for more than 3 GiB, and its errors are of ten kinds without a place.
-It also follows links within the file, and reads a dataset whose bytes are in another file as zeros instead of refusing.
+Written with h5py. Read here, as data, in the flat subset that h5py writes by default. Chunked and compressed datasets
+are not read; the error gives the command that rewrites such a file.
+
+Why no library reads them: the HDF5 library loops for ever or fills the memory on damaged files, and follows links and
+plugins. pyfive 1.3.0, which is pure Python, never hung on 1,500 damaged files, but 7 of them made it ask for more than
+3 GiB, and its errors are of ten kinds that do not say where. It also follows links within the file, and reads a dataset
+whose bytes are in another file as zeros instead of refusing.
+
 The structures are named as in the HDF5 File Format Specification, version 3.0, which says what each number below is.
 """
 
@@ -46,8 +50,9 @@ _TRUTH_VALUES = b"FALSE\0\0\0TRUE\0\0\0\0\0\1"
 """The enumeration as which h5py writes a bool."""
 
 _REWRITE = (
-    "only plain contiguous datasets are read: rewrite the file with `h5repack -f NONE -l CONTI IN.h5 OUT.h5`, or copy "
-    "each dataset in h5py, out[name] = file[name][()]"
+    "only plain contiguous datasets are read: rewrite the file with `h5repack -f NONE -l CONTI IN.h5 OUT.h5` or with "
+    """`python -c "import h5py; i, o = h5py.File('IN.h5'), h5py.File('OUT.h5', 'w'); """
+    """[o.create_dataset(n, data=i[n][()]) for n in i]; o.attrs.update(i.attrs)"`"""
 )
 
 

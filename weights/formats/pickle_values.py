@@ -1,4 +1,4 @@
-"""What stands for a pickle's strings and globals while it is read: values that do nothing."""
+"""The values that stand for a pickle's strings and globals while it is read; they do nothing."""
 
 from __future__ import annotations
 

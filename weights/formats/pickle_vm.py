@@ -1,4 +1,4 @@
-"""A pickle read as data: the opcode loop over inert values, with Python's `pickle` nowhere near.
+"""A pickle read as data: a loop over its opcodes with values that do nothing, without Python's `pickle`.
 
 Answers to Detectron utils/io.py:load_object, which hands the file to `pickle.load`. Here a GLOBAL is looked
 up in a fixed table and pushes a name, REDUCE and BUILD are pattern matches that a `Grammar` makes on such
@@ -18,7 +18,7 @@ from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, desc
 from detectron_gn.weights.weights_file import MAX_NAME_BYTES
 
 MAX_OPCODES = 200_000
-"""The largest published model takes 16,000. What this many can pile up takes 20 MiB and a second or two."""
+"""The largest published model takes 16,000. This many opcodes fill at most 20 MiB, in a second or two."""
 MAX_MEMO = 100_000
 MAX_STACK = 10_000
 MAX_OPEN_MARKS = 64

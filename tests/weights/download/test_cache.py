@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -512,8 +513,17 @@ def test_lock_that_the_disk_does_not_know_means_a_part_of_ones_own(
     def unlockable(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
+    parts: list[str] = []
+    fetch_part = transfer.fetch_part
+
+    def recorded(url: str, part: Path, *arguments: Any) -> int | None:
+        parts.append(part.name)
+        return fetch_part(url, part, *arguments)
+
+    monkeypatch.setattr(transfer, "fetch_part", recorded)
     monkeypatch.setattr("fcntl.flock", unlockable)
     assert fetch(MODEL, given).read_bytes() == content
+    assert len(parts) == 1 and re.fullmatch(r"model_final\.pkl\.[0-9a-f]{32}\.part", parts[0])
     assert not list(final(given).parent.glob("*.part*"))
 
 

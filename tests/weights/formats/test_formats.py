@@ -1,5 +1,7 @@
 """Facts of the four formats: what survives every conversion, and how a file is recognised."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,14 @@ from safetensors import safe_open
 
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.convert import convert
-from detectron_gn.weights.errors import MalformedFile, UnreadableFile, WeightsError, WriteFailed, WrongFormat
+from detectron_gn.weights.errors import (
+    MalformedFile,
+    UnreadableFile,
+    UnsupportedArray,
+    WeightsError,
+    WriteFailed,
+    WrongFormat,
+)
 
 SUFFIXES = [".pkl", ".h5", ".safetensors", ".pth"]
 
@@ -197,11 +206,16 @@ def test_any_blobs_survive_every_format(
         assert found.iteration == (None if suffix == ".pkl" else iteration)
 
 
-def test_reading_a_pickle_imports_neither_torch_nor_h5py_nor_pickle() -> None:
-    heavy = "{'torch', 'h5py', 'safetensors'}"
-    program = f"import sys, detectron_gn.weights.formats; print({heavy} & {{*sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+def test_reading_a_pickle_imports_neither_torch_nor_h5py_nor_pickle(tmp_path: Path, small: WeightsFile) -> None:
+    path = tmp_path / "m.pkl"
+    write_blobs(path, small)
+    program = (
+        "import sys, numpy; before = {*sys.modules}; from detectron_gn.weights import read_blobs; "
+        "count = len(read_blobs(sys.argv[1]).blobs); "
+        "print(count, {'torch', 'h5py', 'safetensors', 'pickle'} & {*sys.modules} - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(len(small.blobs)), "set()"]
     sources = [*(Path(__file__).parents[3] / "weights").rglob("*.py")]
     assert len(sources) > 20 and not [path for path in sources if "import pickle\n" in path.read_text()]
 
@@ -214,14 +228,24 @@ def test_every_error_is_a_weights_error_and_a_value_error() -> None:
     assert all(issubclass(kind, WeightsError) and issubclass(kind, ValueError) for kind in kinds) and len(kinds) > 9
 
 
-@pytest.mark.parametrize("how", [{"chunks": (2, 2)}, {"compression": "gzip"}, {"fletcher32": True}])
-def test_chunked_hdf5_is_refused_with_a_way_out_that_works(tmp_path: Path, how: dict[str, object]) -> None:
-    values = np.arange(12, dtype="f4").reshape(3, 4)
-    with h5py.File(tmp_path / "in.h5", "w") as file:
-        file.create_dataset("conv1_w", data=values, **how)
-    with pytest.raises(WeightsError, match=r"only plain contiguous datasets are read: .*out\[name\] = file\[name\]"):
-        read_blobs(tmp_path / "in.h5")
-    with h5py.File(tmp_path / "in.h5") as file, h5py.File(tmp_path / "out.h5", "w") as out:
-        for name in file:
-            out[name] = file[name][()]
-    np.testing.assert_array_equal(read_blobs(tmp_path / "out.h5").blobs["conv1_w"], values)
+@pytest.mark.parametrize("how", [{}, {"compression": "gzip"}, {"fletcher32": True}])
+def test_chunked_hdf5_is_refused_with_commands_that_rewrite_it(
+    tmp_path: Path, small: WeightsFile, how: dict[str, object]
+) -> None:
+    blobs = {name: array for name, array in small.blobs.items() if array.ndim == 2 and array.size}
+    matrices = replace(small, blobs=blobs)
+    write_blobs(tmp_path / "plain.h5", matrices)
+    with h5py.File(tmp_path / "plain.h5") as plain, h5py.File(tmp_path / "IN.h5", "w") as chunked:
+        for name in plain:
+            chunked.create_dataset(name, data=plain[name][()], chunks=True, **how)
+        chunked.attrs.update(plain.attrs)
+    with pytest.raises(UnsupportedArray, match="only plain contiguous datasets are read: rewrite the file") as refusal:
+        read_blobs(tmp_path / "IN.h5")
+    commands = [shlex.split(command) for command in re.findall("`([^`]+)`", str(refusal.value))]
+    assert [program for program, *_ in commands] == ["h5repack", "python"]
+    for program, *arguments in commands:
+        found = sys.executable if program == "python" else shutil.which(program)
+        if found is not None:
+            subprocess.run([found, *arguments], cwd=tmp_path, check=True)
+            rewritten = read_blobs(tmp_path / "OUT.h5")
+            assert same(rewritten, matrices) and (rewritten.cfg, rewritten.iteration) == (small.cfg, 2399)
