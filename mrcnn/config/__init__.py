@@ -1,7 +1,13 @@
 """A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
 from detectron_gn.mrcnn.config.check import check_config, refuse_proposal_files
-from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
+from detectron_gn.mrcnn.config.functions import (
+    backbone_depth,
+    box_head_kind,
+    mask_head_kind,
+    norm_of_backbone,
+    pooling_sections,
+)
 from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import (
     INERT,
@@ -27,6 +33,7 @@ __all__ = [
     "key_use",
     "mask_head_kind",
     "norm_of_backbone",
+    "pooling_sections",
     "refuse_proposal_files",
     "unsupported_values",
     "with_values",

@@ -1,7 +1,13 @@
 """What must hold between the keys of a configuration before a model of it can be built."""
 
-from detectron_gn.mrcnn.config.functions import backbone_depth, box_head_kind, mask_head_kind, norm_of_backbone
-from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Mrcnn
+from detectron_gn.mrcnn.config.functions import (
+    backbone_depth,
+    box_head_kind,
+    mask_head_kind,
+    norm_of_backbone,
+    pooling_sections,
+)
+from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import unsupported_values
 from detectron_gn.mrcnn.errors import InputError
 
@@ -62,17 +68,9 @@ def _check_parts(cfg: Config) -> None:
         min(model.BBOX_REG_WEIGHTS) > 0,
         f"MODEL.BBOX_REG_WEIGHTS is {list(model.BBOX_REG_WEIGHTS)}: give four factors above 0, such as [10, 10, 5, 5]",
     )
-    for section, pooling in _pooling_sections(cfg).items():
+    for section, pooling in pooling_sections(cfg).items():
         method = pooling.ROI_XFORM_METHOD
         _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
-
-
-def _pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn]:
-    """The sections of the heads that the model has, by name."""
-    sections: dict[str, FastRcnn | Mrcnn] = {"FAST_RCNN": cfg.FAST_RCNN}
-    if cfg.MODEL.MASK_ON:
-        sections["MRCNN"] = cfg.MRCNN
-    return sections
 
 
 def _check_pyramid(cfg: Config) -> None:
@@ -131,7 +129,7 @@ def _check_norm(cfg: Config) -> None:
 
 def _check_heads(cfg: Config) -> None:
     box = cfg.FAST_RCNN
-    for section, pooling in _pooling_sections(cfg).items():
+    for section, pooling in pooling_sections(cfg).items():
         ratio = pooling.ROI_XFORM_SAMPLING_RATIO
         _require_positive(f"{section}.ROI_XFORM_RESOLUTION", pooling.ROI_XFORM_RESOLUTION)
         _require(

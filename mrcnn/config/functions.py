@@ -6,7 +6,7 @@ A name chooses an entry of the tables below and nothing else: no attribute or mo
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
-from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Mrcnn
 from detectron_gn.mrcnn.errors import InputError
 
 Norm = Literal["affine", "gn"]
@@ -66,6 +66,14 @@ def box_head_kind(cfg: Config) -> BoxHeadKind:
 def mask_head_kind(cfg: Config) -> MaskHeadKind:
     """Which mask head `cfg.MRCNN.ROI_MASK_HEAD` names."""
     return _meaning("MRCNN.ROI_MASK_HEAD", cfg.MRCNN.ROI_MASK_HEAD, ROI_MASK_HEADS)
+
+
+def pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn]:
+    """The sections, by name, that say how the heads of the model pool their RoIs."""
+    sections: dict[str, FastRcnn | Mrcnn] = {"FAST_RCNN": cfg.FAST_RCNN}
+    if cfg.MODEL.MASK_ON:
+        sections["MRCNN"] = cfg.MRCNN
+    return sections
 
 
 def _meaning(key: str, name: str, meanings: Mapping[str, Meaning]) -> Meaning:

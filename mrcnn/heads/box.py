@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config, box_head_kind
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
-from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
@@ -50,10 +50,7 @@ class BoxHead(nn.Module):
 
     def roi_features(self, features: Features, rois: Tensor) -> Tensor:
         """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
-        pooling = self.cfg.FAST_RCNN
-        return pyramid_roi_align(
-            features, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
-        )
+        return pool_rois(features, rois, self.cfg, self.cfg.FAST_RCNN)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config, mask_head_kind
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledDeconv2d, filler_named, group_norm
-from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.mrcnn.training.losses import mask_loss
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
@@ -58,10 +58,7 @@ class MaskHead(nn.Module):
 
     def roi_features(self, features: Features, rois: Tensor) -> Tensor:
         """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
-        pooling = self.cfg.MRCNN
-        return pyramid_roi_align(
-            features, rois, self.cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
-        )
+        return pool_rois(features, rois, self.cfg, self.cfg.MRCNN)
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, pooling_sections
 from detectron_gn.mrcnn.inference.network_input import NetworkInput, to_host
 from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms_in_rounds
@@ -99,13 +99,10 @@ def begin_static(
 def supports_static_shapes(cfg: Config) -> bool:
     """Whether this module supports the configuration; it supports all published ones."""
     test = cfg.TEST
-    sampling = [cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO]
-    if cfg.MODEL.MASK_ON:
-        sampling.append(cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO)
     return (
         test.RPN_NMS_THRESH > 0
         and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
-        and min(sampling) > 0
+        and all(pooling.ROI_XFORM_SAMPLING_RATIO > 0 for pooling in pooling_sections(cfg).values())
         and not test.SOFT_NMS.ENABLED
         and not test.BBOX_VOTE.ENABLED
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import scaled_size
-from detectron_gn.mrcnn.ops.roi_align import pyramid_roi_align
+from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.port.blobs.names.heads import mask_blob_prefix
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
@@ -154,8 +154,7 @@ def _explain_roi_features(look: Look, step: str, evidence: str) -> Diagnosis:
         for sign in (1, -1):
             moved = rois.clone()
             moved[:, 1:] += sign * 0.5 * 2.0 ** roi_levels(rois[:, 1:], cfg)[:, None]
-            resolution, samples = pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO
-            if look.equals(pyramid_roi_align(levels, moved, cfg, resolution, samples), blobs[feature_blob]):
+            if look.equals(pool_rois(levels, moved, cfg, pooling), blobs[feature_blob]):
                 return Diagnosis(
                     "it agrees once the RoIs are moved by half a position of the map",
                     "RoIAlign's half-pixel shift (aligned=True): Detectron's has none",
