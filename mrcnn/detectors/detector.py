@@ -94,7 +94,8 @@ class Detector(nn.Module, ABC):
 
         Raises InputError for images that are not padded to one and the same size.
         """
-        return network_input(images, self.cfg, self.cfg.FPN.COARSEST_STRIDE, self.device)
+        prepared = [self.prepare(image) for image in images]
+        return network_input(images, prepared, self.cfg.FPN.COARSEST_STRIDE, self.device)
 
     def detect(self, image: Image) -> Detections:
         """Find the objects in one `[H, W, 3]` uint8 BGR image."""

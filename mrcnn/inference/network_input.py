@@ -31,13 +31,14 @@ def prepare_for_test(image: Image, cfg: Config) -> PreparedImage:
     return prepare_image(image, cfg.PIXEL_MEANS, cfg.TEST.SCALE, cfg.TEST.MAX_SIZE)
 
 
-def network_input(images: Sequence[Image], cfg: Config, stride: int, device: torch.device) -> NetworkInput:
-    """Scale `[H, W, 3]` uint8 BGR images for testing and pad them to a multiple of `stride`.
+def network_input(
+    images: Sequence[Image], prepared: Sequence[PreparedImage], stride: int, device: torch.device
+) -> NetworkInput:
+    """Pad what was prepared of `[H, W, 3]` uint8 BGR images, one each, to a multiple of `stride`, as one batch.
 
     Raises InputError for images that are not padded to one and the same size: GroupNorm's statistics cover the
     padding, so an image that is padded further than by itself would come out otherwise.
     """
-    prepared = [prepare_for_test(image, cfg) for image in images]
     sizes = {padded_size(image.pixels.shape[0], image.pixels.shape[1], stride) for image in prepared}
     if len(sizes) != 1:
         raise InputError(f"a batch must hold images of one padded size, not of {sorted(sizes)}: detect them apart")
