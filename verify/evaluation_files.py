@@ -15,7 +15,7 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
     Args:
         name: of the data set, the annotation file's stem.
 
-    The partial results that were kept in the folder have served then, and go.
+    The partial results that the folder kept are no longer needed then, and are removed.
     """
     document = ap_document(name, evaluation.summaries)
     for iou_type, rows in evaluation.rows.items():

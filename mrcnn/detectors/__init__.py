@@ -1,4 +1,4 @@
-"""Whole networks, put together from a backbone and heads: and which one a configuration asks for."""
+"""Whole networks, put together from a backbone and heads, and which one a configuration asks for."""
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.detector import Detector

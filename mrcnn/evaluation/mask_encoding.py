@@ -29,9 +29,9 @@ def encode_masks(annotations: COCO) -> None:
             raise InputError(f"{source}: image {image['id']} has no 'height' or no 'width', which mask AP needs")
         if height * width > MOST_PIXELS:
             raise InputError(f"{source}: image {image['id']} has more pixels than pycocotools can count: give its size")
-        error = annotation_error(annotation, height, width)
-        if error is not None:
-            raise InputError(f"{place}: {error}")
+        cause = annotation_error(annotation, height, width)
+        if cause is not None:
+            raise InputError(f"{place}: {cause}")
         try:
             rle = annotations.annToRLE(annotation)
         except Exception as error:  # pycocotools raises what the malformed polygon happens to run into
