@@ -11,9 +11,11 @@ import torch
 
 import benchmarks
 from benchmarks import detectron2_peer, evaluation
-from benchmarks.common import paired_ratio, timed_parts
+from benchmarks.common import paired_ratio, picture, timed_parts
+from benchmarks.inference_cpu import PRODUCTS, inference, inference_parts, recorded_products
 from benchmarks.train_step import HEIGHT, OBJECTS, WIDTH, close_boxes, drawn_objects
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
+from detectron_gn.port.runs.load import load_model
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
@@ -23,6 +25,22 @@ def test_every_benchmark_can_be_imported(name):
 
 def test_the_parts_of_an_evaluation_that_are_timed_are_there():
     assert [name for name, (owner, attribute) in evaluation.PARTS.items() if not hasattr(owner, attribute)] == []
+
+
+def test_inference_spends_time_in_each_part_that_is_timed(pickle):
+    model, seconds = load_model(pickle, device="cpu"), {}
+    with timed_parts(inference_parts(model), seconds):
+        assert inference(model, picture(180, 240))()
+    assert [name for name, (value,) in seconds.items() if not value] == []
+
+
+def test_the_floor_of_inference_holds_every_product(pickle):
+    model = load_model(pickle, device="cpu")
+    recorded = {module for module, _ in recorded_products(model, picture(180, 240))}
+    products = {name: module for name, module in model.named_modules() if isinstance(module, PRODUCTS)}
+    left_out = [name for name, module in products.items() if module not in recorded]
+    # Of this one, only the rows of the detected classes are computed: fewer than the module would.
+    assert left_out == ["mask_head.mask_fcn_logits"]
 
 
 def test_the_overhead_of_an_evaluation_is_measured(demo_model):

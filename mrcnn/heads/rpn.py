@@ -24,7 +24,7 @@ class RPN(nn.Module):
         super().__init__()
         self.cfg = cfg
         dim, num_anchors = cfg.FPN.DIM, len(cfg.FPN.RPN_ASPECT_RATIOS)
-        self.conv = FilledConv2d(dim, dim, 3, fill=gauss_fill(0.01))
+        self.conv = _SparselyTrainedConv2d(dim, dim, 3, fill=gauss_fill(0.01))
         self.cls_logits = FilledConv2d(dim, num_anchors, 1, fill=gauss_fill(0.01))
         self.bbox_pred = FilledConv2d(dim, 4 * num_anchors, 1, fill=gauss_fill(0.01))
         # Constants of the configuration, not state: they follow the model's device, not its checkpoints.
@@ -40,7 +40,7 @@ class RPN(nn.Module):
 
     def forward(self, features: Features) -> RpnOutputs:
         """Objectness logits `[N, A, H, W]` and box deltas `[N, 4A, H, W]` of each level."""
-        hidden = (F.relu_(self._convolved(level)) for level in features.maps)
+        hidden = (F.relu_(self.conv(level)) for level in features.maps)
         return [(self.cls_logits(h), self.bbox_pred(h)) for h in hidden]
 
     def proposals(
@@ -71,7 +71,10 @@ class RPN(nn.Module):
         """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L, from the samples of each image."""
         return rpn_losses(outputs, samples, self.training_anchors(), self.cfg)
 
-    def _convolved(self, level: Tensor) -> Tensor:
-        """The 3x3 convolution; in training its gradient comes only from the sampled anchors."""
-        assert self.conv.bias is not None
-        return kernels.sparsely_trained_conv2d(level, self.conv.weight, self.conv.bias)
+
+class _SparselyTrainedConv2d(FilledConv2d):
+    """A 3x3 convolution whose gradient, in training, comes only from the sampled anchors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return kernels.sparsely_trained_conv2d(x, self.weight, self.bias)
