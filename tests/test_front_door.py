@@ -140,7 +140,7 @@ def test_load_gives_a_model_that_detects(pickle: Path, demo_model: Path) -> None
 
 
 def test_an_interrupted_command_says_so_and_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> str:
+    def interrupt(entries: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("detectron_gn.weights.catalog.table", interrupt)
@@ -148,7 +148,7 @@ def test_an_interrupted_command_says_so_and_exits_with_130(run: Run, monkeypatch
 
 
 def test_errors_of_the_program_itself_are_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> str:
+    def fail(entries: object) -> str:
         raise ValueError("a bug")
 
     monkeypatch.setattr("detectron_gn.weights.catalog.table", fail)

@@ -191,7 +191,7 @@ def _told_images(found: ImageNetError) -> str:
 
 def _error_of(entry: CatalogEntry) -> float:
     if entry.top1_error is None:
-        raise InputError(f"{entry.id} is {entry.name}, a detector: `verify ap` checks it")
+        raise InputError(f"{entry.title} is a detector: `verify ap` checks it")
     return entry.top1_error
 
 

@@ -1,5 +1,6 @@
 """Measured beside published AP, in the shape of the tables of Detectron projects/GN/README.md and MODEL_ZOO.md."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,12 @@ def expectation(source: str, box: float | None = None, mask: float | None = None
             f"{source} is no model of the catalog, so nothing says which AP to expect: "
             "pass --expect-box and --expect-mask, or give the model's id"
         ) from None
-    if entry.box_ap is None or entry.mask_ap is None:
-        raise InputError(f"{entry.id} is {entry.name}, which has no AP: `verify imagenet` checks a classifier")
-    return Expectation({"box": entry.box_ap, "mask": entry.mask_ap}, entry)
+    published = {"box": entry.box_ap, "mask": entry.mask_ap}
+    known = {kind: ap for kind, ap in published.items() if ap is not None}
+    if not known:
+        way_out = "`verify imagenet` checks a classifier" if entry.top1_error else "`models` lists what was published"
+        raise InputError(f"{entry.title}, {entry.kind}, has no published AP of boxes or masks: {way_out}")
+    return Expectation(known, entry)
 
 
 def known_expectation(
@@ -114,10 +118,11 @@ def known_expectation(
 
 def published_results(entry: CatalogEntry) -> tuple[Path | None, Path | None]:
     """The published detections on minival, downloaded if need be; None where that cannot be done."""
-    try:
-        return fetch(str(entry.id), item="boxes"), fetch(str(entry.id), item="masks")
-    except WeightsError:
-        return None, None
+    found: dict[Item, Path | None] = {"boxes": None, "masks": None}
+    for item in found:
+        with contextlib.suppress(WeightsError):
+            found[item] = fetch(entry.name, item=item)
+    return found["boxes"], found["masks"]
 
 
 def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> None:
@@ -170,7 +175,7 @@ def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]
         (entry.schedule if entry else None) or "-",
         (entry.inference_seconds_per_image if entry else None) or "-",
         *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in AP_KINDS),
-        str(entry.id) if entry else "-",
+        entry.names[0] if entry else "-",
     ]
     measured = [
         "",

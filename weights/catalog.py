@@ -9,7 +9,8 @@ import difflib
 import functools
 import importlib.resources
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -18,42 +19,60 @@ import yaml
 
 from detectron_gn.weights.errors import UnknownModel
 
+# Columns of the table of models: titles and fields.
+_NUMBERS = {
+    "box AP": "box_ap",
+    "mask AP": "mask_ap",
+    "keypoint AP": "keypoint_ap",
+    "AR@1000": "proposal_ar",
+    "top-1 error": "top1_error",
+}
+_LINE = 100
+
 
 @dataclass(frozen=True)
 class CatalogEntry:
     """One model.
 
     Attributes:
-        id: Detectron's model id.
+        id: Detectron's model id; None for the ImageNet backbones that have none.
         name: the name of its configuration in Detectron, or of the file for the ImageNet backbones.
-        kind: `Mask R-CNN` or `ImageNet backbone`.
-        backbone, norm, schedule: `R-50-FPN`, `GN` or `BN*`, `2x` or `3x`; schedule is None for a backbone.
+        kind: `Mask R-CNN`, `Faster R-CNN`, `Fast R-CNN`, `Keypoint R-CNN`, `RetinaNet`, `RPN`, `ImageNet backbone`.
+        backbone, norm, schedule: `R-50-FPN`, `GN` or `BN*`, `1x`, `2x`, `3x` or `s1x`; schedule is None for a backbone.
         state: `published`, or `result only` where no file was published.
         config: its YAML, below `yaml_configs/`; None for a backbone.
-        path, boxes, masks: where the model and its detections on minival lie, below the base URL, as in the
+        path, boxes, masks, keypoints: where the model and its detections on minival lie, below the base URL, as in the
             URL (`%3A` and all); None where there is no such file.
-        box_ap, mask_ap, top1_error: as published, in percent.
-        train_memory_gb, train_seconds_per_iteration, train_hours: on 8 GPUs with 2 images each.
+        proposals: where the proposals of an RPN on train, valminusminival and minival lie.
+        proposals_of: the id of the RPN whose proposals it takes; None where it makes its own.
+        box_ap, mask_ap, keypoint_ap, proposal_ar, top1_error: as published, in percent.
+        images_per_gpu, train_memory_gb, train_seconds_per_iteration, train_hours: on 8 GPUs, memory on each.
         inference_seconds_per_image: as published, `network + post-processing`.
         md5: of the model's file where it is known beforehand.
         superseded_by: the id of the run that replaced a struck-out one.
         note: what one should know, in sentences.
     """
 
-    id: int
     name: str
     kind: str
     backbone: str
     norm: str
     state: str
+    id: int | None = None
     schedule: str | None = None
     config: str | None = None
     path: str | None = None
     boxes: str | None = None
     masks: str | None = None
+    keypoints: str | None = None
+    proposals: tuple[str, ...] = ()
+    proposals_of: int | None = None
     box_ap: float | None = None
     mask_ap: float | None = None
+    keypoint_ap: float | None = None
+    proposal_ar: float | None = None
     top1_error: float | None = None
+    images_per_gpu: int | None = None
     train_memory_gb: float | None = None
     train_seconds_per_iteration: float | None = None
     train_hours: float | None = None
@@ -61,6 +80,28 @@ class CatalogEntry:
     md5: str | None = None
     superseded_by: int | None = None
     note: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called: its id, where it has one, and its name."""
+        return (self.name,) if self.id is None else (str(self.id), self.name)
+
+    @property
+    def title(self) -> str:
+        """`48616381 (e2e_mask_rcnn_R-50-FPN_2x_gn)`, or the name where there is no id."""
+        return self.name if self.id is None else f"{self.id} ({self.name})"
+
+    @property
+    def family(self) -> str:
+        """Its kind, and whether it takes the proposals of another model."""
+        return self.kind if self.proposals_of is None else f"{self.kind} on precomputed proposals"
+
+    @property
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """What was published of it: `model`, `boxes`, `masks`, `keypoints`, `proposals`, each with its places."""
+        single = {"model": self.path, "boxes": self.boxes, "masks": self.masks, "keypoints": self.keypoints}
+        files = {word: (path,) for word, path in single.items() if path is not None}
+        return files | ({"proposals": self.proposals} if self.proposals else {})
 
 
 @dataclass(frozen=True)
@@ -77,7 +118,8 @@ def catalog() -> Catalog:
     """The catalog, read once."""
     text = importlib.resources.files("detectron_gn.weights").joinpath("catalog.yaml").read_text("utf-8")
     data = yaml.safe_load(text)
-    entries = tuple(_entry(dict(model), data["layout"]) for model in data["models"])
+    models = [*data["models"], *(model for table in data["baselines"] for model in _baselines(table))]
+    entries = tuple(_entry(model, data) for model in models)
     return Catalog(data["base_url"], tuple(data["old_base_urls"]), entries)
 
 
@@ -88,15 +130,15 @@ def lookup(source: int | str) -> CatalogEntry:
     """
     text = str(source).strip()
     wanted = below_base(text)
-    for entry in catalog().entries:
-        if text in (str(entry.id), entry.name) or text.lower() == entry.name.lower():
-            return entry
-        if wanted is not None and unquote(wanted) in {unquote(path) for path in _paths(entry)}:
-            return entry
-    names = {entry.name.lower(): entry for entry in catalog().entries}
-    names |= {str(entry.id): entry for entry in catalog().entries}
-    near = difflib.get_close_matches(text.lower(), names, 1)
-    hint = f"did you mean {names[near[0]].id}, {names[near[0]].name}?" if near else "`models` lists them"
+    by_name = {name.lower(): entry for entry in catalog().entries for name in entry.names}
+    if text.lower() in by_name:
+        return by_name[text.lower()]
+    if wanted is not None:
+        for entry in catalog().entries:
+            if unquote(wanted) in {unquote(path) for paths in entry.files.values() for path in paths}:
+                return entry
+    near = difflib.get_close_matches(text.lower(), by_name, 1)
+    hint = f"did you mean {', '.join(by_name[near[0]].names)}?" if near else "`models` lists them"
     raise UnknownModel(f"{ascii(text)[:80]} is no model of the catalog; {hint}")
 
 
@@ -109,41 +151,100 @@ def below_base(url: str, bases: Sequence[str] = ()) -> str | None:
     return None
 
 
-def table() -> str:
-    """The catalog as text: one line per model, then what the states and notes mean."""
-    rows: list[tuple[str, ...]] = [("id", "name", "schedule", "box AP", "mask AP", "top-1 err", "hours", "files")]
-    for entry in catalog().entries:
-        files = [word for word, path in zip(("model", "boxes", "masks"), _files(entry)) if path]
-        numbers = (entry.box_ap, entry.mask_ap, entry.top1_error, entry.train_hours)
-        shown = ["-" if number is None else f"{number:.1f}" for number in numbers]
-        rows.append((str(entry.id), entry.name, entry.schedule or "-", *shown, " ".join(files) or entry.state))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    lines += ["", "result only: no file was ever published; the configuration of the same name reproduces it."]
-    lines += [f"{entry.id}: {entry.note}" for entry in catalog().entries if entry.superseded_by]
-    return "\n".join(lines)
+def families() -> list[str]:
+    """The kinds of models, in the order of the catalog."""
+    return list(dict.fromkeys(entry.kind for entry in catalog().entries))
 
 
-def rows() -> list[dict[str, Any]]:
-    """The catalog as plain data, for `--json`: every field of every entry."""
-    return [asdict(entry) for entry in catalog().entries]
+def chosen(kind: str | None = None, search: str | None = None) -> list[CatalogEntry]:
+    """The models of a kind whose id, name, backbone, norm, schedule or state holds every word of `search`.
+
+    Neither capitals nor the blanks and hyphens of a kind make a difference: `mask-rcnn` is `Mask R-CNN`.
+
+    Raises UnknownModel where there is none.
+    """
+    words = (search or "").lower().split()
+    entries = [
+        entry
+        for entry in catalog().entries
+        if (kind is None or _letters(kind) == _letters(entry.kind)) and all(word in _searched(entry) for word in words)
+    ]
+    if not entries:
+        asked = " ".join(ascii(text)[:80] for text in (kind, search) if text is not None)
+        raise UnknownModel(f"no model of the catalog is {asked}: the families are {', '.join(families())}")
+    return entries
 
 
-def _entry(model: dict[str, Any], layout: dict[str, str]) -> CatalogEntry:
+def table(entries: Sequence[CatalogEntry]) -> str:
+    """Models as text: a table for each family, one line per model, then what the states and notes mean."""
+    parts = []
+    for family in dict.fromkeys(entry.family for entry in entries):
+        members = [entry for entry in entries if entry.family == family]
+        parts += [family, _family_table(members), ""]
+    if any(entry.state == "result only" for entry in entries):
+        parts.append("result only: no file was ever published; the configuration of the same name reproduces it.")
+    notes: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.note is not None:
+            notes.setdefault(entry.note, []).append(entry.names[0])
+    parts += [
+        textwrap.fill(f"{', '.join(names)}: {note}", _LINE, subsequent_indent="  ") for note, names in notes.items()
+    ]
+    return "\n".join(parts).rstrip()
+
+
+def rows(entries: Sequence[CatalogEntry]) -> list[dict[str, Any]]:
+    """Models as plain data, for `--json`: every field of every entry."""
+    return [asdict(entry) for entry in entries]
+
+
+def _family_table(entries: Sequence[CatalogEntry]) -> str:
+    """The lines of one family; columns in which no model has anything are left out."""
+    columns: dict[str, list[str]] = {
+        "id": [str(entry.id or "-") for entry in entries],
+        "name": [entry.name for entry in entries],
+    }
+    for title, field in _NUMBERS.items():
+        values = [getattr(entry, field) for entry in entries]
+        if any(value is not None for value in values):
+            columns[title] = ["-" if value is None else f"{value:.1f}" for value in values]
+    columns["files"] = [" ".join(entry.files) or entry.state for entry in entries]
+    widths = {title: max(map(len, [title, *cells])) for title, cells in columns.items()}
+    lines = ["  ".join(title.ljust(width) for title, width in widths.items())]
+    lines += ["  ".join("-" * width for width in widths.values())]
+    for cells in zip(*columns.values(), strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _baselines(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The models of a table of catalog.yaml, each as an entry of its own is written."""
+    shared: dict[str, Any] = {key: table[key] for key in ("kind", "layout", "note") if key in table}
+    for row in table["rows"]:
+        model = shared | dict(zip(table["columns"], row, strict=True))
+        name = f"{table['prefix']}_{model['backbone']}_{model['schedule']}"
+        config = f"12_2017_baselines/{name}.yaml"
+        run = f"{model['id']}/{config}.{model.pop('stamp')}"
+        yield model | {"name": name, "norm": "BN*", "state": "published", "config": config, "run": run}
+
+
+def _entry(model: dict[str, Any], data: dict[str, Any]) -> CatalogEntry:
+    model = dict(model)
     run = model.pop("run", None)
     if run is not None:
+        layout = data["layouts"][model.pop("layout")]
+        fields = {"path" if word == "model" else word: place for word, place in layout.items()}
         model |= {
-            "path": f"{run}/{layout['model']}",
-            "boxes": f"{run}/{layout['boxes']}",
-            "masks": f"{run}/{layout['masks']}",
+            word: f"{run}/{place}" if isinstance(place, str) else tuple(f"{run}/{each}" for each in place)
+            for word, place in fields.items()
         }
-    return CatalogEntry(**model)
+    return CatalogEntry(**model, md5=data["md5"].get(model.get("id")))
 
 
-def _files(entry: CatalogEntry) -> tuple[str | None, str | None, str | None]:
-    return entry.path, entry.boxes, entry.masks
+def _letters(kind: str) -> str:
+    return re.sub(r"[\s_-]", "", kind).lower()
 
 
-def _paths(entry: CatalogEntry) -> list[str]:
-    return [path for path in _files(entry) if path]
+def _searched(entry: CatalogEntry) -> str:
+    parts = (*entry.names, entry.family, entry.backbone, entry.norm, entry.schedule or "", entry.state)
+    return " ".join(parts).lower()

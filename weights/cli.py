@@ -10,16 +10,28 @@ from detectron_gn.weights.command_line import DONE, Commands, add_source, write_
 
 def add_commands(commands: Commands) -> None:
     """Add all commands of this room."""
-    commands.add("models", _models, "list the published models with their AP and files", "models")
+    _add_models(commands)
     _add_download(commands)
     _add_convert(commands)
+
+
+def _add_models(commands: Commands) -> None:
+    parser = commands.add(
+        "models",
+        _models,
+        "list the published models with their AP and files",
+        "models --family mask-rcnn --search 'R-50 GN'",
+    )
+    parser.add_argument("--family", metavar="KIND", help="only models of a kind, such as mask-rcnn, retinanet, rpn")
+    parser.add_argument("--search", metavar="WORDS", help="only models whose id, name, norm, ... hold all of the words")
 
 
 def _models(args: argparse.Namespace) -> int:
     from detectron_gn.weights import catalog
 
-    print(catalog.table())
-    write_json_option(args, catalog.rows())
+    entries = catalog.chosen(args.family, args.search)
+    print(catalog.table(entries))
+    write_json_option(args, catalog.rows(entries))
     return DONE
 
 

@@ -108,17 +108,20 @@ def bundled_config(name: str, overrides: Sequence[str] = ()) -> Config:
     """A configuration of `yaml_configs/`.
 
     Args:
-        name: one of `bundled_names()`, or the last part of one, with or without `.yaml`.
+        name: one of `bundled_names()`, or the last part of one, with or without `.yaml`. Of two with the same last
+            part, the baseline counts, not the one with test-time augmentation.
 
-    Raises InputError, with the list of names, for any other.
+    Raises InputError, with the nearest names, for any other.
     """
     wanted = name.removeprefix("yaml_configs/").removesuffix(".yaml") + ".yaml"
     for known in bundled_names():
         if wanted in (known, known.rpartition("/")[2]):
             text = (resources.files("detectron_gn.yaml_configs") / known).read_text(encoding="utf-8")
             return parse_config(text, f"yaml_configs/{known}", overrides)
-    choice = ", ".join(bundled_names())
-    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: choose from {choice}")
+    by_stem = {known.rpartition("/")[2].removesuffix(".yaml"): known for known in reversed(bundled_names())}
+    near = difflib.get_close_matches(wanted.rpartition("/")[2].removesuffix(".yaml"), by_stem, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`detectron-gn models` lists the models they are named by"
+    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: {hint}")
 
 
 def bundled_names() -> list[str]:

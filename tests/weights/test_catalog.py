@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detectron_gn.weights.catalog import catalog, lookup, rows, table
+from detectron_gn.weights.catalog import catalog, chosen, families, lookup, rows, table
 from detectron_gn.weights.errors import UnknownModel
 
 # id: schedule, box AP, mask AP, memory, s/iter, hours, inference; from projects/GN/README.md and MODEL_ZOO.md.
@@ -34,11 +34,80 @@ def test_detectors_have_their_published_numbers(model: int) -> None:
     assert (*numbers, entry.train_hours, entry.inference_seconds_per_image) == PUBLISHED[model]
 
 
-def test_twelve_models_of_which_eight_have_files() -> None:
+# Other families, as the published tables print them.
+OF_EVERY_FAMILY = {
+    35857890: ("Faster R-CNN", "1x", 2, 8.9, 0.647, 16.2, "0.120 + 0.004", {"box_ap": 39.4}),
+    36224121: ("Mask R-CNN on precomputed proposals", "1x", 1, 6.4, 0.466, 23.3, "0.252 + 0.020",
+               {"box_ap": 35.5, "mask_ap": 31.3, "proposals_of": 35998355}),
+    36226326: ("Fast R-CNN on precomputed proposals", "2x", 1, 6.3, 0.980, 98.0, "0.291 + 0.003",
+               {"box_ap": 39.8, "proposals_of": 35998956}),
+    36768636: ("RetinaNet", "1x", 2, 6.8, 0.483, 12.1, "0.125", {"box_ap": 35.7}),
+    35998814: ("RPN", "1x", 2, 6.4, 0.416, 10.4, "0.080", {"proposal_ar": 57.2}),
+    37732318: ("Keypoint R-CNN", "s1x", 2, 14.2, 1.408, 50.8, "0.236 + 0.075", {"box_ap": 56.9, "keypoint_ap": 67.0}),
+    37651887: ("Keypoint R-CNN on precomputed proposals", "s1x", 2, 7.7, 0.533, 19.2, "0.080 + 0.085",
+               {"box_ap": 53.4, "keypoint_ap": 65.5, "proposals_of": 35998996}),
+    37129812: ("Mask R-CNN", "s1x", 1, 9.6, 1.188, 85.8, "12.100 + 0.046", {"box_ap": 48.1, "mask_ap": 41.5}),
+}  # fmt: skip
+FILES_OF_OTHERS = {
+    "model of 35998355": "12_2017_baselines/rpn_R-50-C4_1x.yaml.08_00_43.njH5oD9L/output/train/"
+    "coco_2014_train%3Acoco_2014_valminusminival/rpn/model_final.pkl",
+    "proposals of 35998355": "12_2017_baselines/rpn_R-50-C4_1x.yaml.08_00_43.njH5oD9L/output/test/"
+    "coco_2014_minival/rpn/rpn_proposals.pkl",
+    "boxes of 36768636": "12_2017_baselines/retinanet_R-50-FPN_1x.yaml.08_29_48.t4zc9clc/output/test/"
+    "coco_2014_minival/retinanet/detections_coco_2014_minival_results.json",
+    "keypoints of 37697547": "12_2017_baselines/e2e_keypoint_rcnn_R-50-FPN_1x.yaml.08_42_54.kdzV35ao/output/test/"
+    "keypoints_coco_2014_minival/generalized_rcnn/keypoints_keypoints_coco_2014_minival_results.json",
+    "model of 35998996": "12_2017_baselines/rpn_person_only_R-50-FPN_1x.yaml.08_10_08.0ZWmJm6F/output/train/"
+    "keypoints_coco_2014_train%3Akeypoints_coco_2014_valminusminival/generalized_rcnn/model_final.pkl",
+}
+
+
+@pytest.mark.parametrize("model", OF_EVERY_FAMILY)
+def test_every_family_has_its_published_numbers(model: int) -> None:
+    entry = lookup(model)
+    family, schedule, images, memory, seconds, hours, inference, numbers = OF_EVERY_FAMILY[model]
+    assert (entry.family, entry.schedule, entry.images_per_gpu, entry.train_memory_gb) == (
+        family, schedule, images, memory
+    )  # fmt: skip
+    assert (entry.train_seconds_per_iteration, entry.train_hours) == (seconds, hours)
+    assert entry.inference_seconds_per_image == inference
+    assert {name: getattr(entry, name) for name in numbers} == numbers
+
+
+@pytest.mark.parametrize("what", FILES_OF_OTHERS)
+def test_files_of_other_families_lie_where_they_were_published(what: str) -> None:
+    word, model = what.split(" of ")
+    path = f"{model}/{FILES_OF_OTHERS[what]}"
+    assert lookup(model).files[word][-1] == path
+    assert lookup(f"{catalog().base_url}/{path}").id == int(model)
+
+
+def test_every_model_of_the_zoo_and_of_the_gn_page_is_there() -> None:
     entries = catalog().entries
-    assert len(entries) == 12
+    count = {family: sum(entry.family == family for entry in entries) for family in {e.family for e in entries}}
+    assert count == {
+        "ImageNet backbone": 7,
+        "Mask R-CNN": 19,
+        "Faster R-CNN": 10,
+        "RetinaNet": 8,
+        "Keypoint R-CNN": 8,
+        "RPN": 9,
+        "Fast R-CNN on precomputed proposals": 10,
+        "Mask R-CNN on precomputed proposals": 10,
+        "Keypoint R-CNN on precomputed proposals": 8,
+    }
     assert {entry.id for entry in entries if entry.state == "result only"} == {56421872, 56421911, 49025460, 49024951}
     assert all((entry.path is None) == (entry.state == "result only") for entry in entries)
+    names = [name for entry in entries for name in entry.names]
+    assert len(set(names)) == len(names)
+
+
+def test_the_proposals_of_a_model_are_those_of_the_rpn_with_the_same_backbone() -> None:
+    for entry in catalog().entries:
+        if entry.proposals_of is not None:
+            rpn = lookup(entry.proposals_of)
+            assert (rpn.kind, rpn.backbone, len(rpn.proposals)) == ("RPN", entry.backbone, 3)
+            assert ("person" in rpn.name) == (entry.kind == "Keypoint R-CNN")
 
 
 def test_imagenet_backbones_have_their_top_1_errors() -> None:
@@ -99,7 +168,29 @@ def test_unknown_model_is_one_sentence_with_a_hint(source: str, words: str) -> N
 
 
 def test_table_shows_every_model_and_what_result_only_means() -> None:
-    text = table()
-    assert all(str(entry.id) in text and entry.name in text for entry in catalog().entries)
+    entries = catalog().entries
+    text = table(entries)
+    assert all(name in text for entry in entries for name in entry.names)
     assert "no file was ever published" in text
-    assert [row["id"] for row in rows()] == [entry.id for entry in catalog().entries]
+    assert [row["id"] for row in rows(entries)] == [entry.id for entry in entries]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "search", "ids"),
+    [
+        ("mask-rcnn", "gn r-101 published", [48616724, 48734779]),
+        ("MASK RCNN", "GN 2x", [48616381, 48616724]),
+        (None, "36224013", [36224013]),
+        ("rpn", "person x-101-32", [36760438]),
+        ("retinanet", "R-50", [36768636, 36768677]),
+    ],
+)
+def test_models_are_chosen_by_family_and_words(kind: str | None, search: str, ids: list[int]) -> None:
+    assert [entry.id for entry in chosen(kind, search)] == ids
+
+
+@pytest.mark.parametrize(("kind", "search"), [("r-fcn", None), (None, "R-200"), ("rpn", "GN"), ("mask", None)])
+def test_a_choice_without_a_model_is_an_error_that_names_the_families(kind: str | None, search: str | None) -> None:
+    with pytest.raises(UnknownModel, match=f"the families are {families()[0]}"):
+        chosen(kind, search)

@@ -165,10 +165,9 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
 def model_title(source: str) -> str:
     """The catalog's name and id of a model, or the file's name."""
     try:
-        entry = lookup(source)
+        return lookup(source).title
     except UnknownModel:
         return Path(source).name
-    return f"{entry.name} ({entry.id})"
 
 
 def _scatter(

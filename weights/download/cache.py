@@ -37,7 +37,7 @@ from detectron_gn.weights.files.lock import locked
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats import recognise
 
-Item = Literal["model", "boxes", "masks"]
+Item = Literal["model", "boxes", "masks", "keypoints"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def resolve(source: str | os.PathLike[str], given: Options | None = None) -> Pat
 def fetch(source: int | str, given: Options | None = None, item: Item = "model") -> Path:
     """The path of a file of the catalog, or of any URL, in the cache; downloaded and checked if need be.
 
-    `item` chooses between a catalog model and its published results on minival (`boxes`, `masks`).
+    `item` chooses between a catalog model and its published results on minival (`boxes`, `masks`, `keypoints`).
     Raises UnknownModel, NotPublished, NotCached or DownloadFailed, each with one sentence.
     """
     given = options() if given is None else given
@@ -117,13 +117,12 @@ def fetch(source: int | str, given: Options | None = None, item: Item = "model")
 
 
 def _path_of(entry: CatalogEntry, item: Item) -> str:
-    path = {"model": entry.path, "boxes": entry.boxes, "masks": entry.masks}[item]
-    if path is not None:
-        return path
+    if item in entry.files:
+        return entry.files[item][0]
     if entry.state == "published":
-        raise NotPublished(f"{entry.id} ({entry.name}) has no published {item}")
+        raise NotPublished(f"{entry.title} has no published {item}")
     raise NotPublished(
-        f"{entry.id} ({entry.name}) is known by its results only, no file of it was ever published; training with "
+        f"{entry.title} is known by its results only, no file of it was ever published; training with "
         f"{entry.config} should give {entry.box_ap} box AP and {entry.mask_ap} mask AP. {entry.note}"
     )
 

@@ -1,6 +1,7 @@
 """The blob table has Caffe2's names, order, shapes, kinds and initial values for each published architecture."""
 
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,13 @@ import torch
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
+from tests.helpers.configurations import is_built
 
-PARAMS = Path(__file__).parents[2] / "data" / "params"
+DATA = Path(__file__).parents[2] / "data"
+PARAMS = DATA / "params"
+# Of each of Detectron's 87 configurations the parameters that Caffe2 creates for training, in its order: name, shape,
+# whether it is trained, a bias, of GroupNorm.
+LISTS = json.loads(lzma.decompress((DATA / "blob_lists.json.xz").read_bytes()))
 
 COUNTS = {
     "e2e_mask_rcnn_R-50-FPN_2x_gn": 223,
@@ -31,6 +37,15 @@ def test_blobs_and_shapes_are_caffe2s_in_its_order(name):
     reference = caffe2_parameters(name)
     assert len(rows) == COUNTS[name]
     assert [(row.blob, list(row.shape)) for row in rows] == [(blob["name"], blob["shape"]) for blob in reference]
+
+
+@pytest.mark.parametrize("name", list(filter(is_built, LISTS)))
+def test_blobs_shapes_and_what_is_trained_are_caffe2s_for_every_configuration(name):
+    with torch.device("meta"):
+        model = build_detector(bundled_config(name))
+    trained = {parameter for parameter, value in model.named_parameters() if value.requires_grad}
+    ours = [(row.blob, list(row.shape), row.parameter in trained) for row in BlobTable.from_model(model).rows]
+    assert ours == [(blob, shape, is_trained) for blob, shape, is_trained, _, _ in LISTS[name]]
 
 
 @pytest.mark.parametrize("name", COUNTS)
