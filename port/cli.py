@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.port.options import add_model, add_out, add_precision
-from detectron_gn.weights.command_line import DONE, Commands, add_source, between, check_writable, write_json_option
+from detectron_gn.weights.command_line import DONE, Commands, between, check_writable, write_json_option
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,16 +18,29 @@ def add_commands(commands: Commands) -> None:
 
 def _add_inspect(commands: Commands) -> None:
     parser = commands.add(
-        "inspect", _inspect, "tell what is in a weights file: kind, configuration, blobs", "inspect model_final.pkl"
+        "inspect",
+        _inspect,
+        "tell what is in a weights file, or what network a YAML asks for: family, parts, blobs",
+        "inspect model_final.pkl",
     )
-    add_source(parser)
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a model id, a URL, a .pkl, .h5, .safetensors or .pth file; or a Detectron YAML, file or name",
+    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from detectron_gn.port.blobs.summary import describe
+    from detectron_gn.port.blobs.architecture import Architecture, describe_config
+    from detectron_gn.port.blobs.summary import Summary, describe
+    from detectron_gn.port.runs.load import find_config, names_config
     from detectron_gn.weights.download.cache import resolve
 
-    summary = describe(resolve(args.source))
+    summary: Architecture | Summary
+    if names_config(args.source):
+        summary = describe_config(find_config(args.source), args.source)
+    else:
+        summary = describe(resolve(args.source))
     print(summary)
     write_json_option(args, summary.as_dict())
     return DONE

@@ -5,6 +5,7 @@ from detectron_gn.mrcnn.config.functions import (
     backbone_depth,
     box_head_kind,
     mask_head_kind,
+    model_family,
     norm_of_backbone,
     pooling_sections,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "flatten",
     "key_use",
     "mask_head_kind",
+    "model_family",
     "norm_of_backbone",
     "pooling_sections",
     "refuse_proposal_files",

@@ -35,6 +35,20 @@ ROI_MASK_HEADS: dict[str, MaskHeadKind] = {
 }
 
 
+def model_family(cfg: Config) -> str:
+    """What papers and Detectron's MODEL_ZOO.md call the network: `Mask R-CNN`, `RetinaNet`, `RPN`, ..."""
+    model = cfg.MODEL
+    if cfg.RETINANET.RETINANET_ON:
+        return "RetinaNet"
+    if model.RPN_ONLY:
+        return "RPN"
+    if model.KEYPOINTS_ON:
+        return "Keypoint R-CNN"
+    if model.MASK_ON:
+        return "Mask R-CNN"
+    return "Faster R-CNN" if model.FASTER_RCNN else "Fast R-CNN"
+
+
 def backbone_depth(cfg: Config) -> int:
     """50, 101 or 152, from `cfg.MODEL.CONV_BODY`."""
     return _meaning("MODEL.CONV_BODY", cfg.MODEL.CONV_BODY, CONV_BODIES)

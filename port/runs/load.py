@@ -9,7 +9,7 @@ from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.port.blobs.convert import build_model
-from detectron_gn.port.config.read import bundled_config, parse_config, read_config
+from detectron_gn.port.config.read import bundled_config, bundled_names, parse_config, read_config
 from detectron_gn.weights import WeightsFile, read_blobs
 from detectron_gn.weights.catalog import lookup
 from detectron_gn.weights.download.cache import resolve
@@ -58,6 +58,19 @@ def configured_weights(
 def find_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file, or of a name in `yaml_configs/`."""
     return read_config(config, overrides) if Path(config).exists() else bundled_config(str(config), overrides)
+
+
+def names_config(source: str) -> bool:
+    """Whether SOURCE is a configuration: a YAML, or a name in `yaml_configs/` that no published weights file has."""
+    if source.endswith((".yaml", ".yml")):
+        return True
+    known = [name.removesuffix(".yaml") for name in bundled_names()]
+    if Path(source).exists() or not any(source in (name, name.rpartition("/")[2]) for name in known):
+        return False
+    try:
+        return lookup(source).path is None
+    except UnknownModel:
+        return True
 
 
 def _own_config(source: str, weights: WeightsFile, overrides: Sequence[str]) -> Config:

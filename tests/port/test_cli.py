@@ -28,6 +28,32 @@ def test_inspect_tells_what_a_file_is(run: Run, pickle: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "summary.json").read_text())["classes"] == 5
 
 
+@pytest.mark.parametrize(
+    "source", ["e2e_mask_rcnn_R-50-FPN_2x_gn.yaml", "own.yaml", "tutorial_1gpu_e2e_faster_rcnn_R-50-FPN"]
+)
+def test_inspect_tells_what_network_a_yaml_asks_for(run: Run, source: str, tmp_path: Path) -> None:
+    if source == "own.yaml":
+        bundled = ROOT / "yaml_configs" / "04_2018_gn_baselines" / "e2e_mask_rcnn_R-50-FPN_2x_gn.yaml"
+        source = str(tmp_path / source)
+        Path(source).write_bytes(bundled.read_bytes())
+    code, printed, _ = run("inspect", source, "--json", tmp_path / "architecture.json")
+    document = json.loads((tmp_path / "architecture.json").read_text())
+    assert code == 0
+    is_mask = "tutorial" not in source
+    family, count = ("Mask R-CNN", 223) if is_mask else ("Faster R-CNN", 189)
+    assert printed.startswith(f"{source}: {family}, 81 classes")
+    assert document["family"] == family and len(document["blobs"]) == count
+    assert document["blobs"][0] == {"name": "conv1_w", "shape": [64, 3, 7, 7], "kind": "weight"}
+    assert document["blobs"][1]["kind"] == ("gn_scale" if is_mask else "affine")
+    assert sum(part["blobs"] for part in document["parts"]) == count
+
+
+def test_inspect_of_a_yaml_that_is_not_there_or_of_another_network_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rfcn.yaml").write_text("MODEL: {TYPE: rfcn, NUM_CLASSES: 81}")
+    assert_one_sentence(run("inspect", tmp_path / "rfcn.yaml"), "rfcn.yaml, line 1", "MODEL.TYPE", "not supported")
+    assert_one_sentence(run("inspect", "nothing.yaml"), "nothing.yaml", "none of the configurations")
+
+
 def test_detect_finds_what_detectron_found_and_draws_it(
     run: Run, pickle: Path, demo_model: Path, tmp_path: Path
 ) -> None:
