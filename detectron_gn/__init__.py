@@ -36,6 +36,7 @@ def load(
     overrides: Sequence[str] = (),
     device: str = "auto",
     precision: Precision = "fp32",
+    keep_unused: bool = False,
 ) -> Detector:
     """A model ready to detect: `load("model_final.pkl").detect(image)`.
 
@@ -47,12 +48,13 @@ def load(
         device: where it runs, as torch names it; "auto" is the first GPU, or the CPU where there is none.
         precision: of convolutions and matrix products: "fp32", or "tf32", "bf16" or "fp16", which change results
             slightly (docs/precision.md).
+        keep_unused: load the model although the file has trained blobs that the configuration has no place for.
 
     Raises `weights.errors.WeightsError` or `mrcnn.errors.InputError`, both ValueErrors, with one sentence.
     """
     from detectron_gn.port.runs.load import load_model
 
-    return load_model(source, config, overrides, device, precision)
+    return load_model(source, config, overrides, device, precision, keep_unused=keep_unused)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,15 +32,18 @@ def _add_inspect(commands: Commands) -> None:
 
 def _inspect(args: argparse.Namespace) -> int:
     from detectron_gn.port.blobs.architecture import Architecture, describe_config
-    from detectron_gn.port.blobs.summary import Summary, describe
-    from detectron_gn.port.runs.load import find_config, names_config
+    from detectron_gn.port.blobs.summary import Summary, summarise
+    from detectron_gn.port.runs.load import find_config, names_config, unused_blobs
+    from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
     summary: Architecture | Summary
     if names_config(args.source):
         summary = describe_config(find_config(args.source), args.source)
     else:
-        summary = describe(resolve(args.source))
+        path = resolve(args.source)
+        weights = read_blobs(path)
+        summary = summarise(weights, path.stat().st_size, unused_blobs(args.source, path, weights))
     print(summary)
     write_json_option(args, summary.as_dict())
     return DONE
@@ -80,7 +83,9 @@ def _detect(args: argparse.Namespace) -> int:
     check_writable(args.out)
     for path in args.images:
         path.open("rb").close()
-    model = load_model(args.source, args.config, args.overrides, args.device, args.precision)
+    model = load_model(
+        args.source, args.config, args.overrides, args.device, args.precision, keep_unused=args.keep_unused
+    )
     categories = categories_of(model, args.annotations, args.source)
     rows: list[dict[str, Any]] = []
     try:

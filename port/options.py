@@ -12,6 +12,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """SOURCE, --config, --set and --device: what `port.runs.load.load_model` takes, except the precision."""
     add_source(parser)
     add_config(parser, "what it was trained with (default: the model's own)")
+    add_keep_unused(parser)
     add_device(parser)
 
 
@@ -26,6 +27,15 @@ def add_config(parser: argparse.ArgumentParser, meaning: str) -> None:
         metavar="KEY VALUE",
         dest="overrides",
         help="override keys of the configuration",
+    )
+
+
+def add_keep_unused(parser: argparse.ArgumentParser) -> None:
+    """--keep-unused, as `args.keep_unused`."""
+    parser.add_argument(
+        "--keep-unused",
+        action="store_true",
+        help="go on although the file has trained blobs that the configuration has no place for",
     )
 
 

@@ -10,8 +10,11 @@ from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import fill_parameters, match_blobs
+from detectron_gn.mrcnn.wording import listed
+from detectron_gn.port.blobs.convert import BlobMatch, check_leftovers, fill_parameters, match_blobs, told_unfolded
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
+from detectron_gn.port.blobs.layouts import with_blob_names
+from detectron_gn.port.blobs.leftovers import told_preserved
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import Array, WeightsFile
@@ -50,6 +53,8 @@ class StartingPoint:
             lines.append(f"partly copied, the rows of {', '.join(classes)}; the others are initialised: {blobs}")
         if self.partly_copied and not self.names_known:
             lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
+        if self.preserved:
+            lines.append(told_preserved("the weights", tuple(self.preserved)))
         if self.initialised:
             lines.append(f"initialised as Detectron does: {', '.join(self.initialised)}")
         return lines
@@ -61,6 +66,8 @@ def start_from(
     weights: WeightsFile,
     classes: Sequence[str],
     source_classes: Sequence[str] | None = None,
+    *,
+    keep_unused: bool = False,
 ) -> StartingPoint:
     """Fill a freshly initialised network, and its solver's momentum, from a weights file.
 
@@ -68,24 +75,23 @@ def start_from(
         classes: the network's classes, the background first.
         source_classes: those of the file; None for unknown ones, which are taken to be COCO's where the file has 81 and
             the network another number, and the network's own where it has as many.
+        keep_unused: go on although parts of another network are left over; they are preserved.
 
     An ImageNet file gives the backbone and nothing else. A detector of other classes gives its heads' rows of the
-    classes of the same name, and no momentum for those blobs. Everything else must fit, else InputError names it.
+    classes of the same name, and no momentum for those blobs. Heads that a detector lacks are initialised. Everything
+    else must fit, else InputError names it. Blobs that are not used are preserved.
     """
     table = BlobTable.from_model(model)
+    weights = with_blob_names(table, weights)
     if source_classes is None and _class_count(weights) == len(COCO_NAMES) + 1 != len(classes):
         source_classes = (BACKGROUND, *COCO_NAMES)
     fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
     match = match_blobs(table, fitted)
-    _check_missing(weights, match.missing)
-    if match.unexpected:
-        raise InputError(
-            f"{weights.source} holds {match.unexpected[0]}, which the configuration has no place for: "
-            "pass --config with the YAML of that model"
-        )
+    _check_missing(weights, match)
+    check_leftovers(match.leftovers, weights, keep_unused=keep_unused)
     fill_parameters(model, match)
     momenta = load_momentum(model, solver, match)
-    preserved = {name: weights.blobs[name] for name in match.left_over if name in weights.blobs}
+    preserved = {name: weights.blobs[name] for name in match.leftovers.preserved + match.leftovers.trained}
     whole = not partly_copied and not match.missing
     return StartingPoint(
         copied=len(match.filled) - len(partly_copied),
@@ -153,13 +159,23 @@ def _fit_classes(
     return replace(weights, blobs=blobs), {blob: found for blob in _class_rows(table) if blob in blobs}
 
 
-def _check_missing(weights: WeightsFile, missing: Sequence[BlobRow]) -> None:
-    """A file may lack what an ImageNet file lacks, the whole detector, and nothing else."""
-    is_imagenet = family_of(weights.blobs).classifier is not None and _class_count(weights) is None
-    needed = [row for row in missing if not is_imagenet or row.parameter.startswith("backbone.body.")]
+def _check_missing(weights: WeightsFile, match: BlobMatch) -> None:
+    """The body must be whole; whole layers that come after it may be missing, and Detectron initialises them, too."""
+    family = family_of(weights.blobs)
+    if family.has_unfolded_norms:
+        raise InputError(told_unfolded(weights.source))
+    held = {_layer(parameter) for parameter in match.filled}
+    needed = [row for row in match.missing if "backbone.body." in row.parameter or _layer(row.parameter) in held]
     if needed:
-        kind = "ImageNet backbone" if is_imagenet else "model"
-        raise InputError(
-            f"{weights.source} lacks {needed[0].blob} and {len(needed) - 1} more blobs that the configuration needs: "
-            f"it is a {kind} of another depth or normalisation; pass --config with its YAML"
-        )
+        if family.kind == "unknown":
+            what = "it is no Detectron model; give one, or a file that this project wrote"
+        else:
+            kind = "an ImageNet backbone" if family.kind == "backbone" else "a model"
+            body = f"{family.body} {family.norm}"
+            what = f"it is {kind} of another depth or normalisation ({body}) or damaged; pass --config with its YAML"
+        names = listed([row.blob for row in needed])
+        raise InputError(f"{weights.source} lacks {names}, which the configuration needs: {what}")
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0]

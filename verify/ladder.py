@@ -45,7 +45,7 @@ class LadderInputs:
     """What there is to compare; a rung without its inputs is not run.
 
     Attributes:
-        source, config, overrides, device, precision: the model, as in `port.runs.load`.
+        source, config, overrides, device, precision, keep_unused: the model, as in `port.runs.load`.
         reference, images: a file that dump_blobs.py wrote, and the folder of images: blobs and proposals.
         annotations: of a data set in that folder: detections and AP.
         reference_boxes, reference_masks: result files of Detectron's on that data set.
@@ -62,6 +62,7 @@ class LadderInputs:
     overrides: Sequence[str] = ()
     device: str = "auto"
     precision: Precision = "fp32"
+    keep_unused: bool = False
     reference: Path | None = None
     images: Path | None = None
     annotations: Path | None = None
@@ -174,7 +175,7 @@ class _Climber:
 
     def names(self) -> Rung:
         assert self.weights is not None
-        return check_names(self.cfg, self.weights)
+        return check_names(self.cfg, self.weights, keep_unused=self.inputs.keep_unused)
 
     def statistics(self) -> Rung:
         assert self.weights is not None
@@ -182,7 +183,8 @@ class _Climber:
 
     def blobs(self) -> Rung:
         assert self.weights is not None
-        model = build_model(self.cfg, self.weights).to(usable_device(self.inputs.device))
+        inputs = self.inputs
+        model = build_model(self.cfg, self.weights, keep_unused=inputs.keep_unused).to(usable_device(inputs.device))
         model.use_precision(self.inputs.precision)
         self.ladder.model = model
         reference, images = self.inputs.reference, self.inputs.images
@@ -282,7 +284,14 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
     if not inputs.ranks.exchange(False)[0]:
         return
     assert inputs.annotations is not None and inputs.images is not None
-    model = load_model(inputs.source, inputs.config, inputs.overrides, inputs.device, inputs.precision)
+    model = load_model(
+        inputs.source,
+        inputs.config,
+        inputs.overrides,
+        inputs.device,
+        inputs.precision,
+        keep_unused=inputs.keep_unused,
+    )
     evaluate(
         model, inputs.annotations, inputs.images, progress, batch=inputs.batch, out=inputs.out, ranks=inputs.ranks
     )

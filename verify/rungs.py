@@ -18,6 +18,7 @@ from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.convert import check_family, match_blobs
+from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections
@@ -48,25 +49,29 @@ class Rung:
     not_compared: str = ""
 
 
-def check_names(cfg: Config, weights: WeightsFile) -> Rung:
+def check_names(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> Rung:
     """Whether the blobs of a file are those of the configuration, by name and shape."""
     table = BlobTable.from_config(cfg)
     wrong = "the file and the configuration are of different models: pass --config with the YAML it was trained with"
     try:
-        check_family(cfg, table, weights)
+        weights = with_blob_names(table, weights)
+        check_family(cfg, table, weights, keep_unused=keep_unused)
         match = match_blobs(table, weights)
     except InputError as error:
         return Rung("names", "differs", str(error), wrong)
-    if match.missing or match.unexpected:
+    preserved, trained = match.leftovers.preserved, match.leftovers.trained
+    if keep_unused:
+        preserved, trained = preserved + trained, ()
+    if match.missing or trained:
         missing = ", ".join(row.blob for row in match.missing[:4]) or "none"
-        unexpected = ", ".join(match.unexpected[:4]) or "none"
+        unexpected = ", ".join(trained[:4]) or "none"
         return Rung(
             "names",
             "differs",
-            f"missing: {missing} ({len(match.missing)}); unexpected: {unexpected} ({len(match.unexpected)})",
+            f"missing: {missing} ({len(match.missing)}); of another network: {unexpected} ({len(trained)})",
             wrong,
         )
-    left = f", {len(match.left_over)} left over" if match.left_over else ""
+    left = f", {len(preserved)} unused blobs preserved" if preserved else ""
     return Rung("names", "holds", f"{len(table.rows)} parameters of the right shape{left}")
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib.resources
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,6 +30,9 @@ _NUMBERS = {
     "top-1 error": "top1_error",
 }
 _LINE = 100
+
+# In bytes: R-50.pkl has about 100 million.
+_SMALLEST_FILE = 90_000_000
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,25 @@ def lookup(source: int | str) -> CatalogEntry:
     near = difflib.get_close_matches(text.lower(), by_name, 1)
     hint = f"did you mean {', '.join(by_name[near[0]].names)}?" if near else "`models` lists them"
     raise UnknownModel(f"{ascii(text)[:80]} is no model of the catalog; {hint}")
+
+
+def entry_of_file(path: Path) -> CatalogEntry | None:
+    """The entry that a file is the model of: its path ends as the entry's does, or its md5 is the entry's.
+
+    Only a file as large as the smallest published one is read for its md5.
+    """
+    place = "/" + unquote(path.absolute().as_posix())
+    for entry in catalog().entries:
+        if entry.path is not None and place.endswith("/" + unquote(entry.path)):
+            return entry
+    known = {entry.md5: entry for entry in catalog().entries if entry.md5 is not None}
+    if path.stat().st_size < _SMALLEST_FILE:
+        return None
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return known.get(digest.hexdigest())
 
 
 def below_base(url: str, bases: Sequence[str] = ()) -> str | None:

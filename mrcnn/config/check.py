@@ -17,8 +17,8 @@ def check_config(cfg: Config) -> None:
 
     Types are the reader's to check. Widths that GroupNorm's groups do not divide are reported by the layer at fault.
     """
-    for _, sentence in unsupported_values(cfg):
-        raise InputError(sentence)
+    for unsupported in unsupported_values(cfg):
+        raise InputError(str(unsupported))
     _check_parts(cfg)
     refuse_proposal_files(cfg)
     _check_pyramid(cfg)

@@ -140,15 +140,26 @@ def key_use(key: str) -> KeyUse:
     return "unsupported" if limit is not None and not limit.values else "supported"
 
 
-def unsupported_values(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Full keys whose value is not supported, each with a sentence that says so, why, and the way out."""
+class Unsupported(NamedTuple):
+    """A full key whose value is not supported, what is said of it, and the values that it can take instead."""
+
+    key: str
+    problem: str
+    choices: str
+
+    def __str__(self) -> str:
+        return f"{self.problem}: set it to {self.choices}"
+
+
+def unsupported_values(cfg: Config) -> Iterator[Unsupported]:
+    """What of a configuration is not supported, and why."""
     defaults = flatten(Config())
     for key, value in flatten(cfg).items():
         limit = _row(LIMITED, key)
         if limit is None or value == defaults[key] or value in limit.values:
             continue
         way_out = " or ".join(map(str, limit.values or (defaults[key],)))
-        yield key, f"{key} is {value!r}, which is not supported here ({limit.reason}): set it to {way_out}"
+        yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({limit.reason})", way_out)
 
 
 def _row(table: Mapping[str, Row], key: str) -> Row | None:

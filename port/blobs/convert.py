@@ -1,5 +1,6 @@
 """Parameters from Detectron's blobs and back, momentum included; answers to Detectron utils/net.py."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,15 @@ from detectron_gn.mrcnn.config import Config, backbone_depth
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
-from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
+from detectron_gn.port.blobs.family import MOMENTUM, family_of
+from detectron_gn.port.blobs.layouts import layout_of, told_layout, with_blob_names
+from detectron_gn.port.blobs.leftovers import Leftovers, sort_leftovers, told_preserved, told_trained
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import WeightsFile
 
 Array = npt.NDArray[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,13 @@ class BlobMatch:
         filled: parameter name -> its array, of the parameter's shape.
         momentum: parameter name -> its momentum, of the parameter's shape.
         missing: parameters that the file has no blob for.
-        left_over: blob name -> why no parameter takes it; harmless.
-        unexpected: blobs that nothing explains.
+        leftovers: blobs that no parameter takes.
     """
 
     filled: dict[str, Array]
     momentum: dict[str, Array]
     missing: tuple[BlobRow, ...]
-    left_over: dict[str, str]
-    unexpected: tuple[str, ...]
+    leftovers: Leftovers
 
 
 def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
@@ -49,35 +52,33 @@ def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
     sources = {row.blob: _source_blob(row.blob, weights.blobs) for row in table.rows}
     used = set(sources.values())
     filled, momentum = {}, {}
-    left_over = dict(weights.left_out)
-    unexpected = []
     for row in table.rows:
         if sources[row.blob] in weights.blobs:
             filled[row.parameter] = _checked(weights, sources[row.blob], row)
         if row.blob + MOMENTUM in weights.blobs:
             momentum[row.parameter] = _checked(weights, row.blob + MOMENTUM, row)
             used.add(row.blob + MOMENTUM)
-    for blob in weights.blobs:
-        if blob in used:
-            continue
-        if blob.removesuffix(MOMENTUM) in CLASSIFIER_BLOBS:
-            left_over[blob] = "the ImageNet classifier, which a detector does not use"
-        else:
-            unexpected.append(blob)
+    leftovers = sort_leftovers(weights.blobs.keys(), used, (blob for blob in weights.blobs if blob not in used))
     missing = tuple(row for row in table.rows if row.parameter not in filled)
-    return BlobMatch(filled, momentum, missing, left_over, tuple(unexpected))
+    return BlobMatch(filled, momentum, missing, leftovers)
 
 
-def build_model(cfg: Config, weights: WeightsFile) -> GeneralizedRCNN:
+def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> GeneralizedRCNN:
     """The network of a configuration with the parameters of a file, ready to detect.
 
-    Every parameter must be in the file and every blob of the file must be explained, else InputError says in one
-    sentence what kind of file this is and what the configuration wants.
+    Every parameter must be in the file, and what is left over must be no part of another network, else InputError says
+    in one sentence what kind of file this is and what the configuration wants. Blobs that are not used are told in a
+    warning.
+
+    Args:
+        weights: blobs, or a `state_dict` of the same network.
+        keep_unused: build the network although parts of another one are left over.
     """
     with torch.device("meta"):
         model = build_detector(cfg)
     table = BlobTable.from_model(model)
-    check_family(cfg, table, weights)
+    weights = with_blob_names(table, weights)
+    check_family(cfg, table, weights, keep_unused=keep_unused)
     match = match_blobs(table, weights)
     if match.missing:
         names = listed([row.blob for row in match.missing])
@@ -85,11 +86,10 @@ def build_model(cfg: Config, weights: WeightsFile) -> GeneralizedRCNN:
             f"{weights.source} lacks {names}, which the configuration needs: "
             "the file is damaged or of another model; pass --config with the YAML it was trained with"
         )
-    if match.unexpected:
-        raise InputError(
-            f"{weights.source} holds {listed(match.unexpected)}, which the configuration has no place for: "
-            "pass --config with the YAML it was trained with"
-        )
+    check_leftovers(match.leftovers, weights, keep_unused=keep_unused)
+    unused = match.leftovers.preserved + match.leftovers.trained
+    if unused:
+        logger.warning("%s", told_preserved(weights.source, unused))
     blobs = table.by_parameter
     parameters = {name: _finite(weights, blobs[name].blob, array) for name, array in match.filled.items()}
     model.load_state_dict(parameters, assign=True)
@@ -123,15 +123,20 @@ def model_blobs(model: Detector, momentum: dict[str, Tensor] | None = None) -> d
     return blobs
 
 
-def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
-    """Say what is wrong as a whole before single names are compared: the wrong kind of file for this configuration."""
+def check_leftovers(leftovers: Leftovers, weights: WeightsFile, *, keep_unused: bool = False) -> None:
+    """InputError where blobs of another network are left over, unless they are to be kept unused."""
+    if leftovers.trained and not keep_unused:
+        raise InputError(told_trained(weights.source, leftovers.trained, family_of(weights.blobs)))
+
+
+def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_unused: bool = False) -> None:
+    """Say what is wrong as a whole before single names are compared: the wrong kind of file for this configuration.
+
+    Args:
+        keep_unused: whether a deeper body may go unused.
+    """
+    check_is_detector(weights)
     family, source = family_of(weights.blobs), weights.source
-    if not family.is_detector:
-        kind = "an ImageNet backbone" if family.classifier else "no detector"
-        raise InputError(
-            f"{source} is {kind}: it has no box or mask head; give a trained detector, "
-            "or train one from it with --weights"
-        )
     if family.neck != "FPN":
         raise InputError(
             f"{source} is a model without a feature pyramid (C4), which is not supported: give an FPN model"
@@ -139,10 +144,11 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
     wanted_depth = backbone_depth(cfg)
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"
     # Of another depth than these blocks are missing, which the sentence about missing blobs tells.
-    if family.depth in BLOCK_COUNTS and (family.depth, family.norm) != (wanted_depth, wanted_norm):
+    is_deeper = keep_unused and family.norm == wanted_norm
+    if not is_deeper and family.depth in BLOCK_COUNTS and (family.depth, family.norm) != (wanted_depth, wanted_norm):
         named = "with" if family.config_name is None else f"{family.config_name} or"
         raise InputError(
-            f"{source} is an R-{family.depth} {family.norm} model, but the configuration is for R-{wanted_depth} "
+            f"{source} is an {family.body} {family.norm} model, but the configuration is for R-{wanted_depth} "
             f"{wanted_norm}: pass --config {named} the YAML it was trained with"
         )
     if family.classes not in (None, cfg.MODEL.NUM_CLASSES):
@@ -150,6 +156,35 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile) -> None:
             f"{source} has {family.classes} classes (cls_score_b), but MODEL.NUM_CLASSES is "
             f"{cfg.MODEL.NUM_CLASSES}: pass --set MODEL.NUM_CLASSES {family.classes} or the YAML it was trained with"
         )
+
+
+def check_is_detector(weights: WeightsFile) -> None:
+    """InputError where the blobs are no detector's, saying whose they are."""
+    family, source = family_of(weights.blobs), weights.source
+    layout = layout_of(weights.blobs)
+    if layout is not None:
+        raise InputError(told_layout(source, layout))
+    if family.has_unfolded_norms:
+        raise InputError(told_unfolded(source))
+    if family.kind == "backbone":
+        raise InputError(
+            f"{source} is an ImageNet backbone ({family.body}, {family.norm}), which has no heads: give a trained "
+            "detector, or train one from it with `train --weights`"
+        )
+    if not family.is_detector:
+        raise InputError(
+            f"{source} has none of the blobs of a detector (it has {listed(tuple(weights.blobs))}): give a Detectron "
+            "model, or a file that this project wrote"
+        )
+
+
+def told_unfolded(source: str) -> str:
+    """What is said of a file whose BatchNorm statistics stand beside their scales."""
+    return (
+        f"{source} is a checkpoint of a classification trainer: its BatchNorms have running means and variances "
+        "(*_bn_rm, *_bn_riv), which Detectron's files have folded into scale and shift; give the converted file, such "
+        "as R-50.pkl"
+    )
 
 
 def _source_blob(blob: str, blobs: dict[str, Array]) -> str:

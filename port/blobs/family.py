@@ -27,7 +27,7 @@ class Family:
 
     Attributes:
         kind: `detector`, `backbone` (residual blocks and no detector), `unknown`.
-        norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are.
+        norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are, the more frequent first.
         blocks: how many residual blocks there are.
         neck: `FPN`, `C4`, or None where it is no detector.
         box_head: `2fc`, `4conv1fc`, or None.
@@ -35,6 +35,8 @@ class Family:
         classes: rows of a detector's classifier, the background included, or of a backbone's; None without one.
         classifier: the ImageNet classifier in the file, `pred` or `fc1000`; None without one.
         momenta: how many blobs are momenta. A detector with momenta is a training checkpoint.
+        groups: (groups, channels per group in res2) of a ResNeXt's 3x3 convolutions; None for a ResNet.
+        has_unfolded_norms: whether BatchNorms keep their running statistics, as only classification trainers do.
     """
 
     kind: Literal["detector", "backbone", "unknown"]
@@ -46,6 +48,8 @@ class Family:
     classes: int | None
     classifier: str | None
     momenta: int
+    groups: tuple[int, int] | None = None
+    has_unfolded_norms: bool = False
 
     @property
     def is_detector(self) -> bool:
@@ -59,21 +63,34 @@ class Family:
 
     @property
     def norm(self) -> str:
-        """`GN` where there is any, else `BN*`: how configurations differ."""
-        return "GN" if "GN" in self.norms else "BN*"
+        """The one that most layers have, `BN*` without any: how configurations differ."""
+        return self.norms[0] if self.norms else "BN*"
+
+    @property
+    def body(self) -> str:
+        """`R-50`, `X-101-32x8d`, as Detectron names it."""
+        return f"R-{self.depth}" if self.groups is None else f"X-{self.depth}-{self.groups[0]}x{self.groups[1]}d"
 
     @property
     def config_name(self) -> str | None:
-        """A configuration in `yaml_configs/` with this body; None where there is none, as for R-152."""
-        ending = "_gn" if self.norm == "GN" else ""
-        return f"e2e_mask_rcnn_R-{self.depth}-FPN_2x{ending}" if self.depth in (50, 101) else None
+        """A configuration in `yaml_configs/` with this body and these heads; None where there is none, as for R-152."""
+        is_mask_rcnn = self.masks or not self.is_detector
+        ending = {
+            ("GN", "4conv1fc", True): "mask_rcnn_{body}-FPN_2x_gn",
+            ("BN*", "2fc", True): "mask_rcnn_{body}-FPN_2x",
+            ("BN*", "2fc", False): "faster_rcnn_{body}-FPN_2x",
+            ("BN*", "4conv1fc", True): "mask_rcnn_{body}-FPN_2x_bn_4conv1fc" if self.body == "R-50" else None,
+        }.get((self.norm, self.box_head or ("4conv1fc" if self.norm == "GN" else "2fc"), is_mask_rcnn))
+        bodies = ("R-50", "R-101") if self.norm == "GN" else ("R-50", "R-101", "X-101-32x8d", "X-101-64x4d")
+        return None if ending is None or self.body not in bodies else f"e2e_{ending.format(body=self.body)}"
 
 
 def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
     """What these blobs belong to: told from their names, and from the number of rows of the classifier."""
     is_detector = any(name.startswith(_OF_DETECTORS) for name in blobs)
     blocks = {match[0] for name in blobs if (match := re.match(r"res[2-5]_\d+_branch2a_w$", name))}
-    norms = [word for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*")) if any(n.endswith(ending) for n in blobs)]
+    counts = {word: sum(n.endswith(ending) for n in blobs) for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*"))}
+    norms = [word for word in sorted(counts, key=lambda word: -counts[word]) if counts[word]]
     classifiers = [name for name in CLASSIFIERS if f"{name}_w" in blobs]
     rows = blobs.get("cls_score_b", blobs.get("cls_score_w")) if is_detector else blobs.get("pred_w")
     return Family(
@@ -87,4 +104,13 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
         # A whole one, or else what is left of one.
         classifier=next((name for name in classifiers if f"{name}_b" in blobs), next(iter(classifiers), None)),
         momenta=sum(name.endswith(MOMENTUM) for name in blobs),
+        groups=_groups(blobs.get("res2_0_branch2b_w")),
+        has_unfolded_norms=any(name.endswith(("_bn_rm", "_bn_riv")) for name in blobs),
     )
+
+
+def _groups(weight: npt.NDArray[Any] | None) -> tuple[int, int] | None:
+    """Groups and channels of each, from a block's 3x3 convolution `[out, in / groups, 3, 3]`; None for one group."""
+    if weight is None or weight.ndim != 4 or weight.shape[0] == weight.shape[1] or not weight.shape[1]:
+        return None
+    return weight.shape[0] // weight.shape[1], weight.shape[1]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import yaml
 
-from detectron_gn.port.blobs.family import MOMENTUM, family_of
+from detectron_gn.mrcnn.wording import listed
+from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
@@ -59,11 +61,12 @@ class Summary:
         neck: `FPN`, `C4`, or None for a backbone.
         box_head: `2fc`, `4conv1fc`, or None. masks: whether there is a mask head.
         classes: rows of the classifier, the background included in a detector; None without one.
-        values: numbers in all blobs that are neither momentum nor preserved classifier.
+        values: numbers in all blobs that are neither momentum nor unused.
         momentum: how many blobs have a momentum blob beside them.
         iteration: index of the last training iteration done, from 0; None if unknown.
         config: the configuration's main keys as the file writes them; None if it has no configuration.
         not_finite: names of the blobs that hold NaN or infinity.
+        unused: blobs that the network of the file's configuration, or else of its names, does not use.
         left_out: what the file holds beside arrays, and why it is not read.
     """
 
@@ -82,6 +85,7 @@ class Summary:
     iteration: int | None
     config: dict[str, str] | None
     not_finite: tuple[str, ...]
+    unused: tuple[str, ...]
     left_out: dict[str, str]
     blobs: tuple[BlobSummary, ...]
 
@@ -100,6 +104,8 @@ class Summary:
             head.append("  config:")
             head += [f"    {key}: {value}" for key, value in self.config.items()]
         head.append(f"  NaN or infinity: {', '.join(self.not_finite) or 'none'}")
+        if self.unused:
+            head.append(f"  preserved, not used by the network: {len(self.unused)} blobs ({listed(self.unused)})")
         head += [f"  left out: {name} {reason}" for name, reason in self.left_out.items()]
         rows = [("blob", "shape", "dtype", "mean", "std", "min", "max")]
         for blob in self.blobs:
@@ -126,14 +132,19 @@ def describe(path: str | os.PathLike[str]) -> Summary:
     return summarise(read_blobs(path), os.path.getsize(path))
 
 
-def summarise(weights: WeightsFile, size: int) -> Summary:
-    """Say what `weights`, read from a file of `size` bytes, are."""
+def summarise(weights: WeightsFile, size: int, unused: Sequence[str] | None = None) -> Summary:
+    """Say what `weights`, read from a file of `size` bytes, are.
+
+    Args:
+        unused: blobs that the network does not use; where it is left out, a detector's ImageNet classifier.
+    """
     blobs, family = weights.blobs, family_of(weights.blobs)
     rows = tuple(_statistics(name, array) for name, array in blobs.items())
     kinds = {"backbone": "ImageNet backbone", "unknown": "unknown"}
     of_detector = "training checkpoint" if family.momenta else "detector"
-    # The classifier that a detector preserves, and momenta, are no values of the network.
-    aside = ("pred_",) if family.is_detector else ()
+    if unused is None:
+        unused = [name for name in blobs if name in CLASSIFIER_BLOBS and family.is_detector]
+    aside = frozenset(unused)
     return Summary(
         source=weights.source,
         container=weights.format,
@@ -145,11 +156,12 @@ def summarise(weights: WeightsFile, size: int) -> Summary:
         box_head=family.box_head,
         masks=family.masks,
         classes=family.classes,
-        values=sum(a.size for n, a in blobs.items() if not n.endswith(MOMENTUM) and not n.startswith(aside)),
+        values=sum(a.size for n, a in blobs.items() if not n.endswith(MOMENTUM) and n not in aside),
         momentum=family.momenta,
         iteration=weights.iteration,
         config=None if weights.cfg is None else config_summary(weights.cfg),
         not_finite=tuple(row.name for row in rows if row.nan or row.inf),
+        unused=tuple(unused),
         left_out=weights.left_out,
         blobs=rows,
     )

@@ -8,10 +8,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from detectron_gn.mrcnn.config import Config, flatten, unsupported_values, with_values
+from detectron_gn.mrcnn.config import Config, flatten, key_use, unsupported_values, with_values
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.renamed_keys import DROPPED_KEYS, RENAMED_KEYS
-from detectron_gn.port.config.values import coerce, decode
+from detectron_gn.port.config.saved import (
+    BOX_WEIGHTS,
+    OLD_BOX_WEIGHTS,
+    UnsupportedModel,
+    check_fork,
+    followed,
+    has_box_weights,
+    is_ignored,
+)
+from detectron_gn.port.config.values import coerce
 from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.port.config.yaml_loader import MAX_CHARACTERS, load_yaml
 
@@ -31,8 +40,6 @@ def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 _KINDS: dict[str, Any] = dict(_kinds(Config, ""))
 _SECTIONS = {key for key, kind in _KINDS.items() if dataclasses.is_dataclass(kind)}
 _DEFAULTS = flatten(Config())
-# Switched off in every model that is supported; in old weights their defaults may have been others.
-_IDLE_SECTIONS = ("KRCNN.", "RFCN.")
 _MAX_BYTES = 4 * MAX_CHARACTERS
 
 
@@ -70,13 +77,13 @@ def parse_config(
         source: what the text is called in errors, usually its file's name.
         overrides: `[KEY, VALUE, KEY, VALUE, ...]`, as on Detectron's command line.
         saved_in_weights: the text is the `cfg` of a weights file, which nobody can edit and which may be older than
-            today's keys. Renamed keys are then followed, unknown ones ignored with a warning, and so, without one,
-            are KRCNN and RFCN. Where MODEL.BBOX_REG_WEIGHTS is missing, the weights were (1, 1, 1, 1) (Detectron
-            utils/net.py:configure_bbox_reg_weights).
+            today's keys. Renamed keys are then followed, unknown ones and those without effect are ignored, and a
+            missing MODEL.BBOX_REG_WEIGHTS is (1, 1, 1, 1), with a warning, as in Detectron
+            (utils/net.py:configure_bbox_reg_weights).
 
     Raises InputError, naming source, line and key.
     """
-    document = load_yaml(text, source)
+    document = load_yaml(text, source, lenient=saved_in_weights)
     places = {key: f"{source}, line {line}: " for key, line in document.lines.items()}
     setting = _saved_setting if saved_in_weights else _setting
     settings: dict[str, object] = {}
@@ -84,13 +91,33 @@ def parse_config(
         try:
             settings.update(setting(key, value))
         except InputError as error:
-            raise InputError(f"{places[key]}{error}") from error
-    if saved_in_weights:
-        settings.setdefault("MODEL.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0))
+            raise type(error)(f"{places[key]}{error}") from error
     overriding = _override_settings(overrides)
+    if saved_in_weights and BOX_WEIGHTS not in settings | overriding:
+        logger.warning("%s", told_old_box_weights(source))
+        settings[BOX_WEIGHTS] = OLD_BOX_WEIGHTS
     for key in overriding:
         places.pop(key, None)
-    return _finished(with_values(Config(), settings | overriding), places)
+    return _finished(with_values(Config(), settings | overriding), places, saved_in_weights=saved_in_weights)
+
+
+def lacks_box_weights(text: str, source: str) -> bool:
+    """Whether a configuration saved in weights does not name MODEL.BBOX_REG_WEIGHTS, which then are (1, 1, 1, 1).
+
+    Raises InputError, as `parse_config` does, where the text cannot be read or a fork's switch is on in it.
+    """
+    values = load_yaml(text, source, lenient=True).values
+    for key, value in _leaves(values):
+        check_fork(key, value)
+    return not has_box_weights(values)
+
+
+def told_old_box_weights(source: str) -> str:
+    """What is said of weights whose configuration does not name MODEL.BBOX_REG_WEIGHTS."""
+    return (
+        f"{source} does not name {BOX_WEIGHTS}, so the weights are taken to be older than that key: it is set to "
+        f"(1, 1, 1, 1), as Detectron does; where boxes come out wrong, pass --set {BOX_WEIGHTS} '(10., 10., 5., 5.)'"
+    )
 
 
 def merge_overrides(cfg: Config, overrides: Sequence[str]) -> Config:
@@ -167,28 +194,38 @@ def _setting(key: str, value: object) -> dict[str, object]:
 
 
 def _saved_setting(key: str, value: object) -> dict[str, object]:
-    """`_setting` for the configuration inside weights: old names are followed, unknown ones named and ignored."""
-    if key in RENAMED_KEYS:
-        new = RENAMED_KEYS[key]
-        key, value = new.key, new.value(decode(key, value))
-    if key.startswith(_IDLE_SECTIONS):
+    """`_setting` for the configuration inside weights: old names are followed, what has no effect is ignored."""
+    key, value = followed(key, value)
+    if key not in _SECTIONS and is_ignored(key, value):
         return {}
-    if key not in _KINDS and key not in DROPPED_KEYS:
-        logger.warning("%s, saved with the weights, is no key of Detectron's and is ignored", key)
-        return {}
-    return _setting(key, value)
+    try:
+        return _setting(key, value)
+    except InputError as error:
+        if key in _DEFAULTS and key_use(key) == "inert":
+            logger.warning("%s; it has no effect and is ignored", error)
+            return {}
+        raise
 
 
-def _finished(cfg: Config, places: Mapping[str, str]) -> Config:
+def _finished(cfg: Config, places: Mapping[str, str], *, saved_in_weights: bool = False) -> Config:
     """The configuration with its inferred keys, when every value in it is supported.
+
+    Args:
+        places: where each key stands, for errors.
+        saved_in_weights: whether the model was trained with these values, so that others make another network of it.
 
     A model with its own RPN takes no proposals from files (Detectron core/config.py:assert_and_infer_cfg).
     """
     has_rpn = cfg.RPN.RPN_ON or cfg.MODEL.FASTER_RCNN or cfg.MODEL.RPN_ONLY
     from_files = cfg.TEST.PRECOMPUTED_PROPOSALS and not (has_rpn or cfg.RETINANET.RETINANET_ON)
     cfg = with_values(cfg, {"RPN.RPN_ON": has_rpn, "TEST.PRECOMPUTED_PROPOSALS": from_files})
-    for key, sentence in unsupported_values(cfg):
-        raise InputError(f"{places.get(key, '')}{sentence}")
+    for unsupported in unsupported_values(cfg):
+        place = places.get(unsupported.key, "")
+        if not (saved_in_weights and place):
+            raise InputError(f"{place}{unsupported}")
+        if unsupported.key.startswith(("TEST.", "TRAIN.", "SOLVER.")):
+            raise InputError(f"{place}{unsupported.problem}: pass --set {unsupported.key} {unsupported.choices}")
+        raise UnsupportedModel(f"{place}{unsupported.problem}, and the model was trained so: only Detectron runs it")
     return cfg
 
 

@@ -25,11 +25,16 @@ MAX_DEPTH = 30
 
 _TAG = "tag:yaml.org,2002:"
 _PYTHON = f"{_TAG}python/"
-_ATTR_DICTS = ("detectron.utils.collections.AttrDict", "utils.collections.AttrDict")
 _MULTIARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")
 _NAME = re.compile(r"\w{1,100}")
 _BYTE_ORDERS = ("<", ">", "=", "|")
+
+
+class Unreadable(NamedTuple):
+    """A value whose tag is none that Detectron writes; it is read as nothing."""
+
+    tag: str
 
 
 class Document(NamedTuple):
@@ -39,13 +44,14 @@ class Document(NamedTuple):
     lines: dict[str, int]
 
 
-def load_yaml(text: str, source: str) -> Document:
+def load_yaml(text: str, source: str, *, lenient: bool = False) -> Document:
     """Parse one YAML document that holds a mapping.
 
     AttrDicts become dictionaries, `!!python/tuple` tuples, numpy scalars numbers and numpy arrays lists.
 
     Args:
         source: what the text is called in errors, usually its file's name.
+        lenient: give a value of an unknown tag as `Unreadable` instead of raising an error.
 
     Raises InputError, naming source and line, for anything else: broken YAML, unknown tags, keys that are no names
     or given twice, aliases that unfold to more than `MAX_NODES` values, more than `MAX_CHARACTERS` of text.
@@ -56,7 +62,7 @@ def load_yaml(text: str, source: str) -> Document:
             "give a YAML file of Detectron's"
         )
     try:
-        loader = _DataLoader(text)
+        loader = (_LenientLoader if lenient else _DataLoader)(text)
         root = loader.get_single_node()
         if not isinstance(root, MappingNode):
             raise InputError(f"{source}: it is {_kind(root)}, but a configuration is a mapping, such as NUM_GPUS: 8")
@@ -87,6 +93,11 @@ class _DataLoader(yaml.SafeLoader):
             # For a scalar that is not what its tag says, PyYAML lets through whatever int, float and dict raise.
             raise _error(node, f"{_shown(node)} is not what its type says: write it in quotes if it is text") from error
 
+    def unknown(self, node: Node) -> Any:
+        """What becomes of a node whose tag has no constructor."""
+        tag = _told_tag(node)
+        raise _error(node, f"the tag {tag} is none that Detectron writes (nothing was run for it): remove it")
+
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first_lines: dict[str, int] = {}
         for key_node, _ in node.value if isinstance(node, MappingNode) else ():
@@ -103,6 +114,13 @@ class _DataLoader(yaml.SafeLoader):
                 raise _error(key_node, f"{sentence}remove one of them")
             first_lines[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep=deep)
+
+
+class _LenientLoader(_DataLoader):
+    """The same, which reads values of unknown tags as `Unreadable`."""
+
+    def unknown(self, node: Node) -> Unreadable:
+        return Unreadable(_told_tag(node))
 
 
 def _parts(loader: _DataLoader, node: Node) -> dict[Any, Any]:
@@ -170,13 +188,22 @@ def _ndarray(loader: _DataLoader, node: Node) -> str:
     return "numpy.ndarray"
 
 
-def _unknown(loader: _DataLoader, node: Node) -> None:
-    tag = node.tag.replace(_TAG, "!!")
-    raise _error(node, f"the tag {_cut(tag)} is none that Detectron writes (nothing was run for it): remove it")
+def _any_attr_dict(loader: _DataLoader, name: str, node: Node) -> Any:
+    """An AttrDict of Detectron's, of whatever module: forks moved it."""
+    return _attr_dict(loader, node) if name.rpartition(".")[2] == "AttrDict" else loader.unknown(node)
 
 
-for _name in _ATTR_DICTS:
-    _DataLoader.add_constructor(f"{_PYTHON}object/new:{_name}", _attr_dict)
+def _bare_attr_dict(loader: _DataLoader, name: str, node: Node) -> Any:
+    """An AttrDict without items: what stands below the tag `object` are attributes."""
+    return {} if name.rpartition(".")[2] == "AttrDict" else loader.unknown(node)
+
+
+def _unknown(loader: _DataLoader, node: Node) -> Any:
+    return loader.unknown(node)
+
+
+_DataLoader.add_multi_constructor(f"{_PYTHON}object/new:", _any_attr_dict)
+_DataLoader.add_multi_constructor(f"{_PYTHON}object:", _bare_attr_dict)
 for _module in _MULTIARRAYS:
     _DataLoader.add_constructor(f"{_PYTHON}object/apply:{_module}.scalar", _scalar)
     _DataLoader.add_constructor(f"{_PYTHON}object/apply:{_module}._reconstruct", _array)
@@ -218,6 +245,10 @@ def _key_lines(node: Node, prefix: str) -> Iterator[tuple[str, int]]:
         elif isinstance(key_node, ScalarNode):
             yield prefix + key_node.value, key_node.start_mark.line + 1
             yield from _key_lines(value_node, f"{prefix}{key_node.value}.")
+
+
+def _told_tag(node: Node) -> str:
+    return _cut(node.tag.replace(_TAG, "!!"))
 
 
 def _error(node: Node, sentence: str) -> ConstructorError:

@@ -1,19 +1,32 @@
 """From a model id, a URL or a file to a configured model; answers to Detectron tools/infer_simple.py:main."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
-from detectron_gn.port.blobs.convert import build_model
-from detectron_gn.port.config.read import bundled_config, bundled_names, parse_config, read_config
+from detectron_gn.port.blobs.convert import build_model, check_is_detector, match_blobs
+from detectron_gn.port.blobs.layouts import is_own_state_dict, with_blob_names
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import (
+    bundled_config,
+    bundled_names,
+    lacks_box_weights,
+    parse_config,
+    read_config,
+    told_old_box_weights,
+)
+from detectron_gn.port.config.saved import BOX_WEIGHTS, OLD_BOX_WEIGHTS, UnsupportedModel, differences
 from detectron_gn.weights import WeightsFile, read_blobs
-from detectron_gn.weights.catalog import lookup
+from detectron_gn.weights.catalog import CatalogEntry, entry_of_file, lookup
 from detectron_gn.weights.download.cache import resolve
 from detectron_gn.weights.errors import UnknownModel
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -22,6 +35,8 @@ def load_model(
     overrides: Sequence[str] = (),
     device: str = "auto",
     precision: Precision = "fp32",
+    *,
+    keep_unused: bool = False,
 ) -> GeneralizedRCNN:
     """A model ready to detect.
 
@@ -29,11 +44,12 @@ def load_model(
         source, config, overrides: see `configured_weights`.
         device: as torch names it; "auto" is the first GPU, or the CPU where there is none.
         precision: of convolutions and matrix products.
+        keep_unused: see `build_model`.
 
     Raises InputError or WeightsError with one sentence, also for a device that this machine does not have.
     """
     place = usable_device(device)
-    model = build_model(*configured_weights(source, config, overrides)).to(place)
+    model = build_model(*configured_weights(source, config, overrides), keep_unused=keep_unused).to(place)
     model.use_precision(precision)
     return model
 
@@ -51,8 +67,43 @@ def configured_weights(
     """
     # First what is quick to refuse, then the download.
     given = None if config is None else find_config(config, overrides)
-    weights = read_blobs(resolve(source))
-    return given or _own_config(str(source), weights, overrides), weights
+    path = resolve(source)
+    weights = read_blobs(path)
+    if given is None:
+        return _own_config(str(source), path, weights, overrides), weights
+    return with_saved_box_weights(given, weights, overrides), weights
+
+
+def unused_blobs(source: str, path: Path, weights: WeightsFile) -> tuple[str, ...] | None:
+    """The blobs that the network of a file does not use; None where its configuration does not say which it is."""
+    try:
+        table = BlobTable.from_config(_own_config(source, path, weights, ()))
+        leftovers = match_blobs(table, with_blob_names(table, weights)).leftovers
+    except InputError:
+        return None
+    return leftovers.preserved + leftovers.trained
+
+
+def with_saved_box_weights(cfg: Config, weights: WeightsFile, overrides: Sequence[str] = ()) -> Config:
+    """A configuration that was given for weights, with the one thing that the weights' own counts for before it.
+
+    Where it does not name MODEL.BBOX_REG_WEIGHTS, the network was trained with (1, 1, 1, 1), whatever is given; only
+    `overrides` count more (Detectron utils/net.py:configure_bbox_reg_weights). Raises InputError for a fork's model.
+    """
+    if weights.cfg is None:
+        return cfg
+    source = f"the configuration in {weights.source}"
+    try:
+        is_old = lacks_box_weights(weights.cfg, source)
+    except UnsupportedModel:
+        raise
+    except InputError as error:
+        logger.warning("%s; the configuration that was given counts", error)
+        return cfg
+    if is_old and BOX_WEIGHTS not in overrides[::2]:
+        logger.warning("%s", told_old_box_weights(source))
+        return with_values(cfg, {BOX_WEIGHTS: OLD_BOX_WEIGHTS})
+    return cfg
 
 
 def find_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -73,14 +124,46 @@ def names_config(source: str) -> bool:
         return True
 
 
-def _own_config(source: str, weights: WeightsFile, overrides: Sequence[str]) -> Config:
-    """The configuration inside a weights file, or else that of its catalog entry."""
+def _own_config(source: str, path: Path, weights: WeightsFile, overrides: Sequence[str]) -> Config:
+    """The configuration of the weights' catalog entry, or else the one inside them."""
+    entry = _entry(source, path)
+    if entry is not None and entry.config is not None:
+        cfg = bundled_config(entry.config, overrides)
+        _tell_differences(bundled_config(entry.config), entry.title, weights)
+        return cfg
     if weights.cfg is not None:
-        return parse_config(weights.cfg, f"the configuration in {source}", overrides, saved_in_weights=True)
+        try:
+            return parse_config(weights.cfg, f"the configuration in {source}", overrides, saved_in_weights=True)
+        except UnsupportedModel:
+            raise
+        except InputError as error:
+            raise InputError(f"{error}; pass --config with the YAML that the model was trained with") from error
+    if is_own_state_dict(weights.blobs):
+        raise InputError(
+            f"{source} is a state_dict of this project's, which says nothing of its configuration: pass --config with "
+            "the YAML it was trained with"
+        )
+    check_is_detector(weights)
+    raise InputError(f"{source} holds no configuration: pass --config with the YAML it was trained with")
+
+
+def _entry(source: str, path: Path) -> CatalogEntry | None:
     try:
-        name = lookup(source).config
+        return lookup(source)
     except UnknownModel:
-        name = None
-    if name is None:
-        raise InputError(f"{source} holds no configuration: pass --config with the YAML it was trained with")
-    return bundled_config(name, overrides)
+        return entry_of_file(path)
+
+
+def _tell_differences(cfg: Config, title: str, weights: WeightsFile) -> None:
+    """A warning about what the configuration inside a published model says otherwise than the catalog's."""
+    if weights.cfg is None:
+        return
+    source = f"the configuration in {weights.source}"
+    try:
+        saved = parse_config(weights.cfg, source, saved_in_weights=True)
+    except InputError as error:
+        logger.warning("%s; the catalog's configuration of %s counts", error, title)
+        return
+    others = list(differences(cfg, saved))
+    if others:
+        logger.warning("%s: %s; the catalog's configuration of %s counts", source, "; ".join(others), title)

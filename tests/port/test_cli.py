@@ -133,7 +133,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[WeightsFile], WeightsFile], list[str], li
         lambda w: w, ["--set", "MODEL.NUM_CLASSES", "3"], ["has 5 classes", "MODEL.NUM_CLASSES is 3"],
     ),
     "a missing blob": (lambda w: changed(w, fc6_w=None), [], ["lacks fc6_w"]),
-    "an extra blob": (lambda w: changed(w, fc9_w=np.zeros(3, np.float32)), [], ["holds fc9_w"]),
+    "a layer of another network": (lambda w: changed(w, fc7_w=np.zeros(3, np.float32)), [], ["trained with fc7_w"]),
     "a shape that would broadcast": (
         lambda w: changed(w, fc6_b=np.zeros(1, np.float32)), [], ["fc6_b is [1]", "[64]"],
     ),

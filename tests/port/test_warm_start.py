@@ -148,7 +148,7 @@ def test_frozen_parameters_take_no_momentum():
     [
         (lambda blobs: blobs.pop("fc6_w"), "lacks fc6_w"),
         (lambda blobs: blobs.update(fc6_w=blobs["fc6_w"][:, :-1]), "fc6_w is"),
-        (lambda blobs: blobs.update(fc7_w=blobs["fc6_w"]), "holds fc7_w"),
+        (lambda blobs: blobs.update(fc7_w=blobs["fc6_w"]), "trained with fc7_w"),
         (
             lambda blobs: blobs.update(cls_score_w=blobs["cls_score_w"][:, :-1]),
             "only the number of classes may differ",

@@ -61,7 +61,14 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
     keep_freed_memory()
     check_writable(args.out)
     with joined_ranks(args.device) as ranks:
-        model = load_model(args.source, args.config, args.overrides, str(ranks.device), args.precision)
+        model = load_model(
+            args.source,
+            args.config,
+            args.overrides,
+            str(ranks.device),
+            args.precision,
+            keep_unused=args.keep_unused,
+        )
         progress = progress_bar if ranks.is_first else no_progress
         network = CudaGraphs(model) if args.cuda_graphs else None
         evaluation = evaluate(

@@ -46,7 +46,7 @@ def _blobs(args: argparse.Namespace) -> int:
         summary_table,
     )
 
-    model = load_model(args.source, args.config, args.overrides, args.device)
+    model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
     parities = []
     for parity in compare_file(model, args.reference, args.images):
         print(f"{parity.image}\n{blob_table(parity)}\n", flush=True)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detectron_gn.port.options import add_config, add_device, add_out
+from detectron_gn.port.options import add_config, add_device, add_keep_unused, add_out
 from detectron_gn.verify.cli.options import add_data
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -45,6 +45,7 @@ def add_train(commands: Commands) -> None:
     add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
     add("--weights-classes", type=Path, metavar="NAMES.txt", help="those of the weights, to keep rows of equal names")
+    add_keep_unused(parser)
     add("--keep", type=at_least(1), default=3, metavar="K", help="checkpoints to keep (default 3)")
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
     add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
@@ -78,7 +79,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     from detectron_gn.mrcnn.config import check_config, with_values
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-    from detectron_gn.verify.training.inputs import class_names, training_data
+    from detectron_gn.verify.training.inputs import class_names, refuse_old_box_weights, training_data
     from detectron_gn.verify.training.run import RunOptions, print_line
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
@@ -90,6 +91,8 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         check_classes(dataset, cfg)
     check_config(cfg)
     weights = read_blobs(resolve(source)) if source else None
+    if weights is not None:
+        refuse_old_box_weights(weights, args.overrides)
     evaluation_data = None
     if args.eval_annotations is not None:
         evaluation_data = EvaluationData(args.eval_annotations, args.eval_images or args.images[0])
@@ -104,6 +107,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         source_classes=class_names(args.weights_classes) if args.weights_classes else None,
         precision=args.precision,
         recompute=args.recompute,
+        keep_unused=args.keep_unused,
     )
     return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
 

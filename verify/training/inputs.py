@@ -8,9 +8,11 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import BACKGROUND, CocoDataset, read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule, schedule_changes
-from detectron_gn.port.config.read import dump_config
+from detectron_gn.port.config.read import dump_config, lacks_box_weights
+from detectron_gn.port.config.saved import BOX_WEIGHTS, UnsupportedModel
 from detectron_gn.port.runs.load import configured_weights, find_config
 from detectron_gn.weights.files.atomic import replacing
+from detectron_gn.weights.weights_file import WeightsFile
 
 
 def training_source(config: str | None, weights: str | None, overrides: Sequence[str]) -> tuple[Config, str]:
@@ -21,6 +23,28 @@ def training_source(config: str | None, weights: str | None, overrides: Sequence
     if weights is None:
         raise InputError("nothing says what to train: pass --config, or --weights with a configuration inside")
     return configured_weights(weights, None, overrides)[0], weights
+
+
+def refuse_old_box_weights(weights: WeightsFile, overrides: Sequence[str]) -> None:
+    """InputError for a detector whose box head was trained with other box weights than a run can use.
+
+    Its configuration is older than MODEL.BBOX_REG_WEIGHTS (Detectron utils/net.py:configure_bbox_reg_weights refuses to
+    train it, too).
+    """
+    if weights.cfg is None or "bbox_pred_w" not in weights.blobs or BOX_WEIGHTS in overrides[::2]:
+        return
+    try:
+        is_old = lacks_box_weights(weights.cfg, weights.source)
+    except UnsupportedModel:
+        raise
+    except InputError:
+        return
+    if is_old:
+        raise InputError(
+            f"the configuration in {weights.source} does not name {BOX_WEIGHTS}, so its box head is taken to be older "
+            f"than that key, and Detectron does not train it on: pass --set {BOX_WEIGHTS} '(10., 10., 5., 5.)' if it "
+            "was trained with those, or '(1., 1., 1., 1.)'"
+        )
 
 
 def training_data(annotations: Sequence[Path], images: Sequence[Path], names: Path | None) -> list[CocoDataset]:

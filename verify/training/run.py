@@ -52,6 +52,7 @@ class RunOptions:
         source_classes: the classes of the weights file, the background first, where they cannot be known.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
+        keep_unused: whether parts of another network may be left over in the weights file; they are preserved.
     """
 
     out: Path
@@ -63,6 +64,7 @@ class RunOptions:
     source_classes: tuple[str, ...] | None = None
     precision: Precision = "fp32"
     recompute: bool = False
+    keep_unused: bool = False
 
 
 @dataclass
@@ -231,7 +233,7 @@ def _prepare(
     text = dump_config(cfg)
     if weights is None:
         return TrainingRun(model, solver, 0, None, text)
-    point = start_from(model, solver, weights, classes, source_classes)
+    point = start_from(model, solver, weights, classes, source_classes, keep_unused=options.keep_unused)
     start = 0 if point.iteration is None else point.iteration + 1
     return TrainingRun(model, solver, start, point, text)
 

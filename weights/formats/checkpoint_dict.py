@@ -1,7 +1,8 @@
 """Detectron's dictionary: `{'blobs': {name: array}, 'cfg': text}`, or the arrays themselves, without a wrapping.
 
 Answers to Detectron utils/net.py:initialize_gpu_from_weights_file, which takes `blobs` where there is one and
-the dictionary itself where there is none (the ImageNet files).
+the dictionary itself where there is none (the ImageNet files). PyTorch projects keep theirs under `model` or
+`state_dict`; these are read too, so that whoever knows names can say whose they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name
 
 Kind = TypeVar("Kind")
+
+# Where the arrays are: in Detectron's files, and in the checkpoints of PyTorch projects.
+_ARRAYS_UNDER = ("blobs", "model", "state_dict")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
     """
     if not isinstance(top, dict):
         raise MalformedFile(machine.source, f"holds {describe(top)}, not a dictionary of arrays")
-    blobs = top.get("blobs", top)
+    key = next((key for key in _ARRAYS_UNDER if isinstance(top.get(key), dict)), "blobs")
+    blobs = top.get(key, top)
     if not isinstance(blobs, dict):
         raise MalformedFile(machine.source, f"holds {describe(blobs)} under 'blobs' where arrays belong")
     cfg, iteration = top.get("cfg"), top.get("iteration")
@@ -48,8 +53,8 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         iteration = None
     if blobs is not top:
-        taken = {"blobs", "cfg"} | ({"iteration"} if iteration is not None else set())
-        left_out |= {str(key): f"is {describe(top[key])} outside 'blobs'" for key in top if key not in taken}
+        taken = {key, "cfg"} | ({"iteration"} if iteration is not None else set())
+        left_out |= {str(other): f"is {describe(top[other])} outside {key!r}" for other in top if other not in taken}
     arrays: dict[str, Kind] = {}
     for name, value in blobs.items():
         if blobs is top and name == "cfg":

@@ -67,7 +67,8 @@ def test_a_served_key_is_read_by_the_code(key):
 def test_an_unsupported_key_is_refused_by_name_at_another_value(key):
     default = DEFAULTS[key]
     other = {bool: not default, str: "other", int: 12345, float: 0.123}[type(default)]
-    ((refused, sentence),) = unsupported_values(with_values(Config(), {key: other}))
+    (found,) = unsupported_values(with_values(Config(), {key: other}))
+    refused, sentence = found.key, str(found)
     assert refused == key
     assert sentence.startswith(f"{key} is {other!r}, which is not supported here (")
     assert sentence.endswith(f": set it to {default}")
@@ -77,7 +78,8 @@ def test_an_unsupported_key_is_refused_by_name_at_another_value(key):
 def test_a_limited_key_takes_its_values_and_no_other(key):
     for value in LIMITED[key].values:
         assert not list(unsupported_values(with_values(Config(), {key: value})))
-    ((refused, sentence),) = unsupported_values(with_values(Config(), {key: "other"}))
+    (found,) = unsupported_values(with_values(Config(), {key: "other"}))
+    refused, sentence = found.key, str(found)
     assert refused == key
     assert all(value in sentence for value in LIMITED[key].values)
 

@@ -58,10 +58,10 @@ def test_momentum_is_read_and_written_beside_its_parameter(gn, gn_weights):
     assert np.array_equal(blobs["fc6_w_momentum"], gn_weights.blobs["fc6_w"] / 2)
 
 
-def test_the_imagenet_classifier_is_left_over_with_a_reason(gn, gn_weights):
+def test_the_imagenet_classifier_is_preserved(gn, gn_weights):
     weights = changed(gn_weights, pred_w=np.zeros((1000, 2048), np.float32), pred_b=np.zeros(1000, np.float32))
     match = match_blobs(BlobTable.from_config(gn), weights)
-    assert set(match.left_over) == {"pred_w", "pred_b"}
+    assert match.leftovers.preserved == ("pred_w", "pred_b") and not match.leftovers.trained
     build_model(gn, weights)
 
 
@@ -92,8 +92,8 @@ def test_half_and_double_blobs_become_float32(gn, gn_weights):
     ("change", "sentence"),
     [
         ({"fc6_w": None}, r"recipe 0 lacks fc6_w, which the configuration needs"),
-        ({"surplus_w": np.zeros(3, np.float32)}, r"recipe 0 holds surplus_w, which the configuration has no place for"),
-        ({"surplus_w_momentum": np.zeros(3, np.float32)}, r"holds surplus_w_momentum"),
+        ({"fc7_w": np.zeros(3, np.float32)}, "recipe 0 was trained with fc7_w, which the configuration has no place"),
+        ({"surplus_w_momentum": np.zeros(3, np.float32)}, r"was trained with surplus_w_momentum"),
         (
             {"conv1_gn_s": np.ones(1, np.float32)},
             r"conv1_gn_s is \[1\] in recipe 0, but the configuration makes it \[64\]",

@@ -175,9 +175,14 @@ def test_saved_in_weights_old_names_are_followed_with_their_old_kinds_of_value()
     }
 
 
-def test_saved_in_weights_missing_box_weights_are_ones():
+def test_saved_in_weights_missing_box_weights_are_ones_and_a_warning_says_so(caplog):
     # Detectron utils/net.py:configure_bbox_reg_weights; in a YAML file the default counts.
     text = attr_dict("SCALE: 800")
+    with caplog.at_level(logging.WARNING):
+        parse_config(text, "w.pkl", saved_in_weights=True)
+    (record,) = caplog.records
+    assert "w.pkl does not name MODEL.BBOX_REG_WEIGHTS" in record.getMessage()
+    assert "pass --set MODEL.BBOX_REG_WEIGHTS '(10., 10., 5., 5.)'" in record.getMessage()
     assert parse_config(text, "w.pkl", saved_in_weights=True).MODEL.BBOX_REG_WEIGHTS == (1.0, 1.0, 1.0, 1.0)
     assert parse_config(text, "a.yaml").MODEL.BBOX_REG_WEIGHTS == (10.0, 10.0, 5.0, 5.0)
     cfg = parse_config(text, "w.pkl", ["MODEL.BBOX_REG_WEIGHTS", "(10.0, 10.0, 5.0, 5.0)"], saved_in_weights=True)
@@ -190,10 +195,13 @@ def test_saved_in_weights_a_missing_freeze_at_is_two():
 
 def test_saved_in_weights_unknown_keys_are_named_and_ignored(caplog):
     with caplog.at_level(logging.WARNING):
-        cfg = parse_config(attr_dict("SCALE: 800", "XYZZY: 3"), "w.pkl", saved_in_weights=True)
+        text = attr_dict("SCALE: 800", "XYZZY: 3", "ODD: !!python/object/apply:os.system [x]")
+        cfg = parse_config(text, "w.pkl", ["MODEL.BBOX_REG_WEIGHTS", "(1., 1., 1., 1.)"], saved_in_weights=True)
     assert cfg.TEST.SCALE == 800
     assert [record.getMessage() for record in caplog.records] == [
-        "TEST.XYZZY, saved with the weights, is no key of Detectron's and is ignored"
+        "TEST.XYZZY, saved with the weights, is no key of Detectron's and is ignored",
+        "TEST.ODD, saved with the weights, is no key of Detectron's (it has the tag !!python/object/apply:os.system) "
+        "and is ignored",
     ]
     assert "did you mean" in error_of(parse_config, attr_dict("SCALEE: 800"), "a.yaml")
 
@@ -207,6 +215,37 @@ def test_saved_in_weights_the_idle_keypoint_section_may_have_had_other_defaults(
 def test_saved_in_weights_wrong_types_and_unsupported_values_are_refused():
     assert "TEST.SCALE is 'x'" in error_of(parse_config, attr_dict("SCALE: x"), "w.pkl", saved_in_weights=True)
     assert "RETINANET_ON" in error_of(parse_config, "RETINANET: {RETINANET_ON: True}", "w", saved_in_weights=True)
+
+
+@pytest.mark.parametrize(
+    "line", ["EPS: 1", "EPS: [a]", "VIS: 3", "MEMONGER: !!python/object/apply:f []", "ROOT_DIR: 2.5"]
+)
+def test_saved_in_weights_a_key_without_effect_may_hold_anything(line):
+    parse_config(line, "w.pkl", saved_in_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "fork"),
+    [
+        ("XYXY: True", "KL-Loss"),
+        ("PRED_STD: 'True'", "KL-Loss"),
+        ("MODEL: {CASCADE_ON: True}", "Cascade R-CNN"),
+        ("FAST_RCNN: {CASCADE_ON: 1}", "Cascade R-CNN"),
+        ("MODEL: {BODY_UV_ON: True}", "DensePose"),
+    ],
+)
+def test_saved_in_weights_the_switch_of_a_fork_is_refused_by_name_where_it_is_on(text, fork):
+    error = error_of(parse_config, text, "w.pkl", saved_in_weights=True)
+    assert error.startswith("w.pkl, line 1: ") and f"the model is of {fork}, a fork of Detectron" in error
+    off = text.replace("True", "False").replace("1", "0")
+    parse_config(off, "w.pkl", saved_in_weights=True)
+
+
+def test_saved_in_weights_the_way_out_of_a_value_that_is_not_supported_does_not_make_another_network():
+    error = error_of(parse_config, "MODEL: {KEYPOINTS_ON: True}", "w.pkl", saved_in_weights=True)
+    assert error.endswith("the model was trained so: only Detectron runs it")
+    error = error_of(parse_config, "TEST: {SOFT_NMS: {METHOD: cubic}}", "w.pkl", saved_in_weights=True)
+    assert "pass --set TEST.SOFT_NMS.METHOD linear or gaussian or hard" in error
 
 
 def test_a_file_is_read_whatever_its_byte_order_mark(tmp_path):

@@ -1,0 +1,101 @@
+"""Files with PyTorch's parameter names: a `state_dict` of ours is read, other projects' are named."""
+
+import pickle as pickles
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import bundled_config
+from detectron_gn.port.runs.load import load_model
+from detectron_gn.weights import read_blobs
+from tests.helpers.recipe import recipe_weights
+
+NARROW = ["RESNETS.WIDTH_PER_GROUP", "2", "FPN.DIM", "8", "FAST_RCNN.MLP_HEAD_DIM", "8", "MRCNN.DIM_REDUCED", "8"]
+NARROW += ["MODEL.NUM_CLASSES", "5"]
+NAME = "e2e_mask_rcnn_R-50-FPN_2x"
+CFG = bundled_config(NAME, NARROW)
+TABLE = BlobTable.from_config(CFG)
+
+# Names that each project's own code gives its parameters.
+OTHERS = {
+    "Detectron.pytorch": ["Conv_Body.conv_body.res1.conv1.weight", "Box_Head.fc1.weight", "RPN.FPN_RPN_conv.weight"],
+    "maskrcnn-benchmark": ["module.backbone.body.stem.conv1.weight", "module.rpn.head.conv.weight"],
+    "detectron2": ["backbone.bottom_up.stem.conv1.weight", "roi_heads.box_predictor.cls_score.weight"],
+    "mmdetection": ["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight"],
+    "detectron2's backbones": ["stem.conv1.weight", "res2.0.conv1.norm.weight", "res2.0.shortcut.weight"],
+    "torchvision's or timm's backbones": ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
+}
+WRAPPED = {
+    "bare": lambda tensors: tensors,
+    "with its optimizer": lambda tensors: {"model": tensors, "optimizer": {"state": {}}, "step": 9, "iteration": 4},
+    "as state_dict": lambda tensors: {"state_dict": OrderedDict(tensors), "meta": {"epoch": 3}},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize("project", OTHERS)
+def test_other_projects_checkpoints_are_named_with_the_way_out(project, wrapping, tmp_path):
+    tensors = {name: torch.ones(2, 2) for name in OTHERS[project]}
+    torch.save(WRAPPED[wrapping](tensors), tmp_path / "model.pth")
+    for config in (None, NAME):
+        with pytest.raises(InputError, match=f"has the parameter names of {project}: give (the Detectron|Detectron's)"):
+            load_model(tmp_path / "model.pth", config)
+
+
+@pytest.mark.parametrize("author", ["Detectron2 Model Zoo", "torchvision"])
+def test_a_detectron2_pickle_is_named_too(author, tmp_path):
+    arrays = {name: np.ones((2, 2), np.float32) for name in OTHERS["detectron2"]}
+    content = {"model": arrays, "__author__": author, "matching_heuristics": True}
+    (tmp_path / "model.pkl").write_bytes(pickles.dumps(content))
+    with pytest.raises(InputError, match="has the parameter names of detectron2"):
+        load_model(tmp_path / "model.pkl")
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_our_own_state_dict_is_read_with_its_configuration(prefix, wrapping, tmp_path):
+    model = build_model(CFG, recipe_weights(TABLE, 0))
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    torch.save(WRAPPED[wrapping](state), tmp_path / "sd.pth")
+    with pytest.raises(InputError, match="is a state_dict of this project's.*pass --config"):
+        load_model(tmp_path / "sd.pth")
+    again = load_model(tmp_path / "sd.pth", NAME, NARROW)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_a_state_dict_of_another_network_of_ours_is_refused(tmp_path):
+    torch.save(build_model(CFG, recipe_weights(TABLE, 0)).state_dict(), tmp_path / "sd.pth")
+    with pytest.raises(InputError, match="state_dict of another network of this project .*pass --config"):
+        load_model(tmp_path / "sd.pth", "e2e_faster_rcnn_R-50-FPN_2x", NARROW)
+
+
+@pytest.mark.parametrize("names", [["weight"], ["a.b.c"], ["encoder.layer.0.weight"]])
+def test_unknown_names_are_told(names, tmp_path):
+    torch.save({name: torch.ones(2) for name in names}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=f"has none of the blobs of a detector \\(it has {names[0]}\\)"):
+        load_model(tmp_path / "x.pth", NAME)
+
+
+def test_a_classification_trainers_checkpoint_is_told_by_its_running_statistics():
+    body = {row.blob: np.ones(row.shape, np.float32) for row in TABLE.rows if row.blob.startswith(("conv1", "res"))}
+    scales = [name for name in body if name.endswith("_bn_s")]
+    statistics = {name[:-1] + ending: body[name] for name in scales for ending in ("rm", "riv")}
+    weights = replace(recipe_weights(TABLE, 0), blobs={**body, **statistics})
+    with pytest.raises(InputError, match="is a checkpoint of a classification trainer: .* give the converted file"):
+        build_model(CFG, weights)
+
+
+def test_an_imagenet_backbone_is_told_with_and_without_a_configuration(tmp_path):
+    body = {row.blob: np.ones(row.shape, np.float32) for row in TABLE.rows if row.blob.startswith(("conv1", "res"))}
+    (tmp_path / "R-50.pkl").write_bytes(pickles.dumps({**body, "fc1000_w": np.ones((9, 4), np.float32)}, 2))
+    for config in (None, NAME):
+        with pytest.raises(InputError, match=r"is an ImageNet backbone \(R-50, BN\*\).*`train --weights`"):
+            load_model(tmp_path / "R-50.pkl", config)
+    assert len(read_blobs(tmp_path / "R-50.pkl").blobs) == len(body) + 1
