@@ -37,9 +37,9 @@ from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU
 from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
 from detectron_gn.mrcnn.precision import ROUNDED, tf32_products
+from detectron_gn.mrcnn.prefetch import mapped_ahead
 
 OURS, GRAPHS, WHOLE, PEER = "ours", "ours, CUDA graphs", "ours, whole", "torchvision"
 

@@ -4,16 +4,14 @@ Everything random is a function of the seed and of the minibatch's number. A run
 ranks can share the work without messages: the n-th minibatch is the same, whichever process loads it.
 """
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
@@ -23,9 +21,12 @@ from detectron_gn.mrcnn.data.segms import flip_segm
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import flip_boxes
 from detectron_gn.mrcnn.ops.proposals import ImInfo
+from detectron_gn.mrcnn.prefetch import mapped_ahead
 
 # What the random numbers of a (seed, purpose, number) are for.
 _ORDER, _SCALE, _SAMPLING = range(3)
+
+AHEAD = 4  # minibatches per thread: a disk that is slow now and then is not waited for
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Minibatch:
     names: list[str]
 
     def pin_memory(self) -> "Minibatch":
-        """Page-locked, so that the copy to a GPU can overlap (DataLoader calls this)."""
+        """Page-locked, so that the copy to a GPU can overlap."""
         self.data = self.data.pin_memory()
         return self
 
@@ -128,70 +129,41 @@ class MinibatchSchedule:
         return images
 
 
-class _Minibatches(Dataset["Minibatch | InputError"]):
-    """Minibatches by their number. An error is returned, not raised: a DataLoader would wrap its sentence in others."""
-
-    def __init__(self, roidb: Sequence[RoidbEntry], cfg: Config, seed: int) -> None:
-        self._roidb, self._cfg, self._seed = roidb, cfg, seed
-        self._schedule = MinibatchSchedule(roidb, cfg, seed)
-
-    def __getitem__(self, number: int) -> "Minibatch | InputError":
-        entries = [self._roidb[i] for i in self._schedule.images(number)]
-        scales = self._cfg.TRAIN.SCALES
-        chosen = np.random.default_rng([self._seed, _SCALE, number]).integers(len(scales), size=len(entries))
-        try:
-            return load_minibatch(entries, [scales[i] for i in chosen], self._cfg, number)
-        except InputError as error:
-            return error
-
-
 def minibatches(
     roidb: Sequence[RoidbEntry], cfg: Config, seed: int, numbers: Iterable[int], workers: int, pin_memory: bool = False
-) -> Iterator[Minibatch]:
-    """The minibatches of the given numbers, in that order, loaded ahead by worker processes.
+) -> Generator[Minibatch, None, None]:
+    """The minibatches of the given numbers, in that order, loaded ahead by threads.
+
+    Threads, as in Detectron (roi_data/loader.py:minibatch_loader_thread): OpenCV decodes and scales without Python's
+    lock, so they keep all cores busy, and unlike processes they need no shared memory, copy nothing, and end with the
+    one that trains.
+
+    Args:
+        workers: how many threads; 0 loads each minibatch when it is asked for. They are up to `AHEAD` minibatches
+            each ahead of the network.
+        pin_memory: put the images where a copy to a GPU can overlap.
 
     Raises InputError at once where there are too few images for a minibatch, and for an image that cannot be read when
-    its turn comes. `loader_fault` knows what torch raises when a worker is killed.
+    its turn comes.
     """
-    return _loaded(_Minibatches(roidb, cfg, seed), numbers, workers, pin_memory)
+    schedule = MinibatchSchedule(roidb, cfg, seed)
+
+    def load(chosen: _Chosen) -> Minibatch:
+        minibatch = load_minibatch([roidb[i] for i in chosen.images], chosen.sizes, cfg, chosen.number)
+        return minibatch.pin_memory() if pin_memory else minibatch
+
+    return mapped_ahead(load, (_chosen(schedule, cfg, seed, number) for number in numbers), workers, AHEAD * workers)
 
 
-def _loaded(
-    dataset: _Minibatches, numbers: Iterable[int], workers: int, pin_memory: bool
-) -> Iterator[Minibatch]:
-    with warnings.catch_warnings():
-        # The caller decides how many workers there are; they overlap with the network even on one core.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread,
-        )
-        loaded = iter(loader)
-    for minibatch in loaded:
-        if isinstance(minibatch, InputError):
-            raise minibatch
-        yield minibatch
+class _Chosen(NamedTuple):
+    """What makes a minibatch: its number, its entries of the roidb, and the length of the short side of each."""
+
+    number: int
+    images: list[int]
+    sizes: list[int]
 
 
-def loader_fault(error: RuntimeError) -> str | None:
-    """A sentence about a worker of `minibatches` that was killed; None for every other error.
-
-    torch raises this error wherever the main process is at that moment (torch.utils.data._utils.signal_handling).
-    """
-    if "DataLoader worker" not in str(error):
-        return None
-    return (
-        f"a process that loads images was killed ({str(error).splitlines()[0].rstrip('. ')}), most likely for want of "
-        "memory: pass fewer --workers"
-    )
-
-
-def _one_thread(worker: int) -> None:
-    """Workers decode one image at a time; the cores are for the others."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+def _chosen(schedule: MinibatchSchedule, cfg: Config, seed: int, number: int) -> _Chosen:
+    images = schedule.images(number).tolist()
+    scales = np.random.default_rng([seed, _SCALE, number]).integers(len(cfg.TRAIN.SCALES), size=len(images))
+    return _Chosen(number, images, [cfg.TRAIN.SCALES[i] for i in scales])

@@ -8,8 +8,8 @@ from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
+from detectron_gn.mrcnn.prefetch import mapped_ahead
 from detectron_gn.mrcnn.structures import Detections
 
 Item = TypeVar("Item")

@@ -1,9 +1,6 @@
 """Stopped runs that are continued: what may differ, which damage is survived, and what a refused run leaves behind."""
 
 import json
-import multiprocessing
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -150,20 +147,6 @@ def test_a_run_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"run\.json: could not be written: No space left"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_killed_process_that_loads_images_is_one_sentence_and_the_run_goes_on(tmp_path, whole_run):
-    def kill_a_worker(line):
-        if line.startswith("checkpoint") and multiprocessing.active_children():
-            worker = multiprocessing.active_children()[0]
-            os.kill(worker.pid, signal.SIGKILL)
-            worker.join()
-
-    options = RunOptions(tmp_path, workers=1)
-    with pytest.raises(InputError, match=r"loads images was killed .*fewer --workers; --resume .*iter1\.pth"):
-        run_training(config(), [dataset()], None, ALONE, options, say=kill_a_worker)
-    run(tmp_path, resume=True)
-    assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
 def test_an_evaluation_that_a_kill_cut_short_is_done_first(tmp_path):

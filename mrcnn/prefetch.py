@@ -1,7 +1,7 @@
-"""Work that threads do ahead of the one that asks for it: reading the next images while the network runs."""
+"""Work that threads do ahead of the one that asks for it: reading the next images while the network runs or trains."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,21 +9,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def mapped_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`map(function, items)`, in order, by threads that are up to `threads` items ahead of what was asked for.
+def mapped_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int | None = None
+) -> Generator[Result, None, None]:
+    """`map(function, items)`, in order, by threads that are up to `ahead` items ahead of what was asked for.
 
-    Where there are no threads it is `map` itself. What the function or the items raise is raised in its place, after
-    the results before it. Whoever stops asking waits for the items that are being worked on, and no others.
+    Args:
+        threads: 0 is `map` itself.
+        ahead: `threads`, where it is left out.
+
+    What the function or the items raise is raised in its place, after the results before it. Whoever stops asking
+    (`contextlib.closing`) waits for the items that are being worked on, and no others.
     """
     if threads == 0:
         yield from map(function, items)
         return
+    ahead = threads if ahead is None else ahead
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for future in _submitted(pool, function, items):
             waiting.append(future)
-            if len(waiting) > threads:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

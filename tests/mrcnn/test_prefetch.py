@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from detectron_gn.mrcnn.inference.prefetch import mapped_ahead
+from detectron_gn.mrcnn.prefetch import mapped_ahead
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
