@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.stopping import Stopped, breaking_off
 from detectron_gn.port import cli as port_commands
 from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 BAD_INPUT = 2  # 0 and 1 are what a command returns: see weights/command_line.py
-INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
+BROKEN_PIPE = 141  # what a shell reports for SIGPIPE; for the signals that stop a command see mrcnn/stopping.py
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -58,19 +60,22 @@ def load(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input."""
+    """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input, 128 + n for signal n."""
     try:
         try:
-            args = _parser().parse_args(arguments)
-            check_json_option(args)
-            code: int = args.run(args)
+            with breaking_off():
+                arguments = sys.argv[1:] if arguments is None else arguments
+                args = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+                check_json_option(args)
+                code: int = args.run(args)
         finally:
             # Here, and not at the interpreter's end, where a full disk could no longer be told in a sentence.
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("detectron-gn: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt if isinstance(interrupt, Stopped) else Stopped(signal.SIGINT)
+        print(f"detectron-gn: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except BrokenPipeError:
         # Whoever read the output has gone.
         _drop_output()
@@ -97,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="detectron-gn",
         description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch.",
-        epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input. `detectron-gn COMMAND --help` has examples.",
+        epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input, 128 + n stopped by signal n. "
+        "`detectron-gn COMMAND --help` has examples.",
     )
     parser.add_argument("--version", action="version", version=f"detectron-gn {__version__}")
     commands = Commands(parser, metavar="COMMAND")

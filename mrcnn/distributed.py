@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 
 # The first process waits this long for the others: one of them may sit on a slower machine.
 _PATIENCE = timedelta(days=1)
+# What gloo says where another process has ended.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,10 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
         num_gpus: `cfg.NUM_GPUS` for training: the minibatches of an iteration, of which every process needs one at
             least. Left out, the processes exchange results only, over gloo.
 
-    Raises InputError for more processes than minibatches, several of them on one GPU, or a device that is not there.
+    Raises InputError for more processes than minibatches, several of them on one GPU, a device that is not there, and
+    where another process cannot be met or is lost.
     """
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
     # A NUM_GPUS below 1 is for `check_config` to refuse.
     if num_gpus is not None and count > max(num_gpus, 1):
         raise InputError(
@@ -126,11 +129,39 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
             f"torchrun started {here} processes on this machine, which has {torch.cuda.device_count()} GPUs: start one "
             "process per GPU"
         )
-    dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
+    with _told_in_a_sentence():
+        dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
+        try:
+            yield Ranks(rank, count, own, dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None)
+        finally:
+            dist.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number that torchrun puts into the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"the environment variable {name} is {text!r}, not a whole number: start with torchrun")
+    return int(text)
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """InputError for what torch raises where the processes cannot meet, or where one is lost."""
     try:
-        yield Ranks(rank, count, own, dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except ValueError as error:
+        if "rendezvous" not in str(error):
+            raise
+        raise InputError(f"the processes cannot meet: {str(error).splitlines()[0]}; start with torchrun") from None
+    except dist.DistError as error:
+        raise InputError(f"the processes cannot meet, or one has ended: {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:
+        if not any(part in str(error) for part in _LOST):
+            raise
+        raise InputError(
+            "another process of this run has ended: see what it said last, and start all of them again (train --resume)"
+        ) from None
 
 
 def usable_device(device: str) -> torch.device:

@@ -75,6 +75,7 @@ def _add_detect(commands: Commands) -> None:
 def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
     from detectron_gn.port.runs.detect import categories_of, detect_in_files
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.files.json_file import write_json
@@ -89,7 +90,7 @@ def _detect(args: argparse.Namespace) -> int:
     categories = categories_of(model, args.annotations, args.source)
     rows: list[dict[str, Any]] = []
     try:
-        for image in detect_in_files(model, args.images, categories, args.out, args.min_score):
+        for image in until_stopped(detect_in_files(model, args.images, categories, args.out, args.min_score)):
             print(f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}", flush=True)
             rows += image.rows
     except InputError:
@@ -97,6 +98,9 @@ def _detect(args: argparse.Namespace) -> int:
         if rows:
             write_json(args.out / "detections.json", rows)
         raise
+    except Stopped as stopped:
+        write_json(args.out / "detections.json", rows)
+        raise Stopped(stopped.signal, f"{args.out / 'detections.json'} holds what was found until then") from None
     write_json(args.out / "detections.json", rows)
     write_json_option(args, rows)
     return DONE

@@ -29,6 +29,7 @@ class IterationResult:
     """What an iteration gave: the losses summed over its minibatches, the metrics averaged, the learning rate.
 
     `momentum_scale` is what the momentum was multiplied by because the learning rate changed, 1.0 mostly.
+    `stop` is whether a process was asked to stop; all processes get the same answer.
     """
 
     iteration: int
@@ -36,6 +37,7 @@ class IterationResult:
     momentum_scale: float
     outputs: dict[str, float]
     seconds: float
+    stop: bool
 
     @property
     def loss(self) -> float:
@@ -51,6 +53,7 @@ def train(
     ranks: Ranks,
     *,
     forward_context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> Iterator[IterationResult]:
     """Train from iteration `start` to `cfg.SOLVER.MAX_ITER`; yields after every step.
 
@@ -58,6 +61,7 @@ def train(
         model: on the device of `ranks`.
         minibatches: this process's, in the order of `minibatch_numbers`.
         forward_context: wraps the forward passes, for autocast.
+        stop_asked: whether this process was asked to stop; looked at once per iteration, before its step.
 
     An iteration has `cfg.NUM_GPUS` minibatches, whatever the number of processes: a process runs its share of them
     one after another, each normalised by itself, and one step is taken on the sum of all gradients.
@@ -80,13 +84,14 @@ def train(
             with _synchronised_last(network, is_last=number == numbers[-1]):
                 for name, value in _backward(network, model, minibatch, cfg, forward_context).items():
                     outputs[name] = outputs[name] + value if name in outputs else value
-        totals = ranks.sum(torch.stack(list(outputs.values()))).tolist()
+        stop = torch.tensor(float(stop_asked()), device=ranks.device)
+        *totals, stops = ranks.sum(torch.stack([*outputs.values(), stop])).tolist()
         summed = dict(zip(outputs, totals, strict=True))
         summed["accuracy_cls"] /= cfg.NUM_GPUS
         if not all(math.isfinite(value) for value in summed.values()):
             raise NonFiniteLoss(_sentence(iteration, lr, summed, names))
         solver.step()
-        yield IterationResult(iteration, lr, momentum_scale, summed, time.perf_counter() - began)
+        yield IterationResult(iteration, lr, momentum_scale, summed, time.perf_counter() - began, stops > 0)
 
 
 def minibatch_numbers(cfg: Config, start: int, ranks: Ranks) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,14 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
     from detectron_gn.mrcnn.evaluation.evaluate import evaluate, no_progress
     from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
     from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.verify.evaluation_files import write_evaluation
+    from detectron_gn.weights.files.lock import occupied
 
     keep_freed_memory()
     check_writable(args.out)
-    with joined_ranks(args.device) as ranks:
+    with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
         model = load_model(
             args.source,
             args.config,
@@ -69,14 +72,26 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
             args.precision,
             keep_unused=args.keep_unused,
         )
-        progress = progress_bar if ranks.is_first else no_progress
+        shown = progress_bar if ranks.is_first else no_progress
         network = CudaGraphs(model) if args.cuda_graphs else None
-        evaluation = evaluate(
-            model, args.annotations, args.images, progress, batch=args.batch, out=args.out, ranks=ranks, network=network
-        )
-    if evaluation is None:
-        return None, {}, model
-    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out), model
+        try:
+            evaluation = evaluate(
+                model,
+                args.annotations,
+                args.images,
+                lambda results, count: until_stopped(shown(results, count)),
+                batch=args.batch,
+                out=args.out,
+                ranks=ranks,
+                network=network,
+            )
+        except Stopped as stopped:
+            raise Stopped(
+                stopped.signal, f"{args.out} keeps what was detected: the same command goes on with it"
+            ) from None
+        if evaluation is None:
+            return None, {}, model
+        return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out), model
 
 
 def add_score(commands: Commands) -> None:

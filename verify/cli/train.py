@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +53,7 @@ def add_train(commands: Commands) -> None:
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
     add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
     add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
-    add("--workers", type=at_least(0), default=2, metavar="N", help="processes that load images (default 2)")
+    add("--workers", type=at_least(0), default=2, metavar="N", help="threads that load images (default 2)")
     add_device(parser)
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
     add("--recompute", action="store_true", help="save memory: compute the backbone's activations twice")
@@ -108,8 +111,19 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         precision=args.precision,
         recompute=args.recompute,
         keep_unused=args.keep_unused,
+        command=_command_to_go_on(args.arguments),
     )
     return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
+
+
+def _command_to_go_on(arguments: Sequence[str]) -> str:
+    """The command line that goes on with the run that these arguments began."""
+    resumed = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return shlex.join(["detectron-gn", *resumed])
+    count, machines = os.environ["LOCAL_WORLD_SIZE"], int(os.environ["GROUP_WORLD_SIZE"])
+    launcher = f"torchrun --standalone --nproc_per_node {count}" if machines == 1 else "torchrun, as before,"
+    return f"{launcher} -m detectron_gn {shlex.join(resumed)}"
 
 
 def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:

@@ -13,6 +13,7 @@ from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
 from detectron_gn.mrcnn.evaluation.evaluate import check_categories, evaluate
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.stopping import until_stopped
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.training.run import RunOptions, run_training
 from detectron_gn.weights.errors import WeightsError
@@ -62,7 +63,13 @@ def train_and_evaluate(
     def on_checkpoint(model: Detector, iteration: int) -> None:
         if evaluation_data is None:
             return
-        evaluation = evaluate(model.eval(), evaluation_data.annotations, evaluation_data.images, ranks=ranks)
+        evaluation = evaluate(
+            model.eval(),
+            evaluation_data.annotations,
+            evaluation_data.images,
+            lambda results, _: until_stopped(results),
+            ranks=ranks,
+        )
         if evaluation is None:
             return
         say(ap_table(evaluation.summaries))

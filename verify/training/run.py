@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.coco import CocoDataset
-from detectron_gn.mrcnn.data.minibatch import loader_fault, minibatches
+from detectron_gn.mrcnn.data.minibatch import minibatches
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
+from detectron_gn.mrcnn.stopping import Stopped, stop_request
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from detectron_gn.mrcnn.training.network import recompute_activations
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
@@ -47,12 +48,13 @@ class RunOptions:
         resume: go on with the run in that folder, if there is one.
         keep: how many checkpoints to keep.
         detectron_checkpoints: write each as `.pkl` as well.
-        workers: processes that load images.
+        workers: threads that load images.
         force: train from scratch even with a frozen stem.
         source_classes: the classes of the weights file, the background first, where they cannot be known.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
         keep_unused: whether parts of another network may be left over in the weights file; they are preserved.
+        command: that goes on with the run when it was stopped, for a sentence.
     """
 
     out: Path
@@ -65,6 +67,7 @@ class RunOptions:
     precision: Precision = "fp32"
     recompute: bool = False
     keep_unused: bool = False
+    command: str = ""
 
 
 @dataclass
@@ -101,7 +104,8 @@ def run_training(
         on_checkpoint: called in every process with the model and the last iteration whenever one was written.
 
     Raises InputError or WeightsError, and NonFiniteLoss after writing a diagnostic checkpoint `diverged_iterN.pth` of
-    the state before that iteration. What is refused before the first iteration leaves the folder as it was.
+    the state before that iteration. What is refused before the first iteration leaves the folder as it was. A signal
+    to any process raises Stopped in all of them, after the iteration in hand and its checkpoint.
     """
     say = say if ranks.is_first else _silence
     check_config(cfg)
@@ -138,66 +142,75 @@ def run_training(
     )
     # Before anything is written every process has looked at what is there, and nothing is left that could be refused.
     ranks.wait()
-    figures = RunFigures(options.out, say)
-    if ranks.is_first:
-        if goes_on:
-            for line in folder.set_aside(latest):
-                say(line)
-        else:
-            folder.begin(identity)
-        folder.remove_unfinished()
-        figures.begin_at(run.start)
-    _introduce(run, cfg, len(roidb), checkpoint, weights, say)
-    stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
-    period = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
-    result: IterationResult | None = None
-
-    def look_at(iteration: int) -> None:
-        """What follows a checkpoint."""
-        if on_checkpoint is not None:
-            on_checkpoint(run.model, iteration)
-            run.model.train()
+    occupied = folder.occupied() if ranks.is_first else nullcontext()
+    with occupied, closing(batches), stop_request() as stop:
+        figures = RunFigures(options.out, say)
         if ranks.is_first:
-            figures.draw()
+            if goes_on:
+                for line in folder.set_aside(latest):
+                    say(line)
+            else:
+                folder.begin(identity)
+            folder.remove_unfinished()
+            figures.begin_at(run.start)
+        _introduce(run, cfg, len(roidb), checkpoint, weights, say)
+        stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
+        period = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
+        last = run.start - 1
 
-    try:
-        if checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER:
-            # A kill may have come before its evaluation was done; what the first process sees counts for all.
-            if ranks.exchange(run.start - 1 not in figures.evaluations())[0]:
-                look_at(run.start - 1)
-        steps = train(
-            run.model, run.solver, batches, run.start, ranks, forward_context=_forward_context(options, ranks)
-        )
-        for result in steps:
+        def look_at(iteration: int) -> None:
+            """What follows a checkpoint: the end, where any process was asked to stop, or else its evaluation."""
+            asked = max(ranks.exchange(stop.signal))
+            if asked:
+                raise Stopped(asked)
+            if on_checkpoint is not None:
+                on_checkpoint(run.model, iteration)
+                run.model.train()
             if ranks.is_first:
-                _record(result, stats, figures, ranks, say)
-            done = result.iteration + 1
-            if done % period == 0 and done < cfg.SOLVER.MAX_ITER:
-                if ranks.is_first:
-                    say(f"checkpoint: {folder.save(run.weights(result.iteration))}")
-                look_at(result.iteration)
-        final = None
-        if ranks.is_first:
-            final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
-            say(f"final model: {final}")
-        look_at(cfg.SOLVER.MAX_ITER - 1)
-        return final
-    except NonFiniteLoss as error:
-        if not ranks.is_first:
-            raise
-        last = result.iteration if result is not None else run.start - 1
+                figures.draw()
+
         try:
-            path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
-        except WeightsError as no_room:
-            raise NonFiniteLoss(f"{error}; the state before it is not kept: {no_room}") from None
-        raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
-    except (InputError, WeightsError) as error:
-        raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
-    except RuntimeError as error:
-        fault = loader_fault(error)
-        if fault is None:
+            if checkpoint is not None and run.start < cfg.SOLVER.MAX_ITER and run.start % period == 0:
+                # A kill may have come before its evaluation was done; what the first process sees counts for all.
+                if ranks.exchange(last not in figures.evaluations())[0]:
+                    look_at(last)
+            steps = train(
+                run.model,
+                run.solver,
+                batches,
+                run.start,
+                ranks,
+                forward_context=_forward_context(options, ranks),
+                stop_asked=lambda: stop.signal != 0,
+            )
+            for result in steps:
+                last = result.iteration
+                if ranks.is_first:
+                    _record(result, stats, figures, ranks, say)
+                if last + 1 < cfg.SOLVER.MAX_ITER and (result.stop or (last + 1) % period == 0):
+                    if ranks.is_first:
+                        say(f"checkpoint: {folder.save(run.weights(last))}")
+                    look_at(last)
+            final = None
+            if ranks.is_first:
+                final, _ = folder.save_final(run.weights(cfg.SOLVER.MAX_ITER - 1))
+                say(f"final model: {final}")
+            look_at(cfg.SOLVER.MAX_ITER - 1)
+            return final
+        except Stopped as stopped:
+            how = f"go on with: {options.command}" if options.command else folder.how_to_go_on()
+            say(f"{stopped} after iteration {last}; {how}")
             raise
-        raise InputError(f"{fault}; {folder.how_to_go_on()}") from None
+        except NonFiniteLoss as error:
+            if not ranks.is_first:
+                raise
+            try:
+                path = folder.save_as(f"diverged_iter{last}.pth", run.weights(last))
+            except WeightsError as no_room:
+                raise NonFiniteLoss(f"{error}; the state before it is not kept: {no_room}") from None
+            raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
+        except (InputError, WeightsError) as error:
+            raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
 
 
 def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -> str:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from detectron_gn.port.runs.run_record import read_run_record
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.errors import FileError, UnreadableFile, WeightsError
 from detectron_gn.weights.files.json_file import write_json
+from detectron_gn.weights.files.lock import occupied
 
 # Keys that a run may change when it goes on: they do not touch what was trained so far, nor the order of the data.
 _FREE_SECTIONS = ("TEST.", "CLUSTER.", "DATA_LOADER.", "USE_NCCL", "VIS", "OUTPUT_DIR", "EXPECTED_RESULTS", "ROOT_DIR")
@@ -83,14 +84,25 @@ class RunFolder:
                 f"{self.path} has no run.json, but {left[0]} of another run: choose another --out, or move it away"
             )
 
-    def begin(self, identity: RunIdentity) -> None:
-        """Start a new run; InputError or WeightsError, and nothing left, if that is not possible."""
-        self.refuse_run()
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep other runs out while this process writes to the folder, which is made if need be and kept if used."""
         is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be made ({error.strerror})") from None
+        try:
+            with occupied(self.path, "run.lock"):
+                yield
+        finally:
+            if is_new and not self.holds_run:
+                with suppress(OSError):
+                    self.path.rmdir()
+
+    def begin(self, identity: RunIdentity) -> None:
+        """Start a new run in the folder; InputError or WeightsError if that is not possible."""
+        self.refuse_run()
         content = {
             "config": {key: _as_json(value) for key, value in flatten(identity.cfg).items()},
             "data": identity.data,
@@ -99,13 +111,7 @@ class RunFolder:
             "category_ids": list(identity.category_ids),
             "precision": identity.precision,
         }
-        try:
-            write_json(self.path / "run.json", content, indent=1)
-        except WeightsError:
-            if is_new:
-                with suppress(OSError):
-                    self.path.rmdir()
-            raise
+        write_json(self.path / "run.json", content, indent=1)
 
     def check(self, identity: RunIdentity, checkpoint: WeightsFile | None) -> None:
         """InputError, naming what changed, unless the folder's run can go on with this.

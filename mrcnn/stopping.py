@@ -1,0 +1,143 @@
+"""What a process does about SIGINT, SIGTERM, SIGHUP and SIGUSR1, which people and schedulers stop it with.
+
+There are two ways, one within the other. A command as a whole is broken off where it is, and cleans up behind it
+(`breaking_off`). A loop in it finishes what it has in hand (`stop_request`, `until_stopped`). A second signal ends the
+process at once. A signal that the process was started to ignore, as under nohup, stays ignored.
+"""
+
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+# torchrun passes on what its processes have got from the terminal or from Slurm already: that is no second signal.
+_SAME_SECONDS = 1.0
+# A process that waits in C code, as for another rank, does not get to clean up.
+_CLEAN_UP_SECONDS = 3.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work.
+
+    Attributes:
+        signal: its number.
+        exit_code: 128 + that, as a shell reports a process that the signal has killed.
+    """
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        """`kept`: what is kept of the work and how to go on with it."""
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        super().__init__(f"{how}; {kept}" if kept else how)
+        self.signal = number
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """The first signal that has come, for a loop to look at between two steps; 0 while none has."""
+
+    signal: int = 0
+
+
+@contextmanager
+def breaking_off() -> Iterator[None]:
+    """Have a signal raise Stopped wherever the main thread is, once, so that what is half done is cleaned up."""
+    request = StopRequest()
+
+    def raise_stopped(number: int, _: FrameType | None) -> None:
+        if not request.signal:
+            request.signal = number
+            raise Stopped(number)
+
+    with _handled(raise_stopped, lambda _: None, _CLEAN_UP_SECONDS):
+        yield
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Have a signal be put on record only."""
+    request = StopRequest()
+
+    def record(number: int) -> None:
+        request.signal = number
+
+    with _handled(lambda *_: None, record, math.inf):
+        yield request
+
+
+def until_stopped(items: Iterable[Item]) -> Iterator[Item]:
+    """The items; a signal that comes meanwhile raises Stopped when the caller is done with the one in hand."""
+    with stop_request() as stop:
+        for item in items:
+            yield item
+            if stop.signal:
+                raise Stopped(stop.signal)
+
+
+@contextmanager
+def _handled(
+    react: Callable[[int, FrameType | None], None], note: Callable[[int], None], patience: float
+) -> Iterator[None]:
+    """Handle the signals that are not ignored; outside of the main thread, where Python cannot, nothing happens.
+
+    Args:
+        react: called in the main thread, between two steps of Python.
+        note: called at once in a thread, whatever the main thread does.
+        patience: seconds after which the process ends if it is still in this context.
+    """
+    # None is a handler that is not Python's, and could not be put back.
+    numbers = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    if threading.current_thread() is not threading.main_thread() or not numbers:
+        yield
+        return
+    with _watching(note, patience) as pipe:
+        outer = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, react) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(outer)
+
+
+@contextmanager
+def _watching(note: Callable[[int], None], patience: float) -> Iterator[int]:
+    """A thread that learns of signals; yields the file descriptor to which their numbers are to be written."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        thread = threading.Thread(target=_watch, args=(reader, note, patience), daemon=True)
+        thread.start()
+        try:
+            yield writer.fileno()
+        finally:
+            writer.close()
+            thread.join()
+
+
+def _watch(reader: socket.socket, note: Callable[[int], None], patience: float) -> None:
+    first, came = 0, math.inf
+    while True:
+        left = came + patience - time.monotonic()
+        reader.settimeout(None if math.isinf(left) else max(left, 0.001))
+        try:
+            numbers = reader.recv(1)
+        except TimeoutError:
+            os._exit(128 + first)
+        if not numbers:
+            return
+        (number,) = numbers
+        if number in SIGNALS and not first:
+            first, came = number, time.monotonic()
+            note(number)
+        elif number in SIGNALS and time.monotonic() - came > _SAME_SECONDS:
+            os._exit(128 + number)
