@@ -6,6 +6,7 @@ The commands themselves are tested in their rooms, in test_cli.py and in verify/
 import argparse
 import errno
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 import detectron_gn
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.weights.files import atomic
 from tests.helpers.command_line import Run, assert_one_sentence
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +147,23 @@ def test_an_interrupted_command_says_so_and_exits_with_130(run: Run, monkeypatch
 
     monkeypatch.setattr("detectron_gn.weights.catalog.table", interrupt)
     assert run("models") == (130, "", "detectron-gn: interrupted\n")
+
+
+def test_a_signal_leaves_nothing_half_written(
+    run: Run, pickle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.pth").write_text("before")
+    sync = atomic.sync
+
+    def stopped(path: Path) -> None:
+        assert len(list(tmp_path.iterdir())) == 2
+        signal.raise_signal(signal.SIGTERM)
+        sync(path)
+
+    monkeypatch.setattr(atomic, "sync", stopped)
+    result = run("convert", pickle, "--out", tmp_path / "model.pth")
+    assert result == (143, "", "detectron-gn: stopped by SIGTERM\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
 def test_errors_of_the_program_itself_are_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

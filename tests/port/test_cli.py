@@ -1,6 +1,8 @@
 """`inspect` and `detect` as users meet them: what they write, and weights and configurations that do not fit."""
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +91,27 @@ def test_images_without_coco_names_are_numbered(run: Run, pickle: Path, demo_mod
     rows = json.loads((out / "detections.json").read_text())
     assert {row["image_id"] for row in rows} == {1, 2}
     assert {row["category_id"] for row in rows} <= {1, 2, 3, 4}
+
+
+def test_a_stopped_detect_writes_what_it_has_found(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, drawn, out = sorted((demo_model / "val").iterdir())[:4], [], tmp_path / "out"
+    whole = tmp_path / "whole"
+    assert run("detect", pickle, *images[:2], "--out", whole)[0] == 0
+
+    def draw_and_stop(image: object, *_: object) -> object:
+        drawn.append(image)
+        if len(drawn) == 2:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)
+        return image
+
+    monkeypatch.setattr("detectron_gn.port.runs.detect.draw_detections", draw_and_stop)
+    code, printed, errors = run("detect", pickle, *images, "--out", out)
+    assert (code, len(drawn), printed.count("\n")) == (130, 2, 2)
+    assert errors == f"detectron-gn: interrupted; {out / 'detections.json'} holds what was found until then\n"
+    assert (out / "detections.json").read_bytes() == (whole / "detections.json").read_bytes()
 
 
 def test_an_unreadable_image_is_named(run: Run, pickle: Path, tmp_path: Path) -> None:
