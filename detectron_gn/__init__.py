@@ -29,6 +29,11 @@ __version__ = "0.2.0"
 BAD_INPUT = 2  # 0 and 1 are what a command returns: see weights/command_line.py
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE; for the signals that stop a command see mrcnn/stopping.py
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What Python, the loader of libraries, torch and OpenCV say where a limit or the machine itself is reached.
+_NO_MEMORY = (
+    "failed to map segment", "allocate memory", "out of memory", "Insufficient memory", "bad_alloc",
+    "could not create a primitive", "start new thread",
+)
 
 
 def load(
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone.
         _drop_output()
         return BROKEN_PIPE
-    except (ValueError, OSError) as error:
+    except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
             raise
@@ -120,15 +125,24 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(BAD_INPUT)
 
 
-def _sentence(error: ValueError | OSError) -> str | None:
-    """What is wrong with the user's input, or None for an error that is the program's own."""
+def _sentence(error: Exception) -> str | None:
+    """What is wrong with the user's input or machine, or None for an error that is the program's own."""
     if isinstance(error, InputError | WeightsError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        said = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return (
+            f"there is not enough memory, or no thread is left{said}: take fewer or smaller images at once, or raise "
+            "the limits of this shell (ulimit -v, ulimit -u) or container"
+        )
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many files are open: raise the limit (ulimit -n){f'; {error.filename}' if error.filename else ''}"
+    if error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if error.errno in _NO_ROOM:
         return f"the output cannot be written: {error.strerror}; make room, or send it elsewhere"
-    if isinstance(error, OSError):
-        return f"the system refuses to read or write: {error.strerror or error}"
-    return None
-
+    if "temporary directory" in str(error):
+        return "there is no folder for temporary files: let TMPDIR name one that can be written to"
+    return f"the system refuses to read or write: {error.strerror or error}"

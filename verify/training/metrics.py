@@ -117,6 +117,9 @@ class RunFigures:
         except ModuleNotFoundError:
             self._can_draw = False
             self._say("curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it")
+        except OSError as error:
+            # matplotlib looks for a folder of its own.
+            self._say(f"curves.png cannot be drawn ({error}); training goes on without it")
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

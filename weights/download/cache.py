@@ -69,12 +69,18 @@ def options(
     DETECTRON_GN_OFFLINE set to anything but 0 forbids the network.
     """
     environment = os.environ
-    caches = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = cache or environment.get("DETECTRON_GN_CACHE") or Path(caches) / "detectron-gn"
+    folder = cache or environment.get("DETECTRON_GN_CACHE") or _own_folder_of_caches() / "detectron-gn"
     bases = base_url or environment.get("DETECTRON_GN_BASE_URL") or catalog().base_url
     if offline is None:
         offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
     return Options(Path(folder), tuple(bases.split()), offline, sys.stderr.isatty())
+
+
+def _own_folder_of_caches() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise DownloadFailed("there is no home folder for the cache: choose one with DETECTRON_GN_CACHE") from None
 
 
 def resolve(source: str | os.PathLike[str], given: Options | None = None) -> Path:
