@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.stopping import end_with_parent
 
 Item = TypeVar("Item")
 
@@ -129,6 +130,8 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
             f"torchrun started {here} processes on this machine, which has {torch.cuda.device_count()} GPUs: start one "
             "process per GPU"
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()  # torchrun itself may be killed, or get a signal that it does not pass on, as SIGUSR1
     with _told_in_a_sentence():
         dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
         try:

@@ -5,6 +5,7 @@ There are two ways, one within the other. A command as a whole is broken off whe
 process at once. A signal that the process was started to ignore, as under nohup, stays ignored.
 """
 
+import ctypes
 import math
 import os
 import signal
@@ -23,6 +24,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 _SAME_SECONDS = 1.0
 # A process that waits in C code, as for another rank, does not get to clean up.
 _CLEAN_UP_SECONDS = 3.0
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Stopped(KeyboardInterrupt):
@@ -80,6 +82,13 @@ def until_stopped(items: Iterable[Item]) -> Iterator[Item]:
             yield item
             if stop.signal:
                 raise Stopped(stop.signal)
+
+
+def end_with_parent() -> None:
+    """Have this process get SIGTERM when the one that started it ends, however it does; on Linux only."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 @contextmanager

@@ -51,6 +51,15 @@ def test_the_overhead_of_an_evaluation_is_measured(demo_model):
     assert "40 photos, 2 detections each" in ran.stdout and "together" in ran.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux lists them")
+def test_a_conversion_that_is_stopped_leaves_nothing_behind():
+    """The other commands are stopped by hand, as each stop takes their time; tests of their rooms stop them once."""
+    command = [sys.executable, "-m", "benchmarks.kill_at_random", "--stops", "3", "--commands", "convert"]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert ran.returncode == 0 and "; 0 faults" in ran.stdout, ran.stdout
+
+
 class Owner:
     def double(self, value):
         return 2 * value

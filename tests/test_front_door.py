@@ -149,6 +149,54 @@ def test_an_interrupted_command_says_so_and_exits_with_130(run: Run, monkeypatch
     assert run("models") == (130, "", "detectron-gn: interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (MemoryError(), "there is not enough memory, or no thread is left: take fewer or smaller images at once"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "left (libtorch_cpu.so: failed to"),
+        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried\nx"), "can't allocate memory: you"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "(CUDA out of memory. Tried to allocate 2 GiB)"),
+        (RuntimeError("std::bad_alloc"), "(std::bad_alloc): take fewer"),
+        (RuntimeError("can't start new thread"), "raise the limits of this shell (ulimit -v, ulimit -u) or container"),
+        (cv2.error("OpenCV: (-4:Insufficient memory) Failed to allocate 9 bytes"), "not enough memory"),
+        (OSError(errno.EMFILE, "Too many open files", "a.jpg"), "too many files are open: raise the limit (ulimit -n)"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "too many files are open"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "let TMPDIR name one"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_machine_that_is_too_small_is_told_in_one_sentence(
+    error: Exception, sentence: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("detectron_gn.weights.catalog.table", fail)
+    assert_one_sentence(run("models"), sentence)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+def test_an_address_space_without_room_for_torch_is_one_sentence(pickle: Path, demo_model: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (600_000 * 1024,) * 2); import detectron_gn; "
+        "sys.exit(detectron_gn.main(sys.argv[1:]))"
+    )
+    image = demo_model / "val" / "000000300000.png"
+    command = [sys.executable, "-c", code, "detect", str(pickle), str(image), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert_one_sentence((done.returncode, "", done.stderr), "there is not enough memory", "ulimit -v")
+
+
+def test_a_user_without_a_home_is_told_where_else_the_cache_may_be(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "DETECTRON_GN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert_one_sentence(run("download", "48616381"), "there is no home folder for the cache: choose one with")
+
+
 def test_a_signal_leaves_nothing_half_written(
     run: Run, pickle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,8 @@ def test_threads_work_while_a_result_is_used():
     assert list(results) == [1, 2]
 
 
-def test_no_more_is_begun_than_the_threads_ahead():
+@pytest.mark.parametrize(("options", "ahead"), [({"threads": 2}, 2), ({"threads": 2, "ahead": 8}, 8)])
+def test_no_more_is_begun_than_is_asked_for_ahead(options, ahead):
     taken = []
 
     def items():
@@ -39,10 +40,10 @@ def test_no_more_is_begun_than_the_threads_ahead():
             taken.append(number)
             yield number
 
-    results = mapped_ahead(lambda number: number, items(), 2)
+    results = mapped_ahead(lambda number: number, items(), **options)
     for asked in range(1, 10):
         next(results)
-        assert len(taken) <= asked + 2
+        assert len(taken) == asked + ahead
 
 
 @pytest.mark.parametrize("threads", [0, 3])

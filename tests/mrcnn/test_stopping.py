@@ -102,3 +102,15 @@ def test_a_signal_that_is_ignored_stays_ignored():
     process = started("breaking_off(), stop_request() as stop", body, [sys.executable, "-c", ignore])
     process.send_signal(signal.SIGHUP)
     assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a death signal is Linux's")
+def test_a_process_ends_with_the_one_that_started_it():
+    child = "from detectron_gn.mrcnn.stopping import *; import time; end_with_parent(); print('ready', flush=True); "
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child + 'time.sleep(60)'!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        began = time.monotonic()
+        assert process.stdout.read() == ""  # at its end, which is the child's
+    assert time.monotonic() - began < 5

@@ -1,5 +1,7 @@
 """Which images share a minibatch, in which order and scale, and that the number of workers changes none of it."""
 
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +122,19 @@ def test_minibatches_are_the_same_whoever_loads_them(roidb):
             assert (one.number, one.names, one.im_info) == (other.number, other.names, other.im_info)
             assert torch.equal(one.data, other.data)
     assert len({info.scale for batch in alone for info in batch.im_info}) > 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux lists them")
+def test_images_are_loaded_ahead_without_a_process_that_could_be_left_behind(roidb):
+    def children():
+        return {path.read_text() for path in Path("/proc/self/task").glob("*/children")}
+
+    before, threads = children(), threading.active_count()
+    loading = minibatches(roidb, config(), 3, range(100), workers=2)
+    next(loading)
+    assert children() == before and threading.active_count() == threads + 2
+    loading.close()
+    assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -92,6 +92,21 @@ def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its
     assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
 
 
+def test_a_picture_for_which_matplotlib_finds_no_folder_is_told(tmp_path, monkeypatch):
+    def refuse(_panels):
+        raise OSError("Matplotlib requires access to a writable cache directory")
+
+    monkeypatch.setattr("detectron_gn.verify.training.metrics.draw_curves", refuse)
+    lines = []
+    figures = RunFigures(tmp_path, lines.append)
+    figures.add({"iter": 0, "loss": 1.0})
+    figures.draw()
+    assert lines == [
+        "curves.png cannot be drawn (Matplotlib requires access to a writable cache directory); training goes on "
+        "without it"
+    ]
+
+
 def test_tensorboard_without_room_is_told_once_and_left_out(tmp_path, monkeypatch):
     class Full:
         def add_scalar(self, name, value, iteration):
