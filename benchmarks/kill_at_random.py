@@ -127,14 +127,16 @@ def main() -> int:
 def stopped_train(place: Path, stops: int, stopper: Stopper) -> Outcome:
     """One run, gone on with after every stop; longer by some iterations for each."""
     outcome, whole, out = Outcome(), place / "whole", place / "run"
-    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", NARROW.format(20 * stops).split())
+    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", NARROW.format(10 * stops).split())
     (place / "config.yaml").write_text(dump_config(cfg))
     data = ["--annotations", DATA / "train_images.json", "--images", DATA / "train_images"]
     train = ["train", "--config", place / "config.yaml", *data, "--resume", "--out"]
-    seconds = timed([*train, whole])
+    # Twice the time that it takes to begin and to do an iteration: half of the stops come while it trains.
+    seconds = 2 * timed([*train, place / "short", "--set", "SOLVER.MAX_ITER", "1"])
+    finish([*train, whole])
     for _ in range(stops):
         before = newest(out)
-        code = stopper.stop([*train, out], min(seconds, START_SECONDS + 4), outcome)
+        code = stopper.stop([*train, out], seconds, outcome)
         done = [json.loads(line)["iter"] for line in lines_of(out / "json_stats.jsonl")]
         if code == 128 + stopper.number and newest(out) < max(before, *done, -1):
             outcome.faults.append(f"iteration {max(done)} was done, and the checkpoint is of {newest(out)}")
@@ -211,7 +213,6 @@ COMMANDS: dict[str, Callable[[Path, int, Stopper], Outcome]] = {
     "detect": stopped_detect,
     "convert": stopped_convert,
 }
-START_SECONDS = 4.0  # of a command, mostly for its imports
 
 
 def command(arguments: Sequence[object]) -> list[str]:
