@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,18 @@ Array = NDArray[Any]
 MAX_NAME_BYTES = 1024
 MAX_CFG_BYTES = 4 << 20
 MAX_DIMENSIONS = 32
+MAX_ITERATION = 2**63 - 1
+MAX_BLOBS = 10_000
+MAX_ALL_DIMENSIONS = 90_000
+"""What is written at most, so that it can be read again within the budgets of every format."""
+MAX_TIED = 8
+"""How many times the size of its file all arrays may have together, counted with each of their names."""
 
 ELEMENT_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 """The element types every format can hold, as numpy writes them: plain numbers and nothing else."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ITERATION = re.compile(r"model_iter(\d{1,12})\.pkl")
+_ITERATION = re.compile(r"model_iter([0-9]{1,19})\.pkl")
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,19 @@ class WeightsFile:
 def iteration_from_name(name: str) -> int | None:
     """`model_iter2399.pkl` -> 2399; None for every other name (Detectron utils/train.py:create_model)."""
     match = _ITERATION.fullmatch(name)
-    return int(match.group(1)) if match else None
+    return valid_iteration(int(match.group(1))) if match else None
+
+
+def valid_iteration(value: object) -> int | None:
+    """`value` if it is the index of an iteration that every format can hold, else None."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ITERATION:
+        return value
+    return None
+
+
+def source_name(weights: WeightsFile) -> str:
+    """The name of the file that the weights came from, for a new file to tell; U+FFFD where it is not UTF-8."""
+    return os.fsencode(Path(weights.source).name).decode("utf-8", "replace")
 
 
 def blobs_sha256(blobs: dict[str, Array]) -> str:
@@ -70,11 +90,18 @@ def check_blob_name(name: str, source: str) -> str:
     """Return `name` if it can name a blob in every format, else raise MalformedFile."""
     if not name:
         raise MalformedFile(source, "a blob has an empty name")
-    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+    if is_not_unicode(name):
+        raise MalformedFile(source, f"a blob's name is not valid Unicode: {ascii(name)[:120]}")
+    if len(name.encode()) > MAX_NAME_BYTES:
         raise MalformedFile(source, f"a blob's name is longer than {MAX_NAME_BYTES} bytes: {name[:40]}...")
     if _CONTROL.search(name):
         raise MalformedFile(source, f"a blob's name holds a control character: {ascii(name)[:120]}")
     return name
+
+
+def is_not_unicode(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which no file can hold as UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def array_bytes(shape: Iterable[int], item_size: int, name: str, source: str) -> int:
@@ -90,10 +117,21 @@ def array_bytes(shape: Iterable[int], item_size: int, name: str, source: str) ->
     return math.prod(dimensions) * item_size
 
 
-def check_total_bytes(total: int, file_size: int, source: str) -> None:
-    """Refuse arrays that together hold more bytes than their file (a bomb, or one array under many names)."""
-    if total > file_size:
-        raise OverBudget(source, f"its arrays would take {total} bytes, but the file has only {file_size}")
+def check_arrays(arrays: Mapping[str, tuple[Hashable, int]], file_size: int, source: str) -> None:
+    """Refuse arrays that hold more bytes than their file (a bomb).
+
+    Args:
+        arrays: name -> (what makes it another array, its bytes). Tied weights, one array under several names, are read
+            once and count once; written to another file they count with each name.
+    """
+    once = sum(dict(arrays.values()).values())
+    if once > file_size:
+        raise OverBudget(source, f"its arrays would take {once} bytes, but the file has only {file_size}")
+    total = sum(nbytes for _, nbytes in arrays.values())
+    if total > MAX_TIED * file_size:
+        raise OverBudget(
+            source, f"its arrays would take {total} bytes, more than {MAX_TIED} times the {file_size} of the file"
+        )
 
 
 def element_type(code: str, name: str, source: str) -> np.dtype[Any]:

@@ -32,7 +32,7 @@ from detectron_gn.weights.errors import (
     UnreadableFile,
     WeightsError,
 )
-from detectron_gn.weights.files.atomic import replacing, sync
+from detectron_gn.weights.files.atomic import publish, replacing, sync
 from detectron_gn.weights.files.lock import locked
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats import recognise
@@ -270,9 +270,8 @@ def _publish(part: Path, target: Path, url: str) -> None:
     record = _Record(resumable_http.without_password(url), found.st_size, sha256, md5, found.st_mtime_ns)
     with replacing(_record_path(target)) as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=1), "utf-8")
+    publish(part, target)
     if part != target:
-        os.replace(part, target)
-        sync(target.parent)
         resumable_http.discard(part)
 
 

@@ -16,22 +16,23 @@ from detectron_gn.weights.errors import WriteFailed
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; when the block ends well it becomes `path`.
+    """Yield the path of an empty temporary in the folder of `path`; when the block ends well it becomes `path`.
 
-    An existing file stays as it was until then; of a link, what it points to is replaced. Raises WriteFailed, naming
-    `path`, where the operating system refuses; whatever ends the block early, nothing of the temporary is left.
+    An existing file stays as it was until then, and what replaces it has its permissions; of a link, what it points to
+    is replaced. Raises WriteFailed, naming `path`, where the operating system refuses; whatever ends the block early,
+    nothing of the temporary is left.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")
         if path.exists() and not path.is_file():
             raise WriteFailed(str(path), "is a device or a pipe; name a file")
+        _create(temporary, path)
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        publish(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WriteFailed(str(path), f"could not be written: {reason}; nothing was left behind") from error
@@ -40,10 +41,30 @@ def replacing(path: Path) -> Iterator[Path]:
             os.unlink(temporary)
 
 
+def publish(part: Path, path: Path) -> None:
+    """Rename a file whose content is on the disk to `path`, so that the new name survives a power cut."""
+    os.replace(part, path)
+    _sync_folder(path.parent)
+
+
 def sync(path: Path) -> None:
-    """Have the disk hold what was written; folders too, so that the rename survives a power cut."""
+    """Have the disk hold what was written."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk hold what was renamed; some network disks cannot do that, and the rename is done all the same."""
+    with contextlib.suppress(OSError):
+        sync(folder)
+
+
+def _create(temporary: Path, path: Path) -> None:
+    """Make the temporary with the permissions of the file that it will replace, before anything is written."""
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    if path.exists():
+        with contextlib.suppress(OSError):  # some disks know no permissions
+            os.chmod(temporary, path.stat().st_mode & 0o777)

@@ -75,6 +75,10 @@ class MappedFile:
             self.map.close()
         self._file.close()
 
+    def fileno(self) -> int:
+        """The descriptor of the open file."""
+        return self._file.fileno()
+
     def array(self, offset: int, count: int) -> NDArray[np.uint8]:
         """The `count` bytes from `offset` on, `[count]` uint8."""
         if self._keep_mapped and count:

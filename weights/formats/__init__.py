@@ -21,7 +21,18 @@ from detectron_gn.weights.formats.recognise import (
     refuse_other_signatures,
     refuse_unrecognised,
 )
-from detectron_gn.weights.weights_file import ELEMENT_TYPES, Array, WeightsFile, check_blob_name
+from detectron_gn.weights.weights_file import (
+    ELEMENT_TYPES,
+    MAX_ALL_DIMENSIONS,
+    MAX_BLOBS,
+    MAX_CFG_BYTES,
+    MAX_ITERATION,
+    Array,
+    WeightsFile,
+    check_blob_name,
+    is_not_unicode,
+    valid_iteration,
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,12 @@ def read_mapped(file: MappedFile) -> WeightsFile:
 def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
     """Write a weights file; the format follows from the suffix: `.pkl .h5 .safetensors .pth`.
 
-    Raises WriteFailed, with nothing left behind and an existing file as it was, where that is not possible.
+    Raises WriteFailed, with nothing left behind and an existing file as it was, where that is not possible, and for
+    what `read_blobs` would not read again.
     """
     path = Path(path)
     write = format_of_name(path).write
+    _check_readable(weights, str(path))
     blobs = {name: _plain(name, array, str(path)) for name, array in weights.blobs.items()}
     write(path, replace(weights, blobs=blobs))
 
@@ -115,6 +128,22 @@ def format_of_name(path: Path) -> Format:
 def _function(place: str) -> Any:
     module, _, name = place.rpartition(".")
     return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def _check_readable(weights: WeightsFile, path: str) -> None:
+    """Refuse what no reader would read again, whatever the format."""
+    dimensions = sum(array.ndim for array in weights.blobs.values())
+    if not 0 < len(weights.blobs) <= MAX_BLOBS or dimensions > MAX_ALL_DIMENSIONS:
+        raise WriteFailed(
+            path, f"a weights file holds 1 to {MAX_BLOBS} arrays of together {MAX_ALL_DIMENSIONS} dimensions at most, "
+            f"not {len(weights.blobs)} of {dimensions}",
+        )  # fmt: skip
+    if weights.cfg is not None and is_not_unicode(weights.cfg):
+        raise WriteFailed(path, "the configuration is not valid Unicode")
+    if weights.cfg is not None and len(weights.cfg.encode()) > MAX_CFG_BYTES:
+        raise WriteFailed(path, f"the configuration is longer than {MAX_CFG_BYTES} bytes")
+    if weights.iteration is not None and valid_iteration(weights.iteration) is None:
+        raise WriteFailed(path, f"the iteration {weights.iteration} is no whole number from 0 to {MAX_ITERATION}")
 
 
 def _plain(name: str, array: Array, path: str) -> Array:

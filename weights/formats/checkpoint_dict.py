@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from detectron_gn.weights.errors import MalformedFile
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
-from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name
+from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name, valid_iteration
 
 Kind = TypeVar("Kind")
 
@@ -50,8 +50,7 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
         cfg_text = None
         if cfg is not None:
             left_out["cfg"] = f"is {describe(cfg)}, not YAML text"
-    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
-        iteration = None
+    iteration = valid_iteration(iteration)
     if blobs is not top:
         taken = {key, "cfg"} | ({"iteration"} if iteration is not None else set())
         left_out |= {str(other): f"is {describe(top[other])} outside {key!r}" for other in top if other not in taken}

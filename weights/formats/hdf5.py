@@ -13,8 +13,9 @@ The structures are named as in the HDF5 File Format Specification, version 3.0, 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,18 @@ import numpy as np
 from detectron_gn.weights.errors import ForbiddenContent, MalformedFile, OverBudget, TruncatedFile, UnsupportedArray
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.formats.hdf5_image import Hdf5Image, add_dataset
 from detectron_gn.weights.weights_file import (
     MAX_NAME_BYTES,
     Array,
     WeightsFile,
     array_bytes,
     blobs_sha256,
+    check_arrays,
     check_blob_name,
-    check_total_bytes,
     element_type,
+    source_name,
+    valid_iteration,
 )
 
 _MAX_TEXT_BYTES = 64_000
@@ -58,24 +62,55 @@ _REWRITE = (
 
 def write_hdf5(path: Path, weights: WeightsFile) -> None:
     """Write `weights` to `path`; raises WriteFailed, with nothing left behind, where that is not possible."""
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("earliest", "v108")) as handle:
+    image = Hdf5Image()
+    arrays: dict[int, Array] = {}
+    with replacing(path) as temporary:
+        _lay_out(image, weights, arrays)
+        image.write_to(temporary, arrays)
+
+
+def _lay_out(image: Hdf5Image, weights: WeightsFile, arrays: dict[int, Array]) -> None:
+    """Have the library make the file in `image`, and tell at which offsets it wants the arrays."""
+    with h5py.File(image, "w", libver=("earliest", "v108")) as handle:
         for name, array in weights.blobs.items():
-            handle.create_dataset(_to_hdf5(name), data=array)
+            offset = add_dataset(handle, _to_hdf5(name), array)
+            if offset is not None:
+                arrays[offset] = array
         if weights.cfg is not None:
             _write_text(handle, "cfg", weights.cfg)
         if weights.iteration is not None:
             handle.attrs["iteration"] = weights.iteration
-        _write_text(handle, "source", Path(weights.source).name)
+        _write_text(handle, "source", source_name(weights))
         _write_text(handle, "sha256", blobs_sha256(weights.blobs))
-        order = "\n".join(weights.blobs)
-        if len(order.encode()) <= _MAX_TEXT_BYTES:
-            _write_text(handle, "order", order)
+        for number, names in enumerate(_portions(weights.blobs)):
+            _write_text(handle, _order(number), "\n".join(names))
+
+
+def _portions(names: Iterable[str]) -> list[list[str]]:
+    """The names of all blobs in their order, divided so that each portion fits into an attribute."""
+    portions: list[list[str]] = []
+    room = 0
+    for name in names:
+        size = len(name.encode()) + 1
+        if size > room:
+            portions.append([])
+            room = _MAX_TEXT_BYTES
+        portions[-1].append(name)
+        room -= size
+    return portions
+
+
+def _order(number: int) -> str:
+    """The attribute that holds a portion of the names: `order`, `order1`, `order2`, ..."""
+    return f"order{number or ''}"
 
 
 def _write_text(handle: h5py.File, name: str, text: str) -> None:
     content = text.encode()
     if len(content) > _MAX_TEXT_BYTES:
         raise OSError(f"{name} has {len(content)} bytes, an HDF5 attribute holds {_MAX_TEXT_BYTES}")
+    if content.endswith(b"\0"):
+        raise OSError(f"{name} ends in a zero byte, which an HDF5 text does not keep")
     handle.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", max(1, len(content))))
 
 
@@ -83,15 +118,16 @@ def read_hdf5(file: MappedFile) -> WeightsFile:
     """The weights in an HDF5 file; raises a `weights.errors.FileError` for everything else."""
     reader = _Reader(file)
     attributes, names = reader.root()
-    total = 0
-    datasets: dict[str, _Dataset] = {}
-    for name, address in names.items():
-        datasets[name] = reader.dataset(name, address)
-        total += datasets[name].nbytes
+    datasets = {name: reader.dataset(name, address) for name, address in names.items()}
     if not datasets:
         raise MalformedFile(file.source, "is an HDF5 file without any dataset")
-    check_total_bytes(total, file.size, file.source)
-    order = str(attributes.pop("order", "")).split("\n")
+    check_arrays({name: (name, dataset.nbytes) for name, dataset in datasets.items()}, file.size, file.source)
+    order: list[str] = []
+    for number in itertools.count():
+        text = attributes.pop(_order(number), None)
+        if not isinstance(text, str):
+            break
+        order += text.split("\n")
     if len(order) == len(datasets) and set(order) == set(datasets):
         datasets = {name: datasets[name] for name in order}
     blobs = {name: _read(file, dataset) for name, dataset in datasets.items()}
@@ -102,12 +138,14 @@ def read_hdf5(file: MappedFile) -> WeightsFile:
     cfg, iteration = attributes.pop("cfg", None), attributes.pop("iteration", None)
     attributes.pop("source", None)
     left_out = dict.fromkeys(attributes, "is an attribute that no weights file has")
+    if valid_iteration(iteration) is None and "iteration" in given:
+        left_out["iteration"] = "is not a whole number from 0 up"
     if "cfg" in given and not isinstance(cfg, str):
         left_out["cfg"] = "is not a text of fixed length"
     return WeightsFile(
         blobs,
         cfg if isinstance(cfg, str) else None,
-        iteration if isinstance(iteration, int) else None,
+        valid_iteration(iteration),
         file.source,
         "h5",
         left_out,
@@ -325,7 +363,9 @@ class _Reader:
         if kind == 3 and len(content) == size:
             return name, content.rstrip(b"\0").decode("utf-8", "replace")
         if kind == 0 and 0 < size <= 8 and len(content) == size:
-            return name, int.from_bytes(content, "big" if datatype[1] & 1 else "little")
+            return name, int.from_bytes(
+                content, "big" if datatype[1] & 1 else "little", signed=bool(datatype[1] & 8)
+            )
         return name, None
 
 

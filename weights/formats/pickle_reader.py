@@ -22,7 +22,7 @@ from detectron_gn.weights.weights_file import (
     Array,
     WeightsFile,
     array_bytes,
-    check_total_bytes,
+    check_arrays,
     element_type,
     iteration_from_name,
 )
@@ -30,12 +30,18 @@ from detectron_gn.weights.weights_file import (
 
 @dataclass
 class _Dtype:
+    """An element type; `complete` once it was given a state or an array: numpy itself would change that array too.
+
+    `shared` is numpy's own instance, asked for with `copy` 0: it ignores a state.
+    """
+
     code: str
     byte_order: str = "<"
+    shared: bool = False
     complete: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Array:
     """An array as the pickle tells it; `content` says where its bytes are, and is None until BUILD."""
 
@@ -72,8 +78,8 @@ class NumpyGrammar:
         match symbol.name, arguments:
             case "numpy _reconstruct", (Symbol("numpy ndarray"), (0,), Text(length=1)):
                 return _Array(offset=machine.start_of_opcode)
-            case "numpy dtype", (Text() as code, 0 | False, 0 | 1 | False | True):
-                return _dtype(machine.text(code))
+            case "numpy dtype", (Text() as code, 0 | False, 0 | 1 | False | True as copy):
+                return _dtype(machine.text(code), bool(copy))
             case "_codecs encode", (Text(kind="text") as text, Text() as encoding):
                 if machine.text(encoding) in ("latin1", "latin-1"):
                     return Text(text.offset, text.length, text.written, "bytes")
@@ -87,7 +93,9 @@ class NumpyGrammar:
                 return ordered
             case "numpy scalar", (_Dtype() as dtype, content):
                 return _array(machine, _Array(), (), dtype, False, content)
-            case "numpy _frombuffer", (content, _Dtype() as dtype, shape, Text() as order):
+            case "numpy _frombuffer", (content, _Dtype() as dtype, shape, Text() as order) if (
+                machine.text(order) in ("C", "F")
+            ):
                 return _array(machine, _Array(), shape, dtype, machine.text(order) == "F", content)
         given = ", ".join(describe(argument) for argument in arguments[:8])
         raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), as no array is written")
@@ -95,9 +103,10 @@ class NumpyGrammar:
     def build(self, machine: PickleVM, value: Value, state: Value) -> None:
         match value, state:
             case _Dtype(complete=False), (3, Text() as order, None, None, None, -1, -1, 0):
-                value.byte_order = machine.text(order)
-                if value.byte_order not in ("<", ">", "|", "="):
+                if machine.text(order) not in ("<", ">", "|", "="):
                     raise machine.error(UnsupportedArray, "an element type with an unknown byte order")
+                if not value.shared:
+                    value.byte_order = machine.text(order)
                 value.complete = True
             case _Array(content=None), (1, shape, _Dtype() as dtype, bool() | 0 | 1 as fortran, content):
                 _array(machine, value, shape, dtype, bool(fortran), content)
@@ -117,13 +126,15 @@ def read_pickle(file: MappedFile) -> WeightsFile:
     """
     machine = PickleVM(file.map, file.source, NumpyGrammar())
     layout = sort_out(machine.run(), _Array, machine)
-    total = 0
+    sizes = {}
     for name, array in layout.arrays.items():
         if array.dtype is None:
             raise MalformedFile(file.source, f"{name} is an array without content", array.offset)
-        total += array_bytes(array.shape, array.dtype.itemsize, name, file.source)
-    check_total_bytes(total, file.size, file.source)
-    blobs = {name: _read(file, name, array) for name, array in layout.arrays.items()}
+        sizes[name] = array, array_bytes(array.shape, array.dtype.itemsize, name, file.source)
+    check_arrays(sizes, file.size, file.source)
+    names = {array: name for name, array in layout.arrays.items()}
+    read = {array: _read(file, name, array) for array, name in names.items()}
+    blobs = {name: read[array] for name, array in layout.arrays.items()}
     iteration = layout.iteration if layout.iteration is not None else iteration_from_name(file.path.name)
     return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out)
 
@@ -134,9 +145,10 @@ def _pair(machine: PickleVM, value: Value) -> tuple[Value, Value]:
     raise machine.error(MalformedFile, "an OrderedDict of something else than pairs")
 
 
-def _dtype(code: str) -> _Dtype:
-    """`f4`, or `<f4` with the byte order in front."""
-    return _Dtype(code[1:], code[0]) if code[:1] in ("<", ">", "|", "=") else _Dtype(code)
+def _dtype(code: str, copy: bool) -> _Dtype:
+    """`f4`, or `<f4` with the byte order in front; numpy shares an instance of its own unless it is big-endian."""
+    order = code[:1] if code[:1] in ("<", ">", "|", "=") else ""
+    return _Dtype(code.removeprefix(order), order or "<", shared=not copy and order != ">")
 
 
 def _array(machine: PickleVM, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value) -> _Array:
@@ -155,6 +167,7 @@ def _array(machine: PickleVM, array: _Array, shape: Value, dtype: _Dtype, fortra
         raise machine.error(
             UnsupportedArray, f"an array of shape {shape} takes {declared} bytes, but has {content.length}"
         )
+    dtype.complete = True
     array.big_endian = dtype.byte_order == ">"
     array.shape, array.fortran, array.content = shape, fortran, content
     array.offset = machine.start_of_opcode

@@ -17,9 +17,10 @@ from detectron_gn.weights.errors import FileError, ForbiddenContent, MalformedFi
 from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe, unescape
 from detectron_gn.weights.weights_file import MAX_NAME_BYTES
 
-MAX_OPCODES = 200_000
-"""The largest published model takes 16,000. This many opcodes fill at most 20 MiB, in a second or two."""
-MAX_MEMO = 100_000
+MAX_OPCODES = 500_000
+"""The largest published model takes 16,000, a `.pth` of `MAX_BLOBS` tensors 380,000. This many opcodes fill at most
+50 MiB, in a second or two."""
+MAX_MEMO = 200_000
 MAX_STACK = 10_000
 MAX_OPEN_MARKS = 64
 MAX_LINE = 256
@@ -93,7 +94,8 @@ class PickleVM:
             if value.written == "string-escape":
                 return unescape(stored).decode("utf-8")
             text = stored.decode(value.written)
-            return text if value.kind == "text" else text.encode("latin-1").decode("utf-8")
+            # Encoded, since the escapes of protocol 0 can spell half of a surrogate pair.
+            return text.encode().decode() if value.kind == "text" else text.encode("latin-1").decode("utf-8")
         except ValueError:
             raise self.error(MalformedFile, "a text is not valid UTF-8") from None
 

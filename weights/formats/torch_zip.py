@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectron_gn.weights.errors import (
-    FileError,
     ForbiddenContent,
     MalformedFile,
     OverBudget,
@@ -28,23 +25,15 @@ from detectron_gn.weights.errors import (
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.checkpoint_dict import sort_out
-from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
+from detectron_gn.weights.formats.torch_grammar import Tensor, TorchGrammar
 from detectron_gn.weights.formats.zip_members import zip_members
 from detectron_gn.weights.weights_file import (
     Array,
     WeightsFile,
     array_bytes,
-    check_total_bytes,
-    element_type,
+    check_arrays,
 )
-
-_STORAGES = {
-    "BoolStorage": "b1", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8",
-    "ByteStorage": "u1", "HalfStorage": "f2", "FloatStorage": "f4", "DoubleStorage": "f8",
-    "BFloat16Storage": "bfloat16",
-}  # fmt: skip
-_DTYPES = {"uint16": "u2", "uint32": "u4", "uint64": "u8"}
 
 
 def write_torch(path: Path, weights: WeightsFile) -> None:
@@ -74,137 +63,49 @@ def read_torch(file: MappedFile) -> WeightsFile:
     Raises a `weights.errors.FileError` for everything else.
     """
     archive = _Archive(file)
-    machine = PickleVM(archive.read("data.pkl").tobytes(), f"{file.source}, data.pkl", _TorchGrammar())
-    layout = sort_out(machine.run(), _Tensor, machine)
-    total = 0
+    machine = PickleVM(archive.read("data.pkl").tobytes(), f"{file.source}, data.pkl", TorchGrammar())
+    layout = sort_out(machine.run(), Tensor, machine)
     for name, tensor in layout.arrays.items():
         _check_bounds(tensor, name, file.source)
-        total += array_bytes(tensor.size, int(tensor.code[-1]), name, file.source)
-    check_total_bytes(total, file.size, file.source)
+    sizes = {name: (tensor, _nbytes(tensor, name, file.source)) for name, tensor in layout.arrays.items()}
+    check_arrays(sizes, file.size, file.source)
     storages: dict[str, NDArray[np.uint8]] = {}
-    blobs: dict[str, Array] = {}
+    arrays: dict[Tensor, Array] = {}
     for name, tensor in layout.arrays.items():
-        dtype = element_type(tensor.code, name, file.source)
+        if tensor in arrays:
+            continue
         key = tensor.storage.key
         if key not in storages:
             storages[key] = archive.read(f"data/{key}")
-        if storages[key].size != tensor.storage.count * tensor.storage.item_size:
+        if storages[key].size != tensor.storage.nbytes:
             raise MalformedFile(file.source, f"the member data/{key} is not of the size of {name}")
-        elements = storages[key].view(dtype)[tensor.offset :]
-        strides = tuple(step * dtype.itemsize for step in tensor.stride)
-        strided = np.lib.stride_tricks.as_strided(elements, tensor.size, strides)
-        blobs[name] = np.require(strided, requirements="C")
+        arrays[tensor] = _array(storages[key], tensor)
+    blobs = {name: arrays[tensor] for name, tensor in layout.arrays.items()}
     return WeightsFile(blobs, layout.cfg, layout.iteration, file.source, "pth", layout.left_out)
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """`count` elements in the member `data/<key>`; `code` None means untyped, counted in bytes."""
-
-    key: str
-    count: int
-    code: str | None
-
-    @property
-    def item_size(self) -> int:
-        return 1 if self.code is None else int(self.code[-1])
+def _nbytes(tensor: Tensor, name: str, source: str) -> int:
+    return array_bytes(tensor.size, int(tensor.code[-1]), name, source)
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A strided view of a storage: `offset` and `stride` in elements."""
-
-    storage: _Storage
-    code: str
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _TorchGrammar:
-    """How torch.save writes tensors, parameters and state dictionaries."""
-
-    symbols: ClassVar[Mapping[tuple[str, str], str]] = {
-        ("torch._utils", "_rebuild_tensor_v2"): "torch _rebuild_tensor_v2",
-        ("torch._utils", "_rebuild_tensor_v3"): "torch _rebuild_tensor_v3",
-        ("torch._utils", "_rebuild_parameter"): "torch _rebuild_parameter",
-        ("torch.storage", "UntypedStorage"): "UntypedStorage",
-        ("collections", "OrderedDict"): "OrderedDict",
-        **{("torch", name): name for name in (*_STORAGES, *_DTYPES)},
-    }
-
-    def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
-        match symbol.name, arguments:
-            case "OrderedDict", ():
-                return {}
-            case "torch _rebuild_parameter", (_Tensor() as tensor, bool(), {}):
-                return tensor
-            case "torch _rebuild_tensor_v2", (
-                _Storage(code=str() as code) as storage,
-                int() as offset,
-                tuple() as size,
-                tuple() as stride,
-                *rest,
-            ) if _harmless(rest):
-                return self._tensor(machine, storage, code, offset, size, stride)
-            case "torch _rebuild_tensor_v3", (
-                _Storage(code=None) as storage,
-                int() as offset,
-                tuple() as size,
-                tuple() as stride,
-                bool(),
-                {},
-                Symbol(name),
-            ) if name in _DTYPES:
-                return self._tensor(machine, storage, _DTYPES[name], offset, size, stride)
-        given = ", ".join(describe(argument) for argument in arguments[:8])
-        raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), not as torch.save does")
-
-    def build(self, machine: PickleVM, value: Value, state: Value) -> None:
-        match value, state:
-            case dict(), {"_metadata": dict()} if isinstance(state, dict) and len(state) == 1:
-                return  # the version numbers that nn.Module.state_dict() carries along
-        raise machine.error(ForbiddenContent, f"sets the state of {describe(value)}")
-
-    def persistent(self, machine: PickleVM, identifier: Value) -> Value:
-        match identifier:
-            case (Text() as word, Symbol(name), Text() as key, Text(), int() as count) if (
-                machine.text(word) == "storage" and 0 <= count < 2**62
-            ):
-                if name == "UntypedStorage" or name in _STORAGES:
-                    return _Storage(machine.text(key), count, _STORAGES.get(name))
-        raise machine.error(ForbiddenContent, "refers to an object that is not a tensor's storage")
-
-    def _tensor(
-        self, machine: PickleVM, storage: _Storage, code: str, offset: int, size: Value, stride: Value
-    ) -> _Tensor:
-        try:
-            dtype = element_type(code, "a tensor", machine.source)
-            assert isinstance(size, tuple) and isinstance(stride, tuple)
-            array_bytes(size, dtype.itemsize, "a tensor", machine.source)
-            array_bytes(stride, 1, "the strides of a tensor", machine.source)
-        except FileError as error:
-            raise machine.error(type(error), error.cause) from None
-        return _Tensor(storage, code, offset, size, stride)
-
-
-def _harmless(rest: list[Value]) -> bool:
-    """requires_grad, no backward hooks, and, from newer versions, None for metadata."""
-    match rest:
-        case (bool(), {}) | (bool(), {}, None | {}):
-            return rest[1] == {}
-    return False
-
-
-def _check_bounds(tensor: _Tensor, name: str, source: str) -> None:
-    """A tensor's last element must lie within its storage."""
-    item_size = int(tensor.code[-1])
-    available = tensor.storage.count * tensor.storage.item_size // item_size
-    reach = sum((size - 1) * step for size, step in zip(tensor.size, tensor.stride, strict=False))
-    if len(tensor.size) != len(tensor.stride) or tensor.offset < 0:
-        raise UnsupportedArray(source, f"{name} has strides that do not fit its shape")
-    if (0 not in tensor.size and tensor.offset + reach >= available) or tensor.offset > available:
+def _check_bounds(tensor: Tensor, name: str, source: str) -> None:
+    """A tensor's last element must lie within its storage; one without elements lies anywhere."""
+    available = tensor.storage.nbytes // int(tensor.code[-1])
+    reach = sum((size - 1) * step for size, step in zip(tensor.size, tensor.stride, strict=True))
+    if 0 not in tensor.size and tensor.offset + reach >= available:
         raise UnsupportedArray(source, f"{name} reaches beyond the end of its storage")
+
+
+def _array(storage: NDArray[np.uint8], tensor: Tensor) -> Array:
+    """The elements of a tensor that lies within `storage`, `[N]` uint8, in C order."""
+    dtype: np.dtype[Any] = np.dtype(f"<{tensor.code}")
+    if 0 in tensor.size:
+        return np.empty(tensor.size, dtype)
+    elements = storage[: storage.size - storage.size % dtype.itemsize].view(dtype)[tensor.offset :]
+    # torch writes any stride where there is only one element, and numpy counts even that one's bytes.
+    strides = [0 if size == 1 else step * dtype.itemsize for size, step in zip(tensor.size, tensor.stride, strict=True)]
+    strided = np.lib.stride_tricks.as_strided(elements, tensor.size, strides)
+    return np.require(np.negative(strided) if tensor.negative else strided, requirements="C")
 
 
 class _Archive:
@@ -218,15 +119,20 @@ class _Archive:
         members = zip_members(file)
         if sum(member.file_size for member in members) > file.size:
             raise OverBudget(file.source, "its members claim to be larger than it (a zip bomb)")
-        names = [member.filename for member in members]
-        folder = next((name[: -len("data.pkl")] for name in names if name.endswith("data.pkl")), "")
+        tops = [member.filename for member in members if member.filename.rsplit("/", 1)[-1] == "data.pkl"]
+        if len(tops) != 1:
+            raise MalformedFile(file.source, f"has {len(tops)} members named data.pkl where one belongs")
+        folder = tops[0].removesuffix("data.pkl")
         self._members: dict[str, zipfile.ZipInfo] = {}
+        spellings: set[str] = set()
         for member in members:
             name = member.filename.removeprefix(folder)
             if ".." in name.split("/") or name.startswith("/"):
                 raise ForbiddenContent(file.source, f"has a member that points elsewhere: {ascii(name)[:80]}")
-            if name in self._members:
-                raise MalformedFile(file.source, f"has two members named {ascii(name)[:80]}")
+            # torch looks for members without regard to case, and takes any of several.
+            if name.lower() in spellings or member.filename != member.orig_filename:
+                raise MalformedFile(file.source, f"has two members named {ascii(name)[:80]}, or one with two names")
+            spellings.add(name.lower())
             if member.flag_bits & 1 or member.compress_type != zipfile.ZIP_STORED:
                 raise MalformedFile(file.source, f"its member {ascii(name)[:80]} is encrypted or compressed")
             self._members[name] = member
@@ -234,7 +140,10 @@ class _Archive:
             raise UnsupportedArray(file.source, "was written on a big-endian machine")
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a member, `[N]` uint8, after its checksum was found right."""
+        """The bytes of a member, `[N]` uint8, after its checksum was found right.
+
+        A checksum of 0 was never computed: torch.serialization.set_crc32_options(False) writes that.
+        """
         file = self._file
         member = self._members.get(name)
         if member is None:
@@ -249,6 +158,6 @@ class _Archive:
         if start + member.file_size > file.size or member.file_size != member.compress_size:
             raise TruncatedFile(file.source, f"its member {ascii(name)[:80]} runs past the end of the file")
         content = file.array(start, member.file_size)
-        if zlib.crc32(content.data) != member.CRC:
+        if member.CRC != 0 and zlib.crc32(content.data) != member.CRC:
             raise MalformedFile(file.source, f"the checksum of {ascii(name)[:80]} is wrong; copy it again")
         return content

@@ -131,8 +131,55 @@ def test_declared_bytes_are_bounded_by_the_file_before_anything_is_allocated(tmp
 
 def test_one_array_under_many_names_is_a_bomb(tmp_path: Path) -> None:
     array = np.zeros(10_000, "f4")
-    with pytest.raises(OverBudget, match="its arrays would take 400000 bytes, but the file has only"):
+    with pytest.raises(OverBudget, match="its arrays would take 400000 bytes, more than 8 times"):
         read(pickle.dumps({f"n{i}": array for i in range(10)}, 2), tmp_path)
+
+
+def test_one_array_under_two_names_is_read_once(tmp_path: Path) -> None:
+    array = np.arange(10_000, dtype="f4")
+    blobs = read(pickle.dumps({"a": array, "b": array}, 2), tmp_path).blobs
+    assert blobs["a"] is blobs["b"] and np.array_equal(blobs["a"], array)
+
+
+@pytest.mark.parametrize("place", ["name", "cfg"])
+def test_half_of_a_surrogate_pair_is_refused(place: str, tmp_path: Path) -> None:
+    """Protocol 0 can spell it; no other format can hold it."""
+    content = pickle.dumps({"blobs": {"name": np.ones(2, "f4")}, "cfg": "cfg"}, 0)
+    assert content.count(b"V" + place.encode() + b"\n") >= 1
+    with pytest.raises(MalformedFile, match="a text is not valid UTF-8"):
+        at = content.rindex(b"V" + place.encode() + b"\n")
+        read(content[:at] + b"V\\ud800" + content[at + 1 + len(place) :], tmp_path)
+
+
+@pytest.mark.parametrize("align", [b"K\x00", b"\x89"])
+@pytest.mark.parametrize(("code", "copy"), [("f4", 0), ("f4", 1), (">f4", 0), (">f4", 1), ("<f4", 0), ("=f4", 0)])
+@pytest.mark.parametrize("order", "<>|=")
+@pytest.mark.filterwarnings("ignore:dtype")
+def test_byte_order_is_the_one_that_numpy_takes(align: bytes, code: str, copy: int, order: str, tmp_path: Path) -> None:
+    """numpy ignores the state of an element type that it shares: `copy` 0, and not big-endian."""
+    made = b"U" + bytes([len(code)]) + code.encode() + align + b"K" + bytes([copy])
+    content = PYTHON_27.replace(b"U\x02f4K\x00K\x01", made).replace(b"U\x01<", b"U\x01" + order.encode())
+    expected = pickle.loads(content, encoding="latin1")["blobs"]["w"]
+    assert read(content, tmp_path).blobs["w"].tolist() == expected.tolist()
+
+
+def test_an_element_type_that_an_array_has_already_may_not_be_changed(tmp_path: Path) -> None:
+    """numpy would change the array with it."""
+    plain = b"cnumpy\ndtype\nq\nU\x02f4K\x00K\x01\x87Rq\x0b"
+    state = b"(K\x03U\x01>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    with pytest.raises(UnsupportedArray, match="an element type that is not a plain number"):
+        content = PYTHON_27.replace(state.replace(b">", b"<"), b"")
+        assert plain in content
+        read(content[:-2] + b"U\x01vh\x0b" + state + b"su.", tmp_path)
+
+
+def test_order_of_an_array_of_protocol_5_is_c_or_f(tmp_path: Path) -> None:
+    """numpy also takes `f`, for the same as `F`."""
+    content = pickle.dumps({"w": np.asfortranarray([[1.0, 2.0], [3.0, 4.0]])}, 5)
+    assert content.count(b"\x8c\x01F") == 1
+    assert read(content, tmp_path).blobs["w"].tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(ForbiddenContent, match="as no array is written"):
+        read(content.replace(b"\x8c\x01F", b"\x8c\x01f"), tmp_path)
 
 
 def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:
