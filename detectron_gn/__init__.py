@@ -7,9 +7,10 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, breaking_off
@@ -18,6 +19,7 @@ from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
 from detectron_gn.weights.command_line import Commands, check_json_option
 from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.shown import ShownStream, one_line
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
@@ -66,6 +68,11 @@ def load(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 a check did not hold, 2 bad input, 128 + n for signal n."""
+    with _shown_output() as is_open:
+        return _run(arguments) if is_open else BAD_INPUT
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         try:
             with breaking_off():
@@ -93,8 +100,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:
             _drop_output()
-        print(f"detectron-gn: error: {sentence}", file=sys.stderr)
+        print(f"detectron-gn: error: {one_line(sentence)}", file=sys.stderr)
         return BAD_INPUT
+
+
+@contextmanager
+def _shown_output() -> Iterator[bool]:
+    """Print through ShownStreams meanwhile; yields False, and says so, where standard output is closed."""
+    is_open = sys.stdout is not None
+    # A file that is opened later must not get the number of a closed stream, and with it what libraries print.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    stdout, stderr = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = cast(TextIO, ShownStream(stdout or nowhere))
+        sys.stderr = cast(TextIO, ShownStream(stderr or nowhere))
+        try:
+            if not is_open:
+                sentence = "the output cannot be written: standard output is closed; send it to a file or to /dev/null"
+                print(f"detectron-gn: error: {sentence}", file=sys.stderr)
+            yield is_open
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
 
 
 def _drop_output() -> None:
@@ -121,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, whose errors are one sentence like all others."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"detectron-gn: error: {message}; see {self.prog} --help", file=sys.stderr)
+        print(f"detectron-gn: error: {one_line(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import end_with_parent
+from detectron_gn.mrcnn.wording import listed
 
 Item = TypeVar("Item")
 
@@ -177,8 +178,9 @@ def usable_device(device: str) -> torch.device:
     try:
         torch.zeros(1, device=device).cpu()
         return torch.device(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
+    except Exception:  # torch raises whatever comes first: RuntimeError, AssertionError, ModuleNotFoundError, ...
+        there = listed(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise InputError(f"device {device} cannot be used: this machine has {there}; pass one of them or auto") from None
 
 
 def _device_of_rank(device: str) -> str:

@@ -9,6 +9,11 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
+def in_one_line(text: str) -> str:
+    """`text` with blanks for ends of lines: a name that holds one must not look like another line or row."""
+    return " ".join(text.splitlines())
+
+
 def percent(share: float, decimals: int = 2) -> str:
     """A share of 1 in percent, without the sign; `-` for an AP of -1, which says that there is none."""
     return "-" if share < 0 else f"{100 * share:.{decimals}f}"

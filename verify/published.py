@@ -15,6 +15,7 @@ from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.weights.catalog import CatalogEntry, lookup
 from detectron_gn.weights.download.cache import Item, fetch
 from detectron_gn.weights.errors import UnknownModel, WeightsError
+from detectron_gn.weights.shown import without_secrets
 
 # Published numbers have one decimal: this many points of a percent are what a rerun may differ by.
 TOLERANCE = 0.1
@@ -150,7 +151,7 @@ def compare_ap(
     The case is named `R-50-FPN, GN`, as in Detectron's table, or after the file.
     """
     entry = expected.entry
-    case = f"{entry.backbone}, {entry.norm}" if entry else source.rpartition("/")[2]
+    case = f"{entry.backbone}, {entry.norm}" if entry else without_secrets(source).rpartition("/")[2]
     measured = {kind: 100 * summary.AP for kind, summary in summaries.items()}
     return ApComparison(case, expected, measured, seconds_per_image)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from detectron_gn.weights.command_line import DONE, Commands, add_source, write_json_option
+from detectron_gn.weights.shown import one_line
 
 
 def add_commands(commands: Commands) -> None:
@@ -71,9 +72,9 @@ def _convert(args: argparse.Namespace) -> int:
     from detectron_gn.weights.download.cache import resolve
 
     conversion = convert(resolve(args.source), args.out)
-    print(f"{conversion.out}: {len(conversion.weights.blobs)} blobs")
+    print(f"{one_line(str(conversion.out))}: {len(conversion.weights.blobs)} blobs")
     for loss in conversion.not_kept:
-        print(f"not kept: {loss}")
+        print(f"not kept: {one_line(loss)}")
     document = {"out": str(conversion.out), "blobs": len(conversion.weights.blobs), "not_kept": conversion.not_kept}
     write_json_option(args, document)
     return DONE

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.shown import stream_for_progress
 
 DONE, CHECK_FAILED = 0, 1
 
@@ -109,4 +110,5 @@ def progress_bar(results: Iterable[Any], count: int, unit: str = "image") -> Ite
     """Show a bar with results per second and the time left; in a log, a line every half minute."""
     from tqdm import tqdm
 
-    return tqdm(results, total=count, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30)
+    interval = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(results, total=count, unit=unit, mininterval=interval, file=stream_for_progress())

@@ -13,6 +13,7 @@ from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.image_files import read_image
 from detectron_gn.mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import in_one_line
 
 Severity = Literal["error", "dropped", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")
@@ -87,7 +88,7 @@ def report_text(report: DataReport, most: int = 20) -> str:
     lines: list[str] = []
     for severity in SEVERITIES:
         found = [finding for finding in report.findings if finding.severity == severity]
-        lines += map(str, found[:most])
+        lines += [in_one_line(str(finding)) for finding in found[:most]]
         if len(found) > most:
             lines.append(f"{severity}: ... and {len(found) - most} more")
     lines.append(f"trained on: {report.trained_images} of {report.images} images")

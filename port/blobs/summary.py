@@ -14,6 +14,7 @@ import yaml
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.weights.formats import read_blobs
+from detectron_gn.weights.shown import one_line
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 _CONFIG_KEYS = (
@@ -94,7 +95,7 @@ class Summary:
         return asdict(self)
 
     def __str__(self) -> str:
-        head = [f"{self.source}: {self.title()}"]
+        head = [f"{one_line(self.source)}: {self.title()}"]
         head.append(f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values")
         head.append(f"  momentum: {f'for {self.momentum} blobs' if self.momentum else 'none'}")
         head.append(f"  iteration: {'unknown' if self.iteration is None else self.iteration}")
@@ -102,16 +103,18 @@ class Summary:
             head.append("  config: none in the file")
         else:
             head.append("  config:")
-            head += [f"    {key}: {value}" for key, value in self.config.items()]
-        head.append(f"  NaN or infinity: {', '.join(self.not_finite) or 'none'}")
+            head += [f"    {key}: {one_line(value)}" for key, value in self.config.items()]
+        head.append(f"  NaN or infinity: {one_line(', '.join(self.not_finite)) or 'none'}")
         if self.unused:
-            head.append(f"  preserved, not used by the network: {len(self.unused)} blobs ({listed(self.unused)})")
-        head += [f"  left out: {name} {reason}" for name, reason in self.left_out.items()]
+            preserved = one_line(f"{len(self.unused)} blobs ({listed(self.unused)})")
+            head.append(f"  preserved, not used by the network: {preserved}")
+        head += [one_line(f"  left out: {name} {reason}") for name, reason in self.left_out.items()]
         rows = [("blob", "shape", "dtype", "mean", "std", "min", "max")]
         for blob in self.blobs:
             numbers = (blob.mean, blob.std, blob.min, blob.max)
             mean, std, least, most = ("-" if number is None else f"{number:.4g}" for number in numbers)
-            rows.append((blob.name, "x".join(map(str, blob.shape)) or "-", blob.dtype, mean, std, least, most))
+            shape = "x".join(map(str, blob.shape)) or "-"
+            rows.append((one_line(blob.name), shape, blob.dtype, mean, std, least, most))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
         return "\n".join([*head, "", *table])

@@ -17,6 +17,7 @@ from detectron_gn.weights.command_line import (
     progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.shown import one_line
 
 
 def add_blobs(checks: Commands) -> None:
@@ -49,17 +50,17 @@ def _blobs(args: argparse.Namespace) -> int:
     model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
     parities = []
     for parity in compare_file(model, args.reference, args.images):
-        print(f"{parity.image}\n{blob_table(parity)}\n", flush=True)
+        print(f"{one_line(parity.image)}\n{blob_table(parity)}\n", flush=True)
         parities.append(parity)
     print(summary_table(parities))
     for parity in parities:
         for line in remarks(parity):
-            print(f"{parity.image}: {line}")
+            print(one_line(f"{parity.image}: {line}"))
     holds = [parity_holds(parity, args.tolerance) for parity in parities]
     for parity, held in zip(parities, holds):
         if not held:
             first = first_difference(parity, args.tolerance) or "its detections"
-            print(f"{parity.image}: first out of tolerance: {first}")
+            print(one_line(f"{parity.image}: first out of tolerance: {first}"))
     print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
     write_json_option(args, {"holds": all(holds), "images": [asdict(parity) for parity in parities]})
     return DONE if all(holds) else CHECK_FAILED
@@ -101,7 +102,8 @@ def _detections(args: argparse.Namespace) -> int:
     print(parity_table([parity]))
     document = parity.document()
     if parity.worst:
-        print(f"\nfurthest apart: {', '.join(_image_name(image.image_id, annotations) for image in parity.worst)}")
+        worst = [_image_name(image.image_id, annotations) for image in parity.worst]
+        print(f"\nfurthest apart: {one_line(', '.join(worst))}")
     if annotations is not None:
         both = {"ours": ours, "reference": reference}
         summaries = {name: score(rows, annotations, iou_type) for name, rows in both.items()}

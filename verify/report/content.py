@@ -25,6 +25,7 @@ from detectron_gn.verify.report.side_by_side import Pair, Side, annotation_pairs
 from detectron_gn.verify.rungs import RUNGS, Rung
 from detectron_gn.weights.catalog import lookup
 from detectron_gn.weights.errors import UnknownModel
+from detectron_gn.weights.shown import without_secrets
 
 MOST_PAIRS = 8
 _OURS = "detectron-gn"
@@ -167,7 +168,7 @@ def model_title(source: str) -> str:
     try:
         return lookup(source).title
     except UnknownModel:
-        return Path(source).name
+        return Path(without_secrets(source)).name
 
 
 def _scatter(

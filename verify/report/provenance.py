@@ -12,6 +12,7 @@ import torch
 
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.verify.ladder import Ladder, LadderInputs, file_digest
+from detectron_gn.weights.shown import without_secrets
 
 Fact = tuple[str, str]
 
@@ -20,7 +21,7 @@ _LIBRARIES = ("detectron-gn", "torch", "numpy", "opencv-python-headless", "pycoc
 
 def ladder_facts(ladder: Ladder, inputs: LadderInputs) -> list[Fact]:
     """The model and the data that a ladder was climbed with."""
-    facts = [("model", inputs.source), ("sha256 of the file", ladder.sha256)]
+    facts = [("model", without_secrets(inputs.source)), ("sha256 of the file", ladder.sha256)]
     if ladder.model is not None:
         digest = hashlib.sha256(dump_config(ladder.model.cfg).encode()).hexdigest()
         changed = f" with {shlex.join(inputs.overrides)}" if inputs.overrides else ""
@@ -47,7 +48,7 @@ def machine_facts(device: torch.device) -> list[Fact]:
     versions = [f"{name} {metadata.version(name)}" for name in _LIBRARIES if _is_installed(name)]
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return [
-        ("command", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        ("command", without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))),
         ("written", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")),
         ("versions", ", ".join([f"Python {platform.python_version()}", *versions])),
         ("machine", f"{processor}, {_threads()}, {platform.system()} {platform.machine()}"),

@@ -1,0 +1,56 @@
+"""What may be shown of text that a file, a server or a user wrote: nothing that steers a terminal, and no password.
+
+A file's names and values, a server's words and an image's name reach the terminal in lines and in error sentences. The
+front door prints everything through this module, so that no command has to think of it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, TextIO
+
+_C0_AND_C1 = [*range(0x20), *range(0x7F, 0xA0)]
+_BIDIRECTIONAL = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_LINE_SEPARATORS = [0x2028, 0x2029]
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in [*_C0_AND_C1, *_BIDIRECTIONAL, *_LINE_SEPARATORS]}
+_ESCAPES_BUT_LINES = {code: escape for code, escape in _ESCAPES.items() if code not in (0x09, 0x0A)}
+
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@\[]*:(?![0-9]*(?:[/?#\s]|$))\S*@)")
+"""User and password of an address: up to the last @ of the host, or up to the last @ where they hold a `/`."""
+_QUERY = re.compile(r"(://[^\s?#]*)[?#]\S*[^\s:;,.'\")]")
+
+
+def one_line(text: str) -> str:
+    """`text` without anything that could end its line, steer a terminal or turn its direction, and without secrets."""
+    return without_secrets(text.translate(_ESCAPES))
+
+
+def without_secrets(text: str) -> str:
+    """`text` without what is secret in its addresses: user and password are left out, a query becomes `?...`."""
+    return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("", text)) if "://" in text else text
+
+
+class ShownStream:
+    """A text stream that shows what is written to it as `one_line` does, lines and tabs kept.
+
+    What the stream's encoding does not have is written as an escape too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        shown = without_secrets(text.translate(_ESCAPES_BUT_LINES))
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def stream_for_progress() -> TextIO:
+    """The stderr on which a progress bar may go back in its line; what else is printed goes through a ShownStream."""
+    stream: TextIO = getattr(sys.stderr, "stream", sys.stderr)
+    return stream
