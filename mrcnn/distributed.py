@@ -180,7 +180,7 @@ def usable_device(device: str) -> torch.device:
         return torch.device(device)
     except Exception:  # torch raises whatever comes first: RuntimeError, AssertionError, ModuleNotFoundError, ...
         there = listed(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
-        raise InputError(f"device {device} cannot be used: this machine has {there}; pass one of them or auto") from None
+        raise InputError(f"device {device} cannot be used: this machine has {there}; pass one of them") from None
 
 
 def _device_of_rank(device: str) -> str:

@@ -196,7 +196,7 @@ def test_a_user_without_a_home_is_told_where_else_the_cache_may_be(run: Run, mon
     for name in ("XDG_CACHE_HOME", "DETECTRON_GN_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert_one_sentence(run("download", "48616381"), "there is no home folder for the cache: choose one with")
+    assert_one_sentence(run("download", "48616381"), "there is no home folder to keep downloads in: set")
 
 
 def test_a_signal_leaves_nothing_half_written(

@@ -187,3 +187,32 @@ def chunked(handler: Handler) -> bool:
         handler.wfile.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
     handler.wfile.write(b"0\r\n\r\n")
     return True
+
+
+def raw(content: bytes, then_drip: bytes = b"", pause: float = 0.05) -> Fault:
+    """Send these bytes, whatever HTTP says of them; then the others one by one, for ever."""
+
+    def fault(handler: Handler) -> bool:
+        handler.close_connection = True
+        handler.wfile.write(content)
+        handler.wfile.flush()
+        while then_drip:
+            for byte in then_drip:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                time.sleep(pause)
+        return True
+
+    return fault
+
+
+def endless(head: bytes, piece: bytes) -> Fault:
+    """Send a head, and then a piece as long as the client listens."""
+
+    def fault(handler: Handler) -> bool:
+        handler.close_connection = True
+        handler.wfile.write(head)
+        while True:
+            handler.wfile.write(piece)
+
+    return fault

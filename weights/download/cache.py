@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
+import stat
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -24,7 +26,9 @@ import requests
 
 from detectron_gn.weights.catalog import CatalogEntry, below_base, catalog, lookup
 from detectron_gn.weights.download import resumable_http
-from detectron_gn.weights.download.resumable_http import Patience, Refused
+from detectron_gn.weights.download.addresses import Refused, check_address, is_protected
+from detectron_gn.weights.download.connection import open_session
+from detectron_gn.weights.download.resumable_http import Patience
 from detectron_gn.weights.errors import (
     DownloadFailed,
     NotCached,
@@ -33,11 +37,15 @@ from detectron_gn.weights.errors import (
     WeightsError,
 )
 from detectron_gn.weights.files.atomic import publish, replacing, sync
+from detectron_gn.weights.files.json_file import read_json_record
 from detectron_gn.weights.files.lock import locked
 from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.files.shared_folder import remove_link
 from detectron_gn.weights.formats import recognise
+from detectron_gn.weights.shown import without_secrets
 
 Item = Literal["model", "boxes", "masks", "keypoints"]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,18 +77,20 @@ def options(
     DETECTRON_GN_OFFLINE set to anything but 0 forbids the network.
     """
     environment = os.environ
-    folder = cache or environment.get("DETECTRON_GN_CACHE") or _own_folder_of_caches() / "detectron-gn"
+    folder = cache or environment.get("DETECTRON_GN_CACHE") or _default_cache()
     bases = base_url or environment.get("DETECTRON_GN_BASE_URL") or catalog().base_url
     if offline is None:
         offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
     return Options(Path(folder), tuple(bases.split()), offline, sys.stderr.isatty())
 
 
-def _own_folder_of_caches() -> Path:
+def _default_cache() -> Path:
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detectron-gn"
     except RuntimeError:
-        raise DownloadFailed("there is no home folder for the cache: choose one with DETECTRON_GN_CACHE") from None
+        raise WeightsError(
+            "there is no home folder to keep downloads in: set DETECTRON_GN_CACHE to a folder of yours"
+        ) from None
 
 
 def resolve(source: str | os.PathLike[str], given: Options | None = None) -> Path:
@@ -116,9 +126,9 @@ def fetch(source: int | str, given: Options | None = None, item: Item = "model")
         md5 = {entry.path: entry.md5 for entry in catalog().entries}.get(path_below)
         return _cached([f"{base.rstrip('/')}/{path_below}" for base in given.base_urls], path_below, md5, given)
     try:
-        resumable_http.check_address(text)
+        check_address(text)
     except Refused as error:
-        raise DownloadFailed(f"{resumable_http.without_password(text)}: {error}") from None
+        raise DownloadFailed(f"{without_secrets(text)}: {error}") from None
     return _cached([text], _path_elsewhere(text), None, given)
 
 
@@ -136,10 +146,13 @@ def _path_of(entry: CatalogEntry, item: Item) -> str:
 def _path_elsewhere(url: str) -> str:
     """Where a URL outside the catalog is kept: `other/host/path`, each part a harmless file name."""
     parts = urlsplit(url)
-    path = parts.path + (f"?{parts.query}" if parts.query else "")
-    names = [quote(unquote(name), safe="") for name in path.split("/") if name not in ("", ".", "..")]
+    names = [quote(unquote(name), safe="") for name in parts.path.split("/") if name not in ("", ".", "..")]
     if not names:
-        raise DownloadFailed(f"{resumable_http.without_password(url)}: names no file")
+        raise DownloadFailed(f"{without_secrets(url)}: names no file")
+    if parts.query:
+        # It may hold a token, so that only its digest becomes part of a name.
+        name = Path(names[-1])
+        names[-1] = f"{name.stem}-{hashlib.sha256(parts.query.encode()).hexdigest()[:16]}{name.suffix}"
     host = quote(parts.netloc.rpartition("@")[2], safe="")
     return "/".join(["other", host, *(f"_{name}" if _RESERVED.match(name) else name for name in names)])
 
@@ -157,27 +170,29 @@ class _Record:
     sha256: str
     md5: str
     modified_ns: int
+    changed_ns: int = 0
+    """When the file or its name changed last, which nobody can set; 0 in records of older versions."""
 
 
 def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> Path:
     """The cached file at `path`, fetched from the first of `urls` that has it."""
     target = given.cache.joinpath(*path.split("/"))
     if not target.resolve().is_relative_to(given.cache.resolve()):
-        raise DownloadFailed(f"{resumable_http.without_password(urls[0])}: its path leads out of the cache")
+        raise DownloadFailed(f"{without_secrets(urls[0])}: its path leads out of the cache")
     try:
         if target.is_dir():
             raise DownloadFailed(f"{target}: is a folder where a file belongs; move it away")
-        if _is_trusted(target):
+        if _is_trusted(target, given.cache):
             return target
         if given.offline:
-            if target.exists() and _read_record(target) is None:
+            if target.exists() and _read_record(target) is None and not _may_be_planted(target, given.cache):
                 return target
             raise NotCached(
-                f"{resumable_http.without_password(urls[0])} is not in the cache {given.cache}, and offline mode is on"
+                f"{without_secrets(urls[0])} is not in the cache {given.cache}, and offline mode is on"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(target.name + ".lock")) as has_lock:
-            if not _is_trusted(target):
+            if not _is_trusted(target, given.cache):
                 _download(urls, target, md5, given, has_lock)
     except OSError as error:
         place = error.filename or target
@@ -185,21 +200,45 @@ def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> 
     return target
 
 
-def _is_trusted(target: Path) -> bool:
+def _is_trusted(target: Path, cache: Path) -> bool:
     """Whether the file is the one of its record: untouched since then, or else of the same sha256."""
     record = _read_record(target)
     if record is None or not target.exists():
         return False
+    if any(_may_be_planted(path, cache) for path in (target, _record_path(target))):
+        return False
     found = target.stat()
     if found.st_size != record.size:
         return False
-    return found.st_mtime_ns == record.modified_ns or _digests(target)[1] == record.sha256
+    if (found.st_mtime_ns, found.st_ctime_ns) == (record.modified_ns, record.changed_ns):
+        return True
+    if _digests(target)[1] != record.sha256:
+        return False
+    _note_times(target, record)
+    return True
+
+
+def _may_be_planted(path: Path, cache: Path) -> bool:
+    """Whether anybody can have put the file there: everybody may write to a folder on its way in the cache.
+
+    Files of this user, of root and of the cache's owner are none of anybody's.
+    """
+    if not hasattr(os, "geteuid"):
+        return False
+    folders = [folder for folder in path.parents if folder.is_relative_to(cache)]
+    owners = {os.geteuid(), 0, cache.stat().st_uid}
+    return any(folder.stat().st_mode & stat.S_IWOTH for folder in folders) and path.lstat().st_uid not in owners
 
 
 def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options, has_lock: bool) -> None:
     """Try each mirror in turn; what failed on each is in the error."""
     failures = []
-    with _session() as session:
+    if md5 is None and not all(is_protected(url) for url in urls):
+        _LOG.warning(
+            f"{without_secrets(urls[0])}: http does not protect a file: whoever is on the way can change it together "
+            "with its md5; use an https address where there is one"
+        )
+    with open_session(given.patience.window) as session:
         for url in urls:
             # Where the disk cannot lock, each process writes a part of its own, and none is resumed.
             part = target.with_name(target.name + (".part" if has_lock else f".{uuid4().hex}.part"))
@@ -207,7 +246,7 @@ def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options
                 _download_from(url, part, target, md5, session, given)
                 return
             except Refused as error:
-                failures.append(f"{resumable_http.without_password(url)}: {error}")
+                failures.append(f"{without_secrets(url)}: {error}")
             finally:
                 if not has_lock:
                     resumable_http.discard(part)
@@ -225,7 +264,7 @@ def _download_from(
             _publish(target, target, url)
             return
         _set_aside(target)
-    resumed = part.exists()
+    resumed = part.is_file() and not part.is_symlink()
     for again in (resumed, False):
         size = resumable_http.fetch_part(url, part, session, given.patience, given.progress)
         problem = _problem(part, target, size, reference)
@@ -253,7 +292,7 @@ def _problem(part: Path, target: Path, size: int | None, md5: str | None) -> str
     record = _read_record(target)
     if record is not None and record.sha256 != found_sha256:
         return "its sha256 is not that of the first download; if the file was replaced, delete the .json beside it"
-    if target.suffix == ".pkl":
+    if target.suffix != ".json":
         try:
             with MappedFile(part) as file:
                 recognise(file)
@@ -267,12 +306,25 @@ def _publish(part: Path, target: Path, url: str) -> None:
     md5, sha256 = _digests(part)
     sync(part)
     found = part.stat()
-    record = _Record(resumable_http.without_password(url), found.st_size, sha256, md5, found.st_mtime_ns)
-    with replacing(_record_path(target)) as temporary:
-        temporary.write_text(json.dumps(asdict(record), indent=1), "utf-8")
+    record = _Record(without_secrets(url), found.st_size, sha256, md5, found.st_mtime_ns)
+    _write_record(target, record)
     publish(part, target)
     if part != target:
         resumable_http.discard(part)
+    _note_times(target, record)
+
+
+def _note_times(target: Path, record: _Record) -> None:
+    """Note when the file was changed last, so that it need not be read each time; where that cannot be, it is read."""
+    found = target.stat()
+    with contextlib.suppress(WeightsError):
+        _write_record(target, replace(record, modified_ns=found.st_mtime_ns, changed_ns=found.st_ctime_ns))
+
+
+def _write_record(target: Path, record: _Record) -> None:
+    remove_link(_record_path(target))
+    with replacing(_record_path(target)) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=1), "utf-8")
 
 
 def _published_md5(url: str, session: requests.Session, patience: Patience) -> str | None:
@@ -297,10 +349,10 @@ def _record_path(target: Path) -> Path:
 
 
 def _read_record(target: Path) -> _Record | None:
+    stored = read_json_record(_record_path(target))
     try:
-        stored = json.loads(_record_path(target).read_text("utf-8"))
-        return _Record(**stored)
-    except (OSError, ValueError, TypeError):
+        return None if stored is None else _Record(**stored)
+    except TypeError:
         return None
 
 
@@ -310,13 +362,3 @@ def _set_aside(path: Path, target: Path | None = None) -> Path:
     aside = path.with_name(f"{name}.wrong-{uuid4().hex[:8]}")
     os.replace(path, aside)
     return aside
-
-
-@contextlib.contextmanager
-def _session() -> Iterator[requests.Session]:
-    """A session that heeds proxy variables; requests drops credentials when a redirect leaves the host."""
-    with requests.Session() as session:
-        session.max_redirects = 5
-        session.hooks["response"].append(resumable_http.check_redirect)
-        session.headers["User-Agent"] = "detectron-gn"
-        yield session

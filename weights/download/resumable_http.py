@@ -8,28 +8,35 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
-import ipaddress
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-from urllib.parse import urljoin, urlsplit
+from typing import BinaryIO, NoReturn
 
 import requests
 import urllib3
 from tqdm import tqdm
 
+from detectron_gn.weights.download.addresses import Refused, check_address, redirect_target
+from detectron_gn.weights.download.connection import deadline
 from detectron_gn.weights.errors import DownloadFailed
 from detectron_gn.weights.files.atomic import replacing
+from detectron_gn.weights.files.json_file import read_json_record
+from detectron_gn.weights.files.shared_folder import is_own_file, open_without_following, remove_link
+from detectron_gn.weights.shown import stream_for_progress
 
 _CHUNK = 1 << 18
 _SPARE = 64 << 20
 """Bytes that must stay free on the disk after a download."""
+MAX_BYTES = 16 << 30
+_TOO_LARGE = f"no weights file has more than {MAX_BYTES >> 30} GiB: fetch it with another program, and name the file"
+_MAX_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,6 @@ class Patience:
     window: float = 30.0
 
 
-class Refused(Exception):
-    """The server will not give the file, and asking again would not help; the words say why."""
-
-
 class _TryAgain(Exception):
     """Something that may go better next time; `pause` is what the server asked for."""
 
@@ -73,20 +76,31 @@ class _State:
     validator: str | None = None
     size: int | None = None
 
+    @property
+    def source(self) -> str:
+        """What tells this file from those of other addresses, which may hold passwords."""
+        return hashlib.sha256(self.url.encode()).hexdigest()
+
 
 def get(url: str, session: requests.Session, patience: Patience) -> bytes | None:
-    """The body of a small text at `url`; None where the server has none. Raises Refused otherwise."""
+    """The first 4096 bytes of a small text at `url`; None where the server has none. Raises Refused otherwise."""
     failure = ""
     for attempt in range(patience.attempts):
         time.sleep(patience.pause * (2 ** (attempt - 1)) if attempt else 0)
         try:
-            with session.get(url, timeout=(patience.connect, patience.read), stream=True) as response:
+            with _answer(url, session, {}, patience) as response, deadline(response, patience.window) as limit:
                 if response.status_code in (403, 404, 410):
                     return None
                 if response.status_code == 200:
-                    return next(response.iter_content(4096), b"")
-                failure = f"the server answers {response.status_code}"
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+                    body = b""
+                    while len(body) < 4096 and (piece := _read1(response, 4096)):
+                        body += piece
+                    if not limit.expired:
+                        return body
+                    failure = "the server does not answer in time"
+                else:
+                    failure = f"the server answers {response.status_code}"
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = _in_words(error)
     raise Refused(failure)
 
@@ -99,10 +113,13 @@ def fetch_part(url: str, part: Path, session: requests.Session, patience: Patien
     after `patience.attempts` tries without progress.
     """
     check_address(url)
+    if not is_own_file(part):
+        discard(part)
     state = _load_state(part, url)
     failures = 0
     bar: tqdm[NoReturn]
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc=part.stem) as bar:
+    out = stream_for_progress()
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc=part.stem, file=out) as bar:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
@@ -117,34 +134,6 @@ def fetch_part(url: str, part: Path, session: requests.Session, patience: Patien
                 if failure.pause is not None and pause > patience.longest_pause:
                     raise Refused(f"{failure}, and asks to wait {pause:.0f} s; try again later") from None
                 time.sleep(min(pause, patience.longest_pause))
-
-
-def check_address(url: str) -> None:
-    """Raise Refused unless `url` is http or https to an ordinary host."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise Refused("it is no address at all") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused("only http and https addresses are fetched")
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(parts.hostname).is_link_local:
-            raise Refused("an address of the machine's own infrastructure is not fetched")
-
-
-def check_redirect(response: requests.Response, **_: object) -> None:
-    """Raise Refused where `response` redirects to what is not fetched, or from https to http."""
-    target = response.headers.get("Location")
-    if response.is_redirect and target is not None:
-        target = urljoin(response.url, target)
-        check_address(target)
-        if response.url.startswith("https:") and not target.startswith("https:"):
-            raise Refused("the server redirects from https to an address that is not protected")
-
-
-def without_password(url: str) -> str:
-    """`url` for messages: a user name and password in it are left out."""
-    return re.sub("//[^/@]*@", "//", url)
 
 
 def discard(part: Path) -> None:
@@ -174,15 +163,22 @@ def _attempt(state: _State, part: Path, session: requests.Session, patience: Pat
         if response.status_code == 200:
             state.validator, state.size = _validator(response), None if encoded else _length(response)
             _save_state(state, part)
+        if (state.size or 0) > MAX_BYTES:
+            raise Refused(f"the file has {state.size} bytes; {_TOO_LARGE}")
         _check_space(part, (state.size or 0) - start)
         bar.total, bar.n = state.size, start
         bar.refresh()
-        with open(part, "r+b" if start else "wb") as handle:
-            handle.truncate(start)
-            handle.seek(start)
-            _copy(response, handle.write, start == 0, patience, bar)
-            handle.flush()
-            os.fsync(handle.fileno())
+        try:
+            with open(part, "r+b" if start else "wb", opener=open_without_following) as handle:
+                handle.truncate(start)
+                handle.seek(start)
+                _copy(response, handle, patience, bar)
+                handle.flush()
+                os.fsync(handle.fileno())
+        except (DownloadFailed, Refused):
+            if state.size is None:  # nothing can be resumed
+                discard(part)
+            raise
     have = part.stat().st_size
     if state.size is not None and have < state.size:
         raise _TryAgain(f"the connection ended after {have} of {state.size} bytes")
@@ -197,26 +193,52 @@ def _response(
 ) -> Iterator[requests.Response]:
     """The server's answer, whose status is 200, 206 or 416; every failure of the network in our own words."""
     try:
-        with session.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read)) as response:
+        with _answer(url, session, headers, patience) as response:
             status = response.status_code
             if status == 429 or status == 408 or status >= 500:
                 raise _TryAgain(f"the server answers {status}", _retry_after(response))
             if status not in (200, 206, 416):
                 raise Refused(f"the server answers {status} {response.reason or ''}".rstrip())
             yield response
-    except (requests.exceptions.SSLError, requests.exceptions.TooManyRedirects) as error:
-        raise Refused(_in_words(error)) from None
-    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
+    except (
+        requests.exceptions.SSLError,
+        requests.exceptions.InvalidSchema,
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidHeader,
+    ) as error:
         raise Refused(_in_words(error)) from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _TryAgain(_in_words(error)) from None
+
+
+@contextlib.contextmanager
+def _answer(
+    url: str, session: requests.Session, headers: dict[str, str], patience: Patience
+) -> Iterator[requests.Response]:
+    """The answer at the end of all redirects, each of which is checked; nothing of their bodies is read."""
+    for _ in range(_MAX_REDIRECTS + 1):
+        try:
+            response = session.get(
+                url, headers=headers, stream=True, timeout=(patience.connect, patience.read)
+            )
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+            raise
+        except ValueError:  # from within a library, about an address or a header
+            raise Refused("the server's answer makes no sense") from None
+        with response:
+            if not response.is_redirect:
+                yield response
+                return
+            url = redirect_target(response)
+    raise Refused("the server redirects in a circle")
 
 
 def _start(response: requests.Response, state: _State, have: int) -> int | None:
     """From which byte on the answer continues the part; None where it does not fit."""
     if response.status_code == 200:
         return 0
-    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    told = response.headers.get("Content-Range", "").strip()
+    match = re.fullmatch(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)", told)
     if match is None:
         return None
     total = int(match[2]) if match[2] != "*" else state.size
@@ -231,29 +253,53 @@ def _start(response: requests.Response, state: _State, have: int) -> int | None:
     return have
 
 
-def _copy(
-    response: requests.Response, write: Callable[[bytes], int], first: bool, patience: Patience, bar: tqdm[NoReturn]
-) -> None:
-    """Write the body, watching for error pages and for a server that only drips."""
-    since, received = time.monotonic(), 0
-    # read1 hands over what is there; read would wait for a whole chunk from a server that drips.
-    while chunk := response.raw.read1(_CHUNK, decode_content=True):
-        if first and chunk.lstrip()[:1] == b"<":
-            raise Refused("the server sent a web page instead of the file (a login or error page?)")
-        first = False
-        write(chunk)
-        bar.update(len(chunk))
-        received += len(chunk)
-        if time.monotonic() - since > patience.window:
-            if received < patience.slowest:
-                raise _TryAgain(f"only {received} bytes came in {patience.window:.0f} s")
-            since, received = time.monotonic(), 0
+def _copy(response: requests.Response, part: BinaryIO, patience: Patience, bar: tqdm[NoReturn]) -> None:
+    """Append the body to `part`, watching for error pages, a server that only drips, and a body without an end."""
+    since, received, have = time.monotonic(), 0, part.tell()
+    checked = have
+    # Within the framing of a body a server can drip too, so that no bytes come that could be counted.
+    with deadline(response, 2 * patience.window) as limit:
+        while True:
+            try:
+                chunk = _read1(response, _CHUNK)
+            except (urllib3.exceptions.HTTPError, OSError):
+                if not limit.expired:
+                    raise
+                chunk = b""
+            if limit.expired:
+                raise _TryAgain(f"only {received} bytes came in {2 * patience.window:.0f} s")
+            if not chunk:
+                return
+            if have == 0 and chunk.lstrip()[:1] == b"<":
+                raise Refused("the server sent a web page instead of the file (a login or error page?)")
+            part.write(chunk)
+            bar.update(len(chunk))
+            received, have = received + len(chunk), have + len(chunk)
+            if have > MAX_BYTES:
+                raise Refused(f"the server sent {have} bytes and goes on; {_TOO_LARGE}")
+            if have - checked > _SPARE // 2:
+                _check_space(Path(part.name), 1)
+                checked = have
+            if time.monotonic() - since > patience.window:
+                if received < patience.slowest:
+                    raise _TryAgain(f"only {received} bytes came in {patience.window:.0f} s")
+                since, received = time.monotonic(), 0
+                limit.renew()
+
+
+def _read1(response: requests.Response, most: int) -> bytes:
+    """What is there of the body; `read` would wait for a whole chunk from a server that drips, whatever its size."""
+    try:
+        piece: bytes = response.raw.read1(most, decode_content=True)
+        return piece
+    except ValueError as error:  # http.client, about a chunk of negative size
+        raise urllib3.exceptions.ProtocolError(str(error)) from None
 
 
 def _length(response: requests.Response) -> int | None:
     """The announced size; None where there is none or it is no whole number."""
     text = response.headers.get("Content-Length", "").strip()
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -269,7 +315,7 @@ def _retry_after(response: requests.Response) -> float | None:
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.timezone.utc)
@@ -288,31 +334,28 @@ def _state_path(part: Path) -> Path:
 
 def _load_state(part: Path, url: str) -> _State:
     """What is known of the part; without that, or if it came from elsewhere, the part is of no use."""
-    try:
-        stored = json.loads(_state_path(part).read_text("utf-8"))
-        state = _State(str(stored["url"]), stored["validator"], stored["size"])
-        if state.url == url and isinstance(state.validator, str | None) and isinstance(state.size, int | None):
-            return state
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    match read_json_record(_state_path(part)):
+        case {"source": str() as source, "validator": (str() | None) as validator, "size": (int() | None) as size}:
+            if source == _State(url).source and is_own_file(_state_path(part)):
+                return _State(url, validator, size)
     discard(part)
     return _State(url)
 
 
 def _save_state(state: _State, part: Path) -> None:
+    remove_link(_state_path(part))
     with replacing(_state_path(part)) as temporary:
-        temporary.write_text(json.dumps(vars(state)), "utf-8")
+        content = {"source": state.source, "validator": state.validator, "size": state.size}
+        temporary.write_text(json.dumps(content), "utf-8")
 
 
-def _in_words(error: requests.exceptions.RequestException | urllib3.exceptions.HTTPError) -> str:
+def _in_words(error: Exception) -> str:
     """A failure of the network in a few words; requests' own repeat addresses and class names."""
     if isinstance(error, requests.exceptions.SSLError):
         return "the server's certificate is not trusted"
-    if isinstance(error, requests.exceptions.TooManyRedirects):
-        return "the server redirects in a circle"
     if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.InvalidURL):
         return "it leads to an address that is not http or https"
-    if isinstance(error, requests.exceptions.Timeout | urllib3.exceptions.TimeoutError):
+    if isinstance(error, requests.exceptions.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return "the server does not answer in time"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached"

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 
 from detectron_gn.weights.errors import WeightsError
 
+from detectron_gn.weights.files.shared_folder import remove_link
+
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
@@ -20,6 +22,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     Some network file systems cannot lock at all. There the caller must take care itself: write under a name of its
     own and rename.
     """
+    remove_link(path)
     path.touch()
     lock = FileLock(path, poll_interval=0.1, fallback_to_soft=False)
     try:
