@@ -50,7 +50,7 @@ class GuardedGroup:
         self._within = within
 
     def __contains__(self, key: str) -> bool:
-        return bool(self._guarded(key, lambda: key in self._group))
+        return bool(self._guarded(key, lambda: self._is_there(key)))
 
     def names(self) -> list[str]:
         """The names of all members."""
@@ -76,6 +76,8 @@ class GuardedGroup:
         item = self._item(key)
         if not isinstance(item, h5py.Dataset):
             self.refuse(key, "is no dataset")
+        if self._guarded(key, lambda: item.external or item.is_virtual):
+            self.refuse(key, "keeps its values in another file, which is not read")
         if item.shape is None:
             self.refuse(key, "holds nothing")
         return item
@@ -137,18 +139,26 @@ class GuardedGroup:
         return self._guarded(key, lambda: np.asarray(dataset[()]))
 
     def _item(self, key: str) -> Any:
-        try:
-            return self._group[key]
-        except Exception as error:
-            # A link that leads nowhere is there, and cannot be read.
-            if self._guarded(key, lambda: self._group.get(key, getlink=True)) is None:
-                self.require(key)
-            self.refuse(key, f"cannot be read ({first_line(error)})")
+        self.require(key)
+        return self._guarded(key, lambda: self._group[key])
+
+    def _is_there(self, key: str) -> bool:
+        """Whether there is such a member. It is not opened: a link may lead to any file, or to a pipe that waits."""
+        parts = key.split("/")
+        for count in range(1, len(parts) + 1):
+            name, links = "/".join(parts[:count]).encode(), self._group.id.links
+            if not links.exists(name):
+                return False
+            if links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                self.refuse(key, "is a link, which may lead to another file")
+        return True
 
     def _guarded(self, key: str, read: Callable[[], Value]) -> Value:
         """What `read` gives; whatever h5py or numpy raises over it names the member."""
         try:
             return read()
+        except InputError:
+            raise
         # A changed byte may meet h5py anywhere: OSError, RuntimeError, KeyError, AttributeError, UnicodeError, ...
         except Exception as error:
             self.refuse(key, f"cannot be read ({first_line(error)})")
