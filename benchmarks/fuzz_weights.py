@@ -1,17 +1,18 @@
-"""Reads thousands of damaged weights files and counts what becomes of them.
+"""Reads thousands of strange and damaged files and counts what becomes of them.
 
-Usage: python -m benchmarks.fuzz_weights [--files 20000] [--seed 0] [--json FILE]
+Usage: python -m benchmarks.fuzz_weights [--seconds 60] [--kinds pickle pth ...] [--seed 0] [--json FILE]
 
-Small files of every format, and pickles of every protocol, are damaged in seeded ways and read. Each must be
-read or refused with a WeightsError in under 5 seconds; anything else is a finding, printed with its seed and kept.
-Exits with 1 if there was one.
+Files of every kind are made and damaged in seeded ways (benchmarks/fuzz_files.py) and read. Each must be read or
+refused with one sentence in under 5 seconds. What is read must be what the real reader of that format reads: `pickle`
+restricted to numpy, `torch.load(weights_only=True)`, safetensors, h5py. Anything else is a finding, printed with its
+seed and kept. Exits with 1 if there was one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import pickle
+import os
 import random
 import shutil
 import signal
@@ -20,31 +21,43 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from detectron_gn.weights import WeightsError, WeightsFile, read_blobs, write_blobs
+from benchmarks import fuzz_files
+from benchmarks.fuzz_oracles import Content, Hdf5Reader, content, of_pickle, of_safetensors, of_torch
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.config.read import parse_config
+from detectron_gn.weights import WeightsError, read_blobs
 
 LONGEST_SECONDS = 5.0
 
-OPCODES = b"(.02IJKLMNRSTUVXabcdeghijlopqrstu}]Q\x80\x81\x85\x86\x87\x8a\x8b\x8c\x8d\x93\x94\x95\x96"
-WORDS = (
-    b"PK\x01\x02 PK\x03\x04 PK\x05\x06 TREE SNOD HEAP cos\nsystem\n cnumpy\ndtype\n cnumpy\nndarray\n q\0h\0 K\0\x85 "
-    b'f4 O8 data.pkl "shape":[ "dtype":"F64" 18446744073709551615 \xff\xff\xff\xff \x7f\xff\xff\xff \0\0\0\0\0\0\0\0'
-)
-TOKENS = [*(bytes([code]) for code in OPCODES), *WORDS.split(b" "), b"\xff" * 8]
-"""What has a meaning in one of the formats."""
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how one is made, how ours reads it, and the real reader where there is one."""
+
+    make: Callable[[random.Random], bytes]
+    read: Callable[[Path], Content]
+    real: Callable[[Path], Content] | None
+    suffix: str
 
 
 @dataclass
 class Report:
-    """What became of the files: how often each outcome, the slowest, and the seeds of the findings."""
+    """What became of the files of a kind: how often each outcome, the slowest, the most memory, the findings.
+
+    `only_ours` of those that ours reads the real reader refuses; `differences` it reads otherwise.
+    """
 
     files: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    compared: int = 0
+    only_ours: int = 0
+    differences: int = 0
     slowest_seconds: float = 0.0
+    most_memory: int = 0
     findings: list[str] = field(default_factory=list)
 
 
@@ -52,106 +65,128 @@ class Hang(BaseException):
     """Reading took too long; no Exception, so that nobody on the way can catch it."""
 
 
-def originals(folder: Path) -> list[bytes]:
-    """Sound files: the four formats, and pickles of every protocol of Python 3."""
-    chance = np.random.default_rng(0)
-    blobs = {f"res{i}_branch2a_w": chance.standard_normal((2, i + 1)).astype("f4") for i in range(3)}
-    blobs |= {"conv1_gn_s_momentum": np.ones(3, "f4"), "_[mask]_fcn1_w": np.zeros((0, 2), "f8")}
-    weights = WeightsFile(blobs, "MODEL:\n  TYPE: x\n", 7, "fuzz", "pkl")
-    found = []
-    for suffix in (".pkl", ".h5", ".safetensors", ".pth"):
-        write_blobs(folder / f"sound{suffix}", weights)
-        found.append((folder / f"sound{suffix}").read_bytes())
-    return found + [pickle.dumps({"blobs": blobs, "cfg": "a: 1"}, protocol) for protocol in range(6)]
+def read_weights(path: Path) -> Content:
+    return content(read_blobs(path).blobs)
 
 
-def damage(content: bytes, chance: random.Random) -> bytes:
-    """One to eight changes: bits, bytes, tokens, numbers, moved and lost pieces, a cut."""
-    data = bytearray(content)
-    for _ in range(chance.choice([1, 1, 1, 2, 3, 8])):
-        at = chance.randrange(len(data) + 1)
-        size = chance.choice([1, 1, 2, 4, 8, 40])
-        match chance.randrange(8):
-            case 0 | 1:
-                data[min(at, len(data) - 1)] ^= 1 << chance.randrange(8)
-            case 2:
-                data[at : at + size] = chance.randbytes(size)
-            case 3:
-                token = chance.choice(TOKENS)
-                data[at : at + chance.choice([0, len(token)])] = token
-            case 4:
-                data[at : at + size] = b""
-            case 5:
-                other = chance.randrange(len(data) + 1)
-                data[at:at] = data[other : other + size * 4]
-            case 6:
-                number = chance.choice(
-                    [0, 1, 255, 2**31 - 1, 2**31, 2**63, 2**64 - 1, len(data), chance.randrange(2**16)]
-                )
-                width = chance.choice([1, 2, 4, 8])
-                data[at : at + width] = (number % 256**width).to_bytes(width, "little")
-            case 7:
-                del data[at:]
-        if not data:
-            data = bytearray(b"\x80")
-    return bytes(data)
+def read_config(path: Path) -> Content:
+    parse_config(path.read_text("utf-8", "replace"), str(path))
+    return {}
 
 
-def run(files: int, seed: int, folder: Path) -> Report:
-    """Damage and read `files` files in `folder`."""
+KINDS = {
+    "pickle": Kind(fuzz_files.pickles, read_weights, of_pickle, ".pkl"),
+    "pth": Kind(fuzz_files.torch_files, read_weights, of_torch, ".pth"),
+    "safetensors": Kind(fuzz_files.safetensors_files, read_weights, of_safetensors, ".safetensors"),
+    "hdf5": Kind(fuzz_files.hdf5_files, read_weights, Hdf5Reader(), ".h5"),
+    "yaml": Kind(fuzz_files.yaml_texts, read_config, None, ".yaml"),
+}
+
+
+def run(name: str, seed: int, folder: Path, files: int | None = None, seconds: float | None = None) -> Report:
+    """Make and read files of a kind in `folder`: so many, or for so long."""
 
     def too_long(signum: int, frame: object) -> None:
         raise Hang
 
-    report = Report()
-    sound = originals(folder)
-    path = folder / "damaged.pkl"
+    kind, report = KINDS[name], Report()
+    path = folder / f"damaged{kind.suffix}"
+    end = None if seconds is None else time.monotonic() + seconds
     previous = signal.signal(signal.SIGALRM, too_long)
     try:
-        for number in range(files):
-            chance = random.Random(f"{seed} {number}")
-            path.write_bytes(damage(sound[number % len(sound)], chance))
-            start = time.perf_counter()
-            signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
-            try:
-                read_blobs(path)
-                outcome = "read"
-            except WeightsError as error:
-                outcome = type(error).__name__
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                outcome = f"unexpected {type(error).__name__}"
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                kept = shutil.copy(path, folder / f"finding-{seed}-{number}")
-                report.findings.append(f"seed {seed} file {number}: {error!r} at {where.name}:{where.lineno}, {kept}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+        while report.files != files and (end is None or time.monotonic() < end):
+            number = report.files
+            path.write_bytes(kind.make(random.Random(f"{seed} {number}")))
+            wrong = _read(kind, path, report)
+            if wrong is not None:
+                kept = shutil.copy(path, folder / f"finding-{name}-{seed}-{number}{kind.suffix}")
+                report.findings.append(f"{name}, seed {seed} file {number}: {wrong}, {kept}")
             report.files += 1
-            report.outcomes[outcome] += 1
-            report.slowest_seconds = max(report.slowest_seconds, time.perf_counter() - start)
     finally:
         signal.signal(signal.SIGALRM, previous)
+        if isinstance(kind.real, Hdf5Reader):
+            kind.real.close()
     return report
 
 
-def main() -> int:
+def _read(kind: Kind, path: Path, report: Report) -> str | None:
+    """Read a file with ours and the real reader; returns what is wrong, None where nothing is."""
+    before, start = _memory("VmRSS"), time.perf_counter()
+    _forget_peak()
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
+    wrong = ours = None
+    try:
+        ours = kind.read(path)
+        outcome = "read"
+    except (WeightsError, InputError) as error:
+        outcome = type(error).__name__
+        if "\n" in str(error):
+            wrong = f"more than one line: {error!r}"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        outcome = f"unexpected {type(error).__name__}"
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        wrong = f"{error!r} at {where.name}:{where.lineno}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    report.slowest_seconds = max(report.slowest_seconds, time.perf_counter() - start)
+    report.most_memory = max(report.most_memory, _memory("VmHWM") - before)
+    report.outcomes[outcome] += 1
+    if ours is None or kind.real is None:
+        return wrong
+    report.compared += 1
+    try:
+        theirs = kind.real(path)
+    except Exception:
+        report.only_ours += 1
+        return wrong
+    if ours == theirs:
+        return wrong
+    report.differences += 1
+    names = [name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)]
+    return f"{names[0]!a} is {ours.get(names[0])}, the real reader has {theirs.get(names[0])}"
+
+
+def _memory(key: str) -> int:
+    """VmRSS or VmHWM of this process, now or at most, in bytes; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
+
+
+def _forget_peak() -> None:
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    args = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-weights-"))
-    report = run(arguments.files, arguments.seed, folder)
-    print(f"{report.files} files, slowest {report.slowest_seconds:.3f} s")
-    for outcome, count in report.outcomes.most_common():
-        print(f"{count:8}  {outcome}")
-    print(*report.findings, sep="\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
-    if not report.findings:
+    reports = {}
+    for name in args.kinds:
+        report = reports[name] = run(name, args.seed, folder, seconds=args.seconds)
+        print(
+            f"{name}: {report.files} files, {report.compared} held against the real reader, {report.differences} "
+            f"differences, {report.only_ours} that it refuses; slowest {report.slowest_seconds:.3f} s, "
+            f"most memory {report.most_memory / 2**20:.1f} MiB"
+        )
+        for outcome, count in report.outcomes.most_common():
+            print(f"{count:8}  {outcome}")
+        print(*report.findings[:20], sep="\n", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({name: asdict(report) for name, report in reports.items()}, indent=1) + "\n")
+    has_findings = any(report.findings for report in reports.values())
+    if not has_findings:
         shutil.rmtree(folder)
-    return 1 if report.findings else 0
+    return 1 if has_findings else 0
 
 
 if __name__ == "__main__":

@@ -1,46 +1,64 @@
-"""Damaged weights files are read or refused, quickly: a seeded share of benchmarks/fuzz_weights.py."""
+"""Strange and damaged files are read as the real readers read them, or refused, quickly: a share of fuzz_weights."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "fuzz_weights.py"
+from benchmarks import fuzz_weights as fuzz
+
+SEED = 20180416
 
 
-@pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_weights", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz_weights"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize(
+    ("kind", "files", "outcomes"),
+    [
+        ("pickle", 700, {"read", "TruncatedFile", "MalformedFile", "ForbiddenContent", "UnsupportedArray"}),
+        ("pth", 300, {"read", "TruncatedFile", "MalformedFile", "ForbiddenContent", "UnsupportedArray"}),
+        ("safetensors", 600, {"read", "MalformedFile", "WrongFormat"}),
+        ("hdf5", 250, {"read", "TruncatedFile", "MalformedFile", "ForbiddenContent", "UnsupportedArray"}),
+        ("yaml", 400, {"read", "InputError"}),
+    ],
+)
+def test_files_are_read_as_the_real_reader_reads_them_or_refused(
+    kind: str, files: int, outcomes: set[str], tmp_path: Path
+) -> None:
+    report = fuzz.run(kind, SEED, tmp_path, files)
+    assert report.findings == [] and report.files == files
+    assert report.slowest_seconds < 5 and report.most_memory < 100 << 20
+    assert outcomes <= set(report.outcomes)
+    assert kind == "yaml" or report.compared - report.only_ours > files / 5
 
 
-@pytest.mark.slow
-def test_damaged_files_are_read_or_refused_quickly(fuzz: ModuleType, tmp_path: Path) -> None:
-    report = fuzz.run(3000, 20180416, tmp_path)
-    assert report.findings == []
-    assert report.files == 3000 and report.slowest_seconds < 5
-    assert {"read", "TruncatedFile", "MalformedFile", "ForbiddenContent", "UnsupportedArray"} <= set(report.outcomes)
-
-
-def test_an_unexpected_error_is_a_finding(fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: Path) -> None:
         raise KeyError("conv1_w")
 
     monkeypatch.setattr(fuzz, "read_blobs", broken)
-    assert len(fuzz.run(3, 0, tmp_path).findings) == 3
+    assert len(fuzz.run("pickle", 0, tmp_path, 3).findings) == 3
 
 
-def test_a_hang_is_a_finding(fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(path: Path) -> None:
         while True:
             pass
 
     monkeypatch.setattr(fuzz, "read_blobs", endless)
     monkeypatch.setattr(fuzz, "LONGEST_SECONDS", 0.2)
-    assert "Hang" in fuzz.run(1, 0, tmp_path).findings[0]
+    assert "Hang" in fuzz.run("pth", 0, tmp_path, 1).findings[0]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "pth", "safetensors", "hdf5"])
+def test_another_value_than_the_real_readers_is_a_finding(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fuzz.read_blobs
+
+    def altered(path: Path) -> object:
+        weights = real(path)
+        name = next(iter(weights.blobs))
+        weights.blobs[name] = weights.blobs[name].astype("U")
+        return weights
+
+    monkeypatch.setattr(fuzz, "read_blobs", altered)
+    report = fuzz.run(kind, 1, tmp_path, 20)
+    assert 0 < report.differences == len(report.findings) and "the real reader has" in report.findings[0]
