@@ -189,6 +189,8 @@ def _array(chance: random.Random) -> np.ndarray:
     shape = tuple(chance.choice([0, 1, 1, 2, 3]) for _ in range(chance.randrange(5)))
     values = np.frombuffer(chance.randbytes(math.prod(shape)), np.uint8)
     array = values.reshape(shape).astype(chance.choice(DTYPES))
+    if array.ndim > 2 and chance.random() < 0.3:
+        return np.moveaxis(array, 0, 1)
     return np.asfortranarray(array) if chance.random() < 0.2 else array
 
 

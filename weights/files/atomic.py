@@ -22,8 +22,12 @@ def replacing(path: Path) -> Iterator[Path]:
     is replaced. Raises WriteFailed, naming `path`, where the operating system refuses; whatever ends the block early,
     nothing of the temporary is left.
     """
+    if "\0" in str(path):
+        raise WriteFailed(str(path), "holds a zero byte, which no name can have")
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    # Shortened, since a name of the greatest length has no room for more.
+    name = os.fsdecode(os.fsencode(path.name)[:200])
+    temporary = path.with_name(f".{name}.{uuid4().hex}.tmp")
     try:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")

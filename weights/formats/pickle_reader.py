@@ -43,12 +43,16 @@ class _Dtype:
 
 @dataclass(eq=False)
 class _Array:
-    """An array as the pickle tells it; `content` says where its bytes are, and is None until BUILD."""
+    """An array as the pickle tells it; `content` says where its bytes are, and is None until BUILD.
+
+    `axes`: the order in which the axes of `shape` come in the array, where it is another.
+    """
 
     dtype: np.dtype[Any] | None = None
     big_endian: bool = False
     shape: tuple[int, ...] = ()
     fortran: bool = False
+    axes: tuple[Any, ...] | None = None
     content: Text | None = None
     offset: int = 0
 
@@ -97,6 +101,14 @@ class NumpyGrammar:
                 machine.text(order) in ("C", "F")
             ):
                 return _array(machine, _Array(), shape, dtype, machine.text(order) == "F", content)
+            case "numpy _frombuffer", (
+                content,
+                _Dtype() as dtype,
+                tuple() as shape,
+                Text() as order,
+                tuple() as axes,
+            ) if machine.text(order) == "K" and _is_order_of(axes, len(shape)):
+                return _array(machine, _Array(axes=axes), shape, dtype, False, content)
         given = ", ".join(describe(argument) for argument in arguments[:8])
         raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), as no array is written")
 
@@ -137,6 +149,11 @@ def read_pickle(file: MappedFile) -> WeightsFile:
     blobs = {name: read[array] for name, array in layout.arrays.items()}
     iteration = layout.iteration if layout.iteration is not None else iteration_from_name(file.path.name)
     return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out)
+
+
+def _is_order_of(axes: tuple[Value, ...], count: int) -> bool:
+    """Whether each of `count` axes is named once."""
+    return len(axes) == count and all(type(axis) is int for axis in axes) and set(axes) == set(range(count))
 
 
 def _pair(machine: PickleVM, value: Value) -> tuple[Value, Value]:
@@ -196,7 +213,9 @@ def _read(file: MappedFile, name: str, array: _Array) -> Array:
             )  # fmt: skip
     typed = stored.view(array.dtype.newbyteorder(">") if array.big_endian else array.dtype)
     shaped = typed.reshape(array.shape, order="F" if array.fortran else "C")
-    return np.ascontiguousarray(shaped.astype(array.dtype, copy=False)).reshape(array.shape)
+    if array.axes is not None:
+        shaped = shaped.transpose(array.axes)
+    return np.ascontiguousarray(shaped.astype(array.dtype, copy=False)).reshape(shaped.shape)
 
 
 def _decoded(file: MappedFile, name: str, content: Text) -> Iterator[bytes]:

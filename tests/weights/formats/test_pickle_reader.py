@@ -182,6 +182,23 @@ def test_order_of_an_array_of_protocol_5_is_c_or_f(tmp_path: Path) -> None:
         read(content.replace(b"\x8c\x01F", b"\x8c\x01f"), tmp_path)
 
 
+def test_transposed_arrays_of_protocol_5_are_read(tmp_path: Path) -> None:
+    """numpy 2.3 and later give the order of the axes beside the bytes."""
+    array = np.arange(24, dtype=">f4").reshape(2, 3, 4).transpose(1, 2, 0)
+    content = pickle.dumps({"w": array}, 5)
+    found = read(content, tmp_path).blobs["w"]
+    assert found.tolist() == array.tolist() and found.flags.c_contiguous
+    axes = b"K\x01K\x02K\x00\x87"
+    if axes in content:
+        without_frame = content[:2] + content[11:]
+        assert read(without_frame, tmp_path).blobs["w"].tolist() == array.tolist()
+        twice, beyond = b"K\x01K\x01K\x00\x87", b"K\x01K\x02K\x03\x87"
+        few, no_number = b"K\x01K\x02\x86", b"\x88K\x02K\x00\x87"
+        for wrong in twice, beyond, few, no_number, b"]]]\x87":
+            with pytest.raises(ForbiddenContent, match="as no array is written"):
+                read(without_frame.replace(axes, wrong), tmp_path)
+
+
 def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MalformedFile, match="7 bytes follow the pickle's end"):
         read(PYTHON_27 + b"garbage", tmp_path)

@@ -78,6 +78,19 @@ def test_names_that_are_not_utf8_are_written_and_read(suffix: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_name_of_the_greatest_length_is_written(suffix: str, tmp_path: Path, small: WeightsFile) -> None:
+    path = tmp_path / f"{'m' * (255 - len(suffix))}{suffix}"
+    write_blobs(path, small)
+    assert list(read_blobs(path).blobs) == list(small.blobs)
+
+
+@pytest.mark.parametrize(("name", "words"), [("a\0b.pkl", "holds a zero byte"), ("m" * 300 + ".pkl", "name too long")])
+def test_a_name_that_no_file_can_have_is_told(name: str, words: str, tmp_path: Path, small: WeightsFile) -> None:
+    with pytest.raises(WriteFailed, match=f"(?i){words}"):
+        write_blobs(tmp_path / name, small)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_that_cannot_be_synced_does_not_undo_a_rename(
     suffix: str, tmp_path: Path, small: WeightsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
