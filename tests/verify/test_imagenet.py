@@ -126,7 +126,8 @@ def test_the_published_error_is_found_by_id_and_by_the_files_name():
     assert published_error("47261647") == published_error("some/where/R-50-GN.pkl") == 24.0
     assert published_error("R-101-GN") == 22.6
     assert published_error("mine.pkl") is None
-    with pytest.raises(InputError, match="48616381 \\(e2e_mask_rcnn_R-50-FPN_2x_gn\\) is a detector: `verify ap` checks it"):
+    told = r"48616381 \(e2e_mask_rcnn_R-50-FPN_2x_gn\) is a detector: `verify ap` checks it"
+    with pytest.raises(InputError, match=told):
         published_error("48616381")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from detectron_gn.weights.errors import WeightsError
-
 from detectron_gn.weights.files.shared_folder import remove_link
 
 
