@@ -22,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import fuzz_files
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{count:8}  {outcome}")
         print(*report.findings[:20], sep="\n", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({name: asdict(report) for name, report in reports.items()}, indent=1) + "\n")
+        args.json.write_text(json.dumps({name: vars(report) for name, report in reports.items()}, indent=1) + "\n")
     has_findings = any(report.findings for report in reports.values())
     if not has_findings:
         shutil.rmtree(folder)

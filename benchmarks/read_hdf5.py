@@ -17,7 +17,8 @@ def digests(blobs: dict[str, np.ndarray]) -> dict[str, list[object]]:
     found: dict[str, list[object]] = {}
     for name, array in blobs.items():
         plain = np.require(array, array.dtype.newbyteorder("<"), "C")
-        found[name] = [plain.dtype.str, list(array.shape), hashlib.sha256(plain.tobytes()).hexdigest()]
+        kind = f"{plain.dtype.kind}{plain.dtype.itemsize}"  # numpy can say |u4, too
+        found[name] = [kind, list(array.shape), hashlib.sha256(plain.tobytes()).hexdigest()]
     return found
 
 
