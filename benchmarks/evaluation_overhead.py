@@ -22,7 +22,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detectron_gn.mrcnn.data.coco import quiet, read_annotations
-from detectron_gn.mrcnn.data.image_files import image_files, read_image
+from detectron_gn.mrcnn.data.image_files import image_files
+from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.evaluation.ap import score_checked
 from detectron_gn.mrcnn.evaluation.coco_results import coco_results, image_results
 from detectron_gn.mrcnn.ops.boxes import expand_boxes

@@ -1,11 +1,15 @@
-"""Options of the commands that load a network or write results: --config, --set, --device, --precision and others."""
+"""Options of the commands that load a network, read images or write results: --config, --device, --exif and others."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detectron_gn.weights.command_line import add_source
+from detectron_gn.weights.command_line import add_source, at_least
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.data.read_image import ImageReading
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +63,27 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images of one padded size that run together (default 1)"
     )
+
+
+def add_image_reading(parser: argparse.ArgumentParser) -> None:
+    """--exif and --max-pixels of the commands that read image files; `image_reading` makes one value of both."""
+    parser.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        default="apply",
+        help="turn images as their EXIF orientation says, or take them as they are stored (default apply)",
+    )
+    parser.add_argument(
+        "--max-pixels", type=at_least(1), metavar="N", help="largest image, in pixels (default 120 million)"
+    )
+
+
+def image_reading(args: argparse.Namespace) -> ImageReading:
+    """How the command reads image files."""
+    from detectron_gn.mrcnn.data.read_image import ImageReading
+    from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
+
+    return ImageReading(args.exif, args.max_pixels or MAX_IMAGE_PIXELS)
 
 
 def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from detectron_gn.mrcnn.backbones.classifier import Classifier, crop_blob
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.weights.catalog import CatalogEntry, lookup

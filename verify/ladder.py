@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
@@ -54,6 +55,7 @@ class LadderInputs:
         tolerance: largest relative error of a blob.
         batch: images of one padded size that run together.
         ranks: the processes that share the images of the data set out.
+        reading: how image files are read.
     """
 
     source: str
@@ -72,6 +74,7 @@ class LadderInputs:
     tolerance: float = 1e-3
     batch: int = 1
     ranks: Ranks = ALONE
+    reading: ImageReading = AS_IMREAD
 
 
 @dataclass
@@ -191,7 +194,7 @@ class _Climber:
         if reference is None or images is None:
             return Rung("blobs", "not run", "needs --reference and --images")
         looked = []
-        for image_reference in read_references(reference, images, model.cfg):
+        for image_reference in read_references(reference, images, model.cfg, self.inputs.reading):
             parity = compare_image(model, image_reference)
             self.ladder.blobs.append(parity)
             looked.append(diagnose(model, parity, image_reference, self.inputs.tolerance))
@@ -261,6 +264,7 @@ class _Climber:
             batch=inputs.batch,
             out=inputs.out,
             ranks=inputs.ranks,
+            reading=inputs.reading,
         )
         assert evaluation is not None
         write_evaluation(evaluation, annotations.stem, inputs.out)
@@ -293,7 +297,14 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
         keep_unused=inputs.keep_unused,
     )
     evaluate(
-        model, inputs.annotations, inputs.images, progress, batch=inputs.batch, out=inputs.out, ranks=inputs.ranks
+        model,
+        inputs.annotations,
+        inputs.images,
+        progress,
+        batch=inputs.batch,
+        out=inputs.out,
+        ranks=inputs.ranks,
+        reading=inputs.reading,
     )
 
 

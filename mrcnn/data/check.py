@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.annotation_errors import dataset_errors, image_errors
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import in_one_line
@@ -57,11 +57,19 @@ class DataReport:
         return asdict(self)
 
 
-def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True, threads: int = 4) -> DataReport:
+def check_dataset(
+    dataset: CocoDataset,
+    cfg: Config,
+    *,
+    read_images: bool = True,
+    threads: int = 4,
+    reading: ImageReading = AS_IMREAD,
+) -> DataReport:
     """Go through a data set as training would.
 
     Args:
         read_images: also decode every image file, which takes the time of an epoch's loading.
+        reading: how image files are read.
     """
     findings = [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
     trained = []
@@ -77,7 +85,8 @@ def check_dataset(dataset: CocoDataset, cfg: Config, *, read_images: bool = True
     if not any(trained):
         findings.append(Finding("error", str(dataset.annotation_file), "no image is left to train on"))
     with ThreadPoolExecutor(threads) as pool:
-        for of_image in pool.map(lambda image: list(_check_file(image, dataset, read_images)), dataset.images):
+        check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
+        for of_image in pool.map(check, dataset.images):
             findings += of_image
     annotations = sum(len(image.annotations) for image in dataset.images)
     return DataReport(tuple(findings), len(dataset.images), sum(map(bool, trained)), annotations, sum(trained))
@@ -158,34 +167,19 @@ def _why_untrained(image: CocoImage) -> str:
     return "the image has no annotation to train on but crowds and those listed"
 
 
-def _check_file(image: CocoImage, dataset: CocoDataset, read_images: bool) -> Iterator[Finding]:
+def _check_file(image: CocoImage, dataset: CocoDataset, reading: ImageReading | None) -> list[Finding]:
+    """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
         path = dataset.image_path(image)
+        if not path.is_file():
+            return [Finding("error", str(path), "no such image file")]
+        if reading is None:
+            return []
+        _, orientation, remark = read_training_image(path, reading, (image.height, image.width))
     except InputError as error:
-        yield Finding("error", image.file_name, str(error))
-        return
-    if not path.is_file():
-        yield Finding("error", str(path), "no such image file")
-        return
-    if not read_images:
-        return
-    try:
-        height, width = read_image(path).shape[:2]
-    except InputError as error:
-        yield Finding("error", image.file_name, str(error))
-        return
-    if _ends_early(path):
-        yield Finding("error", image.file_name, "the JPEG file ends early: its lower part would be grey; copy it again")
-    if (height, width) != (image.height, image.width):
-        yield Finding(
-            "error",
-            image.file_name,
-            f"the file is {height} x {width} (height x width), the annotations say {image.height} x {image.width}: "
-            "boxes and masks will not fit",
-        )
-
-
-def _ends_early(path: Path) -> bool:
-    """Whether a JPEG file lacks its end marker, which decoders make do without."""
-    content = path.read_bytes()
-    return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-1024:]
+        return [Finding("error", image.file_name, str(error))]
+    findings = [] if remark is None else [Finding("error", image.file_name, remark)]
+    if orientation != 1:
+        done = "it is turned upright" if reading.exif == "apply" else "it is not turned, as --exif says"
+        findings.append(Finding("note", image.file_name, f"has the EXIF orientation {orientation}: {done}"))
+    return findings

@@ -5,28 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import cv2
-import numpy as np
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.errors import InputError
-
-
-def read_image(path: str | Path) -> Image:
-    """An image file as `[H, W, 3]` uint8 BGR, turned upright as its EXIF data says, as `cv2.imread` gives it.
-
-    Raises InputError where the file is missing or is not an image OpenCV can decode.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such image file")
-    image: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path} cannot be decoded as an image: convert it to JPEG or PNG")
-    return np.asarray(image, dtype=np.uint8)
 
 
 class ImageFolder:

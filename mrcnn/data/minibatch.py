@@ -5,7 +5,7 @@ ranks can share the work without messages: the n-th minibatch is the same, which
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry
 from detectron_gn.mrcnn.data.segms import flip_segm
 from detectron_gn.mrcnn.errors import InputError
@@ -40,6 +40,7 @@ class Minibatch:
             (Detectron roi_data/rpn.py:add_rpn_blobs).
         ground_truth: of each image, in pixels of the image on disk, mirrored where the entry is.
         names: the image files, for messages.
+        remarks: what is to be said about the image files, a sentence each.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Minibatch:
     im_info: list[ImInfo]
     ground_truth: list[GroundTruth]
     names: list[str]
+    remarks: list[str] = field(default_factory=list)
 
     def pin_memory(self) -> "Minibatch":
         """Page-locked, so that the copy to a GPU can overlap."""
@@ -60,18 +62,26 @@ def mirror(objects: GroundTruth, width: int) -> GroundTruth:
     return objects._replace(boxes=boxes, segms=tuple(flip_segm(segm, width) for segm in objects.segms))
 
 
-def load_minibatch(entries: Sequence[RoidbEntry], sizes: Sequence[int], cfg: Config, number: int = 0) -> Minibatch:
+def load_minibatch(
+    entries: Sequence[RoidbEntry],
+    sizes: Sequence[int],
+    cfg: Config,
+    number: int = 0,
+    reading: ImageReading = AS_IMREAD,
+) -> Minibatch:
     """Read, mirror, scale and stack images.
 
     Args:
         entries: the images.
         sizes: the length of the short side of each, one of `cfg.TRAIN.SCALES`.
 
-    Raises InputError for an image that cannot be read.
+    Raises InputError for an image that cannot be read or has another size than its annotations say.
     """
-    pixels, im_info, objects = [], [], []
+    pixels, im_info, objects, remarks = [], [], [], []
     for entry, size in zip(entries, sizes, strict=True):
-        image = read_image(entry.image)
+        image, _, remark = read_training_image(entry.image, reading, (entry.height, entry.width))
+        if remark is not None:
+            remarks.append(remark)
         if entry.flipped:
             image = np.ascontiguousarray(image[:, ::-1])
         prepared = prepare_image(image, cfg.PIXEL_MEANS, size, cfg.TRAIN.MAX_SIZE)
@@ -81,7 +91,7 @@ def load_minibatch(entries: Sequence[RoidbEntry], sizes: Sequence[int], cfg: Con
         im_info.append(ImInfo(height, width, prepared.scale))
         objects.append(mirror(entry.ground_truth, entry.width) if entry.flipped else entry.ground_truth)
     names = [entry.image.name + (" (flipped)" if entry.flipped else "") for entry in entries]
-    return Minibatch(number, image_blob(pixels, cfg.FPN.COARSEST_STRIDE), im_info, objects, names)
+    return Minibatch(number, image_blob(pixels, cfg.FPN.COARSEST_STRIDE), im_info, objects, names, remarks)
 
 
 def sampling_seed(seed: int, number: int) -> int:
@@ -130,7 +140,13 @@ class MinibatchSchedule:
 
 
 def minibatches(
-    roidb: Sequence[RoidbEntry], cfg: Config, seed: int, numbers: Iterable[int], workers: int, pin_memory: bool = False
+    roidb: Sequence[RoidbEntry],
+    cfg: Config,
+    seed: int,
+    numbers: Iterable[int],
+    workers: int,
+    pin_memory: bool = False,
+    reading: ImageReading = AS_IMREAD,
 ) -> Generator[Minibatch, None, None]:
     """The minibatches of the given numbers, in that order, loaded ahead by threads.
 
@@ -142,6 +158,7 @@ def minibatches(
         workers: how many threads; 0 loads each minibatch when it is asked for. They are up to `AHEAD` minibatches
             each ahead of the network.
         pin_memory: put the images where a copy to a GPU can overlap.
+        reading: how image files are read.
 
     Raises InputError at once where there are too few images for a minibatch, and for an image that cannot be read when
     its turn comes.
@@ -149,7 +166,7 @@ def minibatches(
     schedule = MinibatchSchedule(roidb, cfg, seed)
 
     def load(chosen: _Chosen) -> Minibatch:
-        minibatch = load_minibatch([roidb[i] for i in chosen.images], chosen.sizes, cfg, chosen.number)
+        minibatch = load_minibatch([roidb[i] for i in chosen.images], chosen.sizes, cfg, chosen.number, reading)
         return minibatch.pin_memory() if pin_memory else minibatch
 
     return mapped_ahead(load, (_chosen(schedule, cfg, seed, number) for number in numbers), workers, AHEAD * workers)

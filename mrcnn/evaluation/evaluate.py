@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
-from detectron_gn.mrcnn.data.image_files import image_files, naming_used, read_image
+from detectron_gn.mrcnn.data.image_files import image_files, naming_used
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
@@ -89,6 +90,7 @@ def evaluate(
     ranks: Ranks = ALONE,
     threads: int | None = None,
     network: StaticNetwork | None = None,
+    reading: ImageReading = AS_IMREAD,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -102,6 +104,7 @@ def evaluate(
         threads: that read images while the network runs, and as many that paste masks; by default none beside a CPU,
             which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
         network: runs in place of the model's own, as in `Detector.start_batch`.
+        reading: how image files are read.
 
     Returns:
         The evaluation, or None in every process but the first.
@@ -118,7 +121,9 @@ def evaluate(
     speed, category_ids = Speed(), coco.getCatIds()
     if threads is None:
         threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
-    partial = None if out is None else PartialResults(out, run_identity(model, annotations, batch), files, ranks.rank)
+    partial = None if out is None else PartialResults(
+        out, run_identity(model, annotations, batch, reading), files, ranks.rank
+    )
     with partial or nullcontext():
         done = {} if partial is None else partial.done
         done_by_rank = ranks.exchange(set(done))
@@ -132,7 +137,7 @@ def evaluate(
             # Before it is decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
             if partial is not None:
                 digests[image_id] = image_digest(files[image_id])
-            return _read(coco, image_id, files[image_id])
+            return _read(coco, image_id, files[image_id], reading)
 
         predictions = predict(
             model,
@@ -204,13 +209,7 @@ def _results(
         yield from done.results
 
 
-def _read(coco: COCO, image_id: int, path: Path) -> Image:
-    """An image, if it has the size that the annotations give."""
-    image = read_image(path)
-    expected = (coco.imgs[image_id].get("height"), coco.imgs[image_id].get("width"))
-    if None not in expected and image.shape[:2] != expected:
-        raise InputError(
-            f"{path} is {image.shape[0]} x {image.shape[1]} pixels, but the annotations say "
-            f"{expected[0]} x {expected[1]} (height x width): it is another picture"
-        )
-    return image
+def _read(coco: COCO, image_id: int, path: Path, reading: ImageReading) -> Image:
+    """An image, which must have the size that the annotations give, if they do."""
+    height, width = (coco.imgs[image_id].get(side) for side in ("height", "width"))
+    return read_image(path, reading, None if height is None or width is None else (height, width))

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, Exif, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
@@ -37,6 +38,7 @@ class EvaluationIdentity:
         batch: images in a batch at most; float32 sums may differ with it.
         device: kind of device and, on a CPU, the number of threads, for the same reason.
         torch: its version.
+        exif: what is done about the orientation in image files.
     """
 
     precision: str
@@ -46,9 +48,12 @@ class EvaluationIdentity:
     batch: int
     device: str
     torch: str
+    exif: Exif
 
 
-def run_identity(model: Detector, annotations: Path, batch: int) -> EvaluationIdentity:
+def run_identity(
+    model: Detector, annotations: Path, batch: int, reading: ImageReading = AS_IMREAD
+) -> EvaluationIdentity:
     """The identity of a run of this model in this process."""
     device = model.device.type
     return EvaluationIdentity(
@@ -59,6 +64,7 @@ def run_identity(model: Detector, annotations: Path, batch: int) -> EvaluationId
         batch=batch,
         device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
         torch=torch.__version__,
+        exif=reading.exif,
     )
 
 
@@ -178,6 +184,8 @@ def _checksum(entry: object) -> int:
 
 
 def _check_same_run(path: Path, header: Mapping[str, object], own: Mapping[str, object]) -> None:
+    # Earlier versions recorded no `exif` and applied it.
+    header = {"exif": "apply", **header}
     for name, value in own.items():
         if header.get(name) != value:
             values = "" if name in ("weights", "configuration", "annotations") else f" ({header.get(name)})"

@@ -9,7 +9,7 @@ import cv2
 from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detectron_gn.port.options import add_batch, add_model, add_out, add_precision
+from detectron_gn.port.options import add_batch, add_image_reading, add_model, add_out, add_precision, image_reading
 from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_per_class, add_type
 from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
 
@@ -27,6 +27,7 @@ def add_test(commands: Commands) -> None:
     add_model(parser)
     add_data(parser)
     add_out(parser)
+    add_image_reading(parser)
     add_batch(parser)
     add_precision(parser)
     add_cuda_graphs(parser)
@@ -84,6 +85,7 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
                 out=args.out,
                 ranks=ranks,
                 network=network,
+                reading=image_reading(args),
             )
         except Stopped as stopped:
             raise Stopped(

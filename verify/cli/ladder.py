@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron_gn.port.options import add_batch, add_model, add_out, add_precision
+from detectron_gn.port.options import add_batch, add_image_reading, add_model, add_out, add_precision, image_reading
 from detectron_gn.verify.cli.evaluate import run_evaluation
 from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_expected_ap, add_per_class, add_tolerance
 from detectron_gn.weights.command_line import (
@@ -56,6 +56,7 @@ def add_ap(checks: Commands) -> None:
     add_model(parser)
     add_data(parser)
     add_out(parser, default=OUT)
+    add_image_reading(parser)
     add_batch(parser)
     add_precision(parser)
     add_cuda_graphs(parser)
@@ -86,6 +87,7 @@ def _ap(args: argparse.Namespace) -> int:
         images=args.images,
         expected=expected,
         batch=args.batch,
+        reading=image_reading(args),
     )
     ladder = ap_ladder(inputs, evaluation)
     # The page tells its configuration, its precision and the machine it ran on.
@@ -119,6 +121,7 @@ def add_all(checks: Commands) -> None:
         )
     add_expected_ap(parser)
     add_out(parser, default=OUT)
+    add_image_reading(parser)
     add_batch(parser)
     add_precision(parser)
     add_tolerance(parser)
@@ -159,6 +162,7 @@ def _all(args: argparse.Namespace) -> int:
             tolerance=args.tolerance,
             batch=args.batch,
             ranks=ranks,
+            reading=image_reading(args),
         )
         progress = progress_bar if ranks.is_first else no_progress
         ladder = climb(inputs, lambda line: print(line, flush=True), progress)

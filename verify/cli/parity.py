@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.port.options import add_config, add_device, add_model
+from detectron_gn.port.options import add_config, add_device, add_image_reading, add_model, image_reading
 from detectron_gn.verify.cli.options import add_data, add_tolerance, add_type
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -31,6 +31,7 @@ def add_blobs(checks: Commands) -> None:
     add_model(parser)
     parser.add_argument("--reference", type=Path, required=True, metavar="R.h5", help="what dump_blobs.py wrote")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
+    add_image_reading(parser)
     add_tolerance(parser)
 
 
@@ -49,7 +50,7 @@ def _blobs(args: argparse.Namespace) -> int:
 
     model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
     parities = []
-    for parity in compare_file(model, args.reference, args.images):
+    for parity in compare_file(model, args.reference, args.images, image_reading(args)):
         print(f"{one_line(parity.image)}\n{blob_table(parity)}\n", flush=True)
         parities.append(parity)
     print(summary_table(parities))
@@ -180,6 +181,7 @@ def add_training(checks: Commands) -> None:
     add_config(parser, "what it was trained with (default: the model's own)")
     add_data(parser)
     parser.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
+    add_image_reading(parser)
     parser.add_argument(
         "--replicas", type=int, default=4, metavar="N", help="replays that measure what rounding does (default 4)"
     )
@@ -192,7 +194,7 @@ def _training(args: argparse.Namespace) -> int:
 
     cfg, weights = configured_weights(args.source, args.config, args.overrides)
     dataset = read_dataset(args.annotations, args.images)
-    parity = check_training(cfg, weights, dataset, args.reference, replicas=args.replicas)
+    parity = check_training(cfg, weights, dataset, args.reference, replicas=args.replicas, reading=image_reading(args))
     print(training_tables(parity))
     print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
     write_json_option(args, parity.document())

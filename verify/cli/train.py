@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detectron_gn.port.options import add_config, add_device, add_keep_unused, add_out
+from detectron_gn.port.options import (
+    add_config,
+    add_device,
+    add_image_reading,
+    add_keep_unused,
+    add_out,
+    image_reading,
+)
 from detectron_gn.verify.cli.options import add_data
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -53,6 +60,7 @@ def add_train(commands: Commands) -> None:
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
     add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
     add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
+    add_image_reading(parser)
     add("--workers", type=at_least(0), default=2, metavar="N", help="threads that load images (default 2)")
     add_device(parser)
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
@@ -112,6 +120,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         recompute=args.recompute,
         keep_unused=args.keep_unused,
         command=_command_to_go_on(args.arguments),
+        reading=image_reading(args),
     )
     return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
 
@@ -148,6 +157,7 @@ def add_check_data(commands: Commands) -> None:
         "check-data --annotations instances_train.json --images train",
     )
     add_data(parser)
+    add_image_reading(parser)
     add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
     parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
     parser.add_argument("--most", type=int, default=20, metavar="N", help="findings shown of a kind (default 20)")
@@ -165,7 +175,7 @@ def _check_data(args: argparse.Namespace) -> int:
         cfg = parse_config(defaults, "Detectron's defaults", args.overrides)
     else:
         cfg = find_config(args.config, args.overrides)
-    report = check_dataset(dataset, cfg, read_images=not args.no_decode)
+    report = check_dataset(dataset, cfg, read_images=not args.no_decode, reading=image_reading(args))
     print(report_text(report, most=args.most))
     write_json_option(args, report.document())
     return CHECK_FAILED if report.errors else DONE

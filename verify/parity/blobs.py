@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
@@ -222,12 +223,14 @@ def _told_errors(row: BlobParity) -> tuple[str, str]:
     return ("-", row.fault) if row.fault else (f"{row.max_error:.2e}", f"{row.relative_error:.2e}")
 
 
-def compare_file(model: GeneralizedRCNN, reference: Path, images: Path) -> Iterator[ImageParity]:
+def compare_file(
+    model: GeneralizedRCNN, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
+) -> Iterator[ImageParity]:
     """Compare the network with a reference file, image by image.
 
     Raises InputError for a reference that is damaged or of another kind, or an image that is missing in the folder.
     """
-    for image_reference in read_references(reference, images, model.cfg):
+    for image_reference in read_references(reference, images, model.cfg, reading):
         yield compare_image(model, image_reference)
 
 

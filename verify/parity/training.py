@@ -14,6 +14,7 @@ from torch.nn import Parameter
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch, load_minibatch
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.errors import InputError
@@ -83,7 +84,11 @@ class FinalParity:
 
 
 def replay(
-    model: GeneralizedRCNN, solver: MomentumSGD, roidb: Sequence[RoidbEntry], trace: TrainingTrace
+    model: GeneralizedRCNN,
+    solver: MomentumSGD,
+    roidb: Sequence[RoidbEntry],
+    trace: TrainingTrace,
+    reading: ImageReading = AS_IMREAD,
 ) -> Iterator[IterationParity]:
     """Train through the iterations of a reference, on its images in its order, and compare each.
 
@@ -103,7 +108,7 @@ def replay(
     random = not is_exhaustive(model.cfg, field)
     entries = {(entry.image.name, entry.flipped): entry for entry in roidb}
     for iteration in trace.iterations:
-        minibatch = reference_minibatch(iteration, entries, model.cfg)
+        minibatch = reference_minibatch(iteration, entries, model.cfg, reading)
         reference_sampler = ReferenceSampler(iteration, model.cfg, model.device)
         drawn = reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0)
         sampler = RecordingSampler(drawn, reference_sampler)
@@ -177,7 +182,10 @@ def _parameters_by_blob(model: GeneralizedRCNN) -> dict[str, Parameter]:
 
 
 def reference_minibatch(
-    iteration: TraceIteration, entries: Mapping[tuple[str, bool], RoidbEntry], cfg: Config
+    iteration: TraceIteration,
+    entries: Mapping[tuple[str, bool], RoidbEntry],
+    cfg: Config,
+    reading: ImageReading = AS_IMREAD,
 ) -> Minibatch:
     """The images that an iteration of the reference was trained on.
 
@@ -193,4 +201,4 @@ def reference_minibatch(
     if len(cfg.TRAIN.SCALES) != 1:
         raise InputError("TRAIN.SCALES holds several sizes, and the reference does not tell which one was drawn")
     chosen = [entries[image] for image in iteration.images]
-    return load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg)
+    return load_minibatch(chosen, [cfg.TRAIN.SCALES[0]] * len(chosen), cfg, reading=reading)

@@ -15,6 +15,7 @@ import numpy as np
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import CocoDataset
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.training.solver import MomentumSGD
@@ -92,6 +93,7 @@ def check_training(
     reference: Path,
     *,
     replicas: int = 4,
+    reading: ImageReading = AS_IMREAD,
     say: Callable[[str], None] = print,
 ) -> TrainingParity:
     """Replay a reference and judge it.
@@ -103,11 +105,11 @@ def check_training(
     Raises InputError where the inputs do not belong together, or where nothing can be compared.
     """
     with open_trace(reference) as trace:
-        iterations, final = _replayed(cfg, weights, dataset, trace)
+        iterations, final = _replayed(cfg, weights, dataset, trace, reading)
         others = []
         for replica in range(replicas):
             say(f"replay {replica + 1} of {replicas} with the last bits of the weights changed")
-            others.append(_replayed(cfg, _last_bits_changed(weights, replica), dataset, trace))
+            others.append(_replayed(cfg, _last_bits_changed(weights, replica), dataset, trace, reading))
     losses, updates, parameters = _Judge(LOSS_TOLERANCE), _Judge(UPDATE_TOLERANCE), _Judge(FINAL_TOLERANCE)
     for place, iteration in enumerate(iterations):
         moved = [other[place] for other, _ in others]
@@ -215,14 +217,14 @@ class _Judge:
 
 
 def _replayed(
-    cfg: Config, weights: WeightsFile, dataset: CocoDataset, trace: TrainingTrace
+    cfg: Config, weights: WeightsFile, dataset: CocoDataset, trace: TrainingTrace, reading: ImageReading
 ) -> tuple[list[IterationParity], FinalParity]:
     """One replay from the given weights and their momentum."""
     model = build_model(cfg, weights)
     solver = MomentumSGD.from_config(model, cfg)
     load_momentum(model, solver, match_blobs(BlobTable.from_model(model), weights))
     roidb = training_roidb([dataset], cfg)
-    iterations = list(replay(model, solver, roidb, trace))
+    iterations = list(replay(model, solver, roidb, trace, reading))
     return iterations, compare_final(model, solver, weights.blobs, trace)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, first_line, open_hdf5, shape_text, value_text
@@ -67,27 +67,32 @@ def reference_names(path: Path) -> list[str]:
     return names
 
 
-def read_reference(path: Path, name: str, images: Path, cfg: Config) -> ImageReference:
+def read_reference(
+    path: Path, name: str, images: Path, cfg: Config, reading: ImageReading = AS_IMREAD
+) -> ImageReference:
     """Read and check what a reference file holds of one image.
 
     Args:
         name: of the image, in the reference and in the folder `images`.
         cfg: of the model it is to be compared with, whose number of classes and mask resolution it must have. Masks
             are read where that has a mask head.
+        reading: how the image file is read.
 
     Raises InputError for a reference that is damaged or of another model, or an image that is missing.
     """
-    image = read_image(images / name)
+    image = read_image(images / name, reading)
     with _opened(path) as file:
         if name not in file:
             raise InputError(f"{path} holds no image {name}")
         return _ImageReader(file.group(name, f"{path}: {name}"), cfg).read(name, image)
 
 
-def read_references(path: Path, images: Path, cfg: Config) -> Iterator[ImageReference]:
+def read_references(
+    path: Path, images: Path, cfg: Config, reading: ImageReading = AS_IMREAD
+) -> Iterator[ImageReference]:
     """`read_reference` of every image of a file, one after another."""
     for name in reference_names(path):
-        yield read_reference(path, name, images, cfg)
+        yield read_reference(path, name, images, cfg, reading)
 
 
 @contextmanager

@@ -188,14 +188,14 @@ def _dump_sections(
 ) -> tuple[list[DetectionParity], tuple[Sequence[Point], Sequence[Point]], list[Pair]]:
     """Detections beside those of the reference file, their scatter and their pictures."""
     assert inputs.reference is not None and inputs.images is not None
-    found = dump_results(model, inputs.reference, inputs.images)
+    found = dump_results(model, inputs.reference, inputs.images, inputs.reading)
     boxes = match_detections(found.boxes, found.reference_boxes, "bbox")
     parities = [boxes]
     if found.segms is not None:
         parities.append(match_detections(found.segms, found.reference_segms, "segm"))
     reference = Side(reference_title, found.reference_boxes, None if found.segms is None else found.reference_segms)
     ours = Side(_OURS, found.boxes, found.segms)
-    pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS)
+    pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS, inputs.reading)
     return parities, _scatter(boxes, found.boxes, found.reference_boxes), pairs
 
 
@@ -280,5 +280,6 @@ def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[P
     files = image_files(coco, inputs.images)
     ours = Side(_OURS, evaluation.rows["bbox"], evaluation.rows.get("segm"))
     if rows.keys() == evaluation.rows.keys() and len({len(found) for found in rows.values()}) == 1:
-        return result_pairs(coco, files, Side(reference_title, rows["bbox"], rows.get("segm")), ours, MOST_PAIRS)
-    return annotation_pairs(coco, files, ours, MOST_PAIRS)
+        reference = Side(reference_title, rows["bbox"], rows.get("segm"))
+        return result_pairs(coco, files, reference, ours, MOST_PAIRS, inputs.reading)
+    return annotation_pairs(coco, files, ours, MOST_PAIRS, inputs.reading)

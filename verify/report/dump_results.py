@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
@@ -35,12 +36,14 @@ class DumpResults(NamedTuple):
 
 
 @torch.inference_mode()
-def dump_results(model: GeneralizedRCNN, reference: Path, images: Path) -> DumpResults:
+def dump_results(
+    model: GeneralizedRCNN, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
+) -> DumpResults:
     """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
     found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])
     shown = []
-    references = ([numbered] for numbered in enumerate(read_references(reference, images, model.cfg), 1))
+    references = ([numbered] for numbered in enumerate(read_references(reference, images, model.cfg, reading), 1))
     for done in predict(
         model,
         references,

@@ -12,7 +12,7 @@ import pycocotools.mask
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
 from detectron_gn.mrcnn.visualize import Bitmap, DrawnObject, class_colour, draw_objects
@@ -43,7 +43,9 @@ class Pair:
     caption: str
 
 
-def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side, count: int) -> list[Pair]:
+def result_pairs(
+    coco: COCO, files: dict[int, Path], reference: Side, ours: Side, count: int, reading: ImageReading = AS_IMREAD
+) -> list[Pair]:
     """The images furthest apart, then those with most objects, each with the detections of both sides.
 
     What differs is red: detections that the other side lacks or has out of tolerance, whatever they score, and the
@@ -64,7 +66,7 @@ def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side
     other = {int(row): int(partner) for row, partner in parities[0].partners}
     pairs = []
     for image_id in list(dict.fromkeys([*worst, *by_objects]))[:count]:
-        image = read_image(files[image_id])
+        image = read_image(files[image_id], reading)
         sides, shown = [], []
         for side, red in zip((reference, ours), different, strict=True):
             rows = _shown(side, image_id, red)
@@ -81,12 +83,14 @@ def result_pairs(coco: COCO, files: dict[int, Path], reference: Side, ours: Side
     return pairs
 
 
-def annotation_pairs(coco: COCO, files: dict[int, Path], ours: Side, count: int) -> list[Pair]:
+def annotation_pairs(
+    coco: COCO, files: dict[int, Path], ours: Side, count: int, reading: ImageReading = AS_IMREAD
+) -> list[Pair]:
     """The images with most objects, the annotated ones on the left and the detected ones on the right."""
     by_objects = sorted(coco.imgs, key=lambda image_id: (-len(coco.getAnnIds(imgIds=image_id)), image_id))
     pairs = []
     for image_id in by_objects[:count]:
-        image = read_image(files[image_id])
+        image = read_image(files[image_id], reading)
         annotations = [row for row in coco.loadAnns(coco.getAnnIds(imgIds=image_id)) if not row["iscrowd"]]
         rows = _shown(ours, image_id, set())
         left = draw_objects(image, [_annotated(coco, row) for row in annotations])

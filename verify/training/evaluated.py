@@ -69,6 +69,7 @@ def train_and_evaluate(
             evaluation_data.images,
             lambda results, _: until_stopped(results),
             ranks=ranks,
+            reading=options.reading,
         )
         if evaluation is None:
             return

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,8 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.coco import CocoDataset
-from detectron_gn.mrcnn.data.minibatch import minibatches
+from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
@@ -55,6 +56,7 @@ class RunOptions:
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
         keep_unused: whether parts of another network may be left over in the weights file; they are preserved.
         command: that goes on with the run when it was stopped, for a sentence.
+        reading: how image files are read.
     """
 
     out: Path
@@ -68,6 +70,7 @@ class RunOptions:
     recompute: bool = False
     keep_unused: bool = False
     command: str = ""
+    reading: ImageReading = AS_IMREAD
 
 
 @dataclass
@@ -107,7 +110,7 @@ def run_training(
     the state before that iteration. What is refused before the first iteration leaves the folder as it was. A signal
     to any process raises Stopped in all of them, after the iteration in hand and its checkpoint.
     """
-    say = say if ranks.is_first else _silence
+    say_in_each, say = say, say if ranks.is_first else _silence
     check_config(cfg)
     _refuse_precision(options, ranks)
     roidb = training_roidb(datasets, cfg)
@@ -115,7 +118,8 @@ def run_training(
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
     origin = _origin(weights, options.source_classes)
     category_ids = datasets[0].category_ids
-    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
+    data = data_fingerprint(roidb, options.reading.exif)
+    identity = RunIdentity(cfg, data, origin, classes, category_ids, options.precision)
     latest = Latest(None, {})
     goes_on = options.resume and folder.holds_run
     if goes_on:
@@ -139,6 +143,7 @@ def run_training(
         minibatch_numbers(cfg, run.start, ranks),
         options.workers,
         pin_memory=ranks.device.type == "cuda",
+        reading=options.reading,
     )
     # Before anything is written every process has looked at what is there, and nothing is left that could be refused.
     ranks.wait()
@@ -177,7 +182,7 @@ def run_training(
             steps = train(
                 run.model,
                 run.solver,
-                batches,
+                _with_remarks(batches, say_in_each),
                 run.start,
                 ranks,
                 forward_context=_forward_context(options, ranks),
@@ -318,6 +323,17 @@ def _forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], Abstract
     if options.precision == "bf16":
         return partial(torch.autocast, ranks.device.type, torch.bfloat16)
     return nullcontext
+
+
+def _with_remarks(batches: Iterable[Minibatch], say: Callable[[str], None]) -> Iterator[Minibatch]:
+    """The minibatches, each remark about an image file said once."""
+    said: set[str] = set()
+    for minibatch in batches:
+        for remark in minibatch.remarks:
+            if remark not in said:
+                said.add(remark)
+                say(remark)
+        yield minibatch
 
 
 def _silence(_: str) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.data.image_blob import image_blob, image_scale, prepare_image
-from detectron_gn.mrcnn.data.image_files import read_image
+from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.errors import InputError
 
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)

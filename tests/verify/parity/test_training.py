@@ -59,9 +59,9 @@ def caffe_choices(monkeypatch):
         forward, minibatch_of = TrainingNetwork.forward, training.reference_minibatch
         groups = []
 
-        def remember(iteration, entries, cfg):
+        def remember(iteration, entries, cfg, reading):
             groups.append(reference[f"iter{iteration.number}"])
-            return minibatch_of(iteration, entries, cfg)
+            return minibatch_of(iteration, entries, cfg, reading)
 
         def forced(network, minibatch, sampler):
             monkeypatch.setattr(resnet, "max_pool", max_pool_with_winners(groups[-1]))

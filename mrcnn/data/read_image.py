@@ -1,0 +1,198 @@
+"""The one reader of image files: its pixels are those of Detectron's `cv2.imread`, or it says why there are none.
+
+`cv2.imread` decodes half a JPEG in silence, asks for gigabytes because a header says so, makes 12 bits in 16 black, and
+ends the process at a name that is not UTF-8. So the bytes are read here and their header is looked at first.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.image_header import TURNED_BY_A_QUARTER, ImageHeader, UnknownImage, read_header
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
+
+Exif = Literal["apply", "ignore"]
+EXIF: tuple[Exif, ...] = ("apply", "ignore")
+
+_JPEG_END = b"\xff\xd9"
+# No format needs more for a pixel than this, and a few for its header.
+_LARGEST_PIXEL, _LARGEST_HEADER = 16, 1 << 24
+# Values of 8 bits below this leave the two highest bits of every pixel unused.
+_DARK = 64
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How image files are read.
+
+    Attributes:
+        exif: `apply` turns an image upright as its EXIF orientation says, as `cv2.imread` does from OpenCV 3.1 on;
+            `ignore` takes it as it is stored, as OpenCV 2.4 did, which Detectron's own installations had.
+        max_pixels: width times height that an image may have, as stored.
+    """
+
+    exif: Exif = "apply"
+    max_pixels: int = MAX_IMAGE_PIXELS
+
+
+AS_IMREAD = ImageReading()
+
+
+class ReadImage(NamedTuple):
+    """An image as `[H, W, 3]` uint8 BGR.
+
+    `orientation` is that of EXIF, 1 to 8, applied or not; `remark` says what is missing of the file, if anything is.
+    """
+
+    pixels: Image
+    orientation: int
+    remark: str | None
+
+
+def read_image(
+    path: str | Path, reading: ImageReading = AS_IMREAD, size: tuple[int, int] | None = None
+) -> Image:
+    """An image file as `[H, W, 3]` uint8 BGR, to the bit what `cv2.imread` gives of a whole file.
+
+    Grey and palette images become colour, alpha is left out, CMYK is converted and 16 bits are divided by 256, all as
+    there.
+
+    Args:
+        size: (height, width) that it must have, as its annotations say.
+
+    Raises InputError, naming the file, where it is missing, no regular file, too large, damaged or cut off, no image
+    that OpenCV can decode, or of another size; and where it has more than 8 bits of which so few are used that 8 bits
+    would be almost black.
+    """
+    header, content = _opened(path, reading)
+    return _whole(path, header, content, reading, size)
+
+
+def read_training_image(
+    path: str | Path, reading: ImageReading = AS_IMREAD, size: tuple[int, int] | None = None
+) -> ReadImage:
+    """`read_image` for training: of a JPEG file that ends early what is there, with grey below, and a remark about it.
+
+    Detectron trains on such files: `cv2.imread` gives just that (Detectron roi_data/minibatch.py:_get_image_blob).
+    """
+    header, content = _opened(path, reading)
+    if header.damage is None or header.format != "JPEG":
+        return ReadImage(_whole(path, header, content, reading, size), header.orientation, None)
+    # `cv2.imread` puts the end marker there itself; `cv2.imdecode` waits for more.
+    pixels = _decoded(path, header, content + _JPEG_END, reading, size)
+    remark = f"{path} {header.damage}: it is trained on as Detectron does, with grey where the rest would be"
+    return ReadImage(pixels, header.orientation, remark)
+
+
+def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes]:
+    """The header and all bytes of a file whose image is not too large."""
+    path = Path(path)
+    try:
+        # Before it is opened: a pipe would wait there for someone to write.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is {_kind(status.st_mode)}, not an image file")
+        if status.st_size > _LARGEST_PIXEL * reading.max_pixels + _LARGEST_HEADER:
+            raise InputError(
+                f"{path} has {status.st_size:,} bytes, more than an image of {reading.max_pixels:,} pixels can have: "
+                "is it an image? Then --max-pixels takes a higher limit"
+            )
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such image file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError:  # a name with a zero in it, or with half a surrogate pair
+        raise InputError(f"{str(path)!r}: no such image file, and no name that a file can have") from None
+    if not content:
+        raise InputError(f"{path} cannot be decoded as an image: the file is empty; copy it again")
+    try:
+        header = read_header(content)
+    except UnknownImage as error:
+        raise InputError(f"{path} cannot be decoded as an image: {error}; convert it to JPEG or PNG") from None
+    if header.width * header.height > reading.max_pixels:
+        raise InputError(
+            f"{path} is an image of {header.width} x {header.height} pixels (width x height), more than the limit of "
+            f"{reading.max_pixels:,}: scale it down, or pass --max-pixels {header.width * header.height}"
+        )
+    return header, content
+
+
+def _whole(
+    path: str | Path, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
+) -> Image:
+    if header.damage is not None:
+        raise InputError(_told_damage(path, header))
+    return _decoded(path, header, content, reading, size)
+
+
+def _decoded(
+    path: str | Path, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
+) -> Image:
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if reading.exif == "ignore" else 0)
+    buffer = np.frombuffer(content, dtype=np.uint8)
+    try:
+        image: Any = cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise InputError(f"{path} cannot be decoded as an image: OpenCV refuses it ({error.err})") from None
+    if image is None:
+        raise InputError(
+            f"{path} cannot be decoded as an image: the {header.format} file is damaged or cut off, or of a kind that "
+            "OpenCV does not read; copy it again, or convert it to JPEG or PNG"
+        )
+    if image.max() < _DARK:
+        _check_range(path, cv2.imdecode(buffer, flags | cv2.IMREAD_ANYDEPTH))
+    if size is not None and image.shape[:2] != tuple(size):
+        raise InputError(f"{path} {_told_other_size(header, reading, image.shape[:2], tuple(size))}")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _check_range(path: str | Path, image: Any) -> None:
+    """Refuse an image that is dark only because it is divided by 256, or, in floats, by nothing."""
+    largest = image.max() if image is not None and image.dtype != np.uint8 else 0
+    if largest > 0:
+        kind = "16-bit" if image.dtype == np.uint16 else str(image.dtype)
+        raise InputError(
+            f"{path} is a {kind} image whose largest value is {largest:g}: in 8 bits, as Detectron reads images, it "
+            "would be almost black. Scale it to 8 bits: "
+            f"cv2.imwrite(NEW, cv2.convertScaleAbs(cv2.imread(OLD, -1), alpha=255 / {largest:g}))"
+        )
+
+
+def _told_damage(path: str | Path, header: ImageHeader) -> str:
+    if header.format == "HEIC":
+        return f"{path} {header.damage}: convert it to JPEG"
+    return f"{path} cannot be decoded as an image: the {header.format} file {header.damage}; copy it again"
+
+
+def _told_other_size(
+    header: ImageHeader, reading: ImageReading, found: tuple[int, ...], expected: tuple[int, ...]
+) -> str:
+    """That an image is not as large as its annotations say, and whether its EXIF orientation explains it."""
+    sizes = (
+        f"is {found[0]} x {found[1]} pixels, but the annotations say {expected[0]} x {expected[1]} (height x width)"
+    )
+    if found != expected[::-1] or header.orientation not in TURNED_BY_A_QUARTER:
+        return f"{sizes}: it is another picture, or another size of it"
+    if reading.exif == "apply":
+        return (
+            f"{sizes}: its EXIF orientation {header.orientation} turns it by a quarter, and the annotations were made "
+            "without that turn: pass --exif ignore, or remove the orientation from the file"
+        )
+    return (
+        f"{sizes}: the annotations were made on the picture turned as its EXIF orientation {header.orientation} says: "
+        "pass --exif apply"
+    )
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe or a socket" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "a device"
