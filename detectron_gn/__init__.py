@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    _silence_opencv()
     try:
         try:
             with breaking_off():
@@ -125,6 +126,11 @@ def _shown_output() -> Iterator[bool]:
             yield is_open
         finally:
             sys.stdout, sys.stderr = stdout, stderr
+
+
+def _silence_opencv() -> None:
+    """Keep OpenCV's own lines, which name no file, to itself; what is wrong with an image is told by the reader."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 
 def _drop_output() -> None:

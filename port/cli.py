@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.port.options import add_model, add_out, add_precision
+from detectron_gn.port.options import add_image_reading, add_model, add_out, add_precision, image_reading
 from detectron_gn.weights.command_line import DONE, Commands, between, check_writable, write_json_option
 
 
@@ -60,6 +62,7 @@ def _add_detect(commands: Commands) -> None:
     add_precision(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     add_out(parser)
+    add_image_reading(parser)
     parser.add_argument(
         "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
     )
@@ -76,31 +79,70 @@ def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-    from detectron_gn.port.runs.detect import categories_of, detect_in_files
+    from detectron_gn.port.runs.detect import UnreadFile, categories_of, detect_in_files
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.files.json_file import write_json
 
     keep_freed_memory()
     check_writable(args.out)
-    for path in args.images:
-        path.open("rb").close()
+    _check_detect_files(args)
     model = load_model(
         args.source, args.config, args.overrides, args.device, args.precision, keep_unused=args.keep_unused
     )
     categories = categories_of(model, args.annotations, args.source)
     rows: list[dict[str, Any]] = []
+    detected: list[Path] = []
+    unread: list[UnreadFile] = []
     try:
-        for image in until_stopped(detect_in_files(model, args.images, categories, args.out, args.min_score)):
+        found = detect_in_files(model, args.images, categories, args.out, args.min_score, image_reading(args))
+        for image in until_stopped(found):
+            if isinstance(image, UnreadFile):
+                unread.append(image)
+                if len(args.images) > 1:
+                    print(f"detectron-gn: {image.error}", file=sys.stderr, flush=True)
+                continue
             print(f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}", flush=True)
+            detected.append(image.path)
             rows += image.rows
-    except InputError:
-        # What was found is not lost with an image that cannot be read.
-        if rows:
-            write_json(args.out / "detections.json", rows)
-        raise
     except Stopped as stopped:
-        write_json(args.out / "detections.json", rows)
-        raise Stopped(stopped.signal, f"{args.out / 'detections.json'} holds what was found until then") from None
-    write_json(args.out / "detections.json", rows)
+        kept = f"{args.out / 'detections.json'} holds what was found until then" if detected else "nothing was found yet"
+        raise Stopped(stopped.signal, kept) from None
+    finally:
+        # What was found is not lost, whatever comes after it.
+        if detected:
+            write_json(args.out / "detections.json", rows)
+    if unread and len(args.images) == 1:
+        raise InputError(unread[0].error)
+    if not detected:
+        raise InputError(f"none of the {len(unread)} images could be read, so nothing was written")
     write_json_option(args, rows)
+    if unread:
+        raise InputError(
+            f"{len(unread)} of {len(args.images)} images could not be read, as said above; what was found in the "
+            f"others is in {args.out}"
+        )
     return DONE
+
+
+def _check_detect_files(args: argparse.Namespace) -> None:
+    """Before any long work: at least one image is a file, and nothing that is written takes the place of an input."""
+    from detectron_gn.mrcnn.data.read_image import check_image_file
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.port.runs.detect import picture_paths
+
+    missing = []
+    for path in args.images:
+        try:
+            check_image_file(path)
+        except InputError as error:
+            missing.append(error)
+    if len(missing) == len(args.images):
+        raise missing[0]
+    inputs = {os.path.realpath(path): path for path in [*args.images, args.annotations] if path is not None}
+    written = [*picture_paths(args.images, args.out), args.out / "detections.json", args.json]
+    for path in written:
+        if path is not None and os.path.realpath(path) in inputs:
+            raise InputError(
+                f"{path} would be written over {inputs[os.path.realpath(path)]}, which is to be read: pass another "
+                f"{'--json' if path == args.json else '--out'}"
+            )

@@ -72,7 +72,9 @@ def read_image(
     would be almost black.
     """
     header, content = _opened(path, reading)
-    return _whole(path, header, content, reading, size)
+    if header.damage is not None:
+        raise InputError(_told_damage(path, header))
+    return _decoded(path, header, content, reading, size)
 
 
 def read_training_image(
@@ -83,54 +85,61 @@ def read_training_image(
     Detectron trains on such files: `cv2.imread` gives just that (Detectron roi_data/minibatch.py:_get_image_blob).
     """
     header, content = _opened(path, reading)
-    if header.damage is None or header.format != "JPEG":
-        return ReadImage(_whole(path, header, content, reading, size), header.orientation, None)
+    if header.damage is None:
+        return ReadImage(_decoded(path, header, content, reading, size), header.orientation, None)
     # `cv2.imread` puts the end marker there itself; `cv2.imdecode` waits for more.
     pixels = _decoded(path, header, content + _JPEG_END, reading, size)
     remark = f"{path} {header.damage}: it is trained on as Detectron does, with grey where the rest would be"
     return ReadImage(pixels, header.orientation, remark)
 
 
-def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes]:
-    """The header and all bytes of a file whose image is not too large."""
-    path = Path(path)
+def check_image_file(path: str | Path) -> os.stat_result:
+    """What the system knows of an image file, which is not opened: a pipe would wait there for someone to write.
+
+    Raises InputError where there is no file, or a folder, a pipe or a device in its place.
+    """
     try:
-        # Before it is opened: a pipe would wait there for someone to write.
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is {_kind(status.st_mode)}, not an image file")
-        if status.st_size > _LARGEST_PIXEL * reading.max_pixels + _LARGEST_HEADER:
-            raise InputError(
-                f"{path} has {status.st_size:,} bytes, more than an image of {reading.max_pixels:,} pixels can have: "
-                "is it an image? Then --max-pixels takes a higher limit"
-            )
-        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such image file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a name with a zero in it, or with half a surrogate pair
         raise InputError(f"{str(path)!r}: no such image file, and no name that a file can have") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is a folder, not an image file: give the files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is a pipe or a device, not an image file: save the image to a file first")
+    return status
+
+
+def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes]:
+    """The header and all bytes of a file whose image is not too large, and not damaged unless it is a JPEG."""
+    path = Path(path)
+    if check_image_file(path).st_size > _LARGEST_PIXEL * reading.max_pixels + _LARGEST_HEADER:
+        raise InputError(
+            f"{path} has more bytes than an image of {reading.max_pixels:,} pixels can have: pass a higher "
+            "--max-pixels if it is one"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if not content:
         raise InputError(f"{path} cannot be decoded as an image: the file is empty; copy it again")
     try:
         header = read_header(content)
     except UnknownImage as error:
-        raise InputError(f"{path} cannot be decoded as an image: {error}; convert it to JPEG or PNG") from None
+        told = f"{path} cannot be decoded as an image: {error}"
+        raise InputError(f"{told}; copy it again, or convert it to JPEG or PNG") from None
+    if header.damage is not None and header.format != "JPEG":
+        raise InputError(_told_damage(path, header))
     if header.width * header.height > reading.max_pixels:
         raise InputError(
             f"{path} is an image of {header.width} x {header.height} pixels (width x height), more than the limit of "
             f"{reading.max_pixels:,}: scale it down, or pass --max-pixels {header.width * header.height}"
         )
     return header, content
-
-
-def _whole(
-    path: str | Path, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
-) -> Image:
-    if header.damage is not None:
-        raise InputError(_told_damage(path, header))
-    return _decoded(path, header, content, reading, size)
 
 
 def _decoded(
@@ -190,9 +199,3 @@ def _told_other_size(
         f"{sizes}: the annotations were made on the picture turned as its EXIF orientation {header.orientation} says: "
         "pass --exif apply"
     )
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    return "a pipe or a socket" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "a device"

@@ -8,13 +8,10 @@ import cv2
 
 from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
-from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.read_image import read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
-from detectron_gn.mrcnn.inference.predict import predict
-from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import draw_detections
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.weights.files.atomic import replacing
@@ -60,18 +57,33 @@ class DetectedFile(NamedTuple):
     rows: list[dict[str, Any]]
 
 
+class UnreadFile(NamedTuple):
+    """An image file in which nothing could be detected, and the sentence that names it and says why."""
+
+    path: Path
+    error: str
+
+
 def detect_in_files(
-    model: Detector, paths: Sequence[Path], categories: Categories, out: Path, min_score: float
-) -> Iterator[DetectedFile]:
-    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
-
-    Raises InputError for an image that cannot be read or is too narrow, naming it.
-    """
-    stems, ids = {path.stem for path in paths}, image_ids(paths)
-
-    def finish(number: int, image: Image, detections: Detections) -> DetectedFile:
-        path, image_id = paths[number], ids[number]
-        picture = out / f"{path.stem if len(stems) == len(paths) else image_id}_detections.png"
+    model: Detector,
+    paths: Sequence[Path],
+    categories: Categories,
+    out: Path,
+    min_score: float,
+    reading: ImageReading = AS_IMREAD,
+) -> Iterator[DetectedFile | UnreadFile]:
+    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done."""
+    for path, image_id, picture in zip(paths, image_ids(paths), picture_paths(paths, out), strict=True):
+        try:
+            image = read_image(path, reading)
+        except InputError as error:
+            yield UnreadFile(path, str(error))
+            continue
+        try:
+            detections = model.detect(image)
+        except InputError as error:  # too narrow to be scaled
+            yield UnreadFile(path, f"{path}: {error}")
+            continue
         pixels = draw_detections(image, detections, categories.names, min_score)
         with replacing(picture) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
@@ -79,13 +91,15 @@ def detect_in_files(
         rows: list[dict[str, Any]] = [{"file_name": path.name, **box} for box in results.boxes]
         for row, segm in zip(rows, results.segms or []):
             row["segmentation"] = segm["segmentation"]
-        return DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
+        yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
 
-    batches = ([number] for number in range(len(paths)))
-    for done in predict(
-        model, batches, lambda number: read_image(paths[number]), finish, name=lambda number: str(paths[number])
-    ):
-        yield from done.results
+
+def picture_paths(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The picture of each image: named after it, or by its image id where several have one name."""
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(image_id) for image_id in image_ids(paths)]
+    return [out / f"{name}_detections.png" for name in names]
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import Config, with_values
-from detectron_gn.mrcnn.data.check import _ends_early, check_dataset, report_text
+from detectron_gn.mrcnn.data.check import check_dataset, report_text
 from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.read_image import ImageReading
+from tests.helpers.pictures import jpeg_with_orientation
 
 
 @pytest.fixture
@@ -92,13 +94,12 @@ def test_missing_and_unreadable_and_other_sized_images_are_errors(check, annotat
     images = {1: (60, 80), 2: (60, 80), 3: (60, 80)}
     annotations = [annotation(image_id=i) for i in images] + [annotation(category_id=3)]
     report = check(annotations, images, change=change)
-    assert [
-        any(words in text for text in texts(report, "error")) for words in ("no such", "cannot be decoded")
-    ]
-    assert any(
-        "the file is 60 x 80 (height x width), the annotations say 60 x 100" in t
-        for t in texts(report, "error")
-    )
+    for words in (
+        "no such image file",
+        "2.png cannot be decoded",
+        "3.png is 60 x 80 pixels, but the annotations say 60 x 100 (height x width)",
+    ):
+        assert any(words in text for text in texts(report, "error"))
     assert len(report.errors) == 3
     assert len(check(annotations, images, change=change, read_images=False).errors) == 1
 
@@ -155,9 +156,27 @@ def test_the_report_is_for_programs_too(check, annotation):
     assert finding == {"severity": "dropped", "subject": "annotation 1 of 1.png", "text": "area is 0"}
 
 
-def test_a_jpeg_that_ends_early_is_an_error(tmp_path):
-    path = tmp_path / "1.jpg"
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    assert not _ends_early(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert _ends_early(path)
+def test_a_jpeg_that_ends_early_is_an_error(check, annotation):
+    def cut_off(content, folder):
+        jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))[1].tobytes()
+        content["images"][0]["file_name"] = "1.jpg"
+        (folder / "1.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+
+    (finding,) = check([annotation()], change=cut_off).errors
+    assert (finding.subject, "1.jpg ends early" in finding.text) == ("1.jpg", True)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_exif_orientation_is_noted_and_explains_sizes_that_are_exchanged(check, annotation, orientation):
+    def turn(content, folder):
+        (folder / "1.jpg").write_bytes(jpeg_with_orientation(np.zeros((60, 80, 3), np.uint8), orientation))
+        content["images"][0]["file_name"] = "1.jpg"
+
+    report = check([annotation()], change=turn)
+    if orientation < 5:
+        assert not report.errors
+        assert f"1.jpg: has the EXIF orientation {orientation}: it is turned upright" in report_text(report)
+    else:
+        assert "pass --exif ignore" in str(report.errors[0]) and f"orientation {orientation}" in str(report.errors[0])
+    taken_as_stored = check([annotation()], change=turn, reading=ImageReading(exif="ignore"))
+    assert not taken_as_stored.errors and "it is not turned" in report_text(taken_as_stored)

@@ -1,11 +1,9 @@
-"""The image blob is Detectron's in scale, padding and mean colour; an unreadable file is named."""
+"""The image blob is Detectron's in scale, padding and mean colour; what is no image is refused."""
 
-import cv2
 import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.data.image_blob import image_blob, image_scale, prepare_image
-from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.errors import InputError
 
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
@@ -34,29 +32,6 @@ def test_images_are_stacked_top_left_with_zeros_around():
     assert blob.shape == (2, 3, 64, 64)
     assert blob[0].sum() == small.sum() and blob[0, :, :3, :40].min() == 1
     assert blob[1].sum() == large.sum() and blob[1, :, :33, :5].min() == 2
-
-
-def test_gray_images_become_colour(tmp_path):
-    cv2.imwrite(str(tmp_path / "gray.png"), np.full((4, 6), 7, np.uint8))
-    assert read_image(tmp_path / "gray.png").shape == (4, 6, 3)
-
-
-def test_a_photo_that_says_it_lies_on_its_side_is_stood_up(tmp_path):
-    # EXIF orientation 6 after the JPEG's first marker: turn by a quarter to the right.
-    jpeg = cv2.imencode(".jpg", np.zeros((4, 6, 3), np.uint8))[1].tobytes()
-    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    exif = b"Exif\0\0" + tiff
-    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    (tmp_path / "turned.jpg").write_bytes(turned)
-    assert read_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
-
-
-def test_unreadable_image_is_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere.jpg: no such image file"):
-        read_image(tmp_path / "nowhere.jpg")
-    (tmp_path / "text.jpg").write_text("<html>")
-    with pytest.raises(InputError, match=r"text\.jpg cannot be decoded"):
-        read_image(tmp_path / "text.jpg")
 
 
 def test_array_of_another_kind_is_refused():
