@@ -1,6 +1,7 @@
 """What the parts of a network hand on: features, proposals, detections."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -75,20 +76,33 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def patches(self) -> list[Patch]:
-        """Each detection's binary mask, cut to the part of the image it can cover; InputError without a mask head."""
+    def patches(self) -> Iterator[Patch]:
+        """Each detection's binary mask, cut to the part of the image it can cover; InputError without a mask head.
+
+        They are pasted one at a time, as they are asked for: of a large image each may take megabytes.
+        """
         if self.mask_probs is None:
             raise InputError("these detections have no masks: the model has no mask head (MODEL.MASK_ON is False)")
         boxes = paste_boxes(self.boxes, self.mask_probs.shape[-1])
-        return [
+        return (
             paste_mask(probabilities, box, self.image_size, self.mask_threshold)
             for probabilities, box in zip(self.mask_probs, boxes, strict=True)
-        ]
+        )
+
+    def row(self, number: int) -> "Detections":
+        """One of the detections."""
+        part = slice(number, number + 1)
+        mask_probs = None if self.mask_probs is None else self.mask_probs[part]
+        return replace(
+            self, boxes=self.boxes[part], scores=self.scores[part], classes=self.classes[part], mask_probs=mask_probs
+        )
 
     def masks(self) -> npt.NDArray[np.bool_]:
         """Binary masks `[D, height, width]` of the whole image."""
-        bitmaps = [patch_bitmap(patch, self.image_size) for patch in self.patches()]
-        return np.stack(bitmaps) if bitmaps else np.zeros((0, *self.image_size), dtype=bool)
+        masks = np.zeros((len(self), *self.image_size), dtype=bool)
+        for mask, patch in zip(masks, self.patches(), strict=True):
+            mask[:] = patch_bitmap(patch, self.image_size)
+        return masks
 
     def rles(self) -> list[Rle]:
         """Binary masks as COCO's compressed run lengths."""

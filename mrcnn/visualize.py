@@ -6,7 +6,8 @@ enlarged first, so that labels can be read and outlines do not hide what they su
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.ops.boxes import after
+from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
 
 Colour = tuple[int, int, int]
@@ -35,13 +37,13 @@ class DrawnObject(NamedTuple):
 
     Attributes:
         box: (x1, y1, x2, y2) in pixels, inclusive corners.
-        mask: `[height, width]` bool, of the whole image; None draws the box alone.
+        mask: gives its mask when it is drawn, so that only one is held at a time; None draws the box only.
         label: text at the box; may be empty.
         colour: BGR.
     """
 
     box: tuple[float, float, float, float]
-    mask: Bitmap | None
+    mask: Callable[[], Patch] | None
     label: str
     colour: Colour
 
@@ -57,11 +59,10 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
         `[kH, kW, 3]` uint8 BGR, where k is 1 but for small images.
     """
     shown = [row for row in np.argsort(-detections.scores, kind="stable") if detections.scores[row] >= min_score]
-    masks = None if detections.mask_probs is None else detections.masks()
     objects = [
         DrawnObject(
             box=tuple(detections.boxes[row].tolist()),
-            mask=None if masks is None else masks[row],
+            mask=None if detections.mask_probs is None else partial(_only_patch, detections.row(row)),
             label=f"{class_names[detections.classes[row] - 1]} {detections.scores[row]:.2f}",
             colour=class_colour(int(detections.classes[row])),
         )
@@ -83,7 +84,7 @@ def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
     unit = max(canvas.shape[:2]) / _SMALLEST_SIDE
     for item in sorted(objects, key=lambda item: -_area(item.box)):
         if item.mask is not None:
-            _draw_mask(canvas, item.mask, item.colour, factor, unit)
+            _draw_mask(canvas, item.mask(), item.colour, factor, unit)
         left, top, right, bottom = _corners(item.box, factor)
         cv2.rectangle(canvas, (left, top), (right, bottom), item.colour, max(1, round(0.8 * unit)))
     placed: list[tuple[int, int, int, int]] = []
@@ -102,21 +103,30 @@ def class_colour(label: int) -> Colour:
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def _draw_mask(canvas: Image, mask: Bitmap, colour: Colour, factor: int, unit: float) -> None:
+def _only_patch(detection: Detections) -> Patch:
+    (patch,) = detection.patches()
+    return patch
+
+
+def _draw_mask(canvas: Image, patch: Patch, colour: Colour, factor: int, unit: float) -> None:
+    mask = patch.pixels
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     # One empty pixel around, so that the enlarged outline is closed; it may lie outside of the image.
-    patch = np.pad(mask[top:bottom, left:right], 1).astype(np.float32)
+    inside = np.pad(mask[top:bottom, left:right], 1).astype(np.uint8)
     if factor > 1:
-        patch = np.asarray(cv2.resize(patch, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
-    x, y = int(left - 1) * factor, int(top - 1) * factor
-    inside = (patch > 0.5).astype(np.uint8)
+        soft = cv2.resize(
+            inside.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR
+        )
+        inside = (np.asarray(soft) > 0.5).astype(np.uint8)
+    x, y = int(patch.x + left - 1) * factor, int(patch.y + top - 1) * factor
     height, width = canvas.shape[:2]
     visible = inside[max(-y, 0) : height - y, max(-x, 0) : width - x].astype(bool)
     region = canvas[max(y, 0) : y + inside.shape[0], max(x, 0) : x + inside.shape[1]]
-    region[visible] = (1 - _MASK_OPACITY) * region[visible] + _MASK_OPACITY * np.array(colour)
+    values = (1 - _MASK_OPACITY) * np.arange(256)[:, None] + _MASK_OPACITY * np.array(colour)
+    np.copyto(region, cv2.LUT(region, values.astype(np.uint8)[None]), where=visible[:, :, None])
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     cv2.drawContours(canvas, contours, -1, colour, max(1, round(1.5 * unit)), cv2.LINE_AA)
 

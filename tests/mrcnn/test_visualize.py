@@ -1,8 +1,11 @@
 """Pictures show every detection where it is, and drawing changes nothing but the picture."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects
 
@@ -17,7 +20,7 @@ def drawn(box: tuple[float, float, float, float], shape: tuple[int, int], label:
     x1, y1, x2, y2 = (round(corner) for corner in box)
     mask = np.zeros(shape, dtype=bool)
     mask[max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1] = True
-    return DrawnObject(box, mask, label, (250, 0, 200))
+    return DrawnObject(box, lambda: Patch(mask, 0, 0), label, (250, 0, 200))
 
 
 def test_a_mask_is_blended_inside_of_its_outline_only() -> None:
@@ -54,7 +57,7 @@ def test_objects_that_reach_over_the_edge_are_drawn_as_far_as_they_are_seen(
 
 
 def test_an_empty_mask_and_no_objects_at_all_are_no_fault() -> None:
-    empty = DrawnObject((5, 5, 9, 9), np.zeros((480, 640), dtype=bool), "", (1, 2, 3))
+    empty = DrawnObject((5, 5, 9, 9), lambda: Patch(np.zeros((480, 640), dtype=bool), 0, 0), "", (1, 2, 3))
     draw_objects(photo(), [empty])
     assert (draw_objects(photo(), []) == GREY).all()
 
@@ -83,6 +86,34 @@ def test_only_detections_above_the_score_are_drawn_and_the_image_stays() -> None
     np.testing.assert_allclose(picture[350, 350], blended, atol=1)
     assert (image == GREY).all()
     assert (picture == draw_detections(image, detections, ["dog", "cat"])).all()
+
+
+def test_drawing_and_encoding_hold_one_mask_at_a_time() -> None:
+    """Of 30 masks as large as the picture, all at once would be 60 MB, and 90 MB more to stack them."""
+    height, width, count = 1000, 2000, 30
+    whole = np.tile(np.array([[0, 0, width - 1, height - 1]], dtype=np.float32), (count, 1))
+    detections = Detections(
+        boxes=whole - np.arange(count, dtype=np.float32)[:, None] * [[0, 0, 1, 1]],
+        scores=np.linspace(1, 0.1, count, dtype=np.float32),
+        classes=np.ones(count, dtype=np.int64),
+        mask_probs=np.full((count, 28, 28), 0.9, dtype=np.float32),
+        image_size=(height, width),
+    )
+    image = photo(height, width)
+    for work in (lambda: draw_detections(image, detections, ["dog"], 0.0), detections.rles):
+        tracemalloc.start()
+        work()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 36_000_000
+
+
+def test_a_mask_is_blended_as_numbers_are_and_cut_down() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    item = drawn((200, 100, 299, 199), (480, 640))
+    inside = draw_objects(image, [item])[110:190, 210:290]
+    expected = (0.6 * image[110:190, 210:290] + 0.4 * np.array(item.colour)).astype(np.uint8)
+    assert np.array_equal(inside, expected)
 
 
 def test_eighty_classes_have_eighty_colours() -> None:

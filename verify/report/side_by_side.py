@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pycocotools.mask
 from pycocotools.coco import COCO
 
@@ -15,6 +16,7 @@ from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
+from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.visualize import Bitmap, DrawnObject, class_colour, draw_objects
 from detectron_gn.verify.parity.results import match_detections
 
@@ -138,7 +140,7 @@ def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
     segm = None if side.segms is None else side.segms[row]
     return DrawnObject(
         box=xywh_to_xyxy(*box["bbox"]),
-        mask=None if segm is None else pycocotools.mask.decode(segm["segmentation"]).astype(bool),
+        mask=None if segm is None else lambda: _whole(pycocotools.mask.decode(segm["segmentation"])),
         label=f"{_class_name(coco, box)} {box['score']:.2f}",
         colour=_DIFFERENT if differs else _colour(coco, box),
     )
@@ -147,10 +149,15 @@ def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
 def _annotated(coco: COCO, row: dict[str, Any]) -> DrawnObject:
     return DrawnObject(
         box=xywh_to_xyxy(*row["bbox"]),
-        mask=coco.annToMask(row).astype(bool) if row.get("segmentation") else None,
+        mask=(lambda: _whole(coco.annToMask(row))) if row.get("segmentation") else None,
         label=_class_name(coco, row),
         colour=_colour(coco, row),
     )
+
+
+def _whole(bitmap: npt.NDArray[np.uint8]) -> Patch:
+    """A mask of the whole image, `[height, width]` zeros and ones."""
+    return Patch(bitmap.astype(bool), 0, 0)
 
 
 def _class_name(coco: COCO, row: ResultRow) -> str:
