@@ -15,7 +15,14 @@ from detectron_gn.port.blobs.classifier import build_classifier
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.verify import imagenet
-from detectron_gn.verify.imagenet import ImageNetError, classify, error_table, labelled_images, published_error
+from detectron_gn.verify.imagenet import (
+    ImageNetError,
+    classify,
+    error_table,
+    labelled_images,
+    mean_to_subtract,
+    published_error,
+)
 from detectron_gn.weights import write_blobs
 from detectron_gn.weights.weights_file import WeightsFile
 from tests.helpers.recipe import recipe_blob
@@ -126,8 +133,7 @@ def test_the_published_error_is_found_by_id_and_by_the_files_name():
     assert published_error("47261647") == published_error("some/where/R-50-GN.pkl") == 24.0
     assert published_error("R-101-GN") == 22.6
     assert published_error("mine.pkl") is None
-    told = r"48616381 \(e2e_mask_rcnn_R-50-FPN_2x_gn\) is a detector: `verify ap` checks it"
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=r"\(e2e_mask_rcnn_R-50-FPN_2x_gn\) is a detector: `verify ap` checks it"):
         published_error("48616381")
 
 
@@ -211,3 +217,34 @@ def test_a_narrow_file_is_classified_with_the_configuration_it_is_told_to_pass(
     assert detectron_gn.main([*arguments, *overrides]) == 2
     assert "pass --config too" in capsys.readouterr().err
     assert detectron_gn.main([*arguments, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *overrides]) == 0
+
+
+def test_the_mean_is_the_one_of_the_bodys_trainer_unless_the_user_says_another(weights, cfg):
+    trainers, detectrons = (103.53, 116.28, 123.675), (102.9801, 115.9465, 122.7717)
+    head = {name.replace("pred_", "fc1000_"): array for name, array in weights.blobs.items()}
+    msra = WeightsFile(head, None, None, "R-50.pkl", "pkl")
+    other = merge_overrides(cfg, ["PIXEL_MEANS", "[[[1.0, 2.0, 3.0]]]"])
+    assert mean_to_subtract(weights).values == mean_to_subtract(weights, cfg).values == trainers
+    assert mean_to_subtract(msra).values == mean_to_subtract(msra, cfg).values == detectrons
+    assert mean_to_subtract(weights, other).values == (1.0, 2.0, 3.0)
+    assert mean_to_subtract(weights, other, (4.0, 5.0, 6.0)).values == (4.0, 5.0, 6.0)
+    told = "subtracted mean 103.53, 116.28, 123.675 (BGR): that of the trainer"
+    assert str(mean_to_subtract(weights)).startswith(told)
+
+
+def test_the_mean_that_is_said_is_the_mean_that_is_subtracted(
+    weights, reference, folders, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "mine.pkl"
+    write_blobs(path, weights)
+    for number in range(CLASSES - 3):
+        (folders / f"d{number}").mkdir()
+    used = []
+    monkeypatch.setattr(imagenet, "crop_blob", lambda images, mean: used.append(mean) or crop_blob(images, mean))
+    command = ["verify", "imagenet", str(path), "--images", str(folders), "--device", "cpu", "--json"]
+    command += [str(tmp_path / "e.json"), "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", "--set"]
+    command += str(reference["opts"]).split()
+    for options, mean in (([], (103.53, 116.28, 123.675)), (["--mean", "1", "2.5", "3"], (1.0, 2.5, 3.0))):
+        assert detectron_gn.main([*command, *options]) == 0
+        assert used.pop() == mean and json.loads((tmp_path / "e.json").read_text())["mean"] == list(mean)
+        assert f"subtracted mean {mean[0]:g}, {mean[1]:g}, {mean[2]:g} (BGR): " in capsys.readouterr().out

@@ -140,6 +140,14 @@ def add_imagenet(checks: Commands) -> None:
     parser.add_argument(
         "--expect-error", type=between(0, 100), metavar="X", help="top-1 error in percent (default: the catalog's)"
     )
+    parser.add_argument(
+        "--mean",
+        type=between(0, 255),
+        nargs=3,
+        metavar=("B", "G", "R"),
+        help="mean colour that training subtracted (default: what is known of the body's trainer)",
+    )
+    add_image_reading(parser)
     add_config(parser, "a detector with this body (default: R-50 or R-101 with the file's normalisation)")
     add_device(parser)
 
@@ -150,7 +158,7 @@ def _imagenet(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.blobs.classifier import build_classifier
     from detectron_gn.port.runs.load import find_config
-    from detectron_gn.verify.imagenet import classify, error_table, labelled_images, published_error
+    from detectron_gn.verify.imagenet import classify, error_table, labelled_images, mean_to_subtract, published_error
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
@@ -159,13 +167,21 @@ def _imagenet(args: argparse.Namespace) -> int:
     if args.config is None and args.overrides:
         raise InputError("--set overrides keys of --config: pass --config too, with a detector that has this body")
     cfg = None if args.config is None else find_config(args.config, args.overrides)
-    model = build_classifier(read_blobs(resolve(args.source)), cfg).to(usable_device(args.device))
+    weights = read_blobs(resolve(args.source))
+    mean = mean_to_subtract(weights, cfg, args.mean and tuple(args.mean))
+    model = build_classifier(weights, cfg).to(usable_device(args.device))
     images = labelled_images(args.images, model.pred.out_features, args.list)
     found = classify(
-        model, images, expected, lambda batches, count: progress_bar(batches, count, unit="batch"), batch=args.batch
+        model,
+        images,
+        expected,
+        lambda batches, count: progress_bar(batches, count, unit="batch"),
+        batch=args.batch,
+        mean=mean.values,
+        reading=image_reading(args),
     )
-    print(error_table(args.source, found))
-    write_json_option(args, found.document())
+    print(f"{mean}\n\n{error_table(args.source, found)}")
+    write_json_option(args, {**found.document(), "mean": mean.values})
     return DONE if found.holds else CHECK_FAILED
 
 
