@@ -143,6 +143,6 @@ def _check_detect_files(args: argparse.Namespace) -> None:
     for path in written:
         if path is not None and os.path.realpath(path) in inputs:
             raise InputError(
-                f"{path} would be written over {inputs[os.path.realpath(path)]}, which is to be read: pass another "
-                f"{'--json' if path == args.json else '--out'}"
+                f"{inputs[os.path.realpath(path)]} is to be read, and a result would be written over it: "
+                f"pass another {'--json' if path == args.json else '--out'}"
             )

@@ -24,6 +24,8 @@ EXIF: tuple[Exif, ...] = ("apply", "ignore")
 _JPEG_END = b"\xff\xd9"
 # No format needs more for a pixel than this, and a few for its header.
 _LARGEST_PIXEL, _LARGEST_HEADER = 16, 1 << 24
+# OpenCV refuses larger images (OPENCV_IO_MAX_IMAGE_PIXELS).
+_OPENCVS_LIMIT = 1 << 30
 # Values of 8 bits below this leave the two highest bits of every pixel unused.
 _DARK = 64
 
@@ -135,9 +137,10 @@ def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes
     if header.damage is not None and header.format != "JPEG":
         raise InputError(_told_damage(path, header))
     if header.width * header.height > reading.max_pixels:
+        pixels = header.width * header.height
         raise InputError(
             f"{path} is an image of {header.width} x {header.height} pixels (width x height), more than the limit of "
-            f"{reading.max_pixels:,}: scale it down, or pass --max-pixels {header.width * header.height}"
+            f"{reading.max_pixels:,}: scale it down{f', or pass --max-pixels {pixels}' * (pixels <= _OPENCVS_LIMIT)}"
         )
     return header, content
 

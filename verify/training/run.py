@@ -118,8 +118,7 @@ def run_training(
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
     origin = _origin(weights, options.source_classes)
     category_ids = datasets[0].category_ids
-    data = data_fingerprint(roidb, options.reading.exif)
-    identity = RunIdentity(cfg, data, origin, classes, category_ids, options.precision)
+    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
     latest = Latest(None, {})
     goes_on = options.resume and folder.holds_run
     if goes_on:

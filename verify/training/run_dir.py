@@ -9,7 +9,6 @@ from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config, flatten
 from detectron_gn.mrcnn.data.coco import Segm
-from detectron_gn.mrcnn.data.read_image import Exif
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import parse_config
@@ -237,13 +236,13 @@ class RunFolder:
         return [found[iteration] for iteration in sorted(found)]
 
 
-def data_fingerprint(roidb: Sequence[RoidbEntry], exif: Exif = "apply") -> str:
+def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
     """A sha256 over what a roidb is trained on, but for the pixels.
 
-    Image names and sizes, order, flips, boxes, classes and outlines, and whether EXIF orientations are ignored. Image
-    files are not looked at: to read them takes as long as an epoch, and one that is mended may be trained on.
+    Image names and sizes, order, flips, boxes, classes and outlines. Image files are not looked at: to read them takes
+    as long as an epoch, and one that is mended may be trained on.
     """
-    digest = hashlib.sha256(b"" if exif == "apply" else exif.encode())
+    digest = hashlib.sha256()
     for entry in roidb:
         image = f"{entry.image.name} {entry.height} {entry.width} {entry.flipped}\n"
         digest.update(image.encode("utf-8", "surrogatepass"))

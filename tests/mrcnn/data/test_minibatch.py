@@ -112,6 +112,18 @@ def test_a_flipped_entry_is_the_mirror_of_its_image_and_of_its_boxes(roidb):
     np.testing.assert_array_equal(flipped[:, 2], entry.width - boxes[:, 0] - 1)
 
 
+def test_of_a_truncated_jpeg_the_pixels_are_imreads_and_the_minibatch_says_so(write_dataset, annotation):
+    file, folder = write_dataset({1: (60, 80)}, [annotation(), annotation(category_id=3)])
+    jpeg = cv2.imencode(".jpg", cv2.imread(str(folder / "1.png")))[1].tobytes()
+    (folder / "1.png").write_bytes(jpeg[: len(jpeg) // 2])
+    cfg = with_values(config(), {"MODEL.NUM_CLASSES": 3})
+    entry = training_roidb([read_dataset(file, folder)], cfg)[0]
+    minibatch = load_minibatch([entry], [160], cfg)
+    expected = image_blob([prepare_image(cv2.imread(str(entry.image)), cfg.PIXEL_MEANS, 160, 256).pixels], 32)
+    assert torch.equal(minibatch.data, expected)
+    assert [f"{entry.image} ends early" in remark for remark in minibatch.remarks] == [True]
+
+
 def test_minibatches_are_the_same_whoever_loads_them(roidb):
     cfg = config(SCALES=(96, 128, 160))
     alone = list(minibatches(roidb, cfg, 3, range(6), workers=0))
