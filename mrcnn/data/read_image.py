@@ -36,7 +36,7 @@ class ImageReading:
 
     Attributes:
         exif: `apply` turns an image upright as its EXIF orientation says, as `cv2.imread` does from OpenCV 3.1 on;
-            `ignore` takes it as it is stored, as OpenCV 2.4 did, which Detectron's own installations had.
+            `ignore` takes it as it is stored, as older versions did: Detectron ran with both.
         max_pixels: width times height that an image may have, as stored.
     """
 

@@ -22,7 +22,7 @@ _PICTURE_QUALITY = 82
 def write_report(report: Report, path: Path) -> None:
     """Write the page, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(report_html(report), encoding="utf-8")
+        temporary.write_text(report_html(report), encoding="utf-8", errors="backslashreplace")
 
 
 def report_html(report: Report) -> str:

@@ -105,7 +105,9 @@ def test_names_that_are_no_utf8_are_evaluated_and_checked(
         (folder / old).rename(folder / image["file_name"])
     annotations.write_text(json.dumps(document))
     data = ["--annotations", annotations, "--images", folder]
-    assert run("test", pickle, *data, "--out", tmp_path / "out")[0] == 0
+    code, printed, _ = run("verify", "ap", pickle, *data, "--out", tmp_path / "out", "--expect-box", "90")
+    assert code in (0, 1) and r"caf\udce9.jpg" in printed
+    assert r"caf\udce9.jpg" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert run("check-data", *data)[0] == 0
     (folder / document["images"][1]["file_name"]).write_bytes(b"")
     assert_refused(run("test", pickle, *data, "--out", tmp_path / "again"), r"caf\udce9.jpg", "is empty")
