@@ -82,7 +82,7 @@ def test_the_readme_lists_every_command() -> None:
         (["convert", "none.pkl", "--out", "o.pth"], ["none.pkl", "no such file"]),
         (["convert", "48616382", "--out", "o.pth"], ["48616382", "no model of the catalog"]),
         (["download", "56421872"], ["no file of it was ever published"]),
-        (["detect", "none.pkl", "no.jpg", "--out", "o"], ["no.jpg: No such file or directory"]),
+        (["detect", "none.pkl", "no.jpg", "--out", "o"], ["no.jpg: no such image file"]),
         (["verify"], ["required: WHAT"]),
         *(
             (["verify", *command, option, value], [f"argument {option}: {value!r} is no number from 0 {up_to}"])
