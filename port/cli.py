@@ -105,7 +105,8 @@ def _detect(args: argparse.Namespace) -> int:
             detected.append(image.path)
             rows += image.rows
     except Stopped as stopped:
-        kept = f"{args.out / 'detections.json'} holds what was found until then" if detected else "nothing was found yet"
+        file = args.out / "detections.json"
+        kept = f"{file} holds what was found until then" if detected else "no image was done yet"
         raise Stopped(stopped.signal, kept) from None
     finally:
         # What was found is not lost, whatever comes after it.
