@@ -1,4 +1,4 @@
-"""What a weights file holds, whatever its format: named arrays, the configuration, the iteration."""
+"""What a weights file holds, whatever its format: named arrays, the configuration, the iteration, the classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectron_gn.weights.categories import Category
 from detectron_gn.weights.errors import MalformedFile, OverBudget, UnsupportedArray
 
 Array = NDArray[Any]
@@ -48,6 +49,7 @@ class WeightsFile:
         source: where the arrays came from, for messages: a path as the user gave it.
         format: `pkl`, `h5`, `safetensors` or `pth`.
         left_out: name -> why it is not among the blobs (Detectron stores None under some names).
+        categories: id and name of classes 1, 2, ...; None where the file does not tell, as in every published file.
     """
 
     blobs: dict[str, Array]
@@ -56,6 +58,7 @@ class WeightsFile:
     source: str
     format: str
     left_out: dict[str, str] = field(default_factory=dict)
+    categories: tuple[Category, ...] | None = None
 
 
 def iteration_from_name(name: str) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detectron_gn.weights.categories import category_fault
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.recognise import (
@@ -113,6 +114,9 @@ def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
     path = Path(path)
     write = format_of_name(path).write
     _check_readable(weights, str(path))
+    fault = None if weights.categories is None else category_fault(weights.categories)
+    if fault is not None:
+        raise WriteFailed(str(path), f"could not be written: it {fault}")
     blobs = {name: _plain(name, array, str(path)) for name, array in weights.blobs.items()}
     write(path, replace(weights, blobs=blobs))
 

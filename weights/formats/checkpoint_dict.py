@@ -1,8 +1,9 @@
-"""Detectron's dictionary: `{'blobs': {name: array}, 'cfg': text}`, or the arrays themselves, without a wrapping.
+"""Detectron's dictionary, `{'blobs': {name: array}, 'cfg': text, 'categories': text}`, or the arrays themselves, bare.
 
 Answers to Detectron utils/net.py:initialize_gpu_from_weights_file, which takes `blobs` where there is one and
-the dictionary itself where there is none (the ImageNet files). PyTorch projects keep theirs under `model` or
-`state_dict`; these are read too, so that whoever knows names can say whose they are.
+the dictionary itself where there is none (the ImageNet files); other keys beside `blobs` it does not look at. PyTorch
+projects keep their arrays under `model` or `state_dict`; these are read too, so that whoever knows names can say whose
+they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from detectron_gn.weights.categories import CATEGORIES, MAX_CATEGORIES_BYTES, Category, categories_or_reason
 from detectron_gn.weights.errors import MalformedFile
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
@@ -29,6 +31,7 @@ class CheckpointDict(Generic[Kind]):
     cfg: str | None
     iteration: int | None
     left_out: dict[str, str]
+    categories: tuple[Category, ...] | None
 
 
 def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> CheckpointDict[Kind]:
@@ -51,8 +54,13 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
         if cfg is not None:
             left_out["cfg"] = f"is {describe(cfg)}, not YAML text"
     iteration = valid_iteration(iteration)
+    categories = None
     if blobs is not top:
         taken = {key, "cfg"} | ({"iteration"} if iteration is not None else set())
+        if isinstance(top.get(CATEGORIES), Text):
+            categories, reason = _categories(top[CATEGORIES], machine)
+            taken.add(CATEGORIES)
+            left_out |= reason
         left_out |= {str(other): f"is {describe(top[other])} outside {key!r}" for other in top if other not in taken}
     arrays: dict[str, Kind] = {}
     for name, value in blobs.items():
@@ -67,7 +75,16 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
     if not arrays:
         keys = ", ".join(ascii(key)[:40] for key in list(blobs)[:5]) or "nothing"
         raise MalformedFile(machine.source, f"holds no arrays (its keys: {keys}); a weights file has some")
-    return CheckpointDict(arrays, cfg_text, iteration, left_out)
+    return CheckpointDict(arrays, cfg_text, iteration, left_out, categories)
+
+
+def _categories(stored: Value, machine: PickleVM) -> tuple[tuple[Category, ...] | None, dict[str, str]]:
+    """The classes of the file, or why they are not read."""
+    try:
+        text = machine.text(stored, MAX_CATEGORIES_BYTES)
+    except MalformedFile as error:
+        return None, {CATEGORIES: f"is {error.cause}"}
+    return categories_or_reason(text)
 
 
 def _cfg_text(cfg: Text, machine: PickleVM) -> str:

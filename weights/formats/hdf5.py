@@ -1,4 +1,5 @@
-"""Weights as HDF5: one dataset per blob at the root; attributes `cfg`, `iteration`, `source`, `sha256`, `order`.
+"""Weights as HDF5: one dataset per blob at the root; attributes `cfg`, `iteration`, `categories`,
+`source`, `sha256`, `order`.
 
 Written with h5py. Read here, as data, in the flat subset that h5py writes by default. Chunked and compressed datasets
 are not read; the error gives the command that rewrites such a file.
@@ -23,6 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from detectron_gn.weights.categories import CATEGORIES, categories_or_reason, categories_text
 from detectron_gn.weights.errors import ForbiddenContent, MalformedFile, OverBudget, TruncatedFile, UnsupportedArray
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
@@ -80,6 +82,8 @@ def _lay_out(image: Hdf5Image, weights: WeightsFile, arrays: dict[int, Array]) -
             _write_text(handle, "cfg", weights.cfg)
         if weights.iteration is not None:
             handle.attrs["iteration"] = weights.iteration
+        if weights.categories is not None:
+            _write_text(handle, CATEGORIES, categories_text(weights.categories))
         _write_text(handle, "source", source_name(weights))
         _write_text(handle, "sha256", blobs_sha256(weights.blobs))
         for number, names in enumerate(_portions(weights.blobs)):
@@ -136,10 +140,15 @@ def read_hdf5(file: MappedFile) -> WeightsFile:
         raise MalformedFile(file.source, "its arrays do not have the sha256 beside them; copy it again")
     given = set(attributes)
     cfg, iteration = attributes.pop("cfg", None), attributes.pop("iteration", None)
+    stored = attributes.pop(CATEGORIES, None)
     attributes.pop("source", None)
     left_out = dict.fromkeys(attributes, "is an attribute that no weights file has")
     if valid_iteration(iteration) is None and "iteration" in given:
         left_out["iteration"] = "is not a whole number from 0 up"
+    categories, reason = categories_or_reason(stored) if isinstance(stored, str) else (None, {})
+    left_out |= reason
+    if CATEGORIES in given and not isinstance(stored, str):
+        left_out[CATEGORIES] = "is not a text of fixed length"
     if "cfg" in given and not isinstance(cfg, str):
         left_out["cfg"] = "is not a text of fixed length"
     return WeightsFile(
@@ -149,6 +158,7 @@ def read_hdf5(file: MappedFile) -> WeightsFile:
         file.source,
         "h5",
         left_out,
+        categories,
     )
 
 

@@ -148,7 +148,7 @@ def read_pickle(file: MappedFile) -> WeightsFile:
     read = {array: _read(file, name, array) for array, name in names.items()}
     blobs = {name: read[array] for name, array in layout.arrays.items()}
     iteration = layout.iteration if layout.iteration is not None else iteration_from_name(file.path.name)
-    return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out)
+    return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out, layout.categories)
 
 
 def _is_order_of(axes: tuple[Value, ...], count: int) -> bool:

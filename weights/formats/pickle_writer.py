@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from detectron_gn.weights.categories import CATEGORIES, categories_text
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.weights_file import Array, WeightsFile
@@ -22,10 +23,10 @@ _BATCH = 1000
 
 
 def write_pickle(path: Path, weights: WeightsFile) -> None:
-    """Write `{'cfg': text, 'blobs': {name: array}}` to `path`; without `cfg` where there is none.
+    """Write `{'cfg': text, 'categories': text, 'blobs': {name: array}}` to `path`, without a text that is None.
 
-    `iteration` and `left_out` have no place in Detectron's format. Raises WriteFailed, with nothing left
-    behind, where the file cannot be written or an array has 2 GiB or more.
+    Detectron passes over `categories`; `iteration` and `left_out` have no place in its format. Raises WriteFailed,
+    with nothing left behind, where the file cannot be written or an array has 2 GiB or more.
     """
     for name, array in weights.blobs.items():
         if array.nbytes >= 2**31:
@@ -48,6 +49,9 @@ class _Pickler:
         if weights.cfg is not None:
             cfg = weights.cfg.encode()
             entries.append(("cfg", lambda: self._memorised_string(cfg)))
+        if weights.categories is not None:
+            categories = categories_text(weights.categories).encode()
+            entries.append((CATEGORIES, lambda: self._memorised_string(categories)))
         entries.append(("blobs", lambda: self._blobs(weights.blobs)))
         self._dictionary(iter(entries), len(entries))
         self._write(b".")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from detectron_gn.weights.categories import CATEGORIES, categories_or_reason, categories_text
 from detectron_gn.weights.errors import MalformedFile, WriteFailed
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
@@ -44,6 +45,8 @@ def write_safetensors(path: Path, weights: WeightsFile) -> None:
         metadata["cfg"] = weights.cfg
     if weights.iteration is not None:
         metadata["iteration"] = str(weights.iteration)
+    if weights.categories is not None:
+        metadata[CATEGORIES] = categories_text(weights.categories)
     header: dict[str, object] = {"__metadata__": metadata}
     # Large elements first, so that each array is aligned.
     names = sorted(weights.blobs, key=lambda name: (-weights.blobs[name].itemsize, name.encode()))
@@ -88,7 +91,10 @@ def read_safetensors(file: MappedFile) -> WeightsFile:
     if text is not None and text.isascii() and text.isdigit() and len(text) < 20:
         iteration = valid_iteration(int(text))
     left_out = {"iteration": "is not a whole number from 0 up"} if text is not None and iteration is None else {}
-    return WeightsFile(blobs, metadata.get("cfg"), iteration, file.source, "safetensors", left_out)
+    categories, reason = categories_or_reason(metadata[CATEGORIES]) if CATEGORIES in metadata else (None, {})
+    return WeightsFile(
+        blobs, metadata.get("cfg"), iteration, file.source, "safetensors", left_out | reason, categories
+    )
 
 
 def _path_for_library(file: MappedFile) -> str:

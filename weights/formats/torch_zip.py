@@ -2,7 +2,8 @@
 
 The archive's `data.pkl` names tensors and where they lie; the members `data/N` hold their bytes. Nothing is
 handed to `torch.load`, so that reading is as safe under any installed torch. What is written,
-`torch.load(path, weights_only=True)` opens: `{'blobs': {name: tensor}, 'cfg': text, 'iteration': int}`.
+`torch.load(path, weights_only=True)` opens: `{'blobs': {name: tensor}, 'cfg': text, 'iteration': int,
+'categories': text}`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectron_gn.weights.categories import CATEGORIES, categories_text
 from detectron_gn.weights.errors import (
     ForbiddenContent,
     MalformedFile,
@@ -47,6 +49,8 @@ def write_torch(path: Path, weights: WeightsFile) -> None:
         content["cfg"] = weights.cfg
     if weights.iteration is not None:
         content["iteration"] = weights.iteration
+    if weights.categories is not None:
+        content[CATEGORIES] = categories_text(weights.categories)
     with replacing(path) as temporary, open(temporary, "wb") as handle:
         try:
             torch.save(content, handle)
@@ -81,7 +85,7 @@ def read_torch(file: MappedFile) -> WeightsFile:
             raise MalformedFile(file.source, f"the member data/{key} is not of the size of {name}")
         arrays[tensor] = _array(storages[key], tensor)
     blobs = {name: arrays[tensor] for name, tensor in layout.arrays.items()}
-    return WeightsFile(blobs, layout.cfg, layout.iteration, file.source, "pth", layout.left_out)
+    return WeightsFile(blobs, layout.cfg, layout.iteration, file.source, "pth", layout.left_out, layout.categories)
 
 
 def _nbytes(tensor: Tensor, name: str, source: str) -> int:
