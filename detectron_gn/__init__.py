@@ -46,6 +46,7 @@ def load(
     device: str = "auto",
     precision: Precision = "fp32",
     keep_unused: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Detector:
     """A model ready to detect: `load("model_final.pkl").detect(image)`.
 
@@ -58,12 +59,14 @@ def load(
         precision: of convolutions and matrix products: "fp32", or "tf32", "bf16" or "fp16", which change results
             slightly (docs/precision.md).
         keep_unused: load the model although the file has trained blobs that the configuration has no place for.
+        classes: names of classes 1, 2, ... instead of those in the file; `model.classes` gives them, the background
+            first.
 
     Raises `weights.errors.WeightsError` or `mrcnn.errors.InputError`, both ValueErrors, with one sentence.
     """
     from detectron_gn.port.runs.load import load_model
 
-    return load_model(source, config, overrides, device, precision, keep_unused=keep_unused)
+    return load_model(source, config, overrides, device, precision, keep_unused=keep_unused, classes=classes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,11 @@ def in_one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+def printable(text: str) -> str:
+    """A text that a terminal shows as it is; one with control characters as Python writes it, in quotes."""
+    return text if text.isprintable() else ascii(text)
+
+
 def percent(share: float, decimals: int = 2) -> str:
     """A share of 1 in percent, without the sign; `-` for an AP of -1, which says that there is none."""
     return "-" if share < 0 else f"{100 * share:.{decimals}f}"

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.port.options import add_image_reading, add_model, add_out, add_precision, image_reading
+from detectron_gn.port.options import (
+    add_classes,
+    add_image_reading,
+    add_model,
+    add_out,
+    add_precision,
+    class_names,
+    image_reading,
+)
 from detectron_gn.weights.command_line import DONE, Commands, between, check_writable, write_json_option
 
 
@@ -35,6 +43,7 @@ def _add_inspect(commands: Commands) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     from detectron_gn.port.blobs.architecture import Architecture, describe_config
     from detectron_gn.port.blobs.summary import Summary, summarise
+    from detectron_gn.port.classes import known_categories
     from detectron_gn.port.runs.load import find_config, names_config, unused_blobs
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
@@ -45,7 +54,8 @@ def _inspect(args: argparse.Namespace) -> int:
     else:
         path = resolve(args.source)
         weights = read_blobs(path)
-        summary = summarise(weights, path.stat().st_size, unused_blobs(args.source, path, weights))
+        unused = unused_blobs(args.source, path, weights)
+        summary = summarise(weights, path.stat().st_size, unused, known_categories(weights, args.source))
     print(summary)
     write_json_option(args, summary.as_dict())
     return DONE
@@ -59,12 +69,13 @@ def _add_detect(commands: Commands) -> None:
         "detect model_final.pkl photo.jpg --out out",
     )
     add_model(parser)
+    add_classes(parser)
     add_precision(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     add_out(parser)
     add_image_reading(parser)
     parser.add_argument(
-        "--annotations", type=Path, metavar="A.json", help="class names and ids (default: of the run, or COCO)"
+        "--annotations", type=Path, metavar="A.json", help="category ids of a data set (default: the model's own)"
     )
     parser.add_argument(
         "--min-score",
@@ -79,7 +90,8 @@ def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-    from detectron_gn.port.runs.detect import UnreadFile, categories_of, detect_in_files
+    from detectron_gn.port.classes import BY_PLACE, NUMBERED
+    from detectron_gn.port.runs.detect import UnreadFile, detect_in_files, detected_categories
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.files.json_file import write_json
 
@@ -87,9 +99,17 @@ def _detect(args: argparse.Namespace) -> int:
     check_writable(args.out)
     _check_detect_files(args)
     model = load_model(
-        args.source, args.config, args.overrides, args.device, args.precision, keep_unused=args.keep_unused
+        args.source,
+        args.config,
+        args.overrides,
+        args.device,
+        args.precision,
+        keep_unused=args.keep_unused,
+        classes=class_names(args),
     )
-    categories = categories_of(model, args.annotations, args.source)
+    categories = detected_categories(model, args.annotations)
+    if model.categories is None:
+        print(NUMBERED if args.annotations is None else BY_PLACE)
     rows: list[dict[str, Any]] = []
     detected: list[Path] = []
     unread: list[UnreadFile] = []

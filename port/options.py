@@ -43,6 +43,23 @@ def add_keep_unused(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """--classes of a network that detects, for `port.runs.load.load_model`."""
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="NAMES.txt",
+        help="names of the model's classes, one a line (default: of the file, its run, or COCO)",
+    )
+
+
+def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The names in the file of --classes; None where it was not given."""
+    from detectron_gn.mrcnn.data.categories import read_class_names
+
+    return None if args.classes is None else read_class_names(args.classes)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device, which `mrcnn.distributed.usable_device` checks."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detectron_gn.mrcnn.data.coco import BACKGROUND
-from detectron_gn.mrcnn.data.coco_names import COCO_NAMES
+from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, equal_names
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.mrcnn.wording import listed
+from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.convert import BlobMatch, check_leftovers, fill_parameters, match_blobs, told_unfolded
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
 from detectron_gn.port.blobs.layouts import with_blob_names
@@ -31,7 +30,10 @@ class StartingPoint:
         copied: blobs taken over whole.
         momenta: blobs whose momentum was taken over too.
         partly_copied: blob -> the classes whose rows were taken over; the other rows are freshly initialised.
-        names_known: whether the file's classes were known by name.
+        source_classes: the file's classes, the background first; None where their names were not known.
+        by_place: whether the file has as many classes as the network, of unknown names, so that class k was taken to be
+            class k.
+        reordered: whether the file has the network's classes in another order, so that whole rows changed places.
         initialised: blobs that the file has nothing for, freshly initialised as Detectron does.
         preserved: blobs that no parameter takes and that travel along, such as an ImageNet classifier.
         iteration: the last iteration that the file's own run had done, if the run can simply go on.
@@ -41,7 +43,9 @@ class StartingPoint:
     momenta: int
     partly_copied: dict[str, tuple[str, ...]]
     initialised: tuple[str, ...]
-    names_known: bool
+    source_classes: tuple[str, ...] | None
+    by_place: bool
+    reordered: bool
     preserved: dict[str, Array]
     iteration: int | None
 
@@ -49,10 +53,21 @@ class StartingPoint:
         """Lines that say all of it."""
         lines = [f"{self.copied} blobs are copied, {self.momenta} of them with their momentum"]
         if self.partly_copied:
-            blobs, classes = ", ".join(self.partly_copied), next(iter(self.partly_copied.values()))
-            lines.append(f"partly copied, the rows of {', '.join(classes)}; the others are initialised: {blobs}")
-        if self.partly_copied and not self.names_known:
+            blobs, names = ", ".join(self.partly_copied), next(iter(self.partly_copied.values()))
+            told = listed([printable(name) for name in names], most=12)
+            lines.append(f"partly copied, the rows of {told}; the others are initialised: {blobs}")
+        if self.partly_copied and self.source_classes is None:
             lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
+        elif self.partly_copied:
+            told = listed([printable(name) for name in self.source_classes or ()][1:], most=12)
+            lines.append(f"the classes of the file are {told}; where they are others, --weights-classes names them")
+        if self.by_place:
+            lines.append(
+                "the classes of the file are not known: class k is taken to be category k of the data; "
+                "--weights-classes names them and copies rows by name"
+            )
+        if self.reordered:
+            lines.append("the file has the same classes in another order: their rows are copied by name")
         if self.preserved:
             lines.append(told_preserved("the weights", tuple(self.preserved)))
         if self.initialised:
@@ -73,18 +88,17 @@ def start_from(
 
     Args:
         classes: the network's classes, the background first.
-        source_classes: those of the file; None for unknown ones, which are taken to be COCO's where the file has 81 and
-            the network another number, and the network's own where it has as many.
+        source_classes: those of the file; None for unknown ones. These are taken to be the network's own where there
+            are as many, and others where there are not.
         keep_unused: go on although parts of another network are left over; they are preserved.
 
     An ImageNet file gives the backbone and nothing else. A detector of other classes gives its heads' rows of the
-    classes of the same name, and no momentum for those blobs. Heads that a detector lacks are initialised. Everything
-    else must fit, else InputError names it. Blobs that are not used are preserved.
+    classes of the same name, and no momentum for those blobs; one of the same classes in another order gives both.
+    Heads that a detector lacks are initialised. Everything else must fit, else InputError names it. Blobs that are not
+    used are preserved.
     """
     table = BlobTable.from_model(model)
     weights = with_blob_names(table, weights)
-    if source_classes is None and _class_count(weights) == len(COCO_NAMES) + 1 != len(classes):
-        source_classes = (BACKGROUND, *COCO_NAMES)
     fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
     match = match_blobs(table, fitted)
     _check_missing(weights, match)
@@ -98,7 +112,9 @@ def start_from(
         momenta=momenta,
         partly_copied=partly_copied,
         initialised=tuple(row.blob for row in match.missing),
-        names_known=source_classes is not None,
+        source_classes=None if source_classes is None else tuple(source_classes),
+        by_place=source_classes is None and _class_count(weights) == len(classes),
+        reordered=fitted is not weights and not partly_copied,
         preserved=preserved,
         iteration=weights.iteration if whole else None,
     )
@@ -128,35 +144,51 @@ def _fit_classes(
 ) -> tuple[WeightsFile, dict[str, tuple[str, ...]]]:
     """The weights with the heads' rows brought to the network's classes, and which classes were found, by blob."""
     count = _class_count(weights)
-    if count is None or (count == len(classes) and source_classes in (None, tuple(classes))):
+    if count is None or (count == len(classes) and source_classes is None):
         return weights, {}
     if source_classes is not None and len(source_classes) != count:
         raise InputError(
             f"{weights.source} has {count} classes with the background, but {len(source_classes)} names were given "
             "for them: give one name a class, without the background"
         )
-    places = {name: place for place, name in enumerate(source_classes or (BACKGROUND,))}
+    source_classes = source_classes or (BACKGROUND,)
+    if equal_names(classes, source_classes):
+        return weights, {}
+    places = Places(source_classes)
+    taken = [(place, source) for place, name in enumerate(classes) if (source := places.find(name)) is not None]
+    is_reordered = len(taken) == len(classes) == count
+
+    def with_taken(array: Array, fresh: Array, rows_a_class: int) -> Array:
+        """The rows that are taken, in their new places, among fresh ones."""
+        result: Array = fresh.copy()
+        by_class = result.reshape(len(classes), rows_a_class, -1)
+        source_by_class = np.asarray(array, dtype=np.float32).reshape(count, rows_a_class, -1)
+        for place, source in taken:
+            by_class[place] = source_by_class[source]
+        return result
+
     parameters = dict(model.named_parameters())
     blobs = dict(weights.blobs)
-    found = tuple(name for name in classes if name in places)
     for blob, (row, rows_a_class) in _class_rows(table).items():
-        if blob not in blobs:
-            continue
-        source = blobs[blob]
-        if source.shape[1:] != row.shape[1:] or source.shape[0] != count * rows_a_class:
-            raise InputError(
-                f"{blob} is {list(source.shape)} in {weights.source}, but the configuration makes it "
-                f"{list(row.shape)}: only the number of classes may differ"
-            )
-        fresh = parameters[row.parameter].detach().cpu().numpy().copy()
-        by_class = fresh.reshape(len(classes), rows_a_class, -1)
-        source_by_class = np.asarray(source, dtype=np.float32).reshape(count, rows_a_class, -1)
-        for place, name in enumerate(classes):
-            if name in places:
-                by_class[place] = source_by_class[places[name]]
-        blobs[blob] = by_class.reshape(row.shape)
-        blobs.pop(blob + MOMENTUM, None)
-    return replace(weights, blobs=blobs), {blob: found for blob in _class_rows(table) if blob in blobs}
+        for name in (blob, blob + MOMENTUM):
+            if name not in blobs:
+                continue
+            shape = blobs[name].shape
+            if shape[1:] != row.shape[1:] or shape[0] != count * rows_a_class:
+                raise InputError(
+                    f"{name} is {list(shape)} in {weights.source}, but the configuration makes it {list(row.shape)}: "
+                    "only the number of classes may differ"
+                )
+            if name == blob:
+                fresh = parameters[row.parameter].detach().cpu().numpy()
+                blobs[name] = with_taken(blobs[name], fresh, rows_a_class)
+            elif is_reordered:
+                blobs[name] = with_taken(blobs[name], np.zeros(row.shape, np.float32), rows_a_class)
+            else:
+                del blobs[name]
+    found = tuple(classes[place] for place, _ in taken)
+    partly_copied = {} if is_reordered else {blob: found for blob in _class_rows(table) if blob in blobs}
+    return replace(weights, blobs=blobs), partly_copied
 
 
 def _check_missing(weights: WeightsFile, match: BlobMatch) -> None:

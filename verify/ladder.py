@@ -19,6 +19,7 @@ from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.classes import categories_of
 from detectron_gn.port.runs.load import configured_weights, load_model
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
@@ -46,7 +47,7 @@ class LadderInputs:
     """What there is to compare; a rung without its inputs is not run.
 
     Attributes:
-        source, config, overrides, device, precision, keep_unused: the model, as in `port.runs.load`.
+        source, config, overrides, device, precision, keep_unused, classes: the model, as in `port.runs.load`.
         reference, images: a file that dump_blobs.py wrote, and the folder of images: blobs and proposals.
         annotations: of a data set in that folder: detections and AP.
         reference_boxes, reference_masks: result files of Detectron's on that data set.
@@ -65,6 +66,7 @@ class LadderInputs:
     device: str = "auto"
     precision: Precision = "fp32"
     keep_unused: bool = False
+    classes: Sequence[str] | None = None
     reference: Path | None = None
     images: Path | None = None
     annotations: Path | None = None
@@ -188,6 +190,7 @@ class _Climber:
         assert self.weights is not None
         inputs = self.inputs
         model = build_model(self.cfg, self.weights, keep_unused=inputs.keep_unused).to(usable_device(inputs.device))
+        model.categories = categories_of(self.cfg, self.weights, inputs.source, inputs.classes)
         model.use_precision(self.inputs.precision)
         self.ladder.model = model
         reference, images = self.inputs.reference, self.inputs.images
@@ -295,6 +298,7 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
         inputs.device,
         inputs.precision,
         keep_unused=inputs.keep_unused,
+        classes=inputs.classes,
     )
     evaluate(
         model,

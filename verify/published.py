@@ -8,6 +8,7 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.coco import read_annotations
+from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORIES
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
 from detectron_gn.mrcnn.evaluation.results_files import IouType
@@ -143,6 +144,22 @@ def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> No
         raise InputError(f"{annotations} has no object to find, so there is no AP: give annotations that have some")
 
 
+def check_coco_ids(coco: COCO, annotations: Path) -> None:
+    """InputError, naming the first, where a category id means something else than in COCO's files.
+
+    The published detections carry COCO's ids, and would be scored as objects of other categories.
+    """
+    meant = dict(zip(COCO_CATEGORIES.ids, COCO_CATEGORIES.names, strict=True))
+    for identity in coco.getCatIds():
+        name = str(coco.cats[identity].get("name", ""))
+        if name != meant.get(identity):
+            told = repr(meant[identity]) if identity in meant else "nothing"
+            raise InputError(
+                f"{annotations} calls category {identity} {name!r}, but in the published detections it is {told}: give "
+                "COCO's own annotation file, instances_val2017.json or instances_minival2014.json"
+            )
+
+
 def compare_ap(
     source: str, expected: Expectation, summaries: dict[str, ApSummary], seconds_per_image: str | None = None
 ) -> ApComparison:
@@ -160,6 +177,7 @@ def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApCompa
     """Score the detections on minival that were published beside a model; they are downloaded if need be."""
     expected = expectation(source)
     check_comparable(coco, annotations, expected)
+    check_coco_ids(coco, annotations)
     summaries = {
         AP_JSON_KEY[iou_type]: score(fetch(source, item=item), coco, iou_type)
         for item, iou_type in RESULT_FILES.items()

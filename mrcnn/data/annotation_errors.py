@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from detectron_gn.mrcnn.data.coco import BACKGROUND, Annotation, CocoDataset, CocoImage, read_segm
+from detectron_gn.mrcnn.data.categories import BACKGROUND
+from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, read_segm
 from detectron_gn.mrcnn.data.run_lengths import MOST_PIXELS, runs_cover
 from detectron_gn.mrcnn.errors import InputError
 

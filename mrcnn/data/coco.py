@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.categories import BACKGROUND
 from detectron_gn.mrcnn.data.image_files import ImageFolder
 from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, told
 from detectron_gn.mrcnn.errors import InputError
@@ -24,7 +25,6 @@ Annotation = Mapping[str, Any]
 # An object's outline in pixels: polygons of (x, y, x, y, ...) float64, or a run-length encoded mask as COCO writes it.
 Polygons = tuple[npt.NDArray[np.float64], ...]
 Segm = Polygons | Mapping[str, Any]
-BACKGROUND = "__background__"
 
 # pycocotools keeps the ids of annotations as float64, which counts no further.
 _LARGEST_ID = 2**53

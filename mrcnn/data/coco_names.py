@@ -1,5 +1,7 @@
 """COCO's 80 categories in the order of its annotation files: the classes of every published model."""
 
+from detectron_gn.mrcnn.data.categories import Categories
+
 COCO_NAMES = tuple(
     name.strip()
     for name in (
@@ -15,3 +17,8 @@ COCO_NAMES = tuple(
 
 # The ids of the 80 categories in COCO's files; the ten that are left out were never annotated.
 COCO_CATEGORY_IDS = tuple(sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}))
+
+COCO_CATEGORIES = Categories(COCO_NAMES, COCO_CATEGORY_IDS)
+
+# Those of COCO's person keypoints.
+PERSON = Categories(("person",), (1,))

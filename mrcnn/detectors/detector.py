@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.data.categories import Categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.errors import InputError
@@ -30,6 +31,7 @@ class Detector(nn.Module, ABC):
     Attributes:
         cfg: the configuration.
         precision: of convolutions and matrix products in detection.
+        categories: names and ids of its classes; None where they are not known.
 
     Building one changes nothing outside of it. Raises InputError where the configuration asks for something that is
     not supported.
@@ -40,6 +42,7 @@ class Detector(nn.Module, ABC):
         check_config(cfg)
         self.cfg = cfg
         self.precision: Precision = "fp32"
+        self.categories: Categories | None = None
 
     @abstractmethod
     def features(self, data: Tensor) -> Features:
@@ -62,6 +65,14 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
         """The losses of a minibatch under Detectron's names, and its metrics; none of them summed."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of all classes, the background first, so that `classes[k]` names a detection of class k.
+
+        `class 1`, `class 2`, ... where they are not known.
+        """
+        return (self.categories or numbered(self.cfg.MODEL.NUM_CLASSES - 1)).classes
 
     @property
     def device(self) -> torch.device:

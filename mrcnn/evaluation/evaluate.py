@@ -1,7 +1,7 @@
 """Detection over a data set and its AP; answers to Detectron core/test_engine.py:test_net_on_dataset."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.categories import match_categories
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
@@ -91,6 +92,7 @@ def evaluate(
     threads: int | None = None,
     network: StaticNetwork | None = None,
     reading: ImageReading = AS_IMREAD,
+    names: Sequence[str] | None = None,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -105,20 +107,23 @@ def evaluate(
             which is busy with the network, and 4 beside a GPU. The results are the same for any number of them.
         network: runs in place of the model's own, as in `Detector.start_batch`.
         reading: how image files are read.
+        names: what the annotations call classes 1, 2, ...; by default the model's names, where they are known.
 
     Returns:
         The evaluation, or None in every process but the first.
 
-    Raises InputError before any work where the annotations or images are not as they should be, or where the data
-    set has another number of categories than the model has classes.
+    Raises InputError before any work where the annotations or images are not as they should be, or where its
+    categories are not the model's classes. Results carry the data set's own category ids.
     """
     coco = read_annotations(annotations)
-    check_categories(model.cfg, coco, annotations)
+    if names is None and model.categories is not None:
+        names = model.categories.names
+    category_ids = matched_category_ids(model.cfg, coco, annotations, names)
     if model.cfg.MODEL.MASK_ON:
         encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
-    speed, category_ids = Speed(), coco.getCatIds()
+    speed = Speed()
     if threads is None:
         threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
     partial = None if out is None else PartialResults(
@@ -180,14 +185,9 @@ def plan_batches(model: Detector, coco: COCO, batch: int) -> list[list[int]]:
     return sorted(plan)
 
 
-def check_categories(cfg: Config, coco: COCO, annotations: Path) -> None:
-    """Class k of a model is category k of the data set, so there must be as many."""
-    categories, classes = len(coco.getCatIds()), cfg.MODEL.NUM_CLASSES - 1
-    if categories != classes:
-        raise InputError(
-            f"{annotations} has {categories} categories, but the model has {classes} classes besides the background: "
-            "give the annotations of the data set the model was trained on"
-        )
+def matched_category_ids(cfg: Config, coco: COCO, annotations: Path, names: Sequence[str] | None) -> list[int]:
+    """The category id of each class of a model in a data set: `match_categories` of annotations that are read."""
+    return match_categories(names, cfg.MODEL.NUM_CLASSES - 1, coco.loadCats(coco.getCatIds()), annotations)
 
 
 def _results(

@@ -35,6 +35,7 @@ class EvaluationIdentity:
     Attributes:
         precision: of the products.
         weights, configuration, annotations: sha256 of the parameters, of the configuration's values, of the file.
+        classes: sha256 of the names by which classes find their categories; empty where they go by their places.
         batch: images in a batch at most; float32 sums may differ with it.
         device: kind of device and, on a CPU, the number of threads, for the same reason.
         torch: its version.
@@ -45,6 +46,7 @@ class EvaluationIdentity:
     weights: str
     configuration: str
     annotations: str
+    classes: str
     batch: int
     device: str
     torch: str
@@ -61,6 +63,7 @@ def run_identity(
         weights=weights_digest(model),
         configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
         annotations=hashlib.sha256(annotations.read_bytes()).hexdigest(),
+        classes="" if model.categories is None else hashlib.sha256(repr(model.classes).encode()).hexdigest(),
         batch=batch,
         device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
         torch=torch.__version__,
@@ -188,7 +191,7 @@ def _check_same_run(path: Path, header: Mapping[str, object], own: Mapping[str, 
     header = {"exif": "apply", **header}
     for name, value in own.items():
         if header.get(name) != value:
-            values = "" if name in ("weights", "configuration", "annotations") else f" ({header.get(name)})"
+            values = "" if name in ("weights", "configuration", "annotations", "classes") else f" ({header.get(name)})"
             raise InputError(
                 f"{path} holds partial results of a run with another {name}{values}: give another --out, delete it "
                 "to start again, or go on with what the run was started with"

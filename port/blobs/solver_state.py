@@ -10,6 +10,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import BlobMatch, model_blobs
+from detectron_gn.weights.categories import Category
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 
@@ -42,6 +43,7 @@ def detectron_weights(
     iteration: int | None = None,
     solver: MomentumSGD | None = None,
     preserved: dict[str, Array] | None = None,
+    categories: tuple[Category, ...] | None = None,
 ) -> WeightsFile:
     """A network, and its solver's momentum, as the weights file that Detectron writes.
 
@@ -50,9 +52,10 @@ def detectron_weights(
         iteration: the last one done, from 0.
         preserved: blobs that came with the weights and that no parameter takes, such as `pred_w`; Detectron carries
             them along, after its own.
+        categories: id and name of classes 1, 2, ...
     """
     momentum = momentum_by_name(model, solver) if solver is not None else None
     blobs = model_blobs(model, momentum)
     for name, array in (preserved or {}).items():
         blobs.setdefault(name, array)
-    return WeightsFile(blobs, cfg_text, iteration, "a training run", "pkl")
+    return WeightsFile(blobs, cfg_text, iteration, "a training run", "pkl", categories=categories)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detectron_gn.mrcnn.wording import listed
+from detectron_gn.mrcnn.data.categories import Categories
+from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.shown import one_line
@@ -69,6 +70,7 @@ class Summary:
         not_finite: names of the blobs that hold NaN or infinity.
         unused: blobs that the network of the file's configuration, or else of its names, does not use.
         left_out: what the file holds beside arrays, and why it is not read.
+        class_names, category_ids: of classes 1, 2, ...; None where they are not known.
     """
 
     source: str
@@ -89,6 +91,8 @@ class Summary:
     unused: tuple[str, ...]
     left_out: dict[str, str]
     blobs: tuple[BlobSummary, ...]
+    class_names: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data, for `--json`."""
@@ -97,6 +101,11 @@ class Summary:
     def __str__(self) -> str:
         head = [f"{one_line(self.source)}: {self.title()}"]
         head.append(f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values")
+        if self.class_names is not None:
+            named = zip(self.class_names, self.category_ids or (), strict=True)
+            head.append(f"  classes: {listed([f'{printable(name)} ({id})' for name, id in named], most=100)}")
+        elif self.classes and self.family != "ImageNet backbone":
+            head.append("  classes: not known by name")
         head.append(f"  momentum: {f'for {self.momentum} blobs' if self.momentum else 'none'}")
         head.append(f"  iteration: {'unknown' if self.iteration is None else self.iteration}")
         if self.config is None:
@@ -135,11 +144,14 @@ def describe(path: str | os.PathLike[str]) -> Summary:
     return summarise(read_blobs(path), os.path.getsize(path))
 
 
-def summarise(weights: WeightsFile, size: int, unused: Sequence[str] | None = None) -> Summary:
+def summarise(
+    weights: WeightsFile, size: int, unused: Sequence[str] | None = None, categories: Categories | None = None
+) -> Summary:
     """Say what `weights`, read from a file of `size` bytes, are.
 
     Args:
         unused: blobs that the network does not use; where it is left out, a detector's ImageNet classifier.
+        categories: of its classes, as `port.classes.known_categories` finds them.
     """
     blobs, family = weights.blobs, family_of(weights.blobs)
     rows = tuple(_statistics(name, array) for name, array in blobs.items())
@@ -167,11 +179,16 @@ def summarise(weights: WeightsFile, size: int, unused: Sequence[str] | None = No
         unused=tuple(unused),
         left_out=weights.left_out,
         blobs=rows,
+        class_names=None if categories is None else categories.names,
+        category_ids=None if categories is None else categories.ids,
     )
 
 
-def config_summary(text: str) -> dict[str, str]:
-    """The main keys of a configuration, as written. The YAML is parsed to nodes only: no tag is acted upon."""
+def config_summary(text: str, keys: Sequence[str] = _CONFIG_KEYS) -> dict[str, str]:
+    """The values of some keys of a configuration, by default its main ones, as written.
+
+    The YAML is parsed to nodes only: no tag is acted upon.
+    """
     if len(text) > _LONGEST_CONFIG:
         return {"not shown": f"the text has {len(text)} characters"}
     try:
@@ -179,7 +196,7 @@ def config_summary(text: str) -> dict[str, str]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return {"not readable": str(error).split("\n")[0]}
     found = {}
-    for key in _CONFIG_KEYS:
+    for key in keys:
         node = root
         for part in key.split("."):
             node = _child(node, part)

@@ -6,45 +6,33 @@ from typing import Any, NamedTuple
 
 import cv2
 
+from detectron_gn.mrcnn.data.categories import Categories, match_categories, numbered
 from detectron_gn.mrcnn.data.coco import read_annotation_file
-from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORY_IDS, COCO_NAMES
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.visualize import draw_detections
-from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.weights.files.atomic import replacing
 
 
-class Categories(NamedTuple):
-    """Names and category ids of a model's classes 1, 2, ..."""
+def detected_categories(model: Detector, annotations: Path | None) -> Categories:
+    """What detections are called: the model's classes, with the category ids of an annotation file where one is given.
 
-    names: Sequence[str]
-    ids: Sequence[int]
-
-
-def categories_of(model: Detector, annotations: Path | None, source: str) -> Categories:
-    """Those of an annotation file, or else of the run of ours that `source` is a checkpoint of, or else COCO's.
-
-    Raises InputError where the file has another number of them than the model.
+    A model whose classes have no names takes those of the annotation file, class k of category k, or is numbered.
+    Raises InputError where the categories of the file are not the model's classes.
     """
-    classes = model.cfg.MODEL.NUM_CLASSES - 1
-    if annotations is not None:
-        categories = read_annotation_file(annotations)["categories"]
-        if len(categories) != classes:
-            raise InputError(f"{annotations} has {len(categories)} categories, but the model has {classes} classes")
-        ids = [each.get("id") for each in categories]
-        if not all(type(each) is int for each in ids) or len(set(ids)) < len(ids):
-            raise InputError(f"{annotations}: every category needs a whole number of its own as 'id', not {ids}")
-        return Categories([str(each.get("name", each["id"])) for each in categories], ids)
-    trained = recorded_categories(Path(source).parent) if Path(source).is_file() else None
-    if trained is not None and len(trained[0]) == classes:
-        return Categories(*trained)
-    if classes == len(COCO_NAMES):
-        return Categories(COCO_NAMES, COCO_CATEGORY_IDS)
-    numbers = range(1, classes + 1)
-    return Categories([f"class {number}" for number in numbers], numbers)
+    known = model.categories
+    count = model.cfg.MODEL.NUM_CLASSES - 1
+    if annotations is None:
+        return known or numbered(count)
+    categories = read_annotation_file(annotations)["categories"]
+    given = [each.get("id") for each in categories]
+    if not all(type(each) is int for each in given) or len(set(given)) < len(given):
+        raise InputError(f"{annotations}: every category needs a whole number of its own as 'id', not {given}")
+    ids = match_categories(None if known is None else known.names, count, categories, annotations)
+    names = known.names if known is not None else tuple(str(each.get("name", each["id"])) for each in categories)
+    return Categories(names, tuple(ids))
 
 
 class DetectedFile(NamedTuple):
@@ -88,7 +76,10 @@ def detect_in_files(
         with replacing(picture) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
         results = image_results(image_id, detections, categories.ids)
-        rows: list[dict[str, Any]] = [{"file_name": path.name, **box} for box in results.boxes]
+        rows: list[dict[str, Any]] = [
+            {"file_name": path.name, **box, "category_name": categories.classes[label]}
+            for label, box in zip(results.classes, results.boxes, strict=True)
+        ]
         for row, segm in zip(rows, results.segms or []):
             row["segmentation"] = segm["segmentation"]
         yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)

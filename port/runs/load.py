@@ -12,6 +12,7 @@ from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.port.blobs.convert import build_model, check_is_detector, match_blobs
 from detectron_gn.port.blobs.layouts import is_own_state_dict, with_blob_names
 from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.classes import categories_of
 from detectron_gn.port.config.read import (
     bundled_config,
     bundled_names,
@@ -37,6 +38,7 @@ def load_model(
     precision: Precision = "fp32",
     *,
     keep_unused: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> GeneralizedRCNN:
     """A model ready to detect.
 
@@ -45,11 +47,14 @@ def load_model(
         device: as torch names it; "auto" is the first GPU, or the CPU where there is none.
         precision: of convolutions and matrix products.
         keep_unused: see `build_model`.
+        classes: names of classes 1, 2, ... instead of those that `known_categories` finds.
 
     Raises InputError or WeightsError with one sentence, also for a device that this machine does not have.
     """
     place = usable_device(device)
-    model = build_model(*configured_weights(source, config, overrides), keep_unused=keep_unused).to(place)
+    cfg, weights = configured_weights(source, config, overrides)
+    model = build_model(cfg, weights, keep_unused=keep_unused).to(place)
+    model.categories = categories_of(cfg, weights, source, classes)
     model.use_precision(precision)
     return model
 

@@ -1,10 +1,10 @@
 """`run.json` beside the checkpoints of a training run: what it was started with, its classes among it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.errors import InputError
 
 
@@ -26,8 +26,8 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     return content
 
 
-def recorded_categories(folder: Path) -> tuple[tuple[str, ...], Sequence[int]] | None:
-    """Names and category ids of classes 1, 2, ... of the run in a folder; None where there is none that can be read.
+def recorded_categories(folder: Path) -> Categories | None:
+    """The categories of the run in a folder; None where there is none that can be read.
 
     A run of an earlier version has no ids on record: they are 1, 2, ... then.
     """
@@ -38,5 +38,5 @@ def recorded_categories(folder: Path) -> tuple[tuple[str, ...], Sequence[int]] |
     names = tuple(map(str, content["classes"][1:]))
     ids = content.get("category_ids")
     if isinstance(ids, list) and len(ids) == len(names) and all(type(each) is int for each in ids):
-        return names, ids
-    return names, range(1, len(names) + 1)
+        return Categories(names, tuple(ids))
+    return Categories(names, tuple(range(1, len(names) + 1)))

@@ -17,6 +17,7 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.verify.parity.results import match_detections
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
+from detectron_gn.weights.categories import Category
 from tests.helpers.command_line import Run, assert_one_sentence
 from tests.helpers.recipe import recipe_weights
 
@@ -63,7 +64,8 @@ def test_detect_finds_what_detectron_found_and_draws_it(
     annotations = demo_model / "instances_val.json"
     out = tmp_path / "out"
     code, printed, errors = run("detect", pickle, *images, "--out", out, "--annotations", annotations)
-    assert (code, errors) == (0, "") and printed.count("\n") == 2
+    # A line per image, after the one that says how classes found their categories.
+    assert (code, errors) == (0, "") and printed.count("\n") == 3
     rows = json.loads((out / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == {image.name for image in images}
     for iou_type, name in (("bbox", "bbox"), ("segm", "segmentations")):
@@ -112,6 +114,72 @@ def test_a_stopped_detect_writes_what_it_has_found(
     assert (code, len(drawn), printed.count("\n")) == (130, 2, 2)
     assert errors == f"detectron-gn: interrupted; {out / 'detections.json'} holds what was found until then\n"
     assert (out / "detections.json").read_bytes() == (whole / "detections.json").read_bytes()
+
+
+SHAPES = (Category(3, "circle"), Category(17, "square"), Category(44, "triangle"), Category(62, "star"))
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".h5", ".safetensors", ".pth"])
+def test_detections_carry_the_names_and_ids_that_are_in_the_file(
+    suffix: str, run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    write_blobs(path, replace(read_blobs(pickle), categories=SHAPES))
+    image = demo_model / "val" / "000000300000.png"
+    code, printed, _ = run("detect", path, image, "--out", tmp_path / "out")
+    assert code == 0 and printed.count("\n") == 1
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= set(SHAPES)
+    code, printed, _ = run("inspect", path, "--json", tmp_path / "i.json")
+    assert "  classes: circle (3), square (17), triangle (44), star (62)\n" in printed
+    document = json.loads((tmp_path / "i.json").read_text())
+    assert document["class_names"][3] == "star" and document["category_ids"] == [3, 17, 44, 62]
+
+
+def test_names_are_given_by_a_file_or_by_annotations_and_never_guessed(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    image = demo_model / "val" / "000000300000.png"
+    out = tmp_path / "out"
+    (tmp_path / "names.txt").write_text("Kreis\nQuadrat\nDreieck\nStern\n")
+    shapes = ["--annotations", demo_model / "instances_val.json"]
+    cases: list[tuple[list[Any], str, set[tuple[int, str]]]] = [
+        ([], "they are called 'class 1', 'class 2'", {(n, f"class {n}") for n in range(1, 5)}),
+        (shapes, "class k is taken to be category k", set(SHAPES)),
+        (["--classes", tmp_path / "names.txt"], "", {(1, "Kreis"), (2, "Quadrat"), (3, "Dreieck"), (4, "Stern")}),
+    ]
+    for options, line, names in cases:
+        code, printed, _ = run("detect", pickle, image, "--out", out, *options)
+        assert code == 0 and printed.count("\n") == 1 + bool(line) and line in printed
+        rows = json.loads((out / "detections.json").read_text())
+        assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= names
+    assert "  classes: not known by name\n" in run("inspect", pickle)[1]
+    result = run("detect", pickle, image, "--out", out, "--classes", tmp_path / "names.txt", *shapes)
+    assert_one_sentence(result, "instances_val.json has no category 'Kreis', which is class 1", "it has 'circle'")
+    (tmp_path / "names.txt").write_text("Kreis\nQuadrat\n")
+    result = run("detect", pickle, image, "--out", out, "--classes", tmp_path / "names.txt")
+    assert_one_sentence(result, "2 class names are given, but the model has 4 classes besides the background")
+    assert_one_sentence(run("detect", pickle, image, "--out", out, "--classes", tmp_path / "no.txt"), "no.txt")
+
+
+def test_detect_takes_the_ids_of_annotations_by_name(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pth"
+    write_blobs(path, replace(read_blobs(pickle), categories=SHAPES))
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    document["categories"] = [{"id": 100 + each["id"], "name": each["name"]} for each in document["categories"][::-1]]
+    document["annotations"] = []
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    image = demo_model / "val" / "000000300000.png"
+    options = ["--out", tmp_path / "out", "--annotations", tmp_path / "val.json"]
+    assert run("detect", path, image, *options)[0] == 0
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    expected = {(100 + identity, name) for identity, name in SHAPES}
+    assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= expected
+    document["categories"][0]["name"] = "Star"
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    assert_one_sentence(run("detect", path, image, *options), "no category 'star', which is class 4", "it has 'Star'")
 
 
 def test_an_unreadable_image_is_named(run: Run, pickle: Path, tmp_path: Path) -> None:

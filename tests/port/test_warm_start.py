@@ -76,7 +76,7 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
     source = file_of(config(81), momentum=True)
     model, solver = fresh(config(4))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    point = start_from(model, solver, source, names("dog", "unicorn", "person"))
+    point = start_from(model, solver, source, names("dog", "unicorn", "person"), names(*COCO_NAMES))
     dog, person = 1 + COCO_NAMES.index("dog"), 1 + COCO_NAMES.index("person")
     scores = model.box_head.cls_score.weight.detach().numpy()
     for row, source_row in ((0, 0), (1, dog), (3, person)):
@@ -103,7 +103,9 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
     assert (solver.momentum_of(model.box_head.fc6.weight) == 0.5).all()
     assert point.report()[1:] == [
         "partly copied, the rows of __background__, dog, person; the others are initialised: cls_score_w, cls_score_b, "
-        "bbox_pred_w, bbox_pred_b, mask_fcn_logits_w, mask_fcn_logits_b"
+        "bbox_pred_w, bbox_pred_b, mask_fcn_logits_w, mask_fcn_logits_b",
+        "the classes of the file are person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, "
+        "traffic light, fire hydrant, stop sign and 68 more; where they are others, --weights-classes names them",
     ]
 
 
@@ -172,3 +174,66 @@ def test_a_wrong_number_of_names_is_refused():
     model, solver = fresh(config(4))
     with pytest.raises(InputError, match="has 3 classes with the background, but 4 names"):
         start_from(model, solver, file_of(config(3)), names("a", "b", "c"), names("a", "b", "c"))
+
+
+def test_81_classes_without_names_are_not_taken_for_cocos():
+    model, solver = fresh(config(4))
+    point = start_from(model, solver, file_of(config(81)), names("dog", "unicorn", "person"))
+    assert set(point.partly_copied.values()) == {("__background__",)}
+
+
+def test_classes_of_unknown_names_are_copied_by_place_and_the_report_says_so():
+    source = file_of(config(3))
+    model, solver = fresh(config(3))
+    point = start_from(model, solver, source, names("a", "b"))
+    scores = model.box_head.cls_score.bias.detach().numpy()
+    np.testing.assert_array_equal(scores, source.blobs["cls_score_b"])
+    assert point.by_place and "class k is taken to be category k of the data" in point.report()[-1]
+    model, solver = fresh(config(3))
+    assert not start_from(model, solver, source, names("a", "b"), names("a", "b")).by_place
+    assert not start_from(*fresh(config(3)), imagenet_file(config(3)), names("a", "b")).by_place
+
+
+@pytest.mark.parametrize(
+    ("own", "rows"),
+    [
+        (("b", "a"), [0, 2, 1]),
+        (("a", "c"), [0, 1, None]),
+        (("c", "a"), [0, None, 1]),
+        (("A", "b"), [0, None, 2]),
+        (("x", "y"), [0, None, None]),
+    ],
+)
+def test_as_many_classes_of_other_names_are_copied_by_name(own, rows):
+    source = replace(file_of(config(3), momentum=True), iteration=79)
+    model, solver = fresh(config(3))
+    before = model.box_head.cls_score.bias.detach().numpy().copy()
+    point = start_from(model, solver, source, names(*own), names("a", "b"))
+    scores = model.box_head.cls_score.bias.detach().numpy()
+    masks = model.mask_head.mask_fcn_logits.weight.detach().numpy()
+    for place, row in enumerate(rows):
+        assert scores[place] == (before[place] if row is None else source.blobs["cls_score_b"][row])
+        if row is not None:
+            np.testing.assert_array_equal(masks[place], source.blobs["mask_fcn_logits_w"][row])
+    text = "\n".join(point.report())
+    if None in rows:
+        assert point.iteration is None and "the classes of the file are a, b; where they are others" in text
+    else:
+        assert point.reordered and "in another order: their rows are copied by name" in text
+
+
+def test_a_run_on_the_same_classes_in_another_order_goes_on_with_its_momentum():
+    source = replace(file_of(config(3), momentum=True), iteration=79)
+    momentum = np.arange(3, dtype=np.float32)
+    source = replace(source, blobs=source.blobs | {"cls_score_b_momentum": momentum})
+    model, solver = fresh(config(3))
+    point = start_from(model, solver, source, names("b", "a"), names("a", "b"))
+    assert solver.momentum_of(model.box_head.cls_score.bias).tolist() == [0, 2, 1]
+    assert (point.iteration, point.partly_copied) == (79, {})
+
+
+def test_an_accent_in_two_characters_is_the_same_class():
+    source = file_of(config(3))
+    model, solver = fresh(config(3))
+    point = start_from(model, solver, source, names("caf\u00e9", "b"), names("cafe\u0301", "b"))
+    assert (point.partly_copied, point.reordered) == ({}, False)

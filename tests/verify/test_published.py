@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from detectron_gn import main
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
 from detectron_gn.mrcnn.errors import InputError
@@ -16,6 +17,7 @@ from detectron_gn.verify import published as published_module
 from detectron_gn.verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
 from detectron_gn.weights.catalog import lookup
 
+SHAPES = Categories(("circle", "square", "triangle", "star"), (3, 17, 44, 62))
 RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
 
 
@@ -25,6 +27,7 @@ def demo_is_minival(monkeypatch, demo_model):
     entry = dataclasses.replace(lookup(48616381), box_ap=90.8, mask_ap=88.9)
     monkeypatch.setattr(published_module, "lookup", lambda source: entry)
     monkeypatch.setattr(published_module, "MINIVAL_IMAGES", 40)
+    monkeypatch.setattr(published_module, "COCO_CATEGORIES", SHAPES)
     monkeypatch.setattr(published_module, "fetch", lambda source, item: demo_model / RESULTS[item])
     return entry
 
@@ -43,6 +46,25 @@ def test_published_results_score_the_published_ap(demo_is_minival, demo_model, t
     document = json.loads(out.read_text())
     assert document["holds"] and document["model"] == 48616381
     assert document["measured"]["box"] == pytest.approx(0.9079807369923488, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({3: "square", 17: "circle"}, "category 3 'square', but in the published detections it is 'circle'"),
+        ({62: "moon"}, "category 62 'moon', but in the published detections it is 'star'"),
+        ({44: "Triangle"}, "category 44 'Triangle', but in the published detections it is 'triangle'"),
+    ],
+)
+def test_annotations_whose_ids_mean_other_categories_are_refused(
+    change, sentence, demo_is_minival, demo_model, tmp_path, capsys
+):
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    for category in document["categories"]:
+        category["name"] = change.get(category["id"], category["name"])
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    assert main(["verify", "published", "48616381", "--annotations", str(tmp_path / "val.json")]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_published_results_that_score_otherwise_fail_the_check(demo_is_minival, demo_model, monkeypatch, capsys):

@@ -7,7 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detectron_gn.port.options import add_batch, add_image_reading, add_model, add_out, add_precision, image_reading
+from detectron_gn.port.options import (
+    add_batch,
+    add_classes,
+    add_image_reading,
+    add_model,
+    add_out,
+    add_precision,
+    class_names,
+    image_reading,
+)
 from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_per_class, add_type
 from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
 
@@ -25,6 +34,7 @@ def add_test(commands: Commands) -> None:
         "test 48616381 --annotations instances_val2017.json --images val2017 --out out",
     )
     add_model(parser)
+    add_classes(parser)
     add_data(parser)
     add_out(parser)
     add_image_reading(parser)
@@ -58,12 +68,14 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
     from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
+    from detectron_gn.port.classes import BY_PLACE
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.verify.evaluation_files import write_evaluation
     from detectron_gn.weights.files.lock import occupied
 
     keep_freed_memory()
     check_writable(args.out)
+    names = class_names(args)
     with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
         model = load_model(
             args.source,
@@ -72,7 +84,10 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
             str(ranks.device),
             args.precision,
             keep_unused=args.keep_unused,
+            classes=names,
         )
+        if ranks.is_first and model.categories is None:
+            print(BY_PLACE, flush=True)
         shown = progress_bar if ranks.is_first else no_progress
         network = CudaGraphs(model) if args.cuda_graphs else None
         try:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron_gn.port.options import add_batch, add_image_reading, add_model, add_out, add_precision, image_reading
+from detectron_gn.port.options import (
+    add_batch,
+    add_classes,
+    add_image_reading,
+    add_model,
+    add_out,
+    add_precision,
+    class_names,
+    image_reading,
+)
 from detectron_gn.verify.cli.evaluate import run_evaluation
 from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_expected_ap, add_per_class, add_tolerance
 from detectron_gn.weights.command_line import (
@@ -54,6 +63,7 @@ def add_ap(checks: Commands) -> None:
         "verify ap 48616381 --annotations instances_val2017.json --images val2017 --out out",
     )
     add_model(parser)
+    add_classes(parser)
     add_data(parser)
     add_out(parser, default=OUT)
     add_image_reading(parser)
@@ -112,6 +122,7 @@ def add_all(checks: Commands) -> None:
         "verify all model_final.pkl --reference blobs.h5 --images val2017 --annotations instances_val2017.json",
     )
     add_model(parser)
+    add_classes(parser)
     parser.add_argument("--reference", type=Path, metavar="R.h5", help="blobs and proposals: what dump_blobs.py wrote")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
     parser.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
@@ -128,11 +139,13 @@ def add_all(checks: Commands) -> None:
 
 
 def _all(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.port.classes import BY_PLACE
     from detectron_gn.verify.ladder import LadderInputs, climb, ladder_table
-    from detectron_gn.verify.published import known_expectation, published_results
+    from detectron_gn.verify.published import check_coco_ids, known_expectation, published_results
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
@@ -142,6 +155,7 @@ def _all(args: argparse.Namespace) -> int:
     files = (args.reference_boxes, args.reference_masks)
     if expected is not None and expected.entry is not None and files == (None, None):
         files = published_results(expected.entry)
+        check_coco_ids(read_annotations(args.annotations), args.annotations)
     if args.annotations is not None:
         _check_reference_results(args.annotations, files)
     with joined_ranks(args.device) as ranks:
@@ -153,6 +167,7 @@ def _all(args: argparse.Namespace) -> int:
             device=str(ranks.device),
             precision=args.precision,
             keep_unused=args.keep_unused,
+            classes=class_names(args),
             reference=args.reference,
             images=args.images,
             annotations=args.annotations,
@@ -170,6 +185,8 @@ def _all(args: argparse.Namespace) -> int:
         return DONE
     report = args.out / "report.html"
     write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
+    if ladder.evaluation is not None and ladder.model is not None and ladder.model.categories is None:
+        print(f"\n{BY_PLACE}")
     print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
     write_json_option(args, ladder.document())
     return DONE if ladder.holds else CHECK_FAILED

@@ -88,15 +88,19 @@ def _train(args: argparse.Namespace) -> int:
 def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: Ranks) -> Trained:
     """Read the data and the weights and train, in each of the processes that torchrun started."""
     from detectron_gn.mrcnn.config import check_config, with_values
+    from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
+    from detectron_gn.port.classes import known_categories
     from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-    from detectron_gn.verify.training.inputs import class_names, refuse_old_box_weights, training_data
+    from detectron_gn.verify.training.inputs import refuse_old_box_weights, rename_classes, training_data
     from detectron_gn.verify.training.run import RunOptions, print_line
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
-    datasets = training_data(args.annotations, args.images, args.classes)
+    own = training_data(args.annotations, args.images)
+    datasets = own
     if args.classes is not None:
+        datasets = rename_classes(own, args.classes)
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
     for dataset in datasets:
         check_classes(dataset, cfg)
@@ -104,9 +108,16 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     weights = read_blobs(resolve(source)) if source else None
     if weights is not None:
         refuse_old_box_weights(weights, args.overrides)
+    source_classes = None
+    if args.weights_classes is not None:
+        source_classes = (BACKGROUND, *read_class_names(args.weights_classes))
+    elif weights is not None and (known := known_categories(weights, source)) is not None:
+        source_classes = known.classes
     evaluation_data = None
     if args.eval_annotations is not None:
-        evaluation_data = EvaluationData(args.eval_annotations, args.eval_images or args.images[0])
+        evaluation_data = EvaluationData(
+            args.eval_annotations, args.eval_images or args.images[0], own[0].classes[1:]
+        )
     options = RunOptions(
         args.out,
         resume=args.resume,
@@ -115,7 +126,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         workers=args.workers,
         # Two of Detectron's own models were trained like that; their configurations exist to reproduce them.
         force=args.force or Path(args.config or "").stem.endswith("_freeze2"),
-        source_classes=class_names(args.weights_classes) if args.weights_classes else None,
+        source_classes=source_classes,
         precision=args.precision,
         recompute=args.recompute,
         keep_unused=args.keep_unused,

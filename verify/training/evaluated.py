@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pycocotools.coco import COCO
+
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
-from detectron_gn.mrcnn.evaluation.evaluate import check_categories, evaluate
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
 from detectron_gn.mrcnn.stopping import until_stopped
 from detectron_gn.verify.evaluation_files import write_evaluation
@@ -22,10 +25,16 @@ from detectron_gn.weights.weights_file import WeightsFile
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What to evaluate on: a COCO instances file and the folder of its images."""
+    """What to evaluate on: a COCO instances file and the folder of its images.
+
+    Attributes:
+        other_names: what classes 1, 2, ... are called in the annotations that were trained on, where the run has other
+            names for them; the evaluation's categories may go by either.
+    """
 
     annotations: Path
     images: Path
+    other_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,10 @@ def train_and_evaluate(
 
     Raises InputError before any training where the evaluation could not be done.
     """
+    names = datasets[0].classes[1:]
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
-        check_categories(cfg, coco, evaluation_data.annotations)
+        names = _names_used(cfg, coco, evaluation_data, names)
         if cfg.MODEL.MASK_ON:
             encode_masks(coco)
         image_files(coco, evaluation_data.images)
@@ -70,6 +80,7 @@ def train_and_evaluate(
             lambda results, _: until_stopped(results),
             ranks=ranks,
             reading=options.reading,
+            names=names,
         )
         if evaluation is None:
             return
@@ -86,3 +97,16 @@ def train_and_evaluate(
 
     final = run_training(cfg, datasets, weights, ranks, options, say=say, on_checkpoint=on_checkpoint)
     return Trained(final, documents[-1] if documents else None)
+
+
+def _names_used(cfg: Config, coco: COCO, data: EvaluationData, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names by which the evaluation's annotations know the classes: the run's or, if not, its annotations'."""
+    try:
+        matched_category_ids(cfg, coco, data.annotations, names)
+    except InputError as error:
+        try:
+            matched_category_ids(cfg, coco, data.annotations, data.other_names or names)
+        except InputError:
+            raise error from None
+        return data.other_names or names
+    return names

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.coco import BACKGROUND, CocoDataset, read_dataset
+from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, read_class_names
+from detectron_gn.mrcnn.data.coco import CocoDataset, read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule, schedule_changes
 from detectron_gn.port.config.read import dump_config, lacks_box_weights
@@ -47,37 +48,35 @@ def refuse_old_box_weights(weights: WeightsFile, overrides: Sequence[str]) -> No
         )
 
 
-def training_data(annotations: Sequence[Path], images: Sequence[Path], names: Path | None) -> list[CocoDataset]:
-    """The data sets to train on, with the class names of a file where one is given."""
+def training_data(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
+    """The data sets to train on."""
     if len(annotations) != len(images):
         raise InputError(f"{len(annotations)} --annotations need as many --images, not {len(images)}")
-    datasets = [read_dataset(*pair) for pair in zip(annotations, images)]
-    if names is None:
-        return datasets
-    classes = class_names(names)
+    return [read_dataset(*pair) for pair in zip(annotations, images)]
+
+
+def rename_classes(datasets: Sequence[CocoDataset], names: Path) -> list[CocoDataset]:
+    """The data sets with the class names of a file, which are those of their categories in the order of each.
+
+    Raises InputError where there are not as many, and where two data sets list the same categories in another order:
+    under new names nobody would notice.
+    """
+    classes = (BACKGROUND, *read_class_names(names))
+    first = datasets[0]
     for dataset in datasets:
         if len(dataset.classes) != len(classes):
             raise InputError(
                 f"{names} names {len(classes) - 1} classes, but {dataset.annotation_file} has "
                 f"{len(dataset.category_ids)} categories: give one name a line for each, in their order"
             )
+        places = Places(first.classes)
+        for place, name in enumerate(dataset.classes):
+            if places.find(name) not in (None, place):
+                raise InputError(
+                    f"{name!r} is category {place} of {dataset.annotation_file}, but category {places.find(name)} of "
+                    f"{first.annotation_file}: list the same categories in the same order in both"
+                )
     return [replace(dataset, classes=classes) for dataset in datasets]
-
-
-def class_names(path: Path) -> tuple[str, ...]:
-    """Class names, one a line, after the background."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8: give class names, one a line") from None
-    names = [line.strip() for line in lines if line.strip()]
-    for name in names:
-        if names.count(name) > 1 or name == BACKGROUND:
-            raise InputError(
-                f"{path}: the class {name} " + ("is given twice: " if name != BACKGROUND else "is what is no object: ")
-                + "give each class a name of its own, without the background"
-            )
-    return (BACKGROUND, *names)
 
 
 def write_scaled_schedule(cfg: Config, gpus: int, out: Path) -> tuple[Path, list[str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
@@ -24,11 +25,14 @@ from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, min
 from detectron_gn.mrcnn.training.network import recompute_activations
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.solver_state import detectron_weights
+from detectron_gn.port.classes import file_categories, known_categories
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.port.warm_start import StartingPoint, start_from
 from detectron_gn.verify.training.metrics import RunFigures
 from detectron_gn.verify.training.run_dir import Latest, RunFolder, RunIdentity, data_fingerprint
+from detectron_gn.weights.categories import Category
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.weights_file import WeightsFile, blobs_sha256
 
@@ -51,7 +55,7 @@ class RunOptions:
         detectron_checkpoints: write each as `.pkl` as well.
         workers: threads that load images.
         force: train from scratch even with a frozen stem.
-        source_classes: the classes of the weights file, the background first, where they cannot be known.
+        source_classes: the classes of the weights file, the background first; by default what `known_categories` finds.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
         keep_unused: whether parts of another network may be left over in the weights file; they are preserved.
@@ -82,11 +86,14 @@ class TrainingRun:
     start: int
     starting_point: StartingPoint | None
     _cfg_text: str = field(repr=False)
+    _categories: tuple[Category, ...] = field(repr=False)
 
     def weights(self, iteration: int) -> WeightsFile:
         """The state after an iteration, as a checkpoint holds it."""
         preserved = self.starting_point.preserved if self.starting_point else None
-        return detectron_weights(self.model, self._cfg_text, max(iteration, 0), self.solver, preserved)
+        return detectron_weights(
+            self.model, self._cfg_text, max(iteration, 0), self.solver, preserved, self._categories
+        )
 
 
 def run_training(
@@ -115,8 +122,10 @@ def run_training(
     _refuse_precision(options, ranks)
     roidb = training_roidb(datasets, cfg)
     classes = datasets[0].classes
+    source_classes = _source_classes(weights, options)
+    categories = file_categories(Categories(classes[1:], datasets[0].category_ids), datasets[0].annotation_file)
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
-    origin = _origin(weights, options.source_classes)
+    origin = _origin(weights, source_classes)
     category_ids = datasets[0].category_ids
     identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
     latest = Latest(None, {})
@@ -128,12 +137,12 @@ def run_training(
         folder.refuse_run()
     checkpoint = latest.weights
     if checkpoint is not None:
-        run = _prepare(cfg, checkpoint, classes, classes, ranks, options)
+        run = _prepare(cfg, checkpoint, classes, classes, categories, ranks, options)
         # Detectron forgets the learning rate when it resumes, and with it to rescale the momentum if it changes here.
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
         _refuse_frozen_scratch(cfg, weights, options)
-        run = _prepare(cfg, weights, classes, options.source_classes, ranks, options)
+        run = _prepare(cfg, weights, classes, source_classes, categories, ranks, options)
     _refuse_nothing_to_do(run, cfg, checkpoint, weights)
     batches = minibatches(
         roidb,
@@ -217,6 +226,14 @@ def run_training(
             raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
 
 
+def _source_classes(weights: WeightsFile | None, options: RunOptions) -> tuple[str, ...] | None:
+    """The classes of the weights, the background first, as far as anybody knows them."""
+    if weights is None or options.source_classes is not None:
+        return options.source_classes
+    known = known_categories(weights, weights.source)
+    return None if known is None else known.classes
+
+
 def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -> str:
     """What a run starts from: a description and, last, a sha256."""
     if weights is None:
@@ -225,8 +242,9 @@ def _origin(weights: WeightsFile | None, source_classes: Sequence[str] | None) -
     digest = hashlib.sha256(f"{blobs_sha256(weights.blobs)} {weights.iteration}".encode()).hexdigest()
     if source_classes is None:
         return f"{weights.source} {digest}"
-    names = ", ".join(source_classes[1:])
-    return f"{weights.source} of {names} {hashlib.sha256((digest + names).encode()).hexdigest()}"
+    names = source_classes[1:]
+    digest = hashlib.sha256((digest + ", ".join(names)).encode()).hexdigest()
+    return f"{weights.source} of {listed(names, most=8)} {digest}"
 
 
 def _prepare(
@@ -234,6 +252,7 @@ def _prepare(
     weights: WeightsFile | None,
     classes: Sequence[str],
     source_classes: Sequence[str] | None,
+    categories: tuple[Category, ...],
     ranks: Ranks,
     options: RunOptions,
 ) -> TrainingRun:
@@ -249,10 +268,10 @@ def _prepare(
     solver = MomentumSGD.from_config(model, cfg)
     text = dump_config(cfg)
     if weights is None:
-        return TrainingRun(model, solver, 0, None, text)
+        return TrainingRun(model, solver, 0, None, text, categories)
     point = start_from(model, solver, weights, classes, source_classes, keep_unused=options.keep_unused)
     start = 0 if point.iteration is None else point.iteration + 1
-    return TrainingRun(model, solver, start, point, text)
+    return TrainingRun(model, solver, start, point, text, categories)
 
 
 def _refuse_frozen_scratch(cfg: Config, weights: WeightsFile | None, options: RunOptions) -> None:

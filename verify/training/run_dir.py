@@ -11,6 +11,7 @@ from detectron_gn.mrcnn.config import Config, flatten
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.runs.run_record import read_run_record
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
@@ -130,6 +131,13 @@ class RunFolder:
                         f"{checkpoint.source} is of another run: its {key} is {value!r}, that of the run in "
                         f"{self.path} is {of_run!r}: move it away"
                     )
+        if checkpoint is not None and checkpoint.categories is not None:
+            names = [name for _, name in checkpoint.categories]
+            if names != content["classes"][1:]:
+                raise InputError(
+                    f"{checkpoint.source} is of another run: its classes are {listed(names)}, those of the run in "
+                    f"{self.path} are {listed(content['classes'][1:])}: move it away"
+                )
         for key, value in content["config"].items():
             before = tuple(value) if isinstance(value, list) else value
             if now.get(key) != before and not _is_free(key, identity.cfg):

@@ -70,7 +70,8 @@ def test_detect_draws_and_writes_boxes(boxes_only, demo_model, tmp_path):
     image = min((demo_model / "val").iterdir())
     assert run("detect", boxes_only, image, "--out", tmp_path) == 0
     rows = json.loads((tmp_path / "detections.json").read_text())
-    assert rows and all(set(row) == {"file_name", "image_id", "category_id", "bbox", "score"} for row in rows)
+    keys = {"file_name", "image_id", "category_id", "category_name", "bbox", "score"}
+    assert rows and all(set(row) == keys for row in rows)
     assert (tmp_path / f"{image.stem}_detections.png").stat().st_size > 0
 
 

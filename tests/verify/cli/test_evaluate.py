@@ -3,12 +3,15 @@
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.evaluation.partial_results import PartialResults
+from detectron_gn.weights import read_blobs, write_blobs
+from detectron_gn.weights.categories import Category
 from detectron_gn.weights.files.lock import occupied
 from tests.helpers.command_line import Run, assert_one_sentence
 
@@ -21,6 +24,9 @@ def first_images(demo_model: Path, count: int, path: Path) -> Path:
     document["annotations"] = [row for row in document["annotations"] if row["image_id"] in known]
     path.write_text(json.dumps(document))
     return path
+
+
+SHAPES = (Category(3, "circle"), Category(17, "square"), Category(44, "triangle"), Category(62, "star"))
 
 
 def test_test_writes_results_and_ap_by_the_annotations_name(
@@ -70,3 +76,102 @@ def test_two_tests_do_not_write_to_one_folder(run: Run, pickle: Path, demo_model
     with occupied(tmp_path, "test.lock"):
         assert_one_sentence(run("test", pickle, *data, "--out", tmp_path), f"another process is at work in {tmp_path}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def named(pickle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with the names of its classes in the file."""
+    path = tmp_path_factory.mktemp("named") / "model.pkl"
+    write_blobs(path, replace(read_blobs(pickle), categories=SHAPES))
+    return path
+
+
+def few(demo_model: Path, path: Path, ids: dict[int, int], names: dict[int, str] | None = None) -> list[object]:
+    """Options for two images whose categories stand in the order of `ids`, old to new, under other names."""
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    known = {category["id"]: category["name"] for category in document["categories"]}
+    document["categories"] = [{"id": new, "name": (names or {}).get(old, known[old])} for old, new in ids.items()]
+    document["images"] = document["images"][:2]
+    images = {image["id"] for image in document["images"]}
+    document["annotations"] = [
+        {**row, "category_id": ids[row["category_id"]]} for row in document["annotations"] if row["image_id"] in images
+    ]
+    path.write_text(json.dumps(document))
+    return ["--annotations", path, "--images", demo_model / "val"]
+
+
+def boxes(out: Path, ids: dict[int, int]) -> list[object]:
+    old = {new: was for was, new in ids.items()}
+    rows = json.loads((out / "bbox.json").read_text())
+    return [[old[row["category_id"]], row["bbox"], row["score"]] for row in rows]
+
+
+OWN = {3: 3, 17: 17, 44: 44, 62: 62}
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [{62: 62, 44: 44, 17: 17, 3: 3}, {3: 17, 17: 3, 44: 62, 62: 44}, {44: 1, 3: 2, 62: 3, 17: 90}],
+    ids=["reversed", "ids of others", "shuffled and renumbered"],
+)
+def test_the_order_and_the_ids_of_categories_change_no_ap(
+    ids: dict[int, int], run: Run, named: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    found = []
+    for name, mapping in (("own", OWN), ("other", ids)):
+        data = few(demo_model, tmp_path / f"{name}.json", mapping)
+        code, printed, _ = run("test", named, *data, "--out", tmp_path / name)
+        assert code == 0 and "not known" not in printed
+        found.append((json.loads((tmp_path / name / "ap.json").read_text())[name], boxes(tmp_path / name, mapping)))
+    assert found[0] == found[1] and found[0][0]["box"]["AP"] > 0.8  # type: ignore[call-overload]
+
+
+def test_other_names_are_refused_with_a_way_out_that_works(
+    run: Run, named: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    names = {3: "Kreis", 17: "Quadrat", 44: "Dreieck", 62: "Stern"}
+    ids = {62: 4, 44: 3, 17: 2, 3: 1}
+    data = few(demo_model, tmp_path / "val.json", ids, names)
+    out = ["--out", tmp_path / "out"]
+    expected = ("val.json has no category 'circle', which is class 1 of the model; it has 'Stern'", "--classes")
+    assert_one_sentence(run("test", named, *data, *out), *expected)
+    assert_one_sentence(run("verify", "ap", named, *data, *out, "--expect-box", "90"), *expected)
+    assert_one_sentence(run("verify", "all", named, *data, *out, "--expect-box", "90"), *expected)
+    (tmp_path / "names.txt").write_text("\n".join(names.values()))
+    classes = ["--classes", tmp_path / "names.txt"]
+    assert run("test", named, *data, *out, *classes)[0] == 0
+    own = few(demo_model, tmp_path / "own.json", OWN)
+    assert run("test", named, *own, "--out", tmp_path / "own")[0] == 0
+    assert boxes(tmp_path / "out", ids) == boxes(tmp_path / "own", OWN)
+
+
+def test_classes_without_names_go_by_their_places_and_a_line_says_so(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    data = few(demo_model, tmp_path / "val.json", OWN)
+    code, printed, _ = run("test", pickle, *data, "--out", tmp_path / "out")
+    assert code == 0 and "class k is taken to be category k of the annotations" in printed.splitlines()[0]
+    (tmp_path / "names.txt").write_text("circle\nsquare\ntriangle\nstar\n")
+    reversed_data = few(demo_model, tmp_path / "val.json", dict(reversed(OWN.items())))
+    classes = ["--classes", tmp_path / "names.txt"]
+    code, printed, _ = run("test", pickle, *reversed_data, "--out", tmp_path / "named", *classes)
+    assert code == 0 and "not known" not in printed
+    assert boxes(tmp_path / "named", OWN) == boxes(tmp_path / "out", OWN)
+
+
+def test_partial_results_under_other_names_are_of_another_run(
+    run: Run, pickle: Path, named: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    """Their rows carry the category ids of the names that the classes had."""
+    data = few(demo_model, tmp_path / "val.json", OWN)
+    out = tmp_path / "out"
+    assert run("test", pickle, *data, "--out", out)[0] == 0
+    kept = out / "partial_results_0.jsonl"
+    from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, run_identity
+    from detectron_gn.port.runs.load import load_model
+
+    with PartialResults(out, run_identity(load_model(pickle, device="cpu"), tmp_path / "val.json", 1), {}):
+        pass
+    assert kept.exists()
+    result = run("test", named, *data, "--out", out, "--device", "cpu")
+    assert_one_sentence(result, "holds partial results of a run with another classes")
