@@ -37,6 +37,7 @@ class Commands:
             epilog=f"example:\n  detectron-gn {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        parser.register("action", None, _StoreOnce)
         parser.set_defaults(run=run)
         parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed to FILE, for programs")
         return parser
@@ -44,6 +45,24 @@ class Commands:
     def add_group(self, name: str, meaning: str, metavar: str) -> Commands:
         """Add a name that commands of its own follow, as `verify` in `verify blobs`."""
         return Commands(self._parsers.add_parser(name, help=meaning), metavar)
+
+
+class _StoreOnce(argparse._StoreAction):
+    """An option with one value: given again it is refused, since the first value would go unsaid."""
+
+    _given_in: argparse.Namespace | None = None
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string is not None and self._given_in is namespace:
+            raise argparse.ArgumentError(self, "is given twice, and only one can count: give it once")
+        self._given_in = namespace
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotation_errors import dataset_errors, image_errors
+from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
-from detectron_gn.mrcnn.data.roidb import ground_truth, is_trainable, reason_to_drop
+from detectron_gn.mrcnn.data.roidb import NO_OUTLINES, ground_truth, is_trainable, reason_to_drop
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import in_one_line
 
@@ -39,13 +39,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The findings, and what is left for training (flipped copies not counted)."""
+    """The findings, and what is left for training (flipped copies not counted).
+
+    Attributes:
+        findings: all of them.
+        images, annotations: of the file.
+        trained_images: those with an object to train on and a file that can be.
+        trained_annotations: the objects in these images that are trained on.
+        crowds: the crowds in these images, which are neither objects nor background.
+    """
 
     findings: tuple[Finding, ...]
     images: int
     trained_images: int
     annotations: int
     trained_annotations: int
+    crowds: int
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -71,25 +80,40 @@ def check_dataset(
         read_images: also decode every image file, which takes the time of an epoch's loading.
         reading: how image files are read.
     """
-    findings = [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
-    trained = []
-    for image in dataset.images:
-        in_image = list(_check_image_record(image, cfg))
-        findings += in_image
-        if any(finding.severity == "error" for finding in in_image):
-            trained.append(0)
-            continue
-        trained.append(_trained(image, dataset, cfg))
-        if not trained[-1]:
-            findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
-    if not any(trained):
-        findings.append(Finding("error", str(dataset.annotation_file), "no image is left to train on"))
+    findings = [Finding("error", fault.subject, fault.text) for fault in dataset.faults]
+    findings += [Finding("note", str(dataset.annotation_file), remark) for remark in dataset.remarks]
+    findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
+    spoiled = {fault.image_id for fault in dataset.faults}
     with ThreadPoolExecutor(threads) as pool:
         check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
-        for of_image in pool.map(check, dataset.images):
-            findings += of_image
-    annotations = sum(len(image.annotations) for image in dataset.images)
-    return DataReport(tuple(findings), len(dataset.images), sum(map(bool, trained)), annotations, sum(trained))
+        of_files = list(pool.map(check, dataset.images))
+    images = objects = crowds = outlined = 0
+    for image, of_file in zip(dataset.images, of_files, strict=True):
+        if image.id in spoiled:
+            continue
+        findings += _check_annotations(image, cfg)
+        found = ground_truth(image, dataset.class_of_category, cfg)
+        if not is_trainable(found, cfg):
+            findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
+        elif not any(finding.severity == "error" for finding in of_file):
+            images += 1
+            crowds += int(found.is_crowd.sum())
+            objects += int((~found.is_crowd).sum())
+        outlined += any(map(has_outline, image.annotations))
+    findings += [finding for of_file in of_files for finding in of_file]
+    if not images:
+        findings.append(Finding("error", str(dataset.annotation_file), "no image is left to train on"))
+    elif cfg.MODEL.MASK_ON and not outlined:
+        findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
+    return DataReport(tuple(findings), dataset.image_count, images, dataset.annotation_count, objects, crowds)
+
+
+def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDataset) -> DataReport:
+    """The report, with an error where the data set could not be trained on together with the first one."""
+    if dataset.classes == first.classes:
+        return report
+    finding = Finding("error", str(dataset.annotation_file), f"lists other categories than {first.annotation_file}")
+    return replace(report, findings=(finding, *report.findings))
 
 
 def report_text(report: DataReport, most: int = 20) -> str:
@@ -101,13 +125,12 @@ def report_text(report: DataReport, most: int = 20) -> str:
         if len(found) > most:
             lines.append(f"{severity}: ... and {len(found) - most} more")
     lines.append(f"trained on: {report.trained_images} of {report.images} images")
-    lines.append(f"            {report.trained_annotations} of {report.annotations} annotations")
+    crowds = f", and {report.crowds} crowds that are kept apart" if report.crowds else ""
+    lines.append(f"            {report.trained_annotations} of {report.annotations} annotations{crowds}")
     return "\n".join(lines)
 
 
 def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
-    for subject, error in dataset_errors(dataset):
-        yield Finding("error", subject, error)
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         yield Finding(
             "error",
@@ -127,38 +150,26 @@ def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
 
 
-def _check_image_record(image: CocoImage, cfg: Config) -> Iterator[Finding]:
-    """What is unusable or, where nothing is, what is left out."""
-    unusable = [Finding("error", subject, error) for subject, error in image_errors(image)]
-    yield from unusable
-    if unusable:
-        return
+def _check_annotations(image: CocoImage, cfg: Config) -> Iterator[Finding]:
+    """What Detectron's rules leave out, and what Detectron could not train on."""
     for annotation in image.annotations:
-        subject = f"annotation {annotation.get('id')} of {image.file_name}"
+        subject = f"annotation {annotation['id']} of {image.file_name}"
         reason = reason_to_drop(annotation, image.height, image.width, cfg)
         if reason is not None:
             yield Finding("dropped", subject, reason)
-        elif not annotation.get("iscrowd", 0):
+        elif not annotation["iscrowd"]:
             yield from _check_segm(annotation, subject)
 
 
 def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
-    """Outlines on which Detectron would crash; this port trains on."""
+    """Outlines on which Detectron would crash, and parts that it leaves out; this port trains on both."""
     segm = annotation["segmentation"]
     if isinstance(segm, dict):
         yield Finding("note", subject, "a run-length encoding of no crowd: Detectron crashes on it, this port does not")
         return
-    short = sum(len(polygon) < 6 for polygon in segm)
-    if short == len(segm):
-        yield Finding("note", subject, "no polygon of three points: Detectron crashes on it, here it trains the box")
-    elif short:
+    short = len(segm) - len(polygons(segm))
+    if 0 < short < len(segm):
         yield Finding("dropped", subject, f"{short} of {len(segm)} polygons have fewer than three points")
-
-
-def _trained(image: CocoImage, dataset: CocoDataset, cfg: Config) -> int:
-    """How many annotations of an image are trained on; 0 when the image is filtered out."""
-    objects = ground_truth(image, dataset.class_of_category, cfg)
-    return len(objects.classes) if is_trainable(objects, cfg) else 0
 
 
 def _why_untrained(image: CocoImage) -> str:

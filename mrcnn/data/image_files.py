@@ -1,10 +1,15 @@
 """Which file holds which image of an annotation file, whatever the folder's naming."""
 
+import contextlib
 import filecmp
+import os
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
 
 from pycocotools.coco import COCO
 
@@ -12,12 +17,13 @@ from detectron_gn.mrcnn.errors import InputError
 
 
 class ImageFolder:
-    """A folder in which the images of annotations are looked for, and the folders below it.
+    """A folder in which the images of annotations are looked for, and the folders below it; never outside of it.
 
-    An image goes by its `file_name`, then by the last part of that, then by the names that the same image has in COCO's
-    2014 and 2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`: coco_2014_minival is val2017). It is
-    looked for in the folder itself and then anywhere below it, never outside of it. A file to which the `file_name` of
-    one image leads is never taken for another image.
+    An image goes by its `file_name`, then by less and less of its path, down to its last part, then by the names that
+    the same image has in COCO's 2014 and 2017 folders (`COCO_val2014_000000000139.jpg`, `000000000139.jpg`:
+    coco_2014_minival is val2017). A name may be an absolute path, a Windows path or a URL. Each is looked for in the
+    folder itself, then anywhere below it, and last of all without regard to case and to Unicode's form (NFC or NFD). A
+    file to which the `file_name` of one image leads is never taken for another image.
 
     Args:
         path: the folder.
@@ -26,40 +32,59 @@ class ImageFolder:
 
     def __init__(self, path: Path, file_names: Iterable[str]) -> None:
         self.path = path
-        self._own_names = {PurePosixPath(name) for name in file_names}
+        self._own_names = {PurePosixPath(_plain(name)) for name in file_names}
+        self._taken: dict[Path, str] = {}
 
     def find(self, image_id: object, file_name: str) -> Path | None:
         """The file of an image, or None where there is none.
 
-        Raises InputError where several files below the folder have the name and are not equal.
+        Raises InputError where several files below the folder have the name and are not equal, or where the names of
+        two images lead to one file.
         """
-        names = list(_names(image_id, file_name))
-        for name in names:
-            path = self.path / name
-            if path.is_file() and not self._is_another(path, file_name):
-                return path
-        for name in names:
-            paths = [path for path in self._below.get(name, ()) if not self._is_another(path, file_name)]
-            if paths:
-                return _only(paths, image_id)
-        return None
+        found = self._find(image_id, file_name)
+        if found is not None and self._taken.setdefault(found, file_name) != file_name:
+            raise InputError(
+                f"{found} is what both {self._taken[found]!r} and {file_name!r} of the annotations lead to: "
+                "give each image its own file, or one 'file_name' to both"
+            )
+        return found
 
     def expected(self, image_id: object, file_name: str) -> Path:
         """Where the file of an image is looked for first; the folder itself for an image that has no name at all."""
         return self.path / next(_names(image_id, file_name), "")
 
+    def _find(self, image_id: object, file_name: str) -> Path | None:
+        names = list(_names(image_id, file_name))
+        for name in names:
+            path = self.path / name
+            # Unlike Path.is_file it takes a name that no file can have for one that is not there.
+            if os.path.isfile(path) and not self._is_another(path, file_name):
+                return path
+        for form in (str, _folded):
+            for name in names:
+                end = PurePosixPath(form(name)).parts
+                paths = [
+                    path
+                    for path in self._below.get(_folded(end[-1]), ())
+                    if PurePosixPath(form(path.relative_to(self.path).as_posix())).parts[-len(end) :] == end
+                    and not self._is_another(path, file_name)
+                ]
+                if paths:
+                    return _only(paths, image_id)
+        return None
+
     def _is_another(self, path: Path, file_name: str) -> bool:
         """Whether a file is that of another image than the one of this `file_name`."""
         own_name = PurePosixPath(path.relative_to(self.path))
-        return own_name != PurePosixPath(file_name) and own_name in self._own_names
+        return own_name != PurePosixPath(_plain(file_name)) and own_name in self._own_names
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
-        """All files below the folder by their own names."""
+        """All files below the folder by their own names, without regard to case and Unicode's form."""
         files: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(self.path.rglob("*")):
             if path.is_file():
-                files[path.name].append(path)
+                files[_folded(path.name)].append(path)
         return dict(files)
 
 
@@ -84,12 +109,17 @@ def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
 
 
 def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
-    """Which naming of the images was used, in words: the annotations' own, or COCO's other one."""
+    """Which naming of the images was used, in words: the annotations' own, COCO's other one, or one that is alike."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for image_id, path in files.items():
-        own = PurePosixPath(str(annotations.imgs[image_id].get("file_name", ""))).name
-        kind = "as the annotations name them" if path.name == own else "by COCO's other naming"
+        own = PurePosixPath(_plain(str(annotations.imgs[image_id].get("file_name", "")))).name
+        if path.name == own:
+            kind = "as the annotations name them"
+        elif _folded(path.name) == _folded(own):
+            kind = "under the annotations' names in another case or Unicode form"
+        else:
+            kind = "by COCO's other naming"
         counts[kind] += 1
         examples.setdefault(kind, path.name)
     return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
@@ -110,11 +140,28 @@ def _only(paths: list[Path], image_id: object) -> Path:
 def _names(image_id: object, file_name: str) -> Iterator[str]:
     """The names an image may go by, the annotation's own first; never one that leads out of the folder."""
     path = PurePosixPath(file_name)
-    if file_name and not path.is_absolute() and ".." not in path.parts:
+    if path.parts and not path.is_absolute() and ".." not in path.parts:
         yield file_name
-    if path.name not in ("", ".."):
-        yield path.name
+    parts = PurePosixPath(_plain(file_name)).parts
+    for start in range(len(parts)):
+        if start or "/".join(parts) != file_name:
+            yield "/".join(parts[start:])
     if isinstance(image_id, int):
         yield f"{image_id:012d}.jpg"
         yield f"COCO_val2014_{image_id:012d}.jpg"
         yield f"COCO_train2014_{image_id:012d}.jpg"
+
+
+def _plain(file_name: str) -> str:
+    """The path of a file's name, from a URL, a Windows path or an absolute one; what follows the last `..` of it."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file_name):
+        with contextlib.suppress(ValueError):
+            file_name = unquote(urlsplit(file_name).path)
+    path = PureWindowsPath(file_name)
+    parts = path.parts[1:] if path.anchor else path.parts
+    inside = parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
+    return "/".join(inside)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -29,6 +29,13 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def whole_number(value: Any) -> int | None:
+    """A value of JSON as a whole number, which tools write as 177 or as 177.0; None for what is none."""
+    if type(value) is int:
+        return value
+    return int(value) if type(value) is float and value.is_integer() else None
+
+
 def told(value: Any) -> str:
     """A value in a sentence, cut short where it is long."""
     return reprlib.repr(value)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotation_errors import dataset_errors, image_errors
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
@@ -17,6 +16,11 @@ from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+
+NO_OUTLINES = (
+    "no object has an outline, which masks are trained on: pass --set MODEL.MASK_ON False to train a model of boxes"
+)
 
 
 class GroundTruth(NamedTuple):
@@ -74,7 +78,7 @@ def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config)
 def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
     """The annotations of an image that Detectron trains on, in the order of the file.
 
-    They must be free of what `mrcnn.data.annotation_errors` finds.
+    They are as `mrcnn.data.annotations.reader` leaves them.
     """
     boxes, classes, is_crowd, segms = [], [], [], []
     for annotation in image.annotations:
@@ -103,6 +107,11 @@ def is_trainable(objects: GroundTruth, cfg: Config) -> bool:
     return bool((foreground | background).any())
 
 
+def has_mask_to_train(objects: GroundTruth) -> bool:
+    """Whether an object that is no crowd has an outline."""
+    return any(segm and not crowd for segm, crowd in zip(objects.segms, objects.is_crowd.tolist(), strict=True))
+
+
 def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEntry]:
     """The images of the data sets that can be trained on, each followed, as a whole set, by its flipped copies.
 
@@ -110,7 +119,7 @@ def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEn
     (Detectron datasets/roidb.py:combined_roidb_for_training).
 
     Raises InputError when an image file is missing or a record of it is unusable, when data sets differ in their
-    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, or when no image is left.
+    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when no image is left, or no outline for a model of masks.
     """
     roidb: list[RoidbEntry] = []
     for dataset in datasets:
@@ -127,14 +136,15 @@ def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEn
     if not roidb:
         names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
         raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")
+    if cfg.MODEL.MASK_ON and not any(has_mask_to_train(entry.ground_truth) for entry in roidb):
+        names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
+        raise InputError(f"{names}: {NO_OUTLINES}")
     return roidb
 
 
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
-    """Raise InputError unless the categories make sense and `cfg.MODEL.NUM_CLASSES` is theirs and the background."""
-    for subject, error in dataset_errors(dataset):
-        place = "" if subject == str(dataset.annotation_file) else f"{dataset.annotation_file}: "
-        raise InputError(f"{place}{subject}: {error}; mend it, `detectron-gn check-data` lists all there is")
+    """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background."""
+    dataset.refuse_faults()
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         raise InputError(
             f"{dataset.annotation_file} has {len(dataset.category_ids)} categories, which with the background makes "
@@ -149,10 +159,6 @@ def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
         path = dataset.image_path(image)
         if not path.is_file():
             raise InputError(f"{path}: no such image file, but {dataset.annotation_file} lists it")
-        for subject, error in image_errors(image):
-            raise InputError(
-                f"{dataset.annotation_file}: {subject}: {error}; mend it, `detectron-gn check-data` lists all there is"
-            )
         objects = ground_truth(image, class_of_category, cfg)
         if is_trainable(objects, cfg):
             yield RoidbEntry(path, image.height, image.width, False, objects)

@@ -3,7 +3,6 @@
 import numpy as np
 
 # pycocotools counts a mask's pixels in 32 bits, so that a run needs no more than seven characters of five.
-MOST_PIXELS = 2**32 - 1
 _MAX_CHARACTERS_OF_A_RUN = 7
 
 

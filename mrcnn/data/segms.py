@@ -46,7 +46,8 @@ def segm_boxes(segms: Sequence[Segm], fallback: FloatArray) -> FloatArray:
     boxes: FloatArray = fallback.copy()
     for box, segm in zip(boxes, segms, strict=True):
         if isinstance(segm, Mapping):
-            rows, columns = np.nonzero(decode_rle(segm))
+            mask = decode_rle(segm)
+            rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
             if len(rows):
                 box[:] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
         elif segm:

@@ -1,6 +1,7 @@
 """Average precision by pycocotools; answers to Detectron datasets/json_dataset_evaluator.py."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.coco import quiet, read_annotations
-from detectron_gn.mrcnn.evaluation.coco_eval import CocoEvaluation
-from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS, CocoEvaluation
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks, lacks_outlines
 from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
@@ -45,35 +47,82 @@ class ApSummary:
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-def score(results: Sequence[ResultRow] | Path, annotations: COCO | Path, iou_type: IouType) -> ApSummary:
+def score(
+    results: Sequence[ResultRow] | Path,
+    annotations: COCO | Path,
+    iou_type: IouType,
+    max_detections: int = MAX_DETECTIONS,
+) -> ApSummary:
     """Score detections against an annotation file, over all of its images.
 
     Args:
-        results: rows of COCO's results format, or a file with them. No rows at all, which a network early in
-            its training can give, score 0; a file of none is refused.
+        results: rows of COCO's results format, or a file with them. No rows at all, as of a network early in its
+            training, score 0.
         annotations: a COCO instances file, or what `read_annotations` made of it.
         iou_type: "bbox" or "segm"; keys of the rows that belong to the other type are not looked at.
+        max_detections: of an image and category that count, the best first.
 
-    Raises InputError for a file or row that is not what it should be.
+    Raises InputError for a file or row that is not what it should be, and for masks where no object has an outline.
     """
     source = str(results) if isinstance(results, Path) else "results"
     ground_truth = read_annotations(annotations) if isinstance(annotations, Path) else annotations
     rows = read_results(results) if isinstance(results, Path) else results
     check_results(rows, iou_type, source, ground_truth)
-    return score_checked(rows, ground_truth, iou_type)
+    if iou_type == "segm" and lacks_outlines(ground_truth):
+        raise InputError(
+            f"{getattr(ground_truth, 'source', 'the annotations')}: no object has an outline, so there is no mask AP: "
+            "score boxes (--type bbox), or give annotations with 'segmentation'"
+        )
+    return score_checked(rows, ground_truth, iou_type, max_detections)
 
 
-def score_checked(rows: Sequence[ResultRow], annotations: COCO, iou_type: IouType) -> ApSummary:
+def score_checked(
+    rows: Sequence[ResultRow], annotations: COCO, iou_type: IouType, max_detections: int = MAX_DETECTIONS
+) -> ApSummary:
     """`score` of rows that are known to be what they should: our own, fresh from the network."""
     if iou_type == "segm":
-        encode_masks(annotations)
+        annotations = encode_masks(annotations)
     with quiet():
-        evaluation = CocoEvaluation(annotations, _load(rows, annotations, iou_type), iou_type)
+        evaluation = CocoEvaluation(annotations, _load(rows, annotations, iou_type), iou_type, max_detections)
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    metrics = {name: float(value) for name, value in zip(METRICS, evaluation.stats)}
-    return ApSummary(**metrics, per_class=_per_class(evaluation, annotations))
+    find = evaluation.average_precision
+    return ApSummary(
+        AP=find(),
+        AP50=find(threshold=0.5),
+        AP75=find(threshold=0.75),
+        APs=find("small"),
+        APm=find("medium"),
+        APl=find("large"),
+        per_class=_per_class(evaluation, annotations),
+    )
+
+
+def scoring_remarks(
+    annotations: COCO, rows: Sequence[ResultRow], max_detections: int = MAX_DETECTIONS
+) -> Iterator[str]:
+    """What a reader of the AP should know: no detections, images without any, more objects than COCO counts."""
+    objects = [annotation for annotation in annotations.anns.values() if not annotation["iscrowd"]]
+    if not rows:
+        yield f"there are no detections: all {len(objects)} objects are missed"
+    found = {row["image_id"] for row in rows}
+    missed = sum(annotation["image_id"] not in found for annotation in objects)
+    if rows and missed:
+        count = len(annotations.imgs.keys() - found)
+        yield f"{count} of {len(annotations.imgs)} images have no detections: their {missed} objects are missed"
+    crowded = Counter((annotation["image_id"], annotation["category_id"]) for annotation in objects)
+    (image_id, category_id), most = max(crowded.items(), key=lambda item: item[1], default=((None, None), 0))
+    if most > max_detections:
+        name, category = annotations.imgs[image_id]["file_name"], annotations.cats[category_id]["name"]
+        yield (
+            f"{name} has {most} objects of {category}, and the best {max_detections} detections of an image and "
+            f"category count, as COCO does it: pass --max-dets {most} to count more"
+        )
+    if max_detections != MAX_DETECTIONS:
+        yield (
+            f"the best {max_detections} detections of an image and category count (--max-dets), and COCO's own AP "
+            f"counts {MAX_DETECTIONS}"
+        )
 
 
 def ap_document(name: str, summaries: Mapping[str, ApSummary]) -> dict[str, object]:
@@ -115,7 +164,7 @@ def _load(rows: Sequence[ResultRow], ground_truth: COCO, iou_type: IouType) -> C
 
 
 def _per_class(evaluation: CocoEvaluation, annotations: COCO) -> dict[str, float]:
-    # [IoU, recall, category, area range, most detections]: the first range is all areas, the last limit 100.
+    # [IoU, recall, category, area range, most detections]: all areas come first, the limit that counts last.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     summary = {}
     for place, category in enumerate(evaluation.params.catIds):

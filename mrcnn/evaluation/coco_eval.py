@@ -7,11 +7,39 @@ last digit in 39 of 60, and its summary numbers are up to 2e-16 apart.
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+# The detections of an image and category that COCO counts: those of the highest scores.
+MAX_DETECTIONS = 100
 
 
 class CocoEvaluation(COCOeval):  # type: ignore[misc]
-    """COCOeval of boxes or masks by category."""
+    """COCOeval of boxes or masks by category.
+
+    Args:
+        max_detections: of an image and category that count, the best first; COCO's own AP counts 100.
+    """
+
+    def __init__(self, truth: COCO, found: COCO, iou_type: str, max_detections: int = MAX_DETECTIONS) -> None:
+        super().__init__(truth, found, iou_type)
+        self.params.maxDets = [*(most for most in self.params.maxDets[:-1] if most < max_detections), max_detections]
+
+    def average_precision(self, area: str = "all", threshold: float | None = None) -> float:
+        """AP of what `accumulate` has counted, -1 where there is nothing to find.
+
+        pycocotools' own `summarize` computes the mean over all thresholds for 100 detections only, whatever `maxDets`
+        says; the numbers are the same.
+
+        Args:
+            area: "all", "small", "medium" or "large".
+            threshold: an IoU; the mean over all of them where it is None.
+        """
+        precision = self.eval["precision"][:, :, :, self.params.areaRngLbl.index(area), -1]
+        if threshold is not None:
+            precision = precision[np.where(threshold == self.params.iouThrs)[0]]
+        known = precision[precision > -1]
+        return float(np.mean(known)) if known.size else -1.0
 
     def evaluateImg(self, imgId: int, catId: int, aRng: tuple[float, float], maxDet: int) -> dict[str, Any] | None:
         """What `accumulate` needs of one image, category and range of areas; None where there is nothing.

@@ -17,9 +17,10 @@ from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_ima
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked, scoring_remarks
+from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
-from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
 from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, image_digest, run_identity
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.inference.predict import Predicted, predict
@@ -59,15 +60,17 @@ class Evaluation:
 
     Attributes:
         rows: COCO result rows in Detectron's order: boxes, and masks where the model has a mask head.
-        ap: their AP.
+        ap: their AP; that of masks only where the annotations have outlines.
         speed: of this process.
         naming: under which names the images were found.
+        remarks: what was mended in the annotations, and what a reader of the AP should know, a sentence each.
     """
 
     rows: dict[IouType, list[ResultRow]]
     ap: dict[IouType, ApSummary]
     speed: Speed
     naming: str
+    remarks: tuple[str, ...]
 
     @property
     def summaries(self) -> dict[str, ApSummary]:
@@ -93,6 +96,7 @@ def evaluate(
     network: StaticNetwork | None = None,
     reading: ImageReading = AS_IMREAD,
     names: Sequence[str] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -108,6 +112,7 @@ def evaluate(
         network: runs in place of the model's own, as in `Detector.start_batch`.
         reading: how image files are read.
         names: what the annotations call classes 1, 2, ...; by default the model's names, where they are known.
+        max_detections: of an image and category that count for the AP, the best first.
 
     Returns:
         The evaluation, or None in every process but the first.
@@ -119,8 +124,6 @@ def evaluate(
     if names is None and model.categories is not None:
         names = model.categories.names
     category_ids = matched_category_ids(model.cfg, coco, annotations, names)
-    if model.cfg.MODEL.MASK_ON:
-        encode_masks(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
@@ -160,8 +163,20 @@ def evaluate(
         return None
     together = {key: image for part in parts for key, image in part.items()}
     rows = coco_results(list(together.values()), with_masks=model.cfg.MODEL.MASK_ON)
-    ap = {iou_type: score_checked(found, coco, iou_type) for iou_type, found in rows.items()}
-    return Evaluation(rows, ap, speed, naming_used(coco, files))
+    scored = {iou_type: found for iou_type, found in rows.items() if iou_type != "segm" or not lacks_outlines(coco)}
+    ap = {iou_type: score_checked(found, coco, iou_type, max_detections) for iou_type, found in scored.items()}
+    remarks = (*coco.remarks, *scoring_remarks(coco, rows["bbox"], max_detections), *_limit_remarks(model.cfg, coco))
+    return Evaluation(rows, ap, speed, naming_used(coco, files), remarks)
+
+
+def _limit_remarks(cfg: Config, coco: COCO) -> Iterator[str]:
+    """What to say where an image has more objects than the model keeps detections of."""
+    most, limit = max(map(len, coco.imgToAnns.values()), default=0), cfg.TEST.DETECTIONS_PER_IM
+    if 0 < limit < most:
+        yield (
+            f"an image has {most} objects, and the model keeps the best {limit} detections of an image: pass --set "
+            f"TEST.DETECTIONS_PER_IM {most} to keep more"
+        )
 
 
 def plan_batches(model: Detector, coco: COCO, batch: int) -> list[list[int]]:

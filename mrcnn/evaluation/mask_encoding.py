@@ -1,43 +1,34 @@
 """The outlines of annotations as run lengths, which mask AP is computed from."""
 
-from collections.abc import Mapping
-
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.data.annotation_errors import annotation_error
-from detectron_gn.mrcnn.data.run_lengths import MOST_PIXELS
-from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.data.annotations.outlines import encoded_outline, has_outline
+from detectron_gn.mrcnn.data.coco import quiet
 
 
-def encode_masks(annotations: COCO) -> None:
-    """Turn the annotations' outlines into run lengths in place, as pycocotools would when it scores masks.
+def lacks_outlines(annotations: COCO) -> bool:
+    """Whether there are objects and none has an outline, so that there is no mask AP."""
+    objects = annotations.dataset["annotations"]
+    return bool(objects) and not any(map(has_outline, objects))
 
-    Raises InputError for the first image without a size or annotation without an outline that pycocotools can read.
-    What is run lengths already stays as it is, so that a second call costs nothing to speak of.
+
+def encode_masks(annotations: COCO) -> COCO:
+    """The annotations that have an outline, all outlines as run lengths, as pycocotools has them when it scores masks.
+
+    Outlines are replaced in place, so that a second call costs nothing to speak of. Where all objects have one, the
+    annotations themselves are given back.
     """
-    source = getattr(annotations, "source", "the annotations")
+    outlined = []
     for annotation in annotations.dataset["annotations"]:
-        place = f"{source}: annotation {annotation['id']}"
-        segmentation = annotation.get("segmentation")
-        if segmentation is None:
-            raise InputError(f"{place} has no 'segmentation', which mask AP needs")
-        if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), bytes):
-            continue
-        image = annotations.imgs[annotation["image_id"]]
-        height, width = image.get("height"), image.get("width")
-        if height is None or width is None:
-            raise InputError(f"{source}: image {image['id']} has no 'height' or no 'width', which mask AP needs")
-        if height * width > MOST_PIXELS:
-            raise InputError(f"{source}: image {image['id']} has more pixels than pycocotools can count: give its size")
-        cause = annotation_error(annotation, height, width)
-        if cause is not None:
-            raise InputError(f"{place}: {cause}")
-        try:
-            rle = annotations.annToRLE(annotation)
-        except Exception as error:  # pycocotools raises what the malformed polygon happens to run into
-            raise InputError(
-                f"{place}: its segmentation is not a polygon or run lengths that pycocotools reads "
-                f"({type(error).__name__}: {error})"
-            ) from None
-        counts = rle["counts"]
-        annotation["segmentation"] = {**rle, "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+        if has_outline(annotation):
+            image = annotations.imgs[annotation["image_id"]]
+            outline = annotation["segmentation"]
+            annotation["segmentation"] = encoded_outline(outline, image["height"], image["width"])
+            outlined.append(annotation)
+    if len(outlined) == len(annotations.dataset["annotations"]):
+        return annotations
+    masks = COCO()
+    masks.dataset = {**annotations.dataset, "annotations": outlined}
+    with quiet():
+        masks.createIndex()
+    return masks

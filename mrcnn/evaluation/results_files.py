@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeAlias
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind, told
-from detectron_gn.mrcnn.data.run_lengths import MOST_PIXELS, runs_cover
+from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import MOST_MASK_PIXELS
 
 IouType: TypeAlias = Literal["bbox", "segm"]
 ResultRow: TypeAlias = Mapping[str, Any]
@@ -19,7 +20,7 @@ SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 
 def read_results(path: Path) -> list[ResultRow]:
-    """Read a COCO results file: a list that is not empty. `check_results` looks into its rows."""
+    """Read a COCO results file: a list, which may be empty. `check_results` looks into its rows."""
     try:
         rows = json.loads(path.read_bytes())
     except OSError as error:
@@ -28,14 +29,14 @@ def read_results(path: Path) -> list[ResultRow]:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise InputError(f"{path} is not a results file: it holds a {kind(rows)}, not a list of detections")
-    if not rows:
-        raise InputError(f"{path} holds no detections")
     return rows
 
 
 def results_iou_type(rows: Sequence[ResultRow], source: str) -> IouType:
     """Whether the rows hold masks or boxes alone, as the first row tells."""
-    first = rows[0] if rows else {}
+    if not rows:
+        raise InputError(f"{source} holds no detections")
+    first = rows[0]
     if isinstance(first, Mapping):
         if "segmentation" in first:
             return "segm"
@@ -90,7 +91,7 @@ def _mask_fault(rle: Any) -> str | None:
     size = rle.get("size")
     if not isinstance(size, Sequence) or len(size) != 2 or any(type(n) is not int or n < 1 for n in size):
         return f"has a segmentation of size {told(size)}, which is not [height, width]"
-    if size[0] * size[1] > MOST_PIXELS:
+    if size[0] * size[1] > MOST_MASK_PIXELS:
         return f"has a segmentation of {size[0]}x{size[1]} pixels, more than pycocotools can count"
     counts = rle["counts"]
     # What is no text, such as half of a surrogate pair, is no run length either.

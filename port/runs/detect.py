@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import cv2
 
+from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
 from detectron_gn.mrcnn.data.categories import Categories, match_categories, numbered
-from detectron_gn.mrcnn.data.coco import read_annotation_file
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError

@@ -17,7 +17,7 @@ from detectron_gn.port.options import (
     class_names,
     image_reading,
 )
-from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_per_class, add_type
+from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_max_dets, add_per_class, add_type
 from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
 
 if TYPE_CHECKING:
@@ -41,24 +41,28 @@ def add_test(commands: Commands) -> None:
     add_batch(parser)
     add_precision(parser)
     add_cuda_graphs(parser)
+    add_max_dets(parser)
     add_per_class(parser)
 
 
 def _test(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.ap import ap_table
 
-    evaluation, document, _ = run_evaluation(args)
+    evaluation, document, _ = run_evaluation(args, args.max_dets)
     if evaluation is None:
         return DONE
-    print(evaluation.naming + "\n")
-    print(ap_table(evaluation.summaries, per_class=args.per_class))
+    for line in (evaluation.naming, *evaluation.remarks):
+        print(line)
+    print("\n" + ap_table(evaluation.summaries, per_class=args.per_class))
     *files, last = [str(args.out / "ap.json"), *(f"{iou_type}.json" for iou_type in evaluation.rows)]
     print(f"\n{', '.join(files)} and {last} hold the numbers and the detections.")
     write_json_option(args, document)
     return DONE
 
 
-def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[str, Any], GeneralizedRCNN]:
+def run_evaluation(
+    args: argparse.Namespace, max_detections: int = 100
+) -> tuple[Evaluation | None, dict[str, Any], GeneralizedRCNN]:
     """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
 
     Returns what was found, what `ap.json` holds of it, and the model.
@@ -101,6 +105,7 @@ def run_evaluation(args: argparse.Namespace) -> tuple[Evaluation | None, dict[st
                 ranks=ranks,
                 network=network,
                 reading=image_reading(args),
+                max_detections=max_detections,
             )
         except Stopped as stopped:
             raise Stopped(
@@ -122,18 +127,27 @@ def add_score(commands: Commands) -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json", help="a list of detections in COCO's format")
     parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
     add_type(parser)
+    add_max_dets(parser)
     add_per_class(parser)
 
 
 def _score(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_annotations
-    from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
-    from detectron_gn.mrcnn.evaluation.results_files import read_results, results_iou_type
+    from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score, scoring_remarks
+    from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
+    from detectron_gn.mrcnn.evaluation.results_files import IouType, read_results, results_iou_type
 
     rows = read_results(args.results)
-    iou_type = args.type or results_iou_type(rows, str(args.results))
-    summary = score(args.results, read_annotations(args.annotations), iou_type)
-    kind = AP_JSON_KEY[iou_type]
-    print(ap_table({kind: summary}, per_class=args.per_class))
-    write_json_option(args, ap_document(args.annotations.stem, {kind: summary}))
+    annotations = read_annotations(args.annotations)
+    types: tuple[IouType, ...]
+    if args.type is None and not rows:
+        # A file of nothing holds no boxes and no masks.
+        types = ("bbox",) if lacks_outlines(annotations) else ("bbox", "segm")
+    else:
+        types = (args.type or results_iou_type(rows, str(args.results)),)
+    summaries = {AP_JSON_KEY[each]: score(args.results, annotations, each, args.max_dets) for each in types}
+    for line in (*annotations.remarks, *scoring_remarks(annotations, rows, args.max_dets)):
+        print(line)
+    print(ap_table(summaries, per_class=args.per_class))
+    write_json_option(args, ap_document(args.annotations.stem, summaries))
     return DONE

@@ -104,7 +104,8 @@ def _ap(args: argparse.Namespace) -> int:
     ladder.model = model
     assert ladder.comparison is not None
     summaries = evaluation.summaries
-    print(f"{evaluation.naming}\n\n{ap_table(summaries, per_class=args.per_class)}")
+    print("\n".join((evaluation.naming, *evaluation.remarks)))
+    print(f"\n{ap_table(summaries, per_class=args.per_class)}")
     print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
     report = args.out / "report.html"
     write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)

@@ -5,13 +5,31 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron_gn.weights.command_line import between
+from detectron_gn.weights.command_line import at_least, between
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """--annotations and --images: one data set in COCO's format."""
     parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="COCO instances file")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+
+
+def add_data_sets(parser: argparse.ArgumentParser) -> None:
+    """--annotations and --images of one data set or of several."""
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
+    add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
+
+
+def add_max_dets(parser: argparse.ArgumentParser) -> None:
+    """--max-dets of an AP."""
+    parser.add_argument(
+        "--max-dets",
+        type=at_least(1),
+        default=100,
+        metavar="N",
+        help="detections of an image and category that count, the best first (default 100, as COCO)",
+    )
 
 
 def add_type(parser: argparse.ArgumentParser) -> None:

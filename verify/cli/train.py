@@ -17,7 +17,7 @@ from detectron_gn.port.options import (
     add_out,
     image_reading,
 )
-from detectron_gn.verify.cli.options import add_data
+from detectron_gn.verify.cli.options import add_data_sets
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
     DONE,
@@ -49,8 +49,7 @@ def add_train(commands: Commands) -> None:
         metavar="SOURCE",
         help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
     )
-    add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
-    add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
+    add_data_sets(parser)
     add_out(parser)
     add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
@@ -104,6 +103,9 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
     for dataset in datasets:
         check_classes(dataset, cfg)
+        if ranks.is_first:
+            for remark in dataset.remarks:
+                print_line(f"{dataset.annotation_file}: {remark}")
     check_config(cfg)
     weights = read_blobs(resolve(source)) if source else None
     if weights is not None:
@@ -167,7 +169,7 @@ def add_check_data(commands: Commands) -> None:
         "list what training would leave out of a data set and why, and what would stop it",
         "check-data --annotations instances_train.json --images train",
     )
-    add_data(parser)
+    add_data_sets(parser)
     add_image_reading(parser)
     add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
     parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
@@ -175,18 +177,25 @@ def add_check_data(commands: Commands) -> None:
 
 
 def _check_data(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.data.check import check_dataset, report_text
-    from detectron_gn.mrcnn.data.coco import read_dataset
+    from detectron_gn.mrcnn.data.check import check_dataset, differing_classes, report_text
     from detectron_gn.port.config.read import parse_config
     from detectron_gn.port.runs.load import find_config
+    from detectron_gn.verify.training.inputs import read_datasets
 
-    dataset = read_dataset(args.annotations, args.images)
+    datasets = read_datasets(args.annotations, args.images)
     if args.config is None:
-        defaults = f"MODEL: {{NUM_CLASSES: {len(dataset.classes)}}}"
+        defaults = f"MODEL: {{NUM_CLASSES: {len(datasets[0].classes)}}}"
         cfg = parse_config(defaults, "Detectron's defaults", args.overrides)
     else:
         cfg = find_config(args.config, args.overrides)
-    report = check_dataset(dataset, cfg, read_images=not args.no_decode, reading=image_reading(args))
-    print(report_text(report, most=args.most))
-    write_json_option(args, report.document())
-    return CHECK_FAILED if report.errors else DONE
+    reports = []
+    for dataset in datasets:
+        report = check_dataset(dataset, cfg, read_images=not args.no_decode, reading=image_reading(args))
+        reports.append(differing_classes(report, dataset, datasets[0]))
+        name = f"{dataset.annotation_file}\n" if len(datasets) > 1 else ""
+        print(f"{name}{report_text(reports[-1], most=args.most)}", flush=True)
+    documents = [
+        {"annotations": str(dataset.annotation_file), **report.document()} for dataset, report in zip(datasets, reports)
+    ]
+    write_json_option(args, reports[0].document() if len(reports) == 1 else {"data_sets": documents})
+    return CHECK_FAILED if any(report.errors for report in reports) else DONE

@@ -15,7 +15,6 @@ from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids
-from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
 from detectron_gn.mrcnn.stopping import until_stopped
 from detectron_gn.verify.evaluation_files import write_evaluation
 from detectron_gn.verify.training.run import RunOptions, run_training
@@ -65,8 +64,9 @@ def train_and_evaluate(
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
         names = _names_used(cfg, coco, evaluation_data, names)
-        if cfg.MODEL.MASK_ON:
-            encode_masks(coco)
+        if ranks.is_first:
+            for remark in coco.remarks:
+                say(f"{evaluation_data.annotations}: {remark}")
         image_files(coco, evaluation_data.images)
     documents: list[dict[str, Any]] = []
 

@@ -48,11 +48,19 @@ def refuse_old_box_weights(weights: WeightsFile, overrides: Sequence[str]) -> No
         )
 
 
-def training_data(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
-    """The data sets to train on."""
+def read_datasets(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
+    """The data sets of as many annotation files as folders."""
     if len(annotations) != len(images):
         raise InputError(f"{len(annotations)} --annotations need as many --images, not {len(images)}")
     return [read_dataset(*pair) for pair in zip(annotations, images)]
+
+
+def training_data(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
+    """The data sets to train on; InputError where a record of one cannot be used."""
+    datasets = read_datasets(annotations, images)
+    for dataset in datasets:
+        dataset.refuse_faults()
+    return datasets
 
 
 def rename_classes(datasets: Sequence[CocoDataset], names: Path) -> list[CocoDataset]:

@@ -104,22 +104,22 @@ def test_another_number_of_classes_is_refused_with_the_way_out(write_dataset, an
         ("[]", "holds a JSON list"),
         ('{"images": [], "annotations": []}', "has no 'categories'"),
         ('{"images": {}, "annotations": [], "categories": []}', "must be a list of objects"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\] has no 'file_name'"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "image 1: has no 'hei"),
     ],
 )
 def test_a_file_that_is_no_annotation_file_is_named_in_one_sentence(tmp_path, text, message):
     file = tmp_path / "instances.json"
     file.write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        read_dataset(file, tmp_path)
+        training_roidb([read_dataset(file, tmp_path)], config())
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("field", "value"), [("category_id", 99), ("image_id", 99)])
 def test_an_annotation_of_nothing_that_is_declared_is_refused(write_dataset, field, value, annotation):
     file, folder = write_dataset({1: (60, 80)}, [annotation(**{field: value})])
-    with pytest.raises(InputError, match=f"annotation 1 has {field} 99"):
-        read_dataset(file, folder)
+    with pytest.raises(InputError, match=f"annotation 1.*: has {field} 99, which '[a-z]*' does not list"):
+        training_roidb([read_dataset(file, folder)], config())
 
 
 def test_ground_truth_is_float32(write_dataset, annotation):

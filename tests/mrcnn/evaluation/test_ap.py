@@ -97,7 +97,7 @@ def test_a_damaged_polygon_is_named(annotations: Path) -> None:
     document = json.loads(annotations.read_text())
     document["annotations"][0]["segmentation"] = [["a", "b"]]
     annotations.write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"instances\.json: annotation 1: its segmentation is not a polygon"):
+    with pytest.raises(InputError, match=r"instances\.json: annotation 1 of 7\.png: segmentation holds what is no n"):
         score([mask_row("T3", [10, 10])], annotations, "segm")
 
 

@@ -316,10 +316,10 @@ def test_scaled_sizes_are_opencvs():
 @pytest.mark.parametrize(
     ("list_name", "change", "sentence"),
     [
-        ("annotations", lambda row: row.pop("segmentation"), r"broken\.json: annotation \d+ has no 'segmentation'"),
-        ("annotations", lambda row: row.update(iscrowd="x"), r"broken\.json: annotation \d+: 'iscrowd' is 'x'"),
-        ("images", lambda row: row.pop("height"), r"broken\.json: image 300000 has no 'height'"),
-        ("images", lambda row: row.update(height="x"), r"broken\.json: image 300000: 'height' is 'x'"),
+        ("annotations", lambda row: row.pop("category_id"), r"broken\.json: annotation \d+ of .*: has no 'categ"),
+        ("annotations", lambda row: row.update(iscrowd="x"), r"broken\.json: annotation \d+ of .*: iscrowd is 'x'"),
+        ("images", lambda row: row.pop("height"), r"broken\.json: 000000300000\.png: has no 'height'"),
+        ("images", lambda row: row.update(height="x"), r"broken\.json: 000000300000\.png: height 'x' and width"),
     ],
 )
 def test_what_scoring_will_need_is_checked_before_any_image_runs(

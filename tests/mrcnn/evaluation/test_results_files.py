@@ -10,7 +10,7 @@ import pytest
 
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks
+from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks, lacks_outlines
 from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
 
 IMAGE = {"id": 7, "height": 4, "width": 5}
@@ -44,23 +44,24 @@ def read(tmp_path: Path, document: Any) -> Any:
         ("[" * 100_000, r"a\.json is not JSON \("),
         ([], r"a\.json holds a JSON list: a COCO annotation file holds an object"),
         ({"images": []}, r"has no 'annotations'"),
-        (instances(images=[{"height": 4}]), r"image number 0 has no 'id'"),
-        (instances(images=[IMAGE, IMAGE]), r"image 7 stands in the file twice"),
-        (instances(annotations=[ANNOTATION, ANNOTATION]), r"annotation 1 stands in the file twice"),
-        (instances(annotations=[{**ANNOTATION, "id": 0}]), r"annotation 0: ids must be whole numbers from 1"),
-        (instances(annotations=[{**ANNOTATION, "image_id": 8}]), r"annotation 1: its image 8 is not in"),
-        (instances(categories=[]), r"annotation 1: its category 3 is not in the file"),
-        (instances(annotations=[{"id": 1}]), r"annotation 1 has no 'image_id'"),
-        (instances(images=[IMAGE, {"id": "8"}]), r"image number 1 has the id '8' and the first one 7: give numbers or"),
-        (instances(categories=[CATEGORY, {"id": "x"}]), r"category number 1 has the id 'x' and the first one 3"),
-        (instances(images=[{"id": True}]), r"image number 0 has the id True, which is neither a whole number nor"),
-        (instances(images=[{"id": "\ud800"}]), r"image number 0 has the id '\\ud800', which is neither"),
+        (instances(images=[{"height": 4}]), r"image number 1: has no 'id'"),
+        (instances(images=[IMAGE, {**IMAGE, "width": 9}]), r"image 7: the id 7 stands twice in 'images'"),
+        (instances(annotations=[ANNOTATION, ANNOTATION]), r"annotation 1: the id stands 2 times: give each its own"),
+        (instances(annotations=[{**ANNOTATION, "image_id": 8}]), r"annotation 1: has image_id 8, which 'images' does"),
+        (instances(categories=[]), r"a\.json: 'categories' is empty: .*1 more fault: annotation 1 of image 7"),
+        (instances(annotations=[{"id": 1}]), r"annotation 1: has no 'image_id'"),
+        (instances(images=[IMAGE, {"id": "8"}]), r"image number 2: id is '8', a text: COCO's ids are whole numbers"),
+        (instances(categories=[CATEGORY, {"id": "x"}]), r"category number 2: id is 'x', a text"),
+        (instances(images=[{"id": True}]), r"image number 1: id is True, which is no whole number"),
+        (instances(images=[{"id": "\ud800"}]), r"image number 1: id is '\\ud800', a text"),
         (instances(categories=[{"id": 3, "name": "\ud800"}]), r"category 3: its name '\\ud800' is no text"),
-        (instances(images=[{**IMAGE, "height": "x"}]), r"image 7: 'height' is 'x': give it in pixels"),
-        (instances(images=[{**IMAGE, "width": 0}]), r"image 7: 'width' is 0: give it in pixels"),
-        (instances(annotations=[{**ANNOTATION, "iscrowd": "x"}]), r"annotation 1: 'iscrowd' is 'x': give 0, or 1"),
-        (instances(annotations=[{**ANNOTATION, "id": 10**30}]), r"ids must be whole numbers from 1 to"),
-        (instances(annotations=[{**ANNOTATION, "bbox": [10**400, 0, 1, 1]}]), r"annotation 1: 'bbox' must be four"),
+        (instances(images=[{**IMAGE, "height": "x"}]), r"image 7: height 'x' and width 5 are no size"),
+        (instances(images=[{**IMAGE, "width": 0}]), r"image 7: height 4 and width 0 are no size"),
+        (instances(images=[{**IMAGE, "width": 10**5, "height": 10**5}]), r"more pixels than pycocotools can count"),
+        (instances(annotations=[{**ANNOTATION, "iscrowd": "x"}]), r"annotation 1 of image 7: iscrowd is 'x' instead"),
+        (instances(annotations=[{**ANNOTATION, "id": 10**30}]), r"id is 1000.*: pycocotools counts to"),
+        (instances(annotations=[{**ANNOTATION, "id": {}}]), r"annotation number 1 of image 7: id is {}, which is no"),
+        (instances(annotations=[{**ANNOTATION, "bbox": [10**400, 0, 1, 1]}]), r"bbox holds 1000.*, which is not fin"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )
@@ -84,7 +85,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("\x80\x02}", "is not JSON"),
         ("{}", "is not a results file: it holds a JSON object, not a list"),
         ("3", "it holds a number, not a list"),
-        ("[]", "holds no detections"),
     ],
 )
 def test_a_file_that_is_no_list_of_results_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -168,32 +168,36 @@ POLYGON = [[0, 0, 3, 0, 3, 3, 0, 3]]
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("segmentation", "sentence"),
     [
-        ({}, r"a\.json: annotation 1 has no 'segmentation', which mask AP needs"),
-        ({"segmentation": [["a", "b"] * 3]}, r"a\.json: annotation 1: segmentation holds what is no number"),
-        ({"segmentation": [[1, 2]]}, r"a\.json: annotation 1: its segmentation is not a polygon"),
-        ({"segmentation": []}, r"a\.json: annotation 1: its segmentation is not a polygon"),
-        ({"segmentation": [[float("nan")] * 6]}, r"annotation 1: segmentation holds a coordinate that is not finite"),
-        ({"segmentation": {"size": [3, 3], "counts": [9]}}, r"annotation 1: segmentation has the size \[3, 3\]"),
-        ({"segmentation": {"size": [4, 5], "counts": "\ud800"}}, r"run lengths that do not make up 4 x 5 pixels"),
+        ([["a", "b"] * 3], "segmentation holds what is no number"),
+        ([[float("nan")] * 6], "segmentation holds a coordinate that is not finite"),
+        ({"size": [3, 3], "counts": [9]}, r"segmentation has the size \[3, 3\]"),
+        ({"size": [4, 5], "counts": "\ud800"}, "segmentation holds run lengths that do not make up 4 x 5 pixels"),
     ],
 )
-def test_outlines_that_masks_cannot_be_scored_with_are_refused(tmp_path: Path, changes: Any, sentence: str) -> None:
-    annotations = read(tmp_path, instances(annotations=[{**ANNOTATION, **changes}]))
-    with pytest.raises(InputError, match=sentence):
-        encode_masks(annotations)
+def test_outlines_that_masks_cannot_be_scored_with_are_refused(
+    tmp_path: Path, segmentation: Any, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.json: annotation 1 of image 7: {sentence}"):
+        read(tmp_path, instances(annotations=[{**ANNOTATION, "segmentation": segmentation}]))
+
+
+def test_mask_ap_leaves_out_objects_without_an_outline(tmp_path: Path) -> None:
+    whole = {**ANNOTATION, "segmentation": POLYGON}
+    without = [{**ANNOTATION, "id": 2 + n, "segmentation": segm} for n, segm in enumerate(([], [[]], [[1, 2]], None))]
+    annotations = read(tmp_path, instances(annotations=[whole, *without]))
+    assert [row["id"] for row in encode_masks(annotations).dataset["annotations"]] == [1]
+    assert len(annotations.dataset["annotations"]) == 5
+    assert not lacks_outlines(annotations)
+    assert lacks_outlines(read(tmp_path, instances(annotations=without)))
 
 
 def test_masks_need_the_size_of_their_image(tmp_path: Path) -> None:
     annotation = {**ANNOTATION, "segmentation": POLYGON}
     encode_masks(read(tmp_path, instances(annotations=[annotation])))
-    annotations = read(tmp_path, instances(images=[{"id": 7, "width": 5}], annotations=[annotation]))
-    with pytest.raises(InputError, match=r"a\.json: image 7 has no 'height' or no 'width'"):
-        encode_masks(annotations)
-    annotations = read(tmp_path, instances(images=[{**IMAGE, "height": 10**9}], annotations=[annotation]))
-    with pytest.raises(InputError, match=r"a\.json: image 7 has more pixels than pycocotools can count"):
-        encode_masks(annotations)
+    with pytest.raises(InputError, match=r"a\.json: image 7: has no 'height': give the size of every image"):
+        read(tmp_path, instances(images=[{"id": 7, "width": 5}], annotations=[annotation]))
 
 
 def test_every_mask_that_pycocotools_writes_is_accepted() -> None:

@@ -39,7 +39,7 @@ def refusal(file, folder):
         ({"segmentation": [TRIANGLE, [1, 1, 1e30, 5, 20, 20]]}, "segmentation holds a coordinate"),
         ({"segmentation": [["a", 1, 5, 5, 20, 20]]}, "segmentation holds what is no number"),
         ({"segmentation": [[1, 2, [3], 4, 5, 6]]}, "segmentation holds what is no number"),
-        ({"segmentation": [[[1, 1], [5, 5], [9, 9], [3, 3], [3, 3], [3, 3]]]}, "lists within polygons"),
+        ({"segmentation": [[[[1, 1], [5, 5], [9, 9]], [[2, 2], [3, 2], [3, 3]]]]}, "rings within a polygon"),
         ({"segmentation": [TRIANGLE, [*TRIANGLE, 7]]}, "a polygon of 7 numbers: x and y come in pairs"),
         ({"segmentation": "none"}, "neither a list of polygons nor a run-length encoding"),
         ({"segmentation": {"counts": "zzz!!", "size": [60, 80]}}, "do not make up 60 x 80 pixels"),
@@ -54,7 +54,7 @@ def test_an_annotation_that_is_broken_is_named_with_what_is_wrong(write_dataset,
     assert "annotation 2 of 1.png" in sentence and words in sentence and "check-data" in sentence
 
 
-@pytest.mark.parametrize("height", [0, -5, "60", 60.5, None, True, 10**9])
+@pytest.mark.parametrize("height", [0, -5, "60", 60.5, [60], True, 10**9])
 def test_an_image_without_a_size_is_named(write_dataset, annotation, height):
     file, folder = write_dataset({1: (60, 80)}, [annotation()])
     content = json.loads(file.read_text())
@@ -66,11 +66,11 @@ def test_an_image_without_a_size_is_named(write_dataset, annotation, height):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["images"][0].update(file_name=5), "'file_name' of images[0] is 5, no text"),
-        (lambda c: c["images"][0].update(id=[1]), "'id' of images[0] is [1], no whole number and no text"),
-        (lambda c: c["images"][0].update(id="a"), "some ids of 'images' are numbers and some are texts"),
-        (lambda c: c["annotations"][0].update(category_id=[3]), "'category_id' of annotations[0] is [3]"),
-        (lambda c: c["annotations"][0].update(image_id=None), "'image_id' of annotations[0] is None"),
+        (lambda c: c["images"][0].update(file_name=5), "'file_name' is 5, no text that names a file"),
+        (lambda c: c["images"][0].update(id=[1]), "1.png: id is [1], which is no whole number"),
+        (lambda c: c["images"][0].update(id="a"), "1.png: id is 'a', a text: COCO's ids are whole numbers"),
+        (lambda c: c["annotations"][0].update(category_id=[3]), "annotation 1 of 2.png: category_id is [3], which"),
+        (lambda c: c["annotations"][0].update(image_id=None), "annotation 1: has no 'image_id'"),
         (lambda c: c.update(annotations=[]), "no image has an object to train on"),
         (lambda c: c.update(images=[], annotations=[]), "no image has an object to train on"),
     ],
