@@ -13,7 +13,7 @@ MOST_MASK_PIXELS = 2**32 - 1
 
 # Pixels along a polygon's edges, as a multiple of its image's height and width together. pycocotools draws five points
 # for each, in 8 bytes, so a few kilobytes of points can ask for gigabytes. COCO's longest outlines have about 4.
-LONGEST_OUTLINE = 200
+LONGEST_OUTLINE = 100
 
 # How far outside of its image a polygon may lie, as a multiple of the same. pycocotools counts pixels in 32 bits.
 FARTHEST_OUTLINE = 10

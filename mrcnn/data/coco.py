@@ -76,9 +76,12 @@ class CocoDataset:
         return ImageFolder(self.image_dir, (image.file_name for image in self.images))
 
     def image_path(self, image: CocoImage) -> Path:
-        """The image's file, or where it should be; InputError where several files may be it."""
+        """The image's file; InputError where there is none, or where several files may be it."""
         found = self._folder.find(image.id, image.file_name)
-        return found or self._folder.expected(image.id, image.file_name)
+        if found is None:
+            expected = self._folder.expected(image.id, image.file_name)
+            raise InputError(f"{expected}: no such image file, but {self.annotation_file} lists it")
+        return found
 
 
 def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoDataset:

@@ -157,8 +157,6 @@ def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
     class_of_category = dataset.class_of_category
     for image in dataset.images:
         path = dataset.image_path(image)
-        if not path.is_file():
-            raise InputError(f"{path}: no such image file, but {dataset.annotation_file} lists it")
         objects = ground_truth(image, class_of_category, cfg)
         if is_trainable(objects, cfg):
             yield RoidbEntry(path, image.height, image.width, False, objects)

@@ -66,7 +66,7 @@ def score(
     """
     source = str(results) if isinstance(results, Path) else "results"
     ground_truth = read_annotations(annotations) if isinstance(annotations, Path) else annotations
-    rows = read_results(results) if isinstance(results, Path) else results
+    rows = read_results(results, may_be_empty=True) if isinstance(results, Path) else results
     check_results(rows, iou_type, source, ground_truth)
     if iou_type == "segm" and lacks_outlines(ground_truth):
         raise InputError(

@@ -19,8 +19,11 @@ ResultRow: TypeAlias = Mapping[str, Any]
 SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 
-def read_results(path: Path) -> list[ResultRow]:
-    """Read a COCO results file: a list, which may be empty. `check_results` looks into its rows."""
+def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
+    """Read a COCO results file: a list, of nothing only where that `may_be_empty`. `check_results` looks into its rows.
+
+    A file of nothing has an AP, but there is nothing in it to compare.
+    """
     try:
         rows = json.loads(path.read_bytes())
     except OSError as error:
@@ -29,14 +32,14 @@ def read_results(path: Path) -> list[ResultRow]:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(rows, list):
         raise InputError(f"{path} is not a results file: it holds a {kind(rows)}, not a list of detections")
+    if not rows and not may_be_empty:
+        raise InputError(f"{path} holds no detections")
     return rows
 
 
 def results_iou_type(rows: Sequence[ResultRow], source: str) -> IouType:
     """Whether the rows hold masks or boxes alone, as the first row tells."""
-    if not rows:
-        raise InputError(f"{source} holds no detections")
-    first = rows[0]
+    first = rows[0] if rows else {}
     if isinstance(first, Mapping):
         if "segmentation" in first:
             return "segm"

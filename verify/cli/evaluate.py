@@ -137,7 +137,7 @@ def _score(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
     from detectron_gn.mrcnn.evaluation.results_files import IouType, read_results, results_iou_type
 
-    rows = read_results(args.results)
+    rows = read_results(args.results, may_be_empty=True)
     annotations = read_annotations(args.annotations)
     types: tuple[IouType, ...]
     if args.type is None and not rows:

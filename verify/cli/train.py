@@ -195,7 +195,8 @@ def _check_data(args: argparse.Namespace) -> int:
         name = f"{dataset.annotation_file}\n" if len(datasets) > 1 else ""
         print(f"{name}{report_text(reports[-1], most=args.most)}", flush=True)
     documents = [
-        {"annotations": str(dataset.annotation_file), **report.document()} for dataset, report in zip(datasets, reports)
+        {"annotations_file": str(dataset.annotation_file), **report.document()}
+        for dataset, report in zip(datasets, reports)
     ]
     write_json_option(args, reports[0].document() if len(reports) == 1 else {"data_sets": documents})
     return CHECK_FAILED if any(report.errors for report in reports) else DONE

@@ -73,9 +73,11 @@ class _Reading:
         self.path = path
         self.findings = Findings()
         self.categories: list[Record] = []
+        # Those with a fault too, whose annotations have none for that.
         self.category_ids: set[int] = set()
+        self.usable_categories: set[int] = set()
         self.images: dict[int, Record] = {}
-        # Of those with a fault too, whose annotations have none for that.
+        # Likewise.
         self.image_names: dict[int, str] = {}
         self.image_count = 0
         self.annotations: list[Record] = []
@@ -94,6 +96,7 @@ class _Reading:
                 self.categories.append(read_category(record, partial(self.findings.mend, subject)))
             except InputError as error:
                 self.findings.refuse(subject, error)
+        self.usable_categories = {category["id"] for category in self.categories}
         for key in ("id", "name"):
             for value, count in Counter(category[key] for category in self.categories).items():
                 if count > 1:
@@ -146,7 +149,8 @@ class _Reading:
                 if image_id not in self.image_names:
                     raise InputError(f"has image_id {image_id}, which 'images' does not list")
                 image = self.images.get(image_id)
-                if image is None:
+                if image is None or category_id not in self.usable_categories:
+                    # That fault is told already.
                     continue
                 height, width = image["height"], image["width"]
                 annotation, bounds = read_annotation(record, height, width, partial(self.findings.mend, subject))

@@ -120,6 +120,30 @@ def test_malformed_annotations_are_errors_and_not_crashes(check, annotation, fie
     assert report.trained_images == 1
 
 
+def test_images_without_a_file_are_not_counted_as_trained_on(check, annotation):
+    images = {1: (60, 80), 2: (60, 80), 3: (60, 80)}
+    annotations = [annotation(image_id=i, category_id=c) for i, c in ((1, 3), (2, 17), (3, 17))]
+
+    def remove(numbers):
+        return lambda content, folder: [(folder / f"{number}.png").unlink() for number in numbers]
+
+    for read_images in (True, False):
+        some = check(annotations, images, change=remove([2]), read_images=read_images)
+        assert (some.images, some.trained_images, some.trained_annotations) == (3, 2, 2)
+        none = check(annotations, images, change=remove(images), read_images=read_images)
+        assert (none.images, none.trained_images, none.trained_annotations) == (3, 0, 0)
+        assert "no image is left to train on" in texts(none, "error")[-1]
+        assert "trained on: 0 of 3 images" in report_text(none)
+
+
+def test_crowds_are_counted_apart(check, annotation):
+    crowd = annotation(iscrowd=1, segmentation={"counts": [0, 4800], "size": [60, 80]})
+    report = check([annotation(), annotation(category_id=3), crowd, crowd])
+    assert (report.annotations, report.trained_annotations, report.crowds) == (4, 2, 2)
+    assert report_text(report).endswith("2 of 4 annotations, and 2 crowds that are kept apart")
+    assert report.document()["crowds"] == 2
+
+
 def test_a_data_set_with_nothing_to_train_on_is_an_error(check, annotation):
     assert texts(check([annotation(area=0), annotation(category_id=3, iscrowd=1)]), "error")[0].endswith(
         "no image is left to train on"

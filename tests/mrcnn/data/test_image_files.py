@@ -7,6 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 import detectron_gn
+from detectron_gn.mrcnn.data.check import check_dataset
 from detectron_gn.mrcnn.data.coco import read_annotations, read_dataset
 from detectron_gn.mrcnn.data.image_files import ImageFolder, image_files
 from detectron_gn.mrcnn.data.roidb import training_roidb
@@ -69,6 +70,85 @@ def test_a_name_never_leads_out_of_the_folder(name, tmp_path):
     # Its last part is looked for in the folder.
     (folder / "outside.png").write_bytes(b"y")
     assert ImageFolder(folder, [name]).find("a", name) == folder / "outside.png"
+
+
+@pytest.mark.parametrize(
+    ("file_name", "found"),
+    [
+        ("sub/deep/1.png", "sub/deep/1.png"),
+        ("./sub/deep/1.png", "sub/deep/1.png"),
+        ("deep/1.png", "sub/deep/1.png"),
+        (r"sub\deep\1.png", "sub/deep/1.png"),
+        (r"C:\data\sub\deep\1.png", "sub/deep/1.png"),
+        (r"\\server\share\sub\deep\1.png", "sub/deep/1.png"),
+        ("/home/someone/sub/deep/1.png", "sub/deep/1.png"),
+        ("../elsewhere/sub/deep/1.png", "sub/deep/1.png"),
+        ("sub/other/../deep/1.png", "sub/deep/1.png"),
+        ("http://images.example.org/sub/deep/1.png", "sub/deep/1.png"),
+        ("https://example.org/sub/deep/1.png?size=full#top", "sub/deep/1.png"),
+        ("https://example.org/a%20b.png", "a b.png"),
+        ("file:///data/a%20b.png", "a b.png"),
+        ("A B.PNG", "a b.png"),
+        ("SUB/Deep/1.PNG", "sub/deep/1.png"),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("CAFE\u0301.png", "cafe\u0301.png"),
+        ("na\u00efve.jpg", "nai\u0308ve.JPG"),
+        ("x" * 300 + ".png", None),
+        ("http://[::1", None),
+        ("", None),
+        ("..", None),
+        ("sub", None),
+        ("1.jpg", None),
+    ],
+)
+def test_a_name_is_found_however_it_is_written(file_name, found, tmp_path):
+    for name in ("sub/deep/1.png", "a b.png", "cafe\u0301.png", "nai\u0308ve.JPG", "sub/deep/2.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "1.jpg").write_text("outside")
+    folder = ImageFolder(tmp_path / "images", [file_name])
+    assert folder.find("a", file_name) == (None if found is None else tmp_path / "images" / found)
+
+
+def test_an_exact_name_comes_before_one_that_is_alike(tmp_path):
+    for name in ("1.JPG", "1.jpg", "b/2.jpg", "c/2.JPG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    names = ["1.JPG", "1.jpg", "x/2.jpg", "y/2.JPG"]
+    folder = ImageFolder(tmp_path, names)
+    assert [folder.find("a", name).relative_to(tmp_path).as_posix() for name in names] == [
+        "1.JPG", "1.jpg", "b/2.jpg", "c/2.JPG",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file_name", ["x" * 300 + ".png", "../1/", "1.png/2.png", "http://[::1", "~/1.tif"])
+def test_a_name_that_no_file_has_is_refused_by_every_command(write_dataset, annotation, file_name):
+    file, images = write_dataset({1: (40, 40)}, [annotation()])
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = file_name
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"is not in .*images"):
+        image_files(read_annotations(file), images)
+    with pytest.raises(InputError, match="no such image file"):
+        training_roidb([read_dataset(file, images)], config("MODEL.NUM_CLASSES", "3"))
+    report = check_dataset(read_dataset(file, images), config("MODEL.NUM_CLASSES", "3"))
+    assert any("no such image file" in error.text for error in report.errors)
+
+
+def test_two_names_that_lead_to_one_file_are_refused(write_dataset, annotation):
+    file, images = write_dataset({1: (40, 40), 2: (40, 40)}, [annotation(), annotation(image_id=2)])
+    content = json.loads(file.read_text())
+    for record, name in zip(content["images"], ("/a/1.png", "/b/1.png"), strict=True):
+        record["file_name"] = name
+    file.write_text(json.dumps(content))
+    sentence = r"1\.png is what both '/a/1\.png' and '/b/1\.png' of the annotations lead to"
+    with pytest.raises(InputError, match=sentence):
+        image_files(read_annotations(file), images)
+    with pytest.raises(InputError, match=sentence):
+        training_roidb([read_dataset(file, images)], config("MODEL.NUM_CLASSES", "3"))
+    report = check_dataset(read_dataset(file, images), config("MODEL.NUM_CLASSES", "3"))
+    assert any("lead to" in error.text for error in report.errors)
 
 
 def test_an_image_without_any_name_is_told(tmp_path):

@@ -76,6 +76,9 @@ def assert_same_evaluation(coco, rows, iou_type):
     for name in ("precision", "recall", "scores"):
         np.testing.assert_array_equal(ours.eval[name], theirs.eval[name])
     np.testing.assert_array_equal(ours.stats, theirs.stats)
+    find = ours.average_precision
+    numbers = [find(), find(threshold=0.5), find(threshold=0.75), find("small"), find("medium"), find("large")]
+    assert numbers == theirs.stats[:6].tolist()
     return theirs
 
 
@@ -120,3 +123,22 @@ def test_every_number_is_pycocotools_on_cocos_own_example(iou_type, shared):
 def test_every_number_is_pycocotools_on_the_demo(iou_type, name, demo_model):
     coco = read_annotations(demo_model / "instances_val.json")
     assert_same_evaluation(coco, read_results(demo_model / f"{name}_coco_shapes_val_results.json"), iou_type)
+
+
+@pytest.mark.parametrize("most", [1, 5, 10, 30])
+def test_another_limit_counts_as_many_detections_as_it_says(most):
+    """pycocotools' own `summarize` takes other limits for every number but the first."""
+    for seed in range(10):
+        coco, rows = random_data(seed)
+        if not rows:
+            continue
+        with quiet():
+            ours = CocoEvaluation(coco, coco.loadRes(copy.deepcopy(rows)), "bbox", most)
+            theirs = COCOeval(coco, coco.loadRes(copy.deepcopy(rows)), "bbox")
+            theirs.params.maxDets = [0, 0, most]
+            for evaluation in (ours, theirs):
+                evaluation.evaluate()
+                evaluation.accumulate()
+            theirs.summarize()
+        assert ours.average_precision(threshold=0.5) == theirs.stats[1]
+        assert ours.average_precision("large") == theirs.stats[5]

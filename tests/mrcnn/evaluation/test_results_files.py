@@ -85,6 +85,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("\x80\x02}", "is not JSON"),
         ("{}", "is not a results file: it holds a JSON object, not a list"),
         ("3", "it holds a number, not a list"),
+        ("[]", "holds no detections"),
     ],
 )
 def test_a_file_that_is_no_list_of_results_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,12 @@ from detectron_gn.weights.files.lock import occupied
 from tests.helpers.command_line import Run, assert_one_sentence
 
 
-def first_images(demo_model: Path, count: int, path: Path) -> Path:
-    """The annotations of the first images, in a file."""
+def first_images(demo_model: Path, count: int, path: Path, **changes: Any) -> Path:
+    """The annotations of the first images, in a file; `changes` are made to each annotation."""
     document = json.loads((demo_model / "instances_val.json").read_text())
     document["images"] = document["images"][:count]
     known = {image["id"] for image in document["images"]}
-    document["annotations"] = [row for row in document["annotations"] if row["image_id"] in known]
+    document["annotations"] = [{**row, **changes} for row in document["annotations"] if row["image_id"] in known]
     path.write_text(json.dumps(document))
     return path
 
@@ -175,3 +176,98 @@ def test_partial_results_under_other_names_are_of_another_run(
     assert kept.exists()
     result = run("test", named, *data, "--out", out, "--device", "cpu")
     assert_one_sentence(result, "holds partial results of a run with another classes")
+
+
+def test_a_model_that_finds_nothing_scores_zero_and_so_do_its_files(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    annotations, out = first_images(demo_model, 3, tmp_path / "few.json"), tmp_path / "out"
+    data = ["--annotations", annotations, "--images", demo_model / "val"]
+    code, printed, _ = run("test", pickle, *data, "--out", out, "--set", "TEST.SCORE_THRESH", "0.99999")
+    objects = len(json.loads(annotations.read_text())["annotations"])
+    assert code == 0 and f"there are no detections: all {objects} objects are missed" in printed
+    ap = json.loads((out / "ap.json").read_text())["few"]
+    assert (ap["box"]["AP"], ap["mask"]["AP"]) == (0, 0)
+    for name in ("bbox", "segm"):
+        assert (out / f"{name}.json").read_text().strip() == "[]"
+        code, printed, _ = run("score", out / f"{name}.json", *data[:2], "--json", tmp_path / "s.json")
+        assert code == 0 and "there are no detections" in printed
+        # An empty file holds neither boxes nor masks.
+        assert json.loads((tmp_path / "s.json").read_text())["few"] == ap
+        code, _, _ = run("score", out / f"{name}.json", *data[:2], "--type", "segm", "--json", tmp_path / "s.json")
+        assert code == 0 and json.loads((tmp_path / "s.json").read_text())["few"] == {"mask": ap["mask"]}
+
+
+def test_masks_are_not_scored_on_boxes_without_outlines(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
+) -> None:
+    data = ["--images", demo_model / "val", "--out", tmp_path / "out"]
+    boxes = first_images(demo_model, 3, tmp_path / "few.json", segmentation=[])
+    code, printed, _ = run("test", pickle, "--annotations", boxes, *data)
+    assert code == 0 and "an annotation without an outline: its box counts" in printed
+    ap = json.loads((tmp_path / "out" / "ap.json").read_text())["few"]
+    assert set(ap) == {"box"} and ap["box"]["AP"] > 0.5
+    assert json.loads((tmp_path / "out" / "segm.json").read_text())
+    code, _, errors = run("score", tmp_path / "out" / "segm.json", "--annotations", boxes)
+    assert code == 2 and "no object has an outline, so there is no mask AP" in errors
+
+
+def test_results_for_a_part_of_the_images_are_told(run: Run, demo_model: Path, tmp_path: Path) -> None:
+    rows = json.loads((demo_model / "bbox_coco_shapes_val_results.json").read_text())
+    annotations = first_images(demo_model, 3, tmp_path / "few.json")
+    images = [image["id"] for image in json.loads(annotations.read_text())["images"]]
+    results = tmp_path / "part.json"
+    results.write_text(json.dumps([row for row in rows if row["image_id"] == images[0]]))
+    missed = sum(row["image_id"] != images[0] for row in json.loads(annotations.read_text())["annotations"])
+    code, printed, _ = run("score", results, "--annotations", annotations)
+    assert code == 0 and f"2 of 3 images have no detections: their {missed} objects are missed" in printed
+    results.write_text(json.dumps([row for row in rows if row["image_id"] in images]))
+    assert "have no detections" not in run("score", results, "--annotations", annotations)[1]
+
+
+def test_max_dets_counts_more_than_cocos_hundred_detections(run: Run, tmp_path: Path) -> None:
+    objects = [
+        {"id": n + 1, "image_id": 1, "category_id": 1, "bbox": [5 * (n % 20), 5 * (n // 20), 3, 3]} for n in range(300)
+    ]
+    annotations, results = tmp_path / "many.json", tmp_path / "bbox.json"
+    images = [{"id": 1, "file_name": "1.png", "height": 100, "width": 100}]
+    content = {"images": images, "categories": [{"id": 1, "name": "dot"}], "annotations": objects}
+    annotations.write_text(json.dumps(content))
+    results.write_text(
+        json.dumps([{"image_id": 1, "category_id": 1, "bbox": row["bbox"], "score": 0.5} for row in objects])
+    )
+    printed = {}
+    for most in (None, 100, 200, 300):
+        arguments = [] if most is None else ["--max-dets", most]
+        code, printed[most], _ = run("score", results, "--annotations", annotations, *arguments)
+        assert code == 0
+    assert printed[None] == printed[100]
+    assert "1.png has 300 objects of dot, and the best 100 detections" in printed[None]
+    assert "pass --max-dets 300 to count more" in printed[None] and "33.66" in printed[None]
+    assert "66.34" in printed[200] and "pass --max-dets 300" in printed[200]
+    assert "100.00" in printed[300] and "COCO's own AP counts 100" in printed[300] and "pass" not in printed[300]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("test model.pkl --annotations a.json --images b --out o", "--annotations"),
+        ("test model.pkl --annotations a.json --images b --out o", "--images"),
+        ("test model.pkl --annotations a.json --images b --out o", "--config"),
+        ("score r.json --annotations a.json", "--annotations"),
+        ("train --annotations a.json --images b --out o --eval-annotations v.json", "--eval-annotations"),
+        ("train --annotations a.json --images b --out o --keep 3", "--keep"),
+        ("verify ap model.pkl --annotations a.json --images b", "--annotations"),
+        ("convert model.pkl --out a.h5", "--out"),
+    ],
+)
+def test_an_option_with_one_value_is_refused_a_second_time(run: Run, command: str, option: str) -> None:
+    given = [] if option in command else [option, "x"]
+    code, _, errors = run(*command.split(), *given, option, "3")
+    assert code == 2 and f"argument {option}: is given twice, and only one can count: give it once" in errors
+
+
+def test_each_command_line_is_looked_at_for_itself(run: Run, demo_model: Path) -> None:
+    results, annotations = demo_model / "bbox_coco_shapes_val_results.json", demo_model / "instances_val.json"
+    for _ in range(2):
+        assert run("score", results, "--annotations", annotations)[0] == 0

@@ -166,6 +166,51 @@ def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
     assert "is under TRAIN.GT_MIN_AREA 1e+06" in capsys.readouterr().out
 
 
+def test_check_data_looks_at_each_of_several_data_sets(tmp_path, capsys):
+    broken = tmp_path / "broken.json"
+    content = json.loads(Path(TRAIN[1]).read_text())
+    content["annotations"][0]["bbox"] = [1, 2, 3]
+    broken.write_text(json.dumps(content))
+    document = tmp_path / "check.json"
+    for order in ([str(broken), TRAIN[1]], [TRAIN[1], str(broken)]):
+        pairs = [part for path in order for part in ("--annotations", path, *TRAIN[2:])]
+        assert detectron_gn.main(["check-data", *pairs, "--json", str(document)]) == 1
+        printed = capsys.readouterr().out
+        assert all(path in printed for path in order) and "bbox has 3 numbers" in printed
+        reports = json.loads(document.read_text())["data_sets"]
+        assert [report["annotations_file"] for report in reports] == order
+        assert sorted(report["trained_images"] for report in reports) == [11, 12]
+    assert detectron_gn.main(["check-data", *TRAIN, *TRAIN]) == 0
+    content["annotations"][0]["bbox"] = [1, 2, 3, 4]
+    content["categories"][0]["name"] = "moon"
+    broken.write_text(json.dumps(content))
+    assert detectron_gn.main(["check-data", *TRAIN, "--annotations", str(broken), *TRAIN[2:]]) == 1
+    assert f"lists other categories than {TRAIN[1]}" in capsys.readouterr().out
+    assert detectron_gn.main(["check-data", *TRAIN, *TRAIN[:2]]) == 2
+    assert "2 --annotations need as many --images, not 1" in capsys.readouterr().err
+
+
+def test_boxes_without_outlines_train_a_model_of_boxes(tmp_path, capsys):
+    boxes = tmp_path / "boxes.json"
+    content = json.loads(Path(TRAIN[1]).read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"], annotation["area"], annotation["iscrowd"]
+    boxes.write_text(json.dumps(content))
+    data = ["--annotations", str(boxes), *TRAIN[2:], "--workers", "0"]
+    assert detectron_gn.main(["train", *CONFIG, *data, "--out", str(tmp_path / "masks")]) == 2
+    error = capsys.readouterr().err
+    assert "no object has an outline" in error and "pass --set MODEL.MASK_ON False" in error
+    assert not (tmp_path / "masks").exists()
+    out = tmp_path / "run"
+    evaluated = ["--eval-annotations", str(boxes)]
+    arguments = ["train", *CONFIG, "MODEL.MASK_ON", "False", *data, *evaluated, "--out", str(out)]
+    assert detectron_gn.main(arguments) == 0
+    said = f"{boxes}: an annotation without an outline: its box counts"
+    # Once for training and once for its evaluations.
+    assert capsys.readouterr().out.count(said) == 2
+    assert set(json.loads((out / "eval_iter0" / "ap.json").read_text())["boxes"]) == {"box"}
+
+
 def test_detect_names_the_classes_that_a_run_was_trained_with(tmp_path, capsys):
     (tmp_path / "names.txt").write_text("moon\nsun\nstar\nsky\n")
     out = tmp_path / "run"
