@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pycocotools.mask
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.annotations.outlines import encoded_outline, has_outline
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
@@ -147,9 +148,15 @@ def _drawn(coco: COCO, side: Side, row: int, differs: bool) -> DrawnObject:
 
 
 def _annotated(coco: COCO, row: dict[str, Any]) -> DrawnObject:
+    image = coco.imgs[row["image_id"]]
+
+    def mask() -> Patch:
+        rle = encoded_outline(row["segmentation"], image["height"], image["width"])
+        return _whole(pycocotools.mask.decode(rle))
+
     return DrawnObject(
         box=xywh_to_xyxy(*row["bbox"]),
-        mask=(lambda: _whole(coco.annToMask(row))) if row.get("segmentation") else None,
+        mask=mask if has_outline(row) else None,
         label=_class_name(coco, row),
         colour=_colour(coco, row),
     )

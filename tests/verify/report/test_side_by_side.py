@@ -5,7 +5,7 @@ import pycocotools.mask
 import pytest
 from pycocotools.coco import COCO
 
-from detectron_gn.verify.report.side_by_side import Side, result_pairs
+from detectron_gn.verify.report.side_by_side import Side, annotation_pairs, result_pairs
 
 RED = (0, 0, 255)
 
@@ -77,3 +77,17 @@ def test_a_pair_out_of_tolerance_is_red_on_both_sides_and_so_are_its_pixels(coco
 def test_a_score_out_of_tolerance_is_red_though_the_masks_are_equal(coco):
     pair = pair_of(coco, [(100, 100, 200, 0.9)], [(100, 100, 200, 0.8)])
     assert "red: 1 of the left and 1 of the right" in pair.caption and "masks equal to the pixel" in pair.caption
+
+
+def test_annotated_objects_are_drawn_with_what_outline_they_have(coco):
+    data, files = coco
+    row = {"image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1.0, "bbox": [100.0, 100.0, 200.0, 200.0]}
+    whole = [100.0, 100.0, 300.0, 100.0, 300.0, 300.0, 100.0, 300.0]
+    drawn = []
+    for segmentation in ([], [[1.0, 2.0, 3.0, 4.0]], [whole], [[1.0, 2.0, 3.0, 4.0], whole]):
+        data.dataset["annotations"] = [{**row, "id": 1, "segmentation": segmentation}]
+        data.createIndex()
+        (pair,) = annotation_pairs(data, files, side("ours"), 1)
+        drawn.append(pair.left)
+    boxes = drawn[0]
+    assert (drawn[1] == boxes).all() and (drawn[2] == drawn[3]).all() and (drawn[2] != boxes).any()
