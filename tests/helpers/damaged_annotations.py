@@ -169,6 +169,17 @@ TAKEN = {
         ),
         "a list with run lengths in it",
     ),
+    "run lengths of nothing": Case(
+        lambda content: content["annotations"][0].update(segmentation={"size": [60, 80], "counts": [4800]}),
+        "that cover nothing: taken as no outline",
+        same=False,
+    ),
+    "run lengths with empty runs": Case(
+        lambda content: (
+            _uncompressed(content),
+            content["annotations"][0]["segmentation"]["counts"].extend([0] * 99),
+        )
+    ),
     "segmentation []": Case(_first(segmentation=[]), OUTLINE, same=False),
     "segmentation [[]]": Case(_first(segmentation=[[]]), OUTLINE, same=False),
     "segmentation null": Case(_first(segmentation=None), OUTLINE, same=False),

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pycocotools.mask as coco_mask
 
 from detectron_gn.mrcnn.data.json_values import told, whole_number
-from detectron_gn.mrcnn.data.run_lengths import runs_cover
+from detectron_gn.mrcnn.data.run_lengths import decoded_runs, runs_bounds, runs_cover
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import FARTHEST_OUTLINE, LONGEST_OUTLINE, MOST_MASK_PIXELS
 
@@ -37,7 +39,11 @@ def read_outline(segmentation: object, height: int, width: int, mend: Callable[[
         mend("'segmentation' is a list with run lengths in it: they are taken")
         segmentation = segmentation[0]
     if _is_run_lengths(segmentation):
-        return _read_run_lengths(segmentation, height, width)
+        read = _read_run_lengths(segmentation, height, width)
+        if runs_bounds(_runs(read), height) is None:
+            mend("run lengths in 'segmentation' that cover nothing: taken as no outline")
+            return []
+        return read
     if not isinstance(segmentation, list):
         raise InputError("segmentation is neither a list of polygons nor a run-length encoding with counts and size")
     found = _read_polygons(segmentation, mend)
@@ -71,8 +77,9 @@ def encoded_outline(outline: Outline, height: int, width: int) -> dict[str, Any]
 def outline_bounds(outline: Outline, height: int, width: int) -> Bounds:
     """The smallest box around an outline, edge to edge."""
     if isinstance(outline, Mapping):
-        x, y, box_width, box_height = map(float, coco_mask.toBbox(encoded_outline(outline, height, width)))
-        return x, y, x + box_width, y + box_height
+        bounds = runs_bounds(_runs(outline), height)
+        assert bounds is not None, "run lengths of nothing are read as no outline"
+        return bounds
     drawn = polygons(outline)
     xs, ys = ([min(p[k::2]) for p in drawn] + [max(p[k::2]) for p in drawn] for k in (0, 1))
     return min(xs), min(ys), max(xs), max(ys)
@@ -85,6 +92,14 @@ def covered_pixels(outline: Outline, height: int, width: int) -> float:
 
 def _is_run_lengths(value: object) -> bool:
     return isinstance(value, dict) and {"counts", "size"} <= value.keys()
+
+
+def _runs(rle: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The runs of run lengths that were read, as numbers."""
+    counts = rle["counts"]
+    runs = decoded_runs(counts.encode("ascii")) if isinstance(counts, str) else np.asarray(counts, dtype=np.int64)
+    assert runs is not None
+    return runs
 
 
 def _read_run_lengths(rle: Any, height: int, width: int) -> Mapping[str, Any]:
