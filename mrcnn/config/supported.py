@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from detectron_gn.mrcnn.config import functions
+from detectron_gn.mrcnn.config.bounds import bound_fault, faults_together
 from detectron_gn.mrcnn.config.schema import Config
 
 KeyUse = Literal["supported", "inert", "unsupported"]
@@ -152,14 +153,23 @@ class Unsupported(NamedTuple):
 
 
 def unsupported_values(cfg: Config) -> Iterator[Unsupported]:
-    """What of a configuration is not supported, and why."""
-    defaults = flatten(Config())
-    for key, value in flatten(cfg).items():
+    """What of a configuration is not supported, and why.
+
+    What is too large is not supported either, by itself or together with others (`bounds.py`). An inert key may hold
+    anything.
+    """
+    defaults, values = flatten(Config()), flatten(cfg)
+    all_within = True
+    for key, value in values.items():
         limit = _row(LIMITED, key)
-        if limit is None or value == defaults[key] or value in limit.values:
-            continue
-        way_out = " or ".join(map(str, limit.values or (defaults[key],)))
-        yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({limit.reason})", way_out)
+        if limit is not None and value != defaults[key] and value not in limit.values:
+            way_out = " or ".join(map(str, limit.values or (defaults[key],)))
+            yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({limit.reason})", way_out)
+        elif key_use(key) != "inert" and (fault := bound_fault(key, value)) is not None:
+            all_within = False
+            yield Unsupported(key, *fault)
+    if all_within:
+        yield from (Unsupported(key, *fault) for key, fault in faults_together(values))
 
 
 def _row(table: Mapping[str, Row], key: str) -> Row | None:

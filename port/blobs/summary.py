@@ -12,8 +12,10 @@ import numpy as np
 import yaml
 
 from detectron_gn.mrcnn.data.categories import Categories
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
+from detectron_gn.port.config.yaml_loader import yaml_nodes
 from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.shown import one_line
 from detectron_gn.weights.weights_file import Array, WeightsFile
@@ -33,7 +35,6 @@ _CONFIG_KEYS = (
     "SOLVER.BASE_LR",
     "NUM_GPUS",
 )
-_LONGEST_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -189,15 +190,13 @@ def config_summary(text: str, keys: Sequence[str] = _CONFIG_KEYS) -> dict[str, s
 
     The YAML is parsed to nodes only: no tag is acted upon.
     """
-    if len(text) > _LONGEST_CONFIG:
-        return {"not shown": f"the text has {len(text)} characters"}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return {"not readable": str(error).split("\n")[0]}
+        root = yaml_nodes(text, "the text")
+    except InputError as error:
+        return {"not readable": str(error)}
     found = {}
     for key in keys:
-        node = root
+        node: yaml.Node | None = root
         for part in key.split("."):
             node = _child(node, part)
         if isinstance(node, yaml.ScalarNode):

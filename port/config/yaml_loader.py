@@ -8,6 +8,7 @@ Nothing is ever imported or called by name.
 import math
 import re
 from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,18 +57,33 @@ def load_yaml(text: str, source: str, *, lenient: bool = False) -> Document:
     Raises InputError, naming source and line, for anything else: broken YAML, unknown tags, keys that are no names
     or given twice, aliases that unfold to more than `MAX_NODES` values, more than `MAX_CHARACTERS` of text.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(
-            f"{source}: it has more than {MAX_CHARACTERS} characters, too many for a configuration of Detectron's: "
-            "give a YAML file of Detectron's"
-        )
-    try:
-        loader = (_LenientLoader if lenient else _DataLoader)(text)
+    with _told(source):
+        loader = _loader(text, source, _LenientLoader if lenient else _DataLoader)
         root = loader.get_single_node()
         if not isinstance(root, MappingNode):
             raise InputError(f"{source}: it is {_kind(root)}, but a configuration is a mapping, such as NUM_GPUS: 8")
         _check_extent(root)
         values = loader.construct_document(root)
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: it is a {type(values).__name__}, but a configuration is a mapping")
+    return Document(values, dict(_key_lines(root, "")))
+
+
+def yaml_nodes(text: str, source: str) -> Node | None:
+    """The nodes of one YAML document, whose tags nobody has looked at; None for an empty one.
+
+    Raises InputError, naming source and line, for broken YAML and for more text or more values than `load_yaml` takes.
+    """
+    with _told(source):
+        root: Node | None = _loader(text, source, _LenientLoader).get_single_node()
+        return root
+
+
+@contextmanager
+def _told(source: str) -> Iterator[None]:
+    """Turns what the YAML library raises, and its want of depth, into one sentence that names source and line."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = source if mark is None else f"{source}, line {mark.line + 1}"
@@ -76,13 +92,33 @@ def load_yaml(text: str, source: str, *, lenient: bool = False) -> Document:
         raise InputError(f"{source}: it is not YAML text ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
         raise InputError(f"{source}: it is nested too deeply: give a YAML file of Detectron's") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{source}: it is a {type(values).__name__}, but a configuration is a mapping")
-    return Document(values, dict(_key_lines(root, "")))
+
+
+def _loader(text: str, source: str, kind: "type[_DataLoader]") -> "_DataLoader":
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(
+            f"{source}: it has more than {MAX_CHARACTERS} characters, too many for a configuration of Detectron's: "
+            "give a YAML file of Detectron's"
+        )
+    return kind(text)
 
 
 class _DataLoader(yaml.SafeLoader):
-    """PyYAML's safe loader that also knows Detectron's tags, and whose errors all name a line."""
+    """PyYAML's safe loader that also knows Detectron's tags, stops in time, and whose errors all name a line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        # Counted here, for composing is what takes the time: seconds for every hundred thousand values.
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            sentence = f"it has more than {MAX_NODES} values: write fewer"
+            raise ConstructorError(None, None, sentence, event.start_mark)
+        node: Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:

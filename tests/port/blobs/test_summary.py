@@ -78,6 +78,24 @@ def test_describe_prints_a_table_and_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.as_dict()))["family"] == "training checkpoint"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"TRAIN:\n  SCALES: [{','.join(['1'] * 500_000)}]",
+        "x" * 100_001,
+        "# nothing\n" * 20_000,
+        f"MODEL: {{NUM_CLASSES: 81, TYPE: '{'x' * 200_000}'}}",
+    ],
+    ids=["a list of a megabyte", "a word", "comments", "a value"],
+)
+def test_a_text_that_no_configuration_is_as_long_as_is_not_even_parsed(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yaml.compose", None)
+        patch.setattr("yaml.SafeLoader.get_single_node", None)
+        assert list(config_summary(text)) == ["not readable"]
+    assert "it has more than 100000 characters" in config_summary(text)["not readable"]
+
+
 def test_config_of_detectron_is_summarised_without_acting_on_its_tags() -> None:
     text = """!!python/object/new:detectron.utils.collections.AttrDict
 dictitems:

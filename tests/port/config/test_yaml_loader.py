@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import bundled_config, parse_config
-from detectron_gn.port.config.yaml_loader import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Unreadable, load_yaml
+from detectron_gn.port.config.yaml_loader import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_NODES,
+    Unreadable,
+    load_yaml,
+    yaml_nodes,
+)
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
@@ -209,6 +216,25 @@ BOMBS = {
     ),
     "many aliases": "a: &a [" + "1, " * 2000 + "]\nb: [" + "*a, " * 2000 + "]\n",
 }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"TRAIN:\n  SCALES: [{','.join(['1'] * 49_000)}]",
+        "TRAIN:\n  SCALES:\n" + "  - 1\n" * 16_000,
+        "".join(f"K{number}: 1\n" for number in range(10_500)),
+        f"a: &a [1, 1]\nb: [{','.join(['*a'] * 30_000)}]",
+    ],
+    ids=["a list in a line", "a list in lines", "keys", "aliases"],
+)
+def test_more_values_than_any_configuration_has_are_refused_while_they_are_counted(text, monkeypatch):
+    monkeypatch.setattr("detectron_gn.port.config.yaml_loader.MAX_NODES", 2_000)
+    started = time.perf_counter()
+    assert "it has more than 2000 values: write fewer" in error_of(text)
+    with pytest.raises(InputError, match="it has more than 2000 values: write fewer"):
+        yaml_nodes(text, "x.yaml")
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
