@@ -77,7 +77,8 @@ def check_names(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
 
 def check_statistics(cfg: Config, weights: WeightsFile) -> Rung:
     """Whether the values can be those of a trained model: finite, and not what layers are filled with at first."""
-    rows = BlobTable.from_config(cfg).rows
+    table = BlobTable.from_config(cfg)
+    rows, weights = table.rows, with_blob_names(table, weights)
     arrays = {row.blob: weights.blobs[row.blob] for row in rows if row.blob in weights.blobs}
     for blob, array in arrays.items():
         if not np.isfinite(array).all():

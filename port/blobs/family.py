@@ -92,7 +92,9 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
     counts = {word: sum(n.endswith(ending) for n in blobs) for ending, word in (("_gn_s", "GN"), ("_bn_s", "BN*"))}
     norms = [word for word in sorted(counts, key=lambda word: -counts[word]) if counts[word]]
     classifiers = [name for name in CLASSIFIERS if f"{name}_w" in blobs]
-    rows = blobs.get("cls_score_b", blobs.get("cls_score_w")) if is_detector else blobs.get("pred_w")
+    # A whole one, or else what is left of one.
+    classifier = next((name for name in classifiers if f"{name}_b" in blobs), next(iter(classifiers), None))
+    rows = blobs.get("cls_score_b", blobs.get("cls_score_w")) if is_detector else blobs.get(f"{classifier}_w")
     return Family(
         kind="detector" if is_detector else "backbone" if blocks else "unknown",
         norms=tuple(norms),
@@ -101,8 +103,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
         box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
         masks="mask_fcn_logits_w" in blobs,
         classes=rows.shape[0] if rows is not None and rows.ndim else None,
-        # A whole one, or else what is left of one.
-        classifier=next((name for name in classifiers if f"{name}_b" in blobs), next(iter(classifiers), None)),
+        classifier=classifier,
         momenta=sum(name.endswith(MOMENTUM) for name in blobs),
         groups=_groups(blobs.get("res2_0_branch2b_w")),
         has_unfolded_norms=any(name.endswith(("_bn_rm", "_bn_riv")) for name in blobs),

@@ -61,6 +61,7 @@ class Summary:
         family: `ImageNet backbone`, `detector`, `training checkpoint` (a detector with momentum), `unknown`.
         norm: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), or None.
         depth: 50, 101 or 152 layers, counted from the residual blocks; None without any.
+        body: `R-50`, `X-101-32x8d`; None without residual blocks.
         neck: `FPN`, `C4`, or None for a backbone.
         box_head: `2fc`, `4conv1fc`, or None. masks: whether there is a mask head.
         classes: rows of the classifier, the background included in a detector; None without one.
@@ -80,6 +81,7 @@ class Summary:
     family: str
     norm: str | None
     depth: int | None
+    body: str | None
     neck: str | None
     box_head: str | None
     masks: bool
@@ -132,7 +134,7 @@ class Summary:
     def title(self) -> str:
         """The file in a few words: `training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes`."""
         words = [self.family]
-        backbone = " ".join(word for word in (f"R-{self.depth}" if self.depth else "", self.neck or "") if word)
+        backbone = " ".join(word for word in (self.body, self.neck) if word)
         words += [word for word in (backbone, self.norm) if word]
         words += [f"{self.box_head} box head"] if self.box_head else []
         words += ["masks"] if self.masks else []
@@ -168,6 +170,7 @@ def summarise(
         family=kinds.get(family.kind, of_detector),
         norm=" and ".join(family.norms) or None,
         depth=family.depth,
+        body=family.body if family.depth else None,
         neck=family.neck,
         box_head=family.box_head,
         masks=family.masks,
