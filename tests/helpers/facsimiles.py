@@ -198,7 +198,6 @@ def changed() -> Iterator[Facsimile]:
         ("PRED_STD", "KL-Loss", ""), ("XYXY", "KL-Loss", ""), ("CASCADE_ON", "Cascade R-CNN", "MODEL"),
         ("BODY_UV_ON", "DensePose", "MODEL"),
     ):  # fmt: skip
-
         yield Facsimile(
             f"{fork}: ordinary blobs, {switch} true",
             detector(partial(baseline, BN_50), partial(january, BN_50, change=partial(_switched_on, switch, section))),
@@ -241,12 +240,9 @@ def finetuned() -> Iterator[Facsimile]:
         }
 
     def renamed() -> Blobs:
-        blobs = baseline(BN_50)
-        last = {name: blobs.pop(f"{name}_momentum") for name in list(blobs) if f"{name}_momentum" in blobs}
-        last = {name: momentum for name, momentum in last.items() if name.startswith("cls_score")}
-        new = {name.replace("cls_score", "cls_score_mine"): blob for name, blob in last.items()}
-        kept = momenta({name: blob for name, blob in blobs.items() if name in parameters(config(BN_50))})
-        return blobs | without(kept, "cls_score") | new | {f"{name}_momentum": blob for name, blob in new.items()}
+        blobs = without(baseline(BN_50), "cls_score_w_momentum", "cls_score_b_momentum")
+        new = {f"cls_score_mine_{end}": blobs[f"cls_score_{end}"] for end in "wb"}
+        return blobs | new | momenta(new)
 
     yield Facsimile(
         "heads of 9 classes under a configuration that says 81",

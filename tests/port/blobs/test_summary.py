@@ -37,6 +37,21 @@ def test_imagenet_backbone() -> None:
     assert title(blobs) == "ImageNet backbone, R-101, GN, 1000 classes"
 
 
+def test_the_classifier_of_msra_tells_the_classes_too() -> None:
+    blobs = backbone(50, "bn") | {"fc1000_w": np.ones((1000, 2), "f4"), "fc1000_b": np.ones(1000, "f4")}
+    assert title(blobs) == "ImageNet backbone, R-50, BN*, 1000 classes"
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [((256, 8, 3, 3), "X-101-32x8d"), ((256, 4, 3, 3), "X-101-64x4d"), ((64, 64, 3, 3), "R-101"), ((64,), "R-101")],
+)
+def test_a_resnext_is_called_by_its_groups(shape: tuple[int, ...], body: str) -> None:
+    blobs = backbone(101, "bn") | {"res2_0_branch2b_w": np.ones(shape, "f4")}
+    assert title(blobs) == f"ImageNet backbone, {body}, BN*"
+    assert title(blobs | HEADS) == f"detector, {body} FPN, BN*, masks, 81 classes"
+
+
 def test_gn_detector_with_preserved_classifier() -> None:
     blobs = backbone(50, "gn") | HEADS | {"head_conv1_w": np.ones(1, "f4"), "pred_w": np.ones((1000, 2), "f4")}
     assert title(blobs) == "detector, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes"
