@@ -142,11 +142,15 @@ def key_use(key: str) -> KeyUse:
 
 
 class Unsupported(NamedTuple):
-    """A full key whose value is not supported, what is said of it, and the values that it can take instead."""
+    """A full key whose value is not supported, what is said of it, and the values that it can take instead.
+
+    `can_be_meant` is False for a value that is too large for any model to have been trained with it.
+    """
 
     key: str
     problem: str
     choices: str
+    can_be_meant: bool = True
 
     def __str__(self) -> str:
         return f"{self.problem}: set it to {self.choices}"
@@ -167,9 +171,9 @@ def unsupported_values(cfg: Config) -> Iterator[Unsupported]:
             yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({limit.reason})", way_out)
         elif key_use(key) != "inert" and (fault := bound_fault(key, value)) is not None:
             all_within = False
-            yield Unsupported(key, *fault)
+            yield Unsupported(key, *fault, can_be_meant=False)
     if all_within:
-        yield from (Unsupported(key, *fault) for key, fault in faults_together(values))
+        yield from (Unsupported(key, *fault, can_be_meant=False) for key, fault in faults_together(values))
 
 
 def _row(table: Mapping[str, Row], key: str) -> Row | None:

@@ -225,6 +225,8 @@ def _finished(cfg: Config, places: Mapping[str, str], *, saved_in_weights: bool 
             raise InputError(f"{place}{unsupported}")
         if unsupported.key.startswith(("TEST.", "TRAIN.", "SOLVER.")):
             raise InputError(f"{place}{unsupported.problem}: pass --set {unsupported.key} {unsupported.choices}")
+        if not unsupported.can_be_meant:
+            raise InputError(f"{place}{unsupported.problem}")
         raise UnsupportedModel(f"{place}{unsupported.problem}, and the model was trained so: only Detectron runs it")
     return cfg
 
