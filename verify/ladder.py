@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
@@ -85,7 +85,7 @@ class Ladder:
 
     rungs: list[Rung] = field(default_factory=list)
     sha256: str = ""
-    model: GeneralizedRCNN | None = None
+    model: Detector | None = None
     blobs: list[ImageParity] = field(default_factory=list)
     detections: list[DetectionParity] = field(default_factory=list)
     reference_rows: dict[IouType, list[ResultRow]] = field(default_factory=dict)
@@ -214,6 +214,8 @@ class _Climber:
     def proposals(self) -> Rung:
         if not self.ladder.blobs:
             return Rung("proposals", "not run", "needs --reference and --images")
+        if self.cfg.RETINANET.RETINANET_ON:
+            return Rung("proposals", "not run", "a RetinaNet makes none")
         if self.diagnosis is not None and self.diagnosis.rung == "proposals":
             return self._diagnosed("proposals", "")
         fpn = self.cfg.FPN

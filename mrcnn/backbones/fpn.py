@@ -4,9 +4,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS, ResNet
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, pyramid_levels
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, Filler, group_norm, xavier_fill, zero_fill
 from detectron_gn.mrcnn.structures import Features
+
+# The coarsest stage of the body, res5, and the level of the pyramid that is made of it.
+_LAST_STAGE = 5
 
 
 def _conv(cfg: Config, dim_in: int, kernel: int, fill: Filler) -> ConvNorm:
@@ -16,14 +19,16 @@ def _conv(cfg: Config, dim_in: int, kernel: int, fill: Filler) -> ConvNorm:
 
 
 class PyramidBackbone(nn.Module):
-    """A ResNet body under a feature pyramid: images to the levels P2 to P6, strides 4 to 64."""
+    """A ResNet body under a feature pyramid: images to its levels, P2 to P6 of two-stage models, P3 to P7 of RetinaNet.
 
-    strides = (4, 8, 16, 32, 64)
+    Level l has stride 2^l.
+    """
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.body = ResNet(cfg)
         self.fpn = FPN(cfg)
+        self.strides = tuple(2**level for level in pyramid_levels(cfg))
 
     def forward(self, data: Tensor) -> Features:
         """`[N, 3, H, W]` prepared images, H and W multiples of 32, to their features."""
@@ -31,34 +36,51 @@ class PyramidBackbone(nn.Module):
 
 
 class FPN(nn.Module):
-    """Lateral 1x1 convolutions, a top-down sum of nearest neighbours, a 3x3 convolution a level, and P6.
+    """Lateral 1x1 convolutions, a top-down sum of nearest neighbours, a 3x3 convolution a level, and what is coarser.
 
-    `inner` and `output` hold one ConvNorm a stage, coarsest first, as Detectron creates them.
+    `inner` and `output` hold one ConvNorm a stage, coarsest first, as Detectron creates them. Above level 5 there is P6
+    without parameters, or, with `cfg.FPN.EXTRA_CONV_LEVELS`, a convolution a level in `extra`.
     """
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         # The coarsest stage seeds the recursion and is never zero-filled (Detectron modeling/FPN.py:add_fpn).
         lateral_fill = zero_fill if cfg.FPN.ZERO_INIT_LATERAL else xavier_fill
-        fills = {"res5": xavier_fill, "res4": lateral_fill, "res3": lateral_fill, "res2": lateral_fill}
-        dims = zip(fills.items(), reversed(STAGE_CHANNELS), strict=True)
-        self.inner = nn.ModuleDict({stage: _conv(cfg, dim, 1, fill) for (stage, fill), dim in dims})
-        self.output = nn.ModuleDict({stage: _conv(cfg, cfg.FPN.DIM, 3, xavier_fill) for stage in fills})
+        levels = pyramid_levels(cfg)
+        self.inner, self.output, self.extra = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for level in range(_LAST_STAGE, levels.start - 1, -1):
+            fill = xavier_fill if level == _LAST_STAGE else lateral_fill
+            self.inner[f"res{level}"] = _conv(cfg, STAGE_CHANNELS[level - 2], 1, fill)
+            self.output[f"res{level}"] = _conv(cfg, cfg.FPN.DIM, 3, xavier_fill)
+        above = range(_LAST_STAGE + 1, levels.stop)
+        if cfg.FPN.EXTRA_CONV_LEVELS:
+            dim = STAGE_CHANNELS[-1]
+            for level in above:
+                self.extra[f"P{level}"] = FilledConv2d(dim, cfg.FPN.DIM, 3, stride=2)
+                dim = cfg.FPN.DIM
+        self.has_subsampled_level = len(above) > 0 and not self.extra
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
-        """Outputs of res2 to res5 to the levels P2 to P6, finest first, each `[N, cfg.FPN.DIM, H, W]`.
+        """Outputs of res2 to res5 to the levels of the pyramid, finest first, each `[N, cfg.FPN.DIM, H, W]`.
 
         Every stage is half the size of the one before; images padded to `cfg.FPN.COARSEST_STRIDE` see to that.
         GroupNorm stands on the lateral before the sum, nothing after it. P6 takes every second position of P5, as
-        Detectron's MaxPool with kernel 1 does, and serves the RPN alone.
+        Detectron's MaxPool with kernel 1 does, and serves the RPN alone. The convolutions of `extra` begin at the
+        output of res5, not at P5; each further one reads the ReLU of the level before, which itself has none.
         """
         levels: list[Tensor] = []
         top_down: Tensor | None = None
-        for name, stage in zip(self.inner, reversed(stages), strict=True):
+        for name, stage in zip(self.inner, reversed(stages)):
             lateral = self.inner[name](stage)
             top_down = lateral if top_down is None else lateral.add_(self.upsampled(top_down))
             levels.insert(0, self.output[name](top_down))
-        return [*levels, levels[-1][:, :, ::2, ::2]]
+        if self.has_subsampled_level:
+            levels.append(levels[-1][:, :, ::2, ::2])
+        above = stages[-1]
+        for conv in self.extra.values():
+            levels.append(conv(above))
+            above = F.relu(levels[-1])
+        return levels
 
     @staticmethod
     def upsampled(x: Tensor) -> Tensor:

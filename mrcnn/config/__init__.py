@@ -1,6 +1,6 @@
 """A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
-from detectron_gn.mrcnn.config.check import check_config, refuse_proposal_files
+from detectron_gn.mrcnn.config.check import check_config, refuse_proposal_files, refuse_training
 from detectron_gn.mrcnn.config.functions import (
     backbone_depth,
     box_head_kind,
@@ -8,6 +8,7 @@ from detectron_gn.mrcnn.config.functions import (
     model_family,
     norm_of_backbone,
     pooling_sections,
+    pyramid_levels,
 )
 from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import (
@@ -36,7 +37,9 @@ __all__ = [
     "model_family",
     "norm_of_backbone",
     "pooling_sections",
+    "pyramid_levels",
     "refuse_proposal_files",
+    "refuse_training",
     "unsupported_values",
     "with_values",
 ]

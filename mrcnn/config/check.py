@@ -20,11 +20,15 @@ def check_config(cfg: Config) -> None:
     for unsupported in unsupported_values(cfg):
         raise InputError(str(unsupported))
     _check_parts(cfg)
-    refuse_proposal_files(cfg)
     _check_pyramid(cfg)
+    if cfg.RETINANET.RETINANET_ON:
+        _check_retinanet(cfg)
+    else:
+        refuse_proposal_files(cfg)
+        _check_rois(cfg)
+        _check_heads(cfg)
     _check_backbone(cfg)
     _check_norm(cfg)
-    _check_heads(cfg)
     _check_minibatches(cfg)
     _check_test(cfg)
     _check_schedule(cfg)
@@ -42,6 +46,15 @@ def refuse_proposal_files(cfg: Config) -> None:
     )
 
 
+def refuse_training(cfg: Config) -> None:
+    """Raise InputError for a model that detects here but cannot be trained."""
+    _require(
+        not cfg.RETINANET.RETINANET_ON,
+        "RETINANET.RETINANET_ON is True, but a RetinaNet cannot be trained here yet: give the configuration of a "
+        "two-stage model, or use `test` and `detect` on this one",
+    )
+
+
 def _require(holds: bool, sentence: str) -> None:
     if not holds:
         raise InputError(sentence)
@@ -52,32 +65,65 @@ def _require_positive(key: str, value: float) -> None:
 
 
 def _check_parts(cfg: Config) -> None:
-    """The body and the heads are there, and pool with RoIAlign."""
-    model = cfg.MODEL
-    _require(model.TYPE != "", "MODEL.TYPE is not set: set it to generalized_rcnn")
+    """The type and the body are there, and the classes."""
+    model, dense = cfg.MODEL, cfg.RETINANET.RETINANET_ON
+    _require(model.TYPE != "", "MODEL.TYPE is not set: set it to generalized_rcnn or retinanet")
+    _require(
+        (model.TYPE == "retinanet") == dense,
+        f"MODEL.TYPE is {model.TYPE} and RETINANET.RETINANET_ON is {dense}: set them to retinanet and True, or to "
+        "generalized_rcnn and False",
+    )
     backbone_depth(cfg)
-    box_head_kind(cfg)
-    if model.MASK_ON:
-        mask_head_kind(cfg)
     _require(
         model.NUM_CLASSES >= 2,
         f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes and one more for the background, "
         "81 for COCO",
     )
-    _require(
-        min(model.BBOX_REG_WEIGHTS) > 0,
-        f"MODEL.BBOX_REG_WEIGHTS is {list(model.BBOX_REG_WEIGHTS)}: give four factors above 0, such as [10, 10, 5, 5]",
-    )
-    for section, pooling in pooling_sections(cfg).items():
-        method = pooling.ROI_XFORM_METHOD
-        _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
 
 
 def _check_pyramid(cfg: Config) -> None:
     fpn = cfg.FPN
-    switches = {"FPN_ON": fpn.FPN_ON, "MULTILEVEL_ROIS": fpn.MULTILEVEL_ROIS, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}
+    switches = {"FPN_ON": fpn.FPN_ON, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}
+    if not cfg.RETINANET.RETINANET_ON:
+        switches["MULTILEVEL_ROIS"] = fpn.MULTILEVEL_ROIS
     for key, is_on in switches.items():
         _require(is_on, f"FPN.{key} is False, but only models on a feature pyramid are supported: set it to True")
+    _require(
+        fpn.COARSEST_STRIDE > 0 and fpn.COARSEST_STRIDE % 32 == 0,
+        f"FPN.COARSEST_STRIDE is {fpn.COARSEST_STRIDE}, but images are padded to multiples of 32: set it to 32",
+    )
+    _require_positive("FPN.DIM", fpn.DIM)
+
+
+def _check_retinanet(cfg: Config) -> None:
+    """Levels that the pyramid has, and a head on each of them; what belongs to RoIs is switched off."""
+    fpn, dense = cfg.FPN, cfg.RETINANET
+    for key, is_on in (("MODEL.MASK_ON", cfg.MODEL.MASK_ON), ("FPN.MULTILEVEL_ROIS", fpn.MULTILEVEL_ROIS)):
+        _require(not is_on, f"{key} is True, but a RetinaNet has no RoIs: set it to False")
+    last = 7 if fpn.EXTRA_CONV_LEVELS else 6
+    _require(
+        2 <= fpn.RPN_MIN_LEVEL <= 5 <= fpn.RPN_MAX_LEVEL <= last,
+        f"FPN.RPN_MIN_LEVEL is {fpn.RPN_MIN_LEVEL} and FPN.RPN_MAX_LEVEL is {fpn.RPN_MAX_LEVEL}, but the levels of "
+        f"RetinaNet begin within 2 to 5 and end within 5 to {last}: set them to 3 and {last}"
+        + ("" if fpn.EXTRA_CONV_LEVELS else ", or FPN.EXTRA_CONV_LEVELS to True for a level 7"),
+    )
+    for key in ("SCALES_PER_OCTAVE", "ANCHOR_SCALE", "NUM_CONVS"):
+        _require_positive(f"RETINANET.{key}", getattr(dense, key))
+    _require(
+        len(dense.ASPECT_RATIOS) > 0 and min(dense.ASPECT_RATIOS) > 0,
+        f"RETINANET.ASPECT_RATIOS is {list(dense.ASPECT_RATIOS)}: give ratios above 0, such as [1, 2, 0.5]",
+    )
+    _require(
+        dense.PRE_NMS_TOP_N >= 0, f"RETINANET.PRE_NMS_TOP_N is {dense.PRE_NMS_TOP_N}: set it to 1000, or to 0 for all"
+    )
+    _require(
+        0 < dense.PRIOR_PROB < 1, f"RETINANET.PRIOR_PROB is {dense.PRIOR_PROB}: set it to a share between 0 and 1"
+    )
+
+
+def _check_rois(cfg: Config) -> None:
+    """Levels and anchors of the RPN, levels of RoIs."""
+    fpn = cfg.FPN
     _require(
         (fpn.RPN_MIN_LEVEL, fpn.RPN_MAX_LEVEL) == (2, 6),
         f"FPN.RPN_MIN_LEVEL is {fpn.RPN_MIN_LEVEL} and FPN.RPN_MAX_LEVEL is {fpn.RPN_MAX_LEVEL}, but the pyramid has "
@@ -88,11 +134,6 @@ def _check_pyramid(cfg: Config) -> None:
         f"FPN.ROI_MIN_LEVEL is {fpn.ROI_MIN_LEVEL} and FPN.ROI_MAX_LEVEL is {fpn.ROI_MAX_LEVEL}, but RoIs take their "
         "features from levels within 2 to 5: set them to 2 and 5",
     )
-    _require(
-        fpn.COARSEST_STRIDE > 0 and fpn.COARSEST_STRIDE % 32 == 0,
-        f"FPN.COARSEST_STRIDE is {fpn.COARSEST_STRIDE}, but images are padded to multiples of 32: set it to 32",
-    )
-    _require_positive("FPN.DIM", fpn.DIM)
     _require_positive("FPN.ROI_CANONICAL_SCALE", fpn.ROI_CANONICAL_SCALE)
     _require_positive("FPN.RPN_ANCHOR_START_SIZE", fpn.RPN_ANCHOR_START_SIZE)
     ratios = fpn.RPN_ASPECT_RATIOS
@@ -115,8 +156,8 @@ def _check_backbone(cfg: Config) -> None:
 def _check_norm(cfg: Config) -> None:
     """GroupNorm's groups are given in one way, where there is any GroupNorm."""
     in_mask_head = cfg.MODEL.MASK_ON and mask_head_kind(cfg) == "v1up4convs_gn"
-    parts = (norm_of_backbone(cfg) == "gn", box_head_kind(cfg) == "Xconv1fc_gn", in_mask_head, cfg.FPN.USE_GN)
-    if not any(parts):
+    in_box_head = not cfg.RETINANET.RETINANET_ON and box_head_kind(cfg) == "Xconv1fc_gn"
+    if not any((norm_of_backbone(cfg) == "gn", in_box_head, in_mask_head, cfg.FPN.USE_GN)):
         return
     norm = cfg.GROUP_NORM
     _require(
@@ -128,16 +169,23 @@ def _check_norm(cfg: Config) -> None:
 
 
 def _check_heads(cfg: Config) -> None:
-    box = cfg.FAST_RCNN
+    """The heads are there, and pool with RoIAlign."""
+    box, weights = cfg.FAST_RCNN, cfg.MODEL.BBOX_REG_WEIGHTS
+    kind = box_head_kind(cfg)
+    _require(
+        min(weights) > 0,
+        f"MODEL.BBOX_REG_WEIGHTS is {list(weights)}: give four factors above 0, such as [10, 10, 5, 5]",
+    )
     for section, pooling in pooling_sections(cfg).items():
-        ratio = pooling.ROI_XFORM_SAMPLING_RATIO
+        ratio, method = pooling.ROI_XFORM_SAMPLING_RATIO, pooling.ROI_XFORM_METHOD
+        _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
         _require_positive(f"{section}.ROI_XFORM_RESOLUTION", pooling.ROI_XFORM_RESOLUTION)
         _require(
             ratio >= 0,
             f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
         )
     _require_positive("FAST_RCNN.MLP_HEAD_DIM", box.MLP_HEAD_DIM)
-    if box_head_kind(cfg) != "2mlp":
+    if kind != "2mlp":
         _require_positive("FAST_RCNN.CONV_HEAD_DIM", box.CONV_HEAD_DIM)
         _require_positive("FAST_RCNN.NUM_STACKED_CONVS", box.NUM_STACKED_CONVS)
     if cfg.MODEL.MASK_ON:

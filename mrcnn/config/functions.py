@@ -49,6 +49,20 @@ def model_family(cfg: Config) -> str:
     return "Faster R-CNN" if model.FASTER_RCNN else "Fast R-CNN"
 
 
+def pyramid_levels(cfg: Config) -> range:
+    """The levels of the feature pyramid, finest first: those that proposals or RetinaNet, and those that RoIs need.
+
+    It ends at level 5, where the body ends, or above (Detectron modeling/FPN.py:get_min_max_levels).
+    """
+    fpn = cfg.FPN
+    needed = []
+    if fpn.MULTILEVEL_RPN:
+        needed += [fpn.RPN_MIN_LEVEL, fpn.RPN_MAX_LEVEL]
+    if fpn.MULTILEVEL_ROIS:
+        needed += [fpn.ROI_MIN_LEVEL, fpn.ROI_MAX_LEVEL]
+    return range(min(needed, default=2), max(5, *needed) + 1)
+
+
 def backbone_depth(cfg: Config) -> int:
     """50, 101 or 152, from `cfg.MODEL.CONV_BODY`."""
     return _meaning("MODEL.CONV_BODY", cfg.MODEL.CONV_BODY, CONV_BODIES)

@@ -31,6 +31,7 @@ _CAFFE2 = "it is about how Caffe2 runs"
 _SWITCHED_OFF = "what it belongs to is switched off"
 _COMMAND_LINE = "the command line says it"
 _NO_KEYPOINTS = "keypoints are not predicted"
+_RETINANET_TRAINING = "it is about training a RetinaNet, which only detects here"
 _TIME_AUGMENTATION = "there is no test-time augmentation"
 
 INERT: dict[str, str] = {
@@ -54,7 +55,12 @@ INERT: dict[str, str] = {
     "TEST.KPS_AUG.*": _SWITCHED_OFF,
     "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
     "MODEL.EXECUTION_TYPE": _CAFFE2,
-    "RETINANET.*": _SWITCHED_OFF,
+    "RETINANET.BBOX_REG_WEIGHT": _RETINANET_TRAINING,
+    "RETINANET.BBOX_REG_BETA": _RETINANET_TRAINING,
+    "RETINANET.POSITIVE_OVERLAP": _RETINANET_TRAINING,
+    "RETINANET.NEGATIVE_OVERLAP": _RETINANET_TRAINING,
+    "RETINANET.LOSS_ALPHA": _RETINANET_TRAINING,
+    "RETINANET.LOSS_GAMMA": _RETINANET_TRAINING,
     "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
     "RPN.RPN_ON": "it is inferred",
     "RPN.*": "it is about an RPN without a pyramid",
@@ -87,15 +93,13 @@ LIMITED: dict[str, Limit] = {
     "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
         ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
     ),
-    "MODEL.TYPE": Limit(("generalized_rcnn",), "only two-stage models are supported"),
+    "MODEL.TYPE": Limit(("generalized_rcnn", "retinanet"), "other types are not supported"),
     "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are supported"),
     "MODEL.CLS_AGNOSTIC_BBOX_REG": Limit((), "each class has its own box deltas"),
     "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
     "MODEL.RPN_ONLY": Limit((), "a model has both stages"),
-    "RETINANET.RETINANET_ON": Limit((), "only two-stage models are supported"),
     "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not supported"),
     "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
-    "FPN.EXTRA_CONV_LEVELS": Limit((), "the pyramid ends at level 6, which has no convolution"),
     "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not supported"),
     "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
     "MRCNN.UPSAMPLE_RATIO": Limit((), "masks are predicted at their final resolution"),

@@ -3,10 +3,11 @@
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors.detector import Detector
 from detectron_gn.mrcnn.detectors.generalized_rcnn import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors.retinanet import RetinaNet
 
-__all__ = ["Detector", "GeneralizedRCNN", "build_detector"]
+__all__ = ["Detector", "GeneralizedRCNN", "RetinaNet", "build_detector"]
 
 
-def build_detector(cfg: Config) -> GeneralizedRCNN:
+def build_detector(cfg: Config) -> Detector:
     """The network of a configuration, filled as Caffe2 fills it; raises what `Detector` raises."""
-    return GeneralizedRCNN(cfg)
+    return RetinaNet(cfg) if cfg.RETINANET.RETINANET_ON else GeneralizedRCNN(cfg)

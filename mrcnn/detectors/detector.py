@@ -8,7 +8,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.backbones.fpn import PyramidBackbone
+from detectron_gn.mrcnn.config import Config, check_config, model_family
 from detectron_gn.mrcnn.data.categories import Categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
 from detectron_gn.mrcnn.data.minibatch import Minibatch
@@ -30,12 +31,15 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         cfg: the configuration.
+        backbone: images to features.
         precision: of convolutions and matrix products in detection.
         categories: names and ids of its classes; None where they are not known.
 
     Building one changes nothing outside of it. Raises InputError where the configuration asks for something that is
     not supported.
     """
+
+    backbone: PyramidBackbone
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -44,23 +48,27 @@ class Detector(nn.Module, ABC):
         self.precision: Precision = "fp32"
         self.categories: Categories | None = None
 
-    @abstractmethod
     def features(self, data: Tensor) -> Features:
-        """The feature maps of `[N, 3, H, W]` prepared images."""
+        """The feature maps of `[N, 3, H, W]` prepared images, finest first."""
+        with self.products():
+            features: Features = self.backbone(data.to(next(self.backbone.parameters()).dtype))
+        return features
 
     @abstractmethod
     def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
         """The objects in a batch, step by step with as many boxes as there are."""
 
-    @abstractmethod
     def static_outputs(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections:
-        """The detections of a batch in tensors of static shape: the host looks at no number.
+        """The detections of a batch in tensors of static shape, where `supports_static_shapes`.
+
+        The host looks at no number.
 
         Args:
             data: `[N, 3, H, W]` as `network_input` gives it.
             scales: `[N]` float64, network pixels per image pixel.
             image_sizes: `[N, 2]` float32, (height, width) of the images as they were read.
         """
+        raise InputError(f"a {model_family(self.cfg)} has no outputs of static shape: use `detect_batch`")
 
     @abstractmethod
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:

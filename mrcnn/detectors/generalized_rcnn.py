@@ -31,12 +31,6 @@ class GeneralizedRCNN(Detector):
         self.box_head = BoxHead(cfg)
         self.mask_head = MaskHead(cfg) if cfg.MODEL.MASK_ON else None
 
-    def features(self, data: Tensor) -> Features:
-        """`[N, 3, H, W]` prepared images to the pyramid levels P2 to P6, `[N, C, H / 4, W / 4]` to `/ 64`."""
-        with self.products():
-            features: Features = self.backbone(data.to(next(self.backbone.parameters()).dtype))
-        return features
-
     @torch.inference_mode()
     def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
         """The objects in a batch, step by step with as many boxes as there are."""

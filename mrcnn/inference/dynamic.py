@@ -62,7 +62,8 @@ def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:
     above[0] = False
     for label in above.any(dim=1).nonzero()[:, 0].tolist():
         chosen = above[label]
-        kept_boxes, kept_scores = _suppress(boxes[chosen, 4 * label : 4 * label + 4], scores[chosen, label], cfg)
+        candidates = boxes[chosen, 4 * label : 4 * label + 4], scores[chosen, label]
+        kept_boxes, kept_scores = _vote(*suppress(*candidates, cfg), *candidates, cfg)
         parts.append(Detected(kept_boxes, kept_scores, torch.full_like(kept_scores, label, dtype=torch.long)))
     if not parts:
         return Detected(boxes.new_zeros((0, 4)), scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
@@ -74,10 +75,10 @@ def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:
     return detected
 
 
-def _suppress(boxes: Tensor, scores: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
-    """NMS or Soft-NMS of the `[N, 4]` boxes of one class, then box voting where the config asks for it."""
+def suppress(boxes: Tensor, scores: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
+    """What NMS or Soft-NMS leaves of the `[N, 4]` boxes of one class, and their scores `[N]`."""
     if cfg.TEST.SOFT_NMS.ENABLED:
-        kept_boxes, kept_scores, _ = soft_nms(
+        boxes, scores, _ = soft_nms(
             boxes,
             scores,
             sigma=cfg.TEST.SOFT_NMS.SIGMA,
@@ -85,16 +86,18 @@ def _suppress(boxes: Tensor, scores: Tensor, cfg: Config) -> tuple[Tensor, Tenso
             score_threshold=SOFT_NMS_SCORE_THRESH,
             method=cfg.TEST.SOFT_NMS.METHOD,
         )
-    else:
-        kept = nms(boxes, scores, cfg.TEST.NMS)
-        kept_boxes, kept_scores = boxes[kept], scores[kept]
-    if cfg.TEST.BBOX_VOTE.ENABLED:
-        kept_boxes, kept_scores = vote_boxes(
-            kept_boxes,
-            kept_scores,
-            boxes,
-            scores,
-            threshold=cfg.TEST.BBOX_VOTE.VOTE_TH,
-            method=cfg.TEST.BBOX_VOTE.SCORING_METHOD,
-        )
-    return kept_boxes, kept_scores
+        return boxes, scores
+    kept = nms(boxes, scores, cfg.TEST.NMS)
+    return boxes[kept], scores[kept]
+
+
+def _vote(
+    kept_boxes: Tensor, kept_scores: Tensor, boxes: Tensor, scores: Tensor, cfg: Config
+) -> tuple[Tensor, Tensor]:
+    """The boxes of one class that were kept, as all of them vote, where the config asks for it."""
+    if not cfg.TEST.BBOX_VOTE.ENABLED:
+        return kept_boxes, kept_scores
+    vote = cfg.TEST.BBOX_VOTE
+    return vote_boxes(
+        kept_boxes, kept_scores, boxes, scores, threshold=vote.VOTE_TH, method=vote.SCORING_METHOD
+    )

@@ -97,10 +97,11 @@ def begin_static(
 
 
 def supports_static_shapes(cfg: Config) -> bool:
-    """Whether this module supports the configuration; it supports all published ones."""
+    """Whether this module supports the configuration; of the published ones it does not support RetinaNet's."""
     test = cfg.TEST
     return (
-        test.RPN_NMS_THRESH > 0
+        not cfg.RETINANET.RETINANET_ON
+        and test.RPN_NMS_THRESH > 0
         and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
         and all(pooling.ROI_XFORM_SAMPLING_RATIO > 0 for pooling in pooling_sections(cfg).values())
         and not test.SOFT_NMS.ENABLED

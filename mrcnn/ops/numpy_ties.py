@@ -39,6 +39,16 @@ def argtop(scores: Tensor, count: int) -> Tensor:
     return index[argsort(-scores[index])]
 
 
+def argpartition(scores: Tensor, count: int) -> Tensor:
+    """`numpy.argpartition(scores, -count)[-count:]` of `[N]` float32 scores, `count <= N`: the highest, in its order.
+
+    0 takes them all. On a GPU they come best first.
+    """
+    if scores.device.type != "cpu":
+        return scores.topk(count or len(scores)).indices
+    return torch.from_numpy(np.argpartition(_long_double(scores), -count)[-count:])
+
+
 def _long_double(values: Tensor) -> npt.NDArray[np.longdouble]:
     array: npt.NDArray[np.float32] = values.detach().numpy()
     return array.astype(np.longdouble)

@@ -15,16 +15,20 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn.backbones.resnet import Bottleneck
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN
 from detectron_gn.mrcnn.layers import AffineChannel, ConvNorm
 from detectron_gn.mrcnn.ops.proposals import ImInfo, collect_proposals
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.port.blobs.names import layer_blobs
+from detectron_gn.port.blobs.names.fpn import lateral_blobs
 from detectron_gn.port.blobs.names.heads import mask_blob_prefix
 from detectron_gn.port.blobs.names.resnet import stage_blobs
 
 Trace = dict[str, Tensor]
+
+# What runs once a level, under a name for each: see _trace_rpn, and retinanet_activations.py.
+_ON_EVERY_LEVEL = ("rpn.", "head.")
 
 
 @torch.inference_mode()
@@ -39,13 +43,13 @@ def trace_boxes(model: GeneralizedRCNN, image: Image, rois: Tensor | None = None
     """
     data, (im_info,), _ = model.network_input([image])
     trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
-    with model.products(), _recorded_layers(model, trace):
+    with model.products(), recorded_layers(model, trace):
         features = model.features(data)
         _trace_rpn(model, features, im_info, trace)
         if rois is not None:
             trace["rois"] = rois
         trace["cls_score"], trace["bbox_pred"] = model.box_head.outputs(features, trace["rois"])
-    _add_topdown(model, trace)
+    add_topdown(model, trace)
     _add_roi_features(model.box_head.roi_features(features, trace["rois"]), model.cfg, trace, "roi_feat", "rois")
     trace["cls_prob"] = trace["cls_score"].softmax(dim=1)
     return trace
@@ -59,7 +63,7 @@ def trace_masks(model: GeneralizedRCNN, image: Image, mask_rois: Tensor) -> Trac
         return {}
     trace: Trace = {"mask_rois": mask_rois}
     features = model.features(model.network_input([image]).data)
-    with model.products(), _recorded_layers(model, trace):
+    with model.products(), recorded_layers(model, trace):
         trace["mask_fcn_logits"] = head.outputs_of_all_classes(features, mask_rois)
     roi_features = head.roi_features(features, mask_rois)
     _add_roi_features(roi_features, model.cfg, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois")
@@ -68,7 +72,7 @@ def trace_masks(model: GeneralizedRCNN, image: Image, mask_rois: Tensor) -> Trac
 
 
 @contextmanager
-def _recorded_layers(model: GeneralizedRCNN, trace: Trace) -> Iterator[None]:
+def recorded_layers(model: Detector, trace: Trace) -> Iterator[None]:
     """Record what the layers of the dictionary compute while the context is open.
 
     Values are copied at once, since the network goes on in place. A layer that runs on the RoIs part by part has its
@@ -97,8 +101,8 @@ def _recorded_layers(model: GeneralizedRCNN, trace: Trace) -> Iterator[None]:
         handles.append(module.register_forward_pre_hook(hook))
 
     for path, blob in layer_blobs(model, model.cfg):
-        if path.startswith("rpn."):
-            continue  # it runs once a level: see _trace_rpn
+        if path.startswith(_ON_EVERY_LEVEL):
+            continue
         layer = model.get_submodule(path)
         if not isinstance(layer, ConvNorm):
             record(layer, blob, F.relu if blob in ("fc6", "fc7", "conv5_mask") else torch.clone)
@@ -116,7 +120,7 @@ def _recorded_layers(model: GeneralizedRCNN, trace: Trace) -> Iterator[None]:
     for name, module in model.backbone.body.named_modules():
         if isinstance(module, Bottleneck):
             record(module, _block_output_blob(model, name))
-    for stage, blob in stage_blobs(model.cfg).items():
+    for stage, blob in lateral_blobs(model.cfg).items():
         if stage != "res5":
             record_input(model.backbone.fpn.output[stage], f"fpn_inner_{blob}")
     try:
@@ -128,7 +132,7 @@ def _recorded_layers(model: GeneralizedRCNN, trace: Trace) -> Iterator[None]:
             trace[name] = torch.cat(values)
 
 
-def _block_output_blob(model: GeneralizedRCNN, path: str) -> str:
+def _block_output_blob(model: Detector, path: str) -> str:
     """The blob a block ends in: `res3_3_sum` of a stage's last, `res3_1_branch2c_gn` of the others."""
     stage, block = path.split(".")
     last = stage_blobs(model.cfg)[stage]
@@ -153,8 +157,9 @@ def _group_inverse_std(norm: nn.GroupNorm) -> Callable[[Tensor], Tensor]:
 
 def _trace_rpn(model: GeneralizedRCNN, features: Features, im_info: ImInfo, trace: Trace) -> None:
     """RPN outputs, proposals of each level, and the RoIs collected from them."""
-    gn = "_gn" if model.cfg.FPN.USE_GN else ""
-    trace[f"fpn_{stage_blobs(model.cfg)['res5']}{gn}_subsampled_2x"] = features.maps[-1]
+    if model.backbone.fpn.has_subsampled_level:
+        gn = "_gn" if model.cfg.FPN.USE_GN else ""
+        trace[f"fpn_{stage_blobs(model.cfg)['res5']}{gn}_subsampled_2x"] = features.maps[-1]
     outputs = model.rpn(features)
     proposals = model.rpn.proposals(outputs, features.strides, 0, im_info, model.cfg.TEST)
     levels = zip(model.rpn.levels, features.maps, outputs, proposals, strict=True)
@@ -168,9 +173,9 @@ def _trace_rpn(model: GeneralizedRCNN, features: Features, im_info: ImInfo, trac
     trace["rois"] = collect_proposals(proposals, model.cfg.TEST.RPN_POST_NMS_TOP_N).rois
 
 
-def _add_topdown(model: GeneralizedRCNN, trace: Trace) -> None:
+def add_topdown(model: Detector, trace: Trace) -> None:
     """The upsampled maps that the pyramid adds to its laterals, each before the sum that it goes into."""
-    blobs = list(stage_blobs(model.cfg).values())
+    blobs = list(lateral_blobs(model.cfg).values())
     coarsest = f"fpn_inner_{blobs[0]}" + ("_gn" if model.cfg.FPN.USE_GN else "")
     tops = [coarsest] + [f"fpn_inner_{blob}" for blob in blobs[1:-1]]
     for top, blob in zip(tops, blobs[1:], strict=True):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
-from detectron_gn.mrcnn.config import Config, backbone_depth
-from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
+from detectron_gn.mrcnn.config import Config, backbone_depth, model_family
+from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
@@ -63,7 +63,7 @@ def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
     return BlobMatch(filled, momentum, missing, leftovers)
 
 
-def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> GeneralizedRCNN:
+def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> Detector:
     """The network of a configuration with the parameters of a file, ready to detect.
 
     Every parameter must be in the file, and what is left over must be no part of another network, else InputError says
@@ -140,6 +140,12 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_un
     if family.neck != "FPN":
         raise InputError(
             f"{source} is a model without a feature pyramid (C4), which is not supported: give an FPN model"
+        )
+    if (family.box_head == "RetinaNet") != cfg.RETINANET.RETINANET_ON:
+        found = "a RetinaNet" if family.box_head == "RetinaNet" else "no RetinaNet"
+        raise InputError(
+            f"{source} is {found}, but the configuration is of a {model_family(cfg)}: "
+            "pass --config with the YAML it was trained with"
         )
     wanted_depth = backbone_depth(cfg)
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"

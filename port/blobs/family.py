@@ -18,7 +18,10 @@ MOMENTUM = "_momentum"
 CLASSIFIERS = ("pred", "fc1000")
 CLASSIFIER_BLOBS = tuple(f"{name}_{ending}" for name in CLASSIFIERS for ending in "wb")
 
-_OF_DETECTORS = ("conv_rpn", "rpn_cls_logits", "cls_score")
+_OF_DETECTORS = ("conv_rpn", "rpn_cls_logits", "cls_score", "retnet_cls_pred")
+
+# What the blobs of each box head begin with that no other has.
+_BOX_HEADS = {"4conv1fc": "head_conv1_", "2fc": "fc7_", "RetinaNet": "retnet_cls_pred"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class Family:
         norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are, the more frequent first.
         blocks: how many residual blocks there are.
         neck: `FPN`, `C4`, or None where it is no detector.
-        box_head: `2fc`, `4conv1fc`, or None.
+        box_head: `2fc`, `4conv1fc`, `RetinaNet`, or None.
         masks: whether there is a mask head.
-        classes: rows of a detector's classifier, the background included, or of a backbone's; None without one.
+        classes: rows of a detector's classifier, the background included, or of a backbone's; None without one, and of
+            a RetinaNet, whose rows do not tell whether the background is among them.
         classifier: the ImageNet classifier in the file, `pred` or `fc1000`; None without one.
         momenta: how many blobs are momenta. A detector with momenta is a training checkpoint.
         groups: (groups, channels per group in res2) of a ResNeXt's 3x3 convolutions; None for a ResNet.
@@ -75,14 +79,15 @@ class Family:
     def config_name(self) -> str | None:
         """A configuration in `yaml_configs/` with this body and these heads; None where there is none, as for R-152."""
         is_mask_rcnn = self.masks or not self.is_detector
-        ending = {
-            ("GN", "4conv1fc", True): "mask_rcnn_{body}-FPN_2x_gn",
-            ("BN*", "2fc", True): "mask_rcnn_{body}-FPN_2x",
-            ("BN*", "2fc", False): "faster_rcnn_{body}-FPN_2x",
-            ("BN*", "4conv1fc", True): "mask_rcnn_{body}-FPN_2x_bn_4conv1fc" if self.body == "R-50" else None,
+        name = {
+            ("GN", "4conv1fc", True): "e2e_mask_rcnn_{body}-FPN_2x_gn",
+            ("BN*", "2fc", True): "e2e_mask_rcnn_{body}-FPN_2x",
+            ("BN*", "2fc", False): "e2e_faster_rcnn_{body}-FPN_2x",
+            ("BN*", "4conv1fc", True): "e2e_mask_rcnn_{body}-FPN_2x_bn_4conv1fc" if self.body == "R-50" else None,
+            ("BN*", "RetinaNet", False): "retinanet_{body}-FPN_2x",
         }.get((self.norm, self.box_head or ("4conv1fc" if self.norm == "GN" else "2fc"), is_mask_rcnn))
         bodies = ("R-50", "R-101") if self.norm == "GN" else ("R-50", "R-101", "X-101-32x8d", "X-101-64x4d")
-        return None if ending is None or self.body not in bodies else f"e2e_{ending.format(body=self.body)}"
+        return None if name is None or self.body not in bodies else name.format(body=self.body)
 
 
 def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
@@ -100,7 +105,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
         norms=tuple(norms),
         blocks=len(blocks),
         neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if is_detector else None,
-        box_head="4conv1fc" if "head_conv1_w" in blobs else "2fc" if "fc7_w" in blobs else None,
+        box_head=next((head for head, prefix in _BOX_HEADS.items() if any(n.startswith(prefix) for n in blobs)), None),
         masks="mask_fcn_logits_w" in blobs,
         classes=rows.shape[0] if rows is not None and rows.ndim else None,
         classifier=classifier,

@@ -63,8 +63,8 @@ class Summary:
         depth: 50, 101 or 152 layers, counted from the residual blocks; None without any.
         body: `R-50`, `X-101-32x8d`; None without residual blocks.
         neck: `FPN`, `C4`, or None for a backbone.
-        box_head: `2fc`, `4conv1fc`, or None. masks: whether there is a mask head.
-        classes: rows of the classifier, the background included in a detector; None without one.
+        box_head: `2fc`, `4conv1fc`, `RetinaNet`, or None. masks: whether there is a mask head.
+        classes: rows of the classifier, the background included in a detector; None without one, and of a RetinaNet.
         values: numbers in all blobs that are neither momentum nor unused.
         momentum: how many blobs have a momentum blob beside them.
         iteration: index of the last training iteration done, from 0; None if unknown.

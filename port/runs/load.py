@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config, with_values
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
@@ -39,7 +39,7 @@ def load_model(
     *,
     keep_unused: bool = False,
     classes: Sequence[str] | None = None,
-) -> GeneralizedRCNN:
+) -> Detector:
     """A model ready to detect.
 
     Args:

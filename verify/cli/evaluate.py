@@ -21,7 +21,7 @@ from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_max_d
 from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
 
 if TYPE_CHECKING:
-    from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+    from detectron_gn.mrcnn.detectors import Detector
     from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 
 
@@ -62,7 +62,7 @@ def _test(args: argparse.Namespace) -> int:
 
 def run_evaluation(
     args: argparse.Namespace, max_detections: int = 100
-) -> tuple[Evaluation | None, dict[str, Any], GeneralizedRCNN]:
+) -> tuple[Evaluation | None, dict[str, Any], Detector]:
     """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
 
     Returns what was found, what `ap.json` holds of it, and the model.

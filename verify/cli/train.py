@@ -86,7 +86,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: Ranks) -> Trained:
     """Read the data and the weights and train, in each of the processes that torchrun started."""
-    from detectron_gn.mrcnn.config import check_config, with_values
+    from detectron_gn.mrcnn.config import check_config, refuse_training, with_values
     from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.port.classes import known_categories
@@ -107,6 +107,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
             for remark in dataset.remarks:
                 print_line(f"{dataset.annotation_file}: {remark}")
     check_config(cfg)
+    refuse_training(cfg)
     weights = read_blobs(resolve(source)) if source else None
     if weights is not None:
         refuse_old_box_weights(weights, args.overrides)

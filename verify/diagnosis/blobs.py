@@ -43,8 +43,11 @@ def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
         return _explain_std(ours, blobs[name], look.agree(name.replace("_gn_std", "_gn_mean")))
     computed = {"cls_prob": "cls_score", "mask_fcn_probs": "mask_fcn_logits"}
     computed |= {f"rpn_cls_probs_fpn{level}": f"rpn_cls_logits_fpn{level}" for level in range(2, 7)}
+    computed |= {f"retnet_cls_prob_fpn{level}": f"retnet_cls_pred_fpn{level}" for level in range(2, 8)}
     if name in computed and look.agree(computed[name]):
         what = "the softmax: over the classes of each RoI" if name == "cls_prob" else "the sigmoid"
+        if name.startswith("retnet") and look.model.cfg.RETINANET.SOFTMAX:
+            what = "the softmax: over the classes of each anchor, the background among them"
         return Diagnosis(f"{evidence}, {computed[name]} that it is computed from as well", what)
     if name.endswith("_topdown"):
         cause = "upsampling in the pyramid: nearest neighbour, each value twice"
@@ -174,8 +177,10 @@ def _usual(step: str, name: str) -> str:
     }
     by_step = {
         "stem": "the first convolution, or the max pooling: 3x3, stride 2, padded by 1",
-        "pyramid": "the pyramid: GroupNorm on the lateral before the sum, nothing after it; upsampling",
+        "pyramid": "the pyramid: GroupNorm on the lateral before the sum, nothing after it; upsampling; extra levels, "
+        "which begin at the output of res5, each after the first with a ReLU before it",
         "RPN": "the RPN's head: one for all levels, ReLU and no GroupNorm after its 3x3 convolution",
+        "RetinaNet": "RetinaNet's head: one for all levels, ReLU and no normalisation in its towers",
         "proposals": "what is done to proposals or their scores after NMS (nothing), or collecting them",
         "levels": "the level of a RoI (FPN.ROI_CANONICAL_SCALE, areas with + 1, the 1e-6 inside the logarithm), or "
         "the RoIs themselves",

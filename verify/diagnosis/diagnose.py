@@ -8,8 +8,9 @@ else there is a list of what it may be.
 
 from collections.abc import Sequence
 
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector, RetinaNet
 from detectron_gn.verify.diagnosis.blobs import explain_blob
+from detectron_gn.verify.diagnosis.dense_detections import explain_dense_boxes
 from detectron_gn.verify.diagnosis.detections import explain_boxes, explain_pasted_masks, explain_soft_masks
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.diagnosis.flow import in_flow
@@ -20,7 +21,7 @@ from detectron_gn.verify.reference.image_dump import ImageReference
 
 
 def diagnose(
-    model: GeneralizedRCNN, parity: ImageParity, reference: ImageReference, tolerance: float
+    model: Detector, parity: ImageParity, reference: ImageReference, tolerance: float
 ) -> Diagnosis | None:
     """The first difference of one image in the order of data, or None where everything agrees.
 
@@ -32,10 +33,10 @@ def diagnose(
     look = Look(model, reference, parity, tolerance)
     for step, blobs in in_flow(parity.blobs).items():
         diagnosis = None
-        if step == "proposals":
+        if step == "detections":
+            diagnosis = _at_dense_detections(look) if isinstance(model, RetinaNet) else _at_detections(look)
+        elif step == "proposals" and not isinstance(model, RetinaNet):
             diagnosis = _at_proposals(look)
-        elif step == "detections":
-            diagnosis = _at_detections(look)
         diagnosis = diagnosis or _at_blobs(look, step, blobs)
         if diagnosis is not None:
             return diagnosis
@@ -93,6 +94,13 @@ def _at_detections(look: Look) -> Diagnosis | None:
         )
         return _placed(look, "detections", "detections", found)
     return _placed(look, "detections", "detections", explain_boxes(parity, look.detections, look.reference))
+
+
+def _at_dense_detections(look: Look) -> Diagnosis | None:
+    """Detections of a RetinaNet that are not the reference's."""
+    if not look.parity.detections.box_fault:
+        return None
+    return _placed(look, "detections", "detections", explain_dense_boxes(look))
 
 
 def _at_masks(look: Look) -> Diagnosis | None:

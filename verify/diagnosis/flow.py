@@ -15,6 +15,7 @@ FLOW = (
     ("res5", r"res5_.*"),
     ("pyramid", r"fpn_.*"),
     ("RPN", r"conv_rpn_.*|rpn_cls_.*|rpn_bbox_pred_.*"),
+    ("RetinaNet", r"retnet_.*"),
     ("proposals", r"rpn_roi.*|rois"),
     ("levels", r"rois_.*|_concat_roi_feat"),
     ("box features", r"roi_feat.*"),

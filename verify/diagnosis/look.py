@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, RetinaNet
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
+from detectron_gn.port.blobs.retinanet_activations import trace_retinanet
 from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
 from detectron_gn.verify.parity.matching import without_partner
 from detectron_gn.verify.parity.proposals import pair_proposals, pair_rois, reference_rois
@@ -29,7 +30,7 @@ class Look:
     """
 
     def __init__(
-        self, model: GeneralizedRCNN, reference: ImageReference, parity: ImageParity, tolerance: float
+        self, model: Detector, reference: ImageReference, parity: ImageParity, tolerance: float
     ) -> None:
         self.model, self.reference, self.parity, self.tolerance = model, reference, parity, tolerance
 
@@ -63,22 +64,28 @@ class Look:
         """`data` `[1, 3, H, W]`, on the CPU."""
         return self.model.network_input([self.reference.image]).data.cpu()
 
+    @property
+    def two_stages(self) -> GeneralizedRCNN:
+        """The network, of a kind that has RoIs."""
+        assert isinstance(self.model, GeneralizedRCNN)
+        return self.model
+
     @cached_property
     def rois(self) -> Tensor | None:
         """The RoIs that the blobs after them were computed on, in the reference's order."""
         with torch.inference_mode():
             trace = self.trace()
-            list(pair_proposals(self.model, trace, self.reference.blobs))
+            list(pair_proposals(self.two_stages, trace, self.reference.blobs))
             info = self.model.network_input([self.reference.image]).im_info[0]
             size = self.reference.image_size
             boxes = class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], info.scale, size, self.model.cfg)
-            return pair_rois(self.model, trace, boxes, self.reference).rois
+            return pair_rois(self.two_stages, trace, boxes, self.reference).rois
 
     def rois_without_partner(self) -> int:
         """How many RoIs of either side have no partner on the other; 0 where the reference does not tell its own."""
         trace = self.trace()
-        list(pair_proposals(self.model, trace, self.reference.blobs))
-        theirs = reference_rois(self.model, trace, self.reference.blobs)
+        list(pair_proposals(self.two_stages, trace, self.reference.blobs))
+        theirs = reference_rois(self.two_stages, trace, self.reference.blobs)
         if theirs is None:
             return 0
         ours = trace["rois"]
@@ -87,7 +94,7 @@ class Look:
     @cached_property
     def detections(self) -> Detections:
         """What `verify.parity.blobs` compared: of `detect`, or of the second stage on the reference's RoIs."""
-        if self.parity.same_rois or self.rois is None:
+        if isinstance(self.model, RetinaNet) or self.parity.same_rois or self.rois is None:
             return self.model.detect(self.reference.image)
         return self._detected_in(self.rois)
 
@@ -102,13 +109,16 @@ class Look:
         scale = float(self.model.network_input([self.reference.image]).im_info[0].scale)
         rois = torch.from_numpy(self.detections.boxes).double() * scale
         rois = torch.cat((torch.zeros(len(rois), 1), rois.float()), dim=1).to(self.model.device)
-        return trace_masks(self.model, self.reference.image, rois)["mask_fcn_logits"]
+        return trace_masks(self.two_stages, self.reference.image, rois)["mask_fcn_logits"]
 
     @cached_property
     def _first_pass(self) -> Trace:
-        return trace_boxes(self.model, self.reference.image)
+        if isinstance(self.model, RetinaNet):
+            return trace_retinanet(self.model, self.reference.image)
+        return trace_boxes(self.two_stages, self.reference.image)
 
     @torch.inference_mode()
     def _detected_in(self, rois: Tensor) -> Detections:
-        data, (info,), _ = self.model.network_input([self.reference.image])
-        return self.model.detect_in_rois(self.model.features(data), rois, self.reference.image_size, info.scale)
+        model = self.two_stages
+        data, (info,), _ = model.network_input([self.reference.image])
+        return model.detect_in_rois(model.features(data), rois, self.reference.image_size, info.scale)

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, RetinaNet
 from detectron_gn.mrcnn.inference.dynamic import class_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
+from detectron_gn.port.blobs.retinanet_activations import trace_retinanet
 from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
@@ -135,7 +136,7 @@ class ImageParity:
 
     Attributes:
         same_rois: whether the network's own RoIs are the reference's. Where they are not, what follows them was
-            computed on the reference's.
+            computed on the reference's. True of a network without RoIs.
         not_compared: blobs of the reference that were not compared, as the network has no counterpart of them or its
             RoIs are others.
         absent: blobs of the network that the reference does not hold.
@@ -224,7 +225,7 @@ def _told_errors(row: BlobParity) -> tuple[str, str]:
 
 
 def compare_file(
-    model: GeneralizedRCNN, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
+    model: Detector, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
 ) -> Iterator[ImageParity]:
     """Compare the network with a reference file, image by image.
 
@@ -235,8 +236,17 @@ def compare_file(
 
 
 @torch.inference_mode()
-def compare_image(model: GeneralizedRCNN, reference: ImageReference) -> ImageParity:
-    """Compare one image with its reference.
+def compare_image(model: Detector, reference: ImageReference) -> ImageParity:
+    """Compare one image with its reference."""
+    if isinstance(model, RetinaNet):
+        trace = trace_retinanet(model, reference.image)
+        return _parity_of(trace, (), True, model.detect(reference.image), reference)
+    assert isinstance(model, GeneralizedRCNN)
+    return _compare_two_stages(model, reference)
+
+
+def _compare_two_stages(model: GeneralizedRCNN, reference: ImageReference) -> ImageParity:
+    """Compare one image of a model with RoIs.
 
     RoIs whose scores tie may stand in another order, so rows are paired first and the run is repeated on the RoIs in
     the reference's order. Where they are the same ones, the detections are what `detect` itself gives.
@@ -261,13 +271,25 @@ def compare_image(model: GeneralizedRCNN, reference: ImageReference) -> ImagePar
         detections = model.detect_in_rois(levels, pairing.rois, (image.shape[0], image.shape[1]), scale)
     if len(detections) and "mask_rois" in blobs:
         trace |= trace_masks(model, image, _mask_rois(model, scale, detections, reference))
+    return _parity_of(trace, proposals, pairing.same, detections, reference)
+
+
+def _parity_of(
+    trace: Trace,
+    proposals: tuple[ProposalParity, ...],
+    same_rois: bool,
+    detections: Detections,
+    reference: ImageReference,
+) -> ImageParity:
+    """The trace's blobs, in the reference's order by now, and the detections beside the reference."""
+    blobs = reference.blobs
     returned = {"boxes": reference.boxes, "scores": reference.scores}
     theirs = dict(blobs) | {name: ReferenceBlob(value.reshape(-1), value.shape) for name, value in returned.items()}
     return ImageParity(
         image=reference.name,
         blobs=tuple(_compare_blob(blob, value, theirs[blob]) for blob, value in trace.items() if blob in theirs),
         proposals=proposals,
-        same_rois=pairing.same,
+        same_rois=same_rois,
         detections=compare_detections(detections, reference),
         not_compared=tuple(blob for blob in blobs if blob not in trace),
         # Caffe2 keeps no empty blobs: those of a level without RoIs.

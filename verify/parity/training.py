@@ -16,7 +16,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch, load_minibatch
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField
 from detectron_gn.mrcnn.training.network import TrainingNetwork
@@ -84,7 +84,7 @@ class FinalParity:
 
 
 def replay(
-    model: GeneralizedRCNN,
+    model: Detector,
     solver: MomentumSGD,
     roidb: Sequence[RoidbEntry],
     trace: TrainingTrace,
@@ -142,7 +142,7 @@ def replay(
 
 
 def compare_final(
-    model: GeneralizedRCNN, solver: MomentumSGD, start: Mapping[str, Array], trace: TrainingTrace
+    model: Detector, solver: MomentumSGD, start: Mapping[str, Array], trace: TrainingTrace
 ) -> FinalParity:
     """Compare where the parameters and momenta have come to, those that the reference holds.
 
@@ -176,7 +176,7 @@ def share_apart(ours: Array, theirs: Array, whole: Array) -> float:
     return float(apart / norm) if norm else (float("inf") if apart else 0.0)
 
 
-def _parameters_by_blob(model: GeneralizedRCNN) -> dict[str, Parameter]:
+def _parameters_by_blob(model: Detector) -> dict[str, Parameter]:
     parameters = dict(model.named_parameters())
     return {row.blob: parameters[row.parameter] for row in BlobTable.from_model(model).rows}
 

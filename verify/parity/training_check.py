@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, refuse_training
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
@@ -220,6 +220,7 @@ def _replayed(
     cfg: Config, weights: WeightsFile, dataset: CocoDataset, trace: TrainingTrace, reading: ImageReading
 ) -> tuple[list[IterationParity], FinalParity]:
     """One replay from the given weights and their momentum."""
+    refuse_training(cfg)
     model = build_model(cfg, weights)
     solver = MomentumSGD.from_config(model, cfg)
     load_momentum(model, solver, match_blobs(BlobTable.from_model(model), weights))

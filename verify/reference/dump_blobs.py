@@ -102,11 +102,18 @@ def dump_image(model, image, group, values):
     group.attrs['shape'] = image.shape
     with c2_utils.NamedCudaScope(0):
         forget_second_pass(parameters)
-        scores, boxes, scale = detectron_test.im_detect_bbox(model, image, cfg.TEST.SCALE, cfg.TEST.MAX_SIZE)
-        group.attrs['im_scale'] = scale
-        put(group, 'scores', scores)
-        put(group, 'boxes', boxes)
-        det_scores, det_boxes, class_boxes = detectron_test.box_results_with_nms_and_limit(scores, boxes)
+        if cfg.RETINANET.RETINANET_ON:
+            # It has neither RoIs nor masks, and its own selection of detections.
+            class_boxes = detectron_test.im_detect_all(model, image, None)[0]
+            group.attrs['im_scale'] = float(workspace.FetchBlob(SCOPE + 'im_info')[0, 2])
+            rows = np.vstack([np.reshape(class_boxes[c], (-1, 5)) for c in range(1, cfg.MODEL.NUM_CLASSES)])
+            det_boxes, det_scores = rows[:, :4].astype(np.float32), rows[:, 4].astype(np.float32)
+        else:
+            scores, boxes, scale = detectron_test.im_detect_bbox(model, image, cfg.TEST.SCALE, cfg.TEST.MAX_SIZE)
+            group.attrs['im_scale'] = scale
+            put(group, 'scores', scores)
+            put(group, 'boxes', boxes)
+            det_scores, det_boxes, class_boxes = detectron_test.box_results_with_nms_and_limit(scores, boxes)
         classes = [np.full(len(class_boxes[c]), c, np.int32) for c in range(1, cfg.MODEL.NUM_CLASSES)]
         classes = np.concatenate(classes)
         put(group, 'det_scores', det_scores)

@@ -35,7 +35,7 @@ class ImageReference:
         name: of the image file.
         image: `[H, W, 3]` uint8 BGR, read from the folder of images.
         blobs: what the workspace held, by name.
-        scores, boxes: `[R, K]` and `[R, 4K]` float32 of each RoI, the boxes in image pixels.
+        scores, boxes: `[R, K]` and `[R, 4K]` float32 of each RoI, the boxes in image pixels; R is 0 for a RetinaNet.
         det_boxes, det_scores, det_classes: `[D, 4]` float32, `[D]` float32 and `[D]` int64 (from 1 on): detections.
         masks: `[D, M, M]` float32, the soft mask of each detection's own class; None for a model without a mask head.
         rle_counts: COCO run lengths of each pasted mask; they make up the image. Empty without a mask head.
@@ -116,11 +116,7 @@ class _ImageReader:
     def read(self, name: str, image: Image) -> ImageReference:
         self._check_present()
         self._check_size(image)
-        classes = self._cfg.MODEL.NUM_CLASSES
-        scores = self._rows("scores", (classes,), f"[R, {classes}]")
-        boxes = self._rows("boxes", (4 * classes,), f"[R, {4 * classes}]")
-        if len(boxes) != len(scores):
-            self._group.refuse("boxes", f"has {len(boxes)} rows, scores {len(scores)}")
+        scores, boxes = self._of_rois()
         det_scores = self._rows("det_scores", (), "[D]")
         count = len(det_scores)
         det_boxes = self._rows("det_boxes", (4,), "[D, 4]", count)
@@ -144,8 +140,28 @@ class _ImageReader:
 
     def _check_present(self) -> None:
         masks = ["rle_counts", "masks_of_class" if "masks_of_class" in self._group else "masks"]
-        boxes = ["blobs", "blobs/rois", "boxes", "scores", "det_boxes", "det_scores", "det_classes"]
-        self._group.require(*boxes, *(masks if self._cfg.MODEL.MASK_ON else []))
+        rois = ["blobs/rois", "boxes", "scores"]
+        self._group.require(
+            "blobs",
+            *(rois if self._has_rois else []),
+            *("det_boxes", "det_scores", "det_classes"),
+            *(masks if self._cfg.MODEL.MASK_ON else []),
+        )
+
+    @property
+    def _has_rois(self) -> bool:
+        return not self._cfg.RETINANET.RETINANET_ON
+
+    def _of_rois(self) -> tuple[Array, Array]:
+        """Scores `[R, K]` and boxes `[R, 4K]`."""
+        classes = self._cfg.MODEL.NUM_CLASSES
+        if not self._has_rois:
+            return np.zeros((0, classes), np.float32), np.zeros((0, 4 * classes), np.float32)
+        scores = self._rows("scores", (classes,), f"[R, {classes}]")
+        boxes = self._rows("boxes", (4 * classes,), f"[R, {4 * classes}]")
+        if len(boxes) != len(scores):
+            self._group.refuse("boxes", f"has {len(boxes)} rows, scores {len(scores)}")
+        return scores, boxes
 
     def _check_size(self, image: Image) -> None:
         """The image in the folder must be the one that the reference was made of."""
@@ -187,7 +203,8 @@ class _ImageReader:
     def _blobs(self, rois: int, detections: int) -> dict[str, ReferenceBlob]:
         group = self._group.group("blobs")
         blobs = {name: group.blob(name) for name in group.names()}
-        _check_rois(group, "rois", blobs["rois"], rois)
+        if self._has_rois:
+            _check_rois(group, "rois", blobs["rois"], rois)
         if "mask_rois" in blobs and blobs["mask_rois"].values.size:
             _check_rois(group, "mask_rois", blobs["mask_rois"], detections)
         for name in blobs:

@@ -10,7 +10,7 @@ import torch
 
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.wording import listed, percent
@@ -184,7 +184,7 @@ def _scatter(
 
 
 def _dump_sections(
-    model: GeneralizedRCNN, inputs: LadderInputs, reference_title: str
+    model: Detector, inputs: LadderInputs, reference_title: str
 ) -> tuple[list[DetectionParity], tuple[Sequence[Point], Sequence[Point]], list[Pair]]:
     """Detections beside those of the reference file, their scatter and their pictures."""
     assert inputs.reference is not None and inputs.images is not None

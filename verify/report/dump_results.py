@@ -10,7 +10,7 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.inference.predict import predict
@@ -37,7 +37,7 @@ class DumpResults(NamedTuple):
 
 @torch.inference_mode()
 def dump_results(
-    model: GeneralizedRCNN, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
+    model: Detector, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
 ) -> DumpResults:
     """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from detectron_gn.mrcnn.config import Config, check_config
+from detectron_gn.mrcnn.config import Config, check_config, refuse_training
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
@@ -119,6 +119,7 @@ def run_training(
     """
     say_in_each, say = say, say if ranks.is_first else _silence
     check_config(cfg)
+    refuse_training(cfg)
     _refuse_precision(options, ranks)
     roidb = training_roidb(datasets, cfg)
     classes = datasets[0].classes

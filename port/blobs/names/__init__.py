@@ -9,10 +9,12 @@ from detectron_gn.mrcnn.backbones.resnet import ResNet
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.heads.box import BoxHead
 from detectron_gn.mrcnn.heads.mask import MaskHead
+from detectron_gn.mrcnn.heads.retinanet import RetinaNetHead
 from detectron_gn.mrcnn.heads.rpn import RPN
 from detectron_gn.port.blobs.names.fpn import fpn_blobs
 from detectron_gn.port.blobs.names.heads import box_head_blobs, mask_head_blobs
 from detectron_gn.port.blobs.names.resnet import resnet_blobs
+from detectron_gn.port.blobs.names.retinanet import retinanet_blobs
 from detectron_gn.port.blobs.names.rpn import rpn_blobs
 
 LayerBlobs = Callable[[Config], Iterator[tuple[str, str]]]
@@ -25,6 +27,7 @@ _OF_COMPONENT: dict[type[nn.Module], LayerBlobs] = {
     RPN: rpn_blobs,
     BoxHead: box_head_blobs,
     MaskHead: mask_head_blobs,
+    RetinaNetHead: retinanet_blobs,
 }
 
 

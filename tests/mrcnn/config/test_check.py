@@ -2,7 +2,7 @@
 
 import pytest
 
-from detectron_gn.mrcnn.config import Config, check_config, refuse_proposal_files, with_values
+from detectron_gn.mrcnn.config import Config, check_config, refuse_proposal_files, refuse_training, with_values
 from detectron_gn.mrcnn.errors import InputError
 
 BN = with_values(
@@ -57,7 +57,9 @@ REFUSED = [
     ({"MODEL.NUM_CLASSES": 1}, "MODEL.NUM_CLASSES is 1"),
     ({"MODEL.FASTER_RCNN": False}, "MODEL.FASTER_RCNN is False, so the model has no RPN"),
     ({"MODEL.BBOX_REG_WEIGHTS": (1.0, 1.0, 0.0, 1.0)}, "MODEL.BBOX_REG_WEIGHTS is [1.0, 1.0, 0.0, 1.0]: give four"),
-    ({"RETINANET.RETINANET_ON": True}, "RETINANET.RETINANET_ON is True, which is not supported here"),
+    ({"RETINANET.RETINANET_ON": True}, "MODEL.TYPE is generalized_rcnn and RETINANET.RETINANET_ON is True: set them"),
+    ({"MODEL.TYPE": "retinanet"}, "MODEL.TYPE is retinanet and RETINANET.RETINANET_ON is False: set them to"),
+    ({"MODEL.TYPE": "rfcn"}, "MODEL.TYPE is 'rfcn', which is not supported here"),
     ({"FPN.FPN_ON": False}, "FPN.FPN_ON is False"),
     ({"FPN.MULTILEVEL_ROIS": False}, "FPN.MULTILEVEL_ROIS is False"),
     ({"FPN.MULTILEVEL_RPN": False}, "FPN.MULTILEVEL_RPN is False"),
@@ -117,6 +119,66 @@ REFUSED = [
     ({**LRS, "SOLVER.LRS": (0.02, -0.1, 0.1)}, "SOLVER.LRS is [0.02, -0.1, 0.1]: give rates above 0"),
     ({**LRS, "SOLVER.LRS": (0.02,)}, "SOLVER.LRS has 1 rates for the 3 iterations of SOLVER.STEPS: give one rate for"),
 ]
+
+
+RETINANET = with_values(
+    Config(),
+    {
+        "MODEL.TYPE": "retinanet",
+        "MODEL.CONV_BODY": "FPN.add_fpn_ResNet50_conv5_body",
+        "MODEL.NUM_CLASSES": 81,
+        "FPN.FPN_ON": True,
+        "FPN.MULTILEVEL_RPN": True,
+        "FPN.RPN_MIN_LEVEL": 3,
+        "FPN.RPN_MAX_LEVEL": 7,
+        "FPN.EXTRA_CONV_LEVELS": True,
+        "RETINANET.RETINANET_ON": True,
+    },
+)
+
+OF_RETINANET_ACCEPTED = [
+    {},
+    {"FPN.RPN_MIN_LEVEL": 2, "FPN.RPN_MAX_LEVEL": 5},
+    {"FPN.EXTRA_CONV_LEVELS": False, "FPN.RPN_MAX_LEVEL": 6},
+    {"RETINANET.SOFTMAX": True, "RETINANET.SHARE_CLS_BBOX_TOWER": True, "RETINANET.CLASS_SPECIFIC_BBOX": True},
+    {"RETINANET.PRE_NMS_TOP_N": 0},
+    {"TEST.SOFT_NMS.ENABLED": True},
+    {"FPN.USE_GN": True},
+]
+
+OF_RETINANET_REFUSED = [
+    ({"FPN.MULTILEVEL_RPN": False}, "FPN.MULTILEVEL_RPN is False"),
+    ({"FPN.MULTILEVEL_ROIS": True}, "FPN.MULTILEVEL_ROIS is True, but a RetinaNet has no RoIs: set it to False"),
+    ({"MODEL.MASK_ON": True}, "MODEL.MASK_ON is True, but a RetinaNet has no RoIs"),
+    ({"FPN.RPN_MIN_LEVEL": 6}, "FPN.RPN_MIN_LEVEL is 6 and FPN.RPN_MAX_LEVEL is 7, but the levels of RetinaNet begin"),
+    ({"FPN.RPN_MAX_LEVEL": 8}, "FPN.RPN_MIN_LEVEL is 3 and FPN.RPN_MAX_LEVEL is 8"),
+    ({"FPN.EXTRA_CONV_LEVELS": False}, "FPN.RPN_MIN_LEVEL is 3 and FPN.RPN_MAX_LEVEL is 7, but the levels of"),
+    ({"FPN.COARSEST_STRIDE": 48}, "FPN.COARSEST_STRIDE is 48"),
+    ({"RETINANET.NUM_CONVS": 0}, "RETINANET.NUM_CONVS is 0: set it to a number above 0"),
+    ({"RETINANET.SCALES_PER_OCTAVE": 0}, "RETINANET.SCALES_PER_OCTAVE is 0"),
+    ({"RETINANET.ANCHOR_SCALE": 0}, "RETINANET.ANCHOR_SCALE is 0"),
+    ({"RETINANET.ASPECT_RATIOS": (1.0, 0.0)}, "RETINANET.ASPECT_RATIOS is [1.0, 0.0]: give ratios above 0"),
+    ({"RETINANET.PRE_NMS_TOP_N": -1}, "RETINANET.PRE_NMS_TOP_N is -1: set it to 1000, or to 0 for all"),
+    ({"RETINANET.PRIOR_PROB": 1.0}, "RETINANET.PRIOR_PROB is 1.0"),
+]
+
+
+@pytest.mark.parametrize("changes", OF_RETINANET_ACCEPTED, ids=str)
+def test_a_retinanet_that_can_be_built_is_accepted(changes):
+    check_config(with_values(RETINANET, changes))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), OF_RETINANET_REFUSED, ids=lambda value: "")
+def test_a_retinanet_that_cannot_be_built_is_refused_by_key_and_value(changes, sentence):
+    with pytest.raises(InputError) as error:
+        check_config(with_values(RETINANET, changes))
+    assert str(error.value).startswith(sentence)
+
+
+def test_the_training_of_a_retinanet_is_refused():
+    refuse_training(GN)
+    with pytest.raises(InputError, match="a RetinaNet cannot be trained here yet"):
+        refuse_training(RETINANET)
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)

@@ -1,11 +1,12 @@
 """Anchors are Detectron's in size, rounding and order."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.ops.anchors import anchor_grid, base_anchors, pyramid_anchors
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.ops.anchors import anchor_grid, base_anchors, pyramid_anchors, retinanet_anchors
 from detectron_gn.mrcnn.ops.boxes import box_sides
 
 
@@ -36,3 +37,13 @@ def test_pyramid_doubles_size_and_stride_with_each_level():
     for level, anchors in enumerate(levels, 2):
         widths, heights = box_sides(anchors[1:2])
         assert widths.item() == heights.item() == 8 * 2**level
+
+
+def test_anchors_of_retinanet_are_detectrons_to_the_last_digit(data):
+    cfg = with_values(
+        Config(), {"FPN.RPN_MIN_LEVEL": 3, "FPN.RPN_MAX_LEVEL": 7, "RETINANET.ASPECT_RATIOS": (1.0, 2.0, 0.5)}
+    )
+    with h5py.File(data / "ops_retinanet.h5") as file:
+        for level, anchors in enumerate(retinanet_anchors(cfg), 3):
+            np.testing.assert_array_equal(anchors.numpy(), file[f"retinanet_anchors/fpn{level}"][:])
+        assert level == 7

@@ -69,11 +69,11 @@ def test_the_last_of_two_overrides_counts():
 
 
 def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
-    text = "RETINANET:\n  RETINANET_ON: True\n"
-    assert error_of(parse_config, text, "a.yaml").startswith("a.yaml, line 2: RETINANET.RETINANET_ON is True")
-    assert not changes(parse_config(text, "a.yaml", ["RETINANET.RETINANET_ON", "False"]))
-    repeated = error_of(parse_config, text, "a.yaml", ["RETINANET.RETINANET_ON", "True"])
-    assert repeated.startswith("RETINANET.RETINANET_ON is True, which is not supported here")
+    text = "TRAIN:\n  COPY_WEIGHTS: True\n"
+    assert error_of(parse_config, text, "a.yaml").startswith("a.yaml, line 2: TRAIN.COPY_WEIGHTS is True")
+    assert not changes(parse_config(text, "a.yaml", ["TRAIN.COPY_WEIGHTS", "False"]))
+    repeated = error_of(parse_config, text, "a.yaml", ["TRAIN.COPY_WEIGHTS", "True"])
+    assert repeated.startswith("TRAIN.COPY_WEIGHTS is True, which is not supported here")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
         ("NUM_GPUS: 8\nNUM_GPUS: 4", "line 2: the key NUM_GPUS is given a second time, after line 1"),
         ("TEST:\n  NMS: 0.3\nNUM_GPUS: 1\nTEST: {}", "line 4: the key TEST is given a second time, after line 1"),
         ("RPN:\n  ON: True", "line 2: the key 'ON' is no text to YAML"),
-        ("MODEL:\n  TYPE: retinanet", "line 2: MODEL.TYPE is 'retinanet', which is not supported here (only two-stage"),
+        ("MODEL:\n  TYPE: rfcn", "line 2: MODEL.TYPE is 'rfcn', which is not supported here (other types"),
         ("KRCNN:\n  NUM_KEYPOINTS: 17", "line 2: KRCNN.NUM_KEYPOINTS is 17, which is not supported here (keypoints"),
     ],
 )
@@ -214,7 +214,7 @@ def test_saved_in_weights_the_idle_keypoint_section_may_have_had_other_defaults(
 
 def test_saved_in_weights_wrong_types_and_unsupported_values_are_refused():
     assert "TEST.SCALE is 'x'" in error_of(parse_config, attr_dict("SCALE: x"), "w.pkl", saved_in_weights=True)
-    assert "RETINANET_ON" in error_of(parse_config, "RETINANET: {RETINANET_ON: True}", "w", saved_in_weights=True)
+    assert "COPY_WEIGHTS" in error_of(parse_config, "TRAIN: {COPY_WEIGHTS: True}", "w", saved_in_weights=True)
 
 
 @pytest.mark.parametrize(
