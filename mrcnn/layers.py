@@ -41,6 +41,19 @@ def zero_fill(weight: Tensor) -> object:
     return nn.init.zeros_(weight)
 
 
+def bilinear_fill(weight: Tensor) -> object:
+    """The kernel that enlarges each map by itself, bilinearly: `[K, K, 2s, 2s]` for a factor of s.
+
+    Detectron modeling/detector.py:BilinearInterpolation.
+    """
+    side = weight.shape[2]
+    ramp = 1 - (torch.arange(side) - (side - 1) / 2).abs() / (side // 2)
+    with torch.no_grad():
+        weight.zero_()
+        weight[range(len(weight)), range(len(weight))] = torch.outer(ramp, ramp)
+    return weight
+
+
 def filler_named(name: str, std: float) -> Filler:
     """The filler a YAML key names (`cfg.MRCNN.CONV_INIT`); `std` is used by GaussianFill alone."""
     fillers = {"XavierFill": xavier_fill, "MSRAFill": msra_fill, "GaussianFill": gauss_fill(std)}
@@ -77,11 +90,15 @@ class FilledConv2d(nn.Conv2d):
 
 
 class FilledDeconv2d(nn.ConvTranspose2d):
-    """A 2x2 deconvolution with stride 2, filled as Caffe2 does, with a zero bias."""
+    """A deconvolution that makes maps `stride` times as large, filled as Caffe2 does, with a zero bias.
 
-    def __init__(self, dim_in: int, dim_out: int, fill: Filler) -> None:
+    Args:
+        kernel: even, and at least `stride`.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, fill: Filler, kernel: int = 2, stride: int = 2) -> None:
         self.fill = fill
-        super().__init__(dim_in, dim_out, kernel_size=2, stride=2)
+        super().__init__(dim_in, dim_out, kernel, stride, padding=(kernel - stride) // 2)
 
     def reset_parameters(self) -> None:
         """Fill the weight; the bias starts at 0."""

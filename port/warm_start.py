@@ -18,8 +18,8 @@ from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
-# The layers with rows a class: how many rows each class has.
-_CLASS_LAYERS = {"box_head.cls_score": 1, "box_head.bbox_pred": 4, "mask_head.mask_fcn_logits": 1}
+# A fixed kernel, whatever the classes are.
+_UPSAMPLING = "mask_head.mask_fcn_logits_up"
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,17 @@ def start_from(
     )
 
 
-def _class_rows(table: BlobTable) -> dict[str, tuple[BlobRow, int]]:
+def _class_rows(table: BlobTable, cfg: Config) -> dict[str, tuple[BlobRow, int]]:
     """The rows of the dictionary that have rows a class, by blob, and how many."""
+    layers = {"box_head.cls_score": 1}
+    if not cfg.MODEL.CLS_AGNOSTIC_BBOX_REG:
+        layers["box_head.bbox_pred"] = 4
+    if cfg.MRCNN.CLS_SPECIFIC_MASK:
+        layers["mask_head.mask_fcn_logits"] = cfg.MRCNN.RESOLUTION**2 if cfg.MRCNN.USE_FC_OUTPUT else 1
     return {
-        row.blob: (row, _CLASS_LAYERS[layer])
+        row.blob: (row, layers[layer])
         for row in table.rows
-        if (layer := row.parameter.rpartition(".")[0]) in _CLASS_LAYERS
+        if (layer := row.parameter.rpartition(".")[0]) in layers
     }
 
 
@@ -169,7 +174,11 @@ def _fit_classes(
 
     parameters = dict(model.named_parameters())
     blobs = dict(weights.blobs)
-    for blob, (row, rows_a_class) in _class_rows(table).items():
+    class_rows = _class_rows(table, model.cfg)
+    for row in table.rows:
+        if row.parameter.startswith(_UPSAMPLING) and row.blob in blobs:
+            blobs[row.blob] = parameters[row.parameter].detach().cpu().numpy()
+    for blob, (row, rows_a_class) in class_rows.items():
         for name in (blob, blob + MOMENTUM):
             if name not in blobs:
                 continue
@@ -187,7 +196,7 @@ def _fit_classes(
             else:
                 del blobs[name]
     found = tuple(classes[place] for place, _ in taken)
-    partly_copied = {} if is_reordered else {blob: found for blob in _class_rows(table) if blob in blobs}
+    partly_copied = {} if is_reordered else {blob: found for blob in class_rows if blob in blobs}
     return replace(weights, blobs=blobs), partly_copied
 
 

@@ -7,6 +7,8 @@ from detectron_gn.mrcnn.config.functions import (
     mask_head_kind,
     model_family,
     norm_of_backbone,
+    num_box_classes,
+    num_mask_classes,
     pooling_sections,
     pyramid_levels,
 )
@@ -36,6 +38,8 @@ __all__ = [
     "mask_head_kind",
     "model_family",
     "norm_of_backbone",
+    "num_box_classes",
+    "num_mask_classes",
     "pooling_sections",
     "pyramid_levels",
     "refuse_proposal_files",

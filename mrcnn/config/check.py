@@ -202,10 +202,16 @@ def _check_mask_head(cfg: Config) -> None:
         mask.DILATION == 1 or mask_head_kind(cfg) != "v1up4convs_gn",
         f"MRCNN.DILATION is {mask.DILATION}, but the GroupNorm mask head cannot be dilated: set it to 1",
     )
+    ratio = mask.UPSAMPLE_RATIO
     _require(
-        mask.RESOLUTION == 2 * mask.ROI_XFORM_RESOLUTION,
+        ratio == 1 or (ratio > 1 and ratio % 2 == 0),
+        f"MRCNN.UPSAMPLE_RATIO is {ratio}: set it to an even number, or to 1 for masks that are not upsampled",
+    )
+    size = 2 * mask.ROI_XFORM_RESOLUTION * ratio
+    _require(
+        mask.RESOLUTION == size,
         f"MRCNN.RESOLUTION is {mask.RESOLUTION}, but the mask head doubles MRCNN.ROI_XFORM_RESOLUTION, which is "
-        f"{mask.ROI_XFORM_RESOLUTION}: set it to {2 * mask.ROI_XFORM_RESOLUTION}",
+        f"{mask.ROI_XFORM_RESOLUTION}{f', and MRCNN.UPSAMPLE_RATIO is {ratio}' if ratio > 1 else ''}: set it to {size}",
     )
 
 
@@ -233,6 +239,9 @@ def _check_minibatches(cfg: Config) -> None:
 def _check_test(cfg: Config) -> None:
     _require_positive("TEST.SCALE", cfg.TEST.SCALE)
     _require_positive("TEST.MAX_SIZE", cfg.TEST.MAX_SIZE)
+    if cfg.TEST.BBOX_VOTE.ENABLED:
+        threshold = cfg.TEST.BBOX_VOTE.VOTE_TH
+        _require(threshold <= 1, f"TEST.BBOX_VOTE.VOTE_TH is {threshold}, so no box has a vote: set it to 1 or less")
     if cfg.TEST.SOFT_NMS.ENABLED:
         _require_positive("TEST.SOFT_NMS.SIGMA", cfg.TEST.SOFT_NMS.SIGMA)
 

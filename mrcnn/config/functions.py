@@ -96,6 +96,16 @@ def mask_head_kind(cfg: Config) -> MaskHeadKind:
     return _meaning("MRCNN.ROI_MASK_HEAD", cfg.MRCNN.ROI_MASK_HEAD, ROI_MASK_HEADS)
 
 
+def num_box_classes(cfg: Config) -> int:
+    """How many classes the box head has deltas for: all, or background and object (MODEL.CLS_AGNOSTIC_BBOX_REG)."""
+    return 2 if cfg.MODEL.CLS_AGNOSTIC_BBOX_REG else cfg.MODEL.NUM_CLASSES
+
+
+def num_mask_classes(cfg: Config) -> int:
+    """How many classes the mask head has maps for: all, or one for every class (MRCNN.CLS_SPECIFIC_MASK False)."""
+    return cfg.MODEL.NUM_CLASSES if cfg.MRCNN.CLS_SPECIFIC_MASK else 1
+
+
 def pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn]:
     """The sections, by name, that say how the heads of the model pool their RoIs."""
     sections: dict[str, FastRcnn | Mrcnn] = {"FAST_RCNN": cfg.FAST_RCNN}

@@ -95,17 +95,13 @@ LIMITED: dict[str, Limit] = {
     ),
     "MODEL.TYPE": Limit(("generalized_rcnn", "retinanet"), "other types are not supported"),
     "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are supported"),
-    "MODEL.CLS_AGNOSTIC_BBOX_REG": Limit((), "each class has its own box deltas"),
     "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
     "MODEL.RPN_ONLY": Limit((), "a model has both stages"),
     "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not supported"),
     "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
     "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not supported"),
     "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
-    "MRCNN.UPSAMPLE_RATIO": Limit((), "masks are predicted at their final resolution"),
-    "MRCNN.USE_FC_OUTPUT": Limit((), "masks come from a convolution"),
     "MRCNN.CONV_INIT": Limit(("GaussianFill", "MSRAFill", "XavierFill"), "the port has no other of Caffe2's fillers"),
-    "MRCNN.CLS_SPECIFIC_MASK": Limit((), "each class has its own mask"),
     "SOLVER.LR_POLICY": Limit(
         ("step", "steps_with_decay", "steps_with_lrs", "cosine_decay", "exp_decay"), "Detectron has no other policy"
     ),

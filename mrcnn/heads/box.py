@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn import kernels
-from detectron_gn.mrcnn.config import Config, box_head_kind
+from detectron_gn.mrcnn.config import Config, box_head_kind, num_box_classes
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
 from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.structures import Features
@@ -35,10 +35,10 @@ class BoxHead(nn.Module):
         self.fc6 = FilledLinear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
         self.fc7 = FilledLinear(hidden, hidden) if kind == "2mlp" else None
         self.cls_score = FilledLinear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
-        self.bbox_pred = FilledLinear(hidden, 4 * cfg.MODEL.NUM_CLASSES, gauss_fill(0.001))
+        self.bbox_pred = FilledLinear(hidden, 4 * num_box_classes(cfg), gauss_fill(0.001))
 
     def outputs(self, features: Features, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits `[R, K]` and box deltas `[R, 4K]` of `[R, 5]` RoIs."""
+        """Class logits `[R, K]` and box deltas `[R, 4B]` of `[R, 5]` RoIs, for the B of `num_box_classes`."""
         parts = [self.conv_features(self.roi_features(features, part)) for part in kernels.roi_parts(rois)]
         return self.predict(torch.cat(parts))
 
@@ -53,7 +53,7 @@ class BoxHead(nn.Module):
         return pool_rois(features, rois, self.cfg, self.cfg.FAST_RCNN)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
-        """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4K]`; class 0 is the background."""
+        """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4B]`; class 0 is the background."""
         return self.predict(self.conv_features(roi_features))
 
     def conv_features(self, roi_features: Tensor) -> Tensor:

@@ -5,8 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn import kernels
-from detectron_gn.mrcnn.config import Config, mask_head_kind
-from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledDeconv2d, filler_named, group_norm
+from detectron_gn.mrcnn.config import Config, mask_head_kind, num_mask_classes
+from detectron_gn.mrcnn.layers import (
+    ConvNorm,
+    FilledConv2d,
+    FilledDeconv2d,
+    FilledLinear,
+    Filler,
+    bilinear_fill,
+    filler_named,
+    gauss_fill,
+    group_norm,
+)
 from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.mrcnn.training.losses import mask_loss
@@ -16,7 +26,11 @@ NUM_CONVS = 4
 
 
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, a 2x2 deconvolution, and one 1x1 map a class (`v1up4convs`, `v1up4convs_gn`)."""
+    """Four 3x3 convolutions, a 2x2 deconvolution, and one 1x1 map a class (`v1up4convs`, `v1up4convs_gn`).
+
+    `cfg.MRCNN` has variants of the last layer: one map for all classes (CLS_SPECIFIC_MASK False), a fully connected
+    layer (USE_FC_OUTPUT), bilinear upsampling after it (UPSAMPLE_RATIO), whose kernel is in the file and never trained.
+    """
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -30,7 +44,8 @@ class MaskHead(nn.Module):
             self.convs.append(ConvNorm(conv, group_norm(cfg, dim) if with_gn else None, relu=True))
             dim_in = dim
         self.conv5_mask = FilledDeconv2d(dim, dim, fill)
-        self.mask_fcn_logits = FilledConv2d(dim, cfg.MODEL.NUM_CLASSES, 1, fill=fill)
+        self.num_classes = num_mask_classes(cfg)
+        self.mask_fcn_logits, self.mask_fcn_logits_up = _last_layers(cfg, fill)
 
     def outputs(self, features: Features, rois: Tensor, classes: Tensor) -> Tensor:
         """Mask logits `[R, M, M]` of `[R, 5]` RoIs, for the class of each in `classes [R]` int64."""
@@ -48,7 +63,7 @@ class MaskHead(nn.Module):
         return self.outputs(features, rois, classes).float().sigmoid()
 
     def outputs_of_all_classes(self, features: Features, rois: Tensor) -> Tensor:
-        """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs."""
+        """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs; K is 1 for one mask for all classes."""
         return torch.cat([self(self.roi_features(features, part)) for part in kernels.roi_parts(rois)])
 
     def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
@@ -61,21 +76,43 @@ class MaskHead(nn.Module):
         return pool_rois(features, rois, self.cfg, self.cfg.MRCNN)
 
     def forward(self, roi_features: Tensor) -> Tensor:
-        """`[R, C, S, S]` features to mask logits `[R, K, 2S, 2S]`, one map a class."""
-        logits: Tensor = self.mask_fcn_logits(self._upsampled(roi_features))
-        return logits
+        """`[R, C, S, S]` features to mask logits `[R, K, M, M]`, one map a class or one for all."""
+        x = self._upsampled(roi_features)
+        if isinstance(self.mask_fcn_logits, FilledLinear):
+            size = self.cfg.MRCNN.RESOLUTION
+            flat: Tensor = self.mask_fcn_logits(x.flatten(1))
+            return flat.view(len(x), self.num_classes, size, size)
+        logits: Tensor = self.mask_fcn_logits(x)
+        return logits if self.mask_fcn_logits_up is None else self.mask_fcn_logits_up(logits)
 
     def of_classes(self, roi_features: Tensor, classes: Tensor) -> Tensor:
-        """The maps `[R, 2S, 2S]` of one class for each RoI, `classes [R]` int64: all that masks are made of.
+        """The maps `[R, M, M]` of one class for each RoI, `classes [R]` int64: all that masks are made of.
 
         The other classes' maps, 80 of 81 on COCO, are neither computed nor given a gradient, which would be zero.
         """
+        channels = classes.clamp(max=self.num_classes - 1)
+        if isinstance(self.mask_fcn_logits, FilledLinear) or self.mask_fcn_logits_up is not None:
+            every: Tensor = self(roi_features)
+            return every[torch.arange(len(channels), device=channels.device), channels]
         x = self._upsampled(roi_features)
         weight, bias = self.mask_fcn_logits.weight.flatten(1), self.mask_fcn_logits.bias
         assert bias is not None
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-        logits = torch.baddbmm(bias[classes][:, None, None], rows, weight[classes][:, :, None])
+        logits = torch.baddbmm(bias[channels][:, None, None], rows, weight[channels][:, :, None])
         return logits.view(len(x), x.shape[2], x.shape[3])
 
     def _upsampled(self, roi_features: Tensor) -> Tensor:
         return F.relu_(self.conv5_mask(self.convs(roi_features)))
+
+
+def _last_layers(cfg: Config, fill: Filler) -> tuple[FilledConv2d | FilledLinear, FilledDeconv2d | None]:
+    """What makes logits, and what enlarges them (Detectron modeling/mask_rcnn_heads.py:add_mask_rcnn_outputs)."""
+    mask, classes = cfg.MRCNN, num_mask_classes(cfg)
+    if mask.USE_FC_OUTPUT:
+        inputs = mask.DIM_REDUCED * (mask.RESOLUTION // mask.UPSAMPLE_RATIO) ** 2
+        return FilledLinear(inputs, classes * mask.RESOLUTION**2, gauss_fill(0.001)), None
+    logits = FilledConv2d(mask.DIM_REDUCED, classes, 1, fill=fill if mask.CLS_SPECIFIC_MASK else gauss_fill(0.001))
+    if mask.UPSAMPLE_RATIO == 1:
+        return logits, None
+    enlarged = FilledDeconv2d(classes, classes, bilinear_fill, 2 * mask.UPSAMPLE_RATIO, mask.UPSAMPLE_RATIO)
+    return logits, enlarged.requires_grad_(False)

@@ -34,16 +34,18 @@ def class_boxes(
 
     Args:
         rois: `[..., R, 4]` float32 in network pixels.
-        bbox_pred: `[..., R, 4K]` float32.
+        bbox_pred: `[..., R, 4B]` float32. Where all classes share their boxes B is 2, and the object's count.
         scale: network pixels per image pixel; a float32 tensor `[N, 1, 1]` for the RoIs of N images.
         image_size: (height, width) of the image as it was read, not padded; likewise.
 
     The RoIs go back to image pixels *before* they are decoded (Detectron core/test.py:im_detect_bbox).
     """
-    boxes = rois / scale
+    boxes, one_for_all = rois / scale, cfg.MODEL.CLS_AGNOSTIC_BBOX_REG
     if cfg.TEST.BBOX_REG:
-        decoded = decode_boxes(boxes, bbox_pred, cfg.MODEL.BBOX_REG_WEIGHTS)
-        return clip_boxes(decoded, *image_size)
+        deltas = bbox_pred[..., -4:] if one_for_all else bbox_pred
+        boxes = clip_boxes(decode_boxes(boxes, deltas, cfg.MODEL.BBOX_REG_WEIGHTS), *image_size)
+        if not one_for_all:
+            return boxes
     return torch.cat([boxes] * cfg.MODEL.NUM_CLASSES, dim=-1)
 
 

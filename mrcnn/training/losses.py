@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
 from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
 
@@ -62,12 +62,13 @@ def fast_rcnn_losses(cls_score: Tensor, bbox_pred: Tensor, sample: RoiSample, cf
 
     Args:
         cls_score: `[R, K]` logits.
-        bbox_pred: `[R, 4K]` deltas, of which those of the RoI's own class count.
+        bbox_pred: `[R, 4B]` deltas, of which those of the RoI's own class count, or of any object where B is 2.
 
     Detectron modeling/fast_rcnn_heads.py:add_fast_rcnn_losses.
     """
     rows = (sample.box_classes > 0).nonzero()[:, 0]
-    own_class = bbox_pred.view(len(bbox_pred), -1, 4)[rows, sample.box_classes[rows]]
+    own = sample.box_classes[rows].clamp(max=num_box_classes(cfg) - 1)
+    own_class = bbox_pred.view(len(bbox_pred), -1, 4)[rows, own]
     loss_bbox = F.smooth_l1_loss(own_class.float(), sample.box_targets[rows], beta=ROI_BOX_BETA, reduction="sum")
     return {
         "loss_cls": F.cross_entropy(cls_score.float(), sample.labels) / cfg.NUM_GPUS,

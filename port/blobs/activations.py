@@ -64,10 +64,11 @@ def trace_masks(model: GeneralizedRCNN, image: Image, mask_rois: Tensor) -> Trac
     trace: Trace = {"mask_rois": mask_rois}
     features = model.features(model.network_input([image]).data)
     with model.products(), recorded_layers(model, trace):
-        trace["mask_fcn_logits"] = head.outputs_of_all_classes(features, mask_rois)
+        logits = head.outputs_of_all_classes(features, mask_rois)
     roi_features = head.roi_features(features, mask_rois)
     _add_roi_features(roi_features, model.cfg, trace, f"{mask_blob_prefix(model.cfg)}roi_feat", "mask_rois")
-    trace["mask_fcn_probs"] = trace["mask_fcn_logits"].sigmoid()
+    # Those of a fully connected layer are in rows.
+    trace["mask_fcn_probs"] = logits.sigmoid().flatten(1) if model.cfg.MRCNN.USE_FC_OUTPUT else logits.sigmoid()
     return trace
 
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.detectors import Detector
@@ -13,6 +16,8 @@ from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.verify.parity.blobs import ImageParity, compare_image
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 from tests.helpers.recipe import zoo_weights
+
+Array = npt.NDArray[Any]
 
 
 def zoo_config(file: h5py.File) -> Config:
@@ -34,3 +39,19 @@ def zoo_parities(shared: Path, name: str) -> Iterator[tuple[Detector, ImageRefer
     model = zoo_model(path)
     for reference in read_references(path, shared / "data" / "coco_ccby" / "val2017", model.cfg):
         yield model, reference, compare_image(model, reference)
+
+
+def variants(file: h5py.File, image: str, cfg: Config) -> Iterator[tuple[str, Config, h5py.Group]]:
+    """The variants of a reference's image: the name, the configuration and the results of each, the plain one first."""
+    yield "plain", cfg, file[image]
+    for name, group in file[f"{image}/variants"].items():
+        yield name, merge_overrides(cfg, str(group.attrs["opts"]).split()), group
+
+
+def assert_same_boxes(
+    boxes: Array, scores: Array, classes: Array, group: h5py.Group, limits: tuple[float, float]
+) -> None:
+    """Every detection is the one in the same place of the reference; `limits` are in pixels and of the score."""
+    assert classes.tolist() == group["det_classes"][:].tolist()
+    np.testing.assert_allclose(boxes, group["det_boxes"][:], rtol=0, atol=limits[0])
+    np.testing.assert_allclose(scores, group["det_scores"][:], rtol=0, atol=limits[1])

@@ -237,3 +237,20 @@ def test_an_accent_in_two_characters_is_the_same_class():
     model, solver = fresh(config(3))
     point = start_from(model, solver, source, names("caf\u00e9", "b"), names("cafe\u0301", "b"))
     assert (point.partly_copied, point.reordered) == ({}, False)
+
+
+def test_what_all_classes_share_is_copied_whole_and_a_fixed_kernel_is_made_anew():
+    shared = ["MODEL.CLS_AGNOSTIC_BBOX_REG", "True", "MRCNN.CLS_SPECIFIC_MASK", "False"]
+    model, solver = fresh(config(3, *shared))
+    source = file_of(config(4, *shared))
+    point = start_from(model, solver, source, names("cat", "dog"), names("dog", "bird", "cow"))
+    assert set(point.partly_copied) == {"cls_score_w", "cls_score_b"}
+    np.testing.assert_array_equal(model.box_head.bbox_pred.weight.detach().numpy(), source.blobs["bbox_pred_w"])
+    logits = model.mask_head.mask_fcn_logits.weight.detach().numpy()
+    np.testing.assert_array_equal(logits, source.blobs["mask_fcn_logits_w"])
+
+    upsampled = ["MRCNN.UPSAMPLE_RATIO", "2", "MRCNN.RESOLUTION", "56"]
+    model, solver = fresh(config(3, *upsampled))
+    kernel = model.mask_head.mask_fcn_logits_up.weight.detach().clone()
+    start_from(model, solver, file_of(config(4, *upsampled)), names("cat", "dog"), names("dog", "bird", "cow"))
+    assert torch.equal(model.mask_head.mask_fcn_logits_up.weight, kernel)

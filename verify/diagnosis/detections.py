@@ -61,13 +61,14 @@ def explain_soft_masks(
     evidence = f"{found.soft_mask_fault}, though the mask head's maps agree"
     if logits is not None and len(logits) == len(ours):
         soft = torch.from_numpy(ours.mask_probs)
-        rows, classes = torch.arange(len(ours)), torch.from_numpy(ours.classes)
+        # One mask for all classes is the only channel.
+        rows, classes = torch.arange(len(ours)), torch.from_numpy(ours.classes).clamp(max=logits.shape[1] - 1)
         own = logits[rows, classes].cpu()
         if _same(soft, own):
             return Diagnosis(f"{evidence}; ours are the logits", "the sigmoid after the mask head: it is missing")
         channels = [_channel_of(mask, every) for mask, every in zip(soft, logits.sigmoid().cpu(), strict=True)]
-        if None not in channels and channels != ours.classes.tolist():
-            told = ", ".join(f"{channel} of class {label}" for channel, label in zip(channels, ours.classes.tolist()))
+        if None not in channels and channels != classes.tolist():
+            told = ", ".join(f"{channel} of class {label}" for channel, label in zip(channels, classes.tolist()))
             return Diagnosis(
                 f"{evidence}; ours are other channels of them ({told})",
                 "choosing masks: each detection takes the channel of its own class, counted with the background",

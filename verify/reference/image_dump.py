@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, num_mask_classes
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
@@ -175,9 +175,9 @@ class _ImageReader:
         size = self._cfg.MRCNN.RESOLUTION
         if "masks_of_class" in self._group:
             return self._rows("masks_of_class", (size, size), f"[D, {size}, {size}]", len(classes))
-        every = (self._cfg.MODEL.NUM_CLASSES, size, size)
+        every = (num_mask_classes(self._cfg), size, size)
         masks = self._rows("masks", every, f"[D, {every[0]}, {size}, {size}]", len(classes))
-        return np.asarray(masks[np.arange(len(classes)), classes])
+        return np.asarray(masks[np.arange(len(classes)), np.minimum(classes, every[0] - 1)])
 
     def _classes(self, count: int) -> npt.NDArray[np.int64]:
         values = self._rows("det_classes", (), "[D]", count)

@@ -19,7 +19,8 @@ def mask_head_blobs(cfg: Config) -> Iterator[tuple[str, str]]:
     """Layers of the mask head and the blobs they write."""
     for index in range(NUM_CONVS):
         yield f"convs.{index}", f"{mask_blob_prefix(cfg)}fcn{index + 1}"
-    for layer in ("conv5_mask", "mask_fcn_logits"):
+    upsampled = ("mask_fcn_logits_up",) if cfg.MRCNN.UPSAMPLE_RATIO > 1 and not cfg.MRCNN.USE_FC_OUTPUT else ()
+    for layer in ("conv5_mask", "mask_fcn_logits", *upsampled):
         yield layer, layer
 
 

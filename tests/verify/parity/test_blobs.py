@@ -172,7 +172,7 @@ def test_a_proposal_without_a_partner_that_no_tie_excuses_is_a_difference(parity
         ({"score_error": np.nan}, "scores of detections"),
         ({"mask_error": 0.006}, "soft masks differ by 0.006"),
         ({"mask_error": np.nan}, "soft masks differ"),
-        ({"equal_rles": 3}, "3 of 5 pasted masks are equal"),
+        ({"equal_rles": 3, "wrong_pastes": 1}, "3 of 5 pasted masks are equal"),
         ({"min_mask_iou": 0.9, "wrong_pastes": 1}, "smallest IoU 0.900"),
         ({"min_mask_iou": np.nan, "wrong_pastes": 1}, "smallest IoU nan"),
     ],
@@ -184,8 +184,8 @@ def test_detections_and_masks_of_a_dump_are_held_to_tolerances(parity, changes, 
     assert fault in first_difference(other, 1e-4)
 
 
-def test_a_mask_of_a_pixel_may_come_and_go(parity):
-    found = replace(parity.detections, equal_rles=4, min_mask_iou=0.0, wrong_pastes=0)
+def test_masks_may_differ_where_our_pasting_makes_the_references_of_its_own_soft_masks(parity):
+    found = replace(parity.detections, equal_rles=3, min_mask_iou=0.0, wrong_pastes=0)
     assert found.fault == ""
     assert parity_holds(replace(parity, detections=found), 1e-4)
 
