@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, equal_names
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError

@@ -7,7 +7,7 @@ from detectron_gn.mrcnn.config.functions import (
     norm_of_backbone,
     pooling_sections,
 )
-from detectron_gn.mrcnn.config.schema import Config
+from detectron_gn.mrcnn.config.schema import BboxAug, Config, MaskAug
 from detectron_gn.mrcnn.config.supported import unsupported_values
 from detectron_gn.mrcnn.errors import InputError
 
@@ -239,11 +239,41 @@ def _check_minibatches(cfg: Config) -> None:
 def _check_test(cfg: Config) -> None:
     _require_positive("TEST.SCALE", cfg.TEST.SCALE)
     _require_positive("TEST.MAX_SIZE", cfg.TEST.MAX_SIZE)
+    if cfg.TEST.BBOX_AUG.ENABLED:
+        _check_box_augmentation(cfg)
+    if cfg.MODEL.MASK_ON and cfg.TEST.MASK_AUG.ENABLED:
+        _check_augmentation("TEST.MASK_AUG", cfg.TEST.MASK_AUG)
     if cfg.TEST.BBOX_VOTE.ENABLED:
         threshold = cfg.TEST.BBOX_VOTE.VOTE_TH
         _require(threshold <= 1, f"TEST.BBOX_VOTE.VOTE_TH is {threshold}, so no box has a vote: set it to 1 or less")
     if cfg.TEST.SOFT_NMS.ENABLED:
         _require_positive("TEST.SOFT_NMS.SIGMA", cfg.TEST.SOFT_NMS.SIGMA)
+
+
+def _check_box_augmentation(cfg: Config) -> None:
+    """How boxes of several views can be put together (Detectron core/test.py:im_detect_bbox_aug)."""
+    section, heuristics = cfg.TEST.BBOX_AUG, (cfg.TEST.BBOX_AUG.SCORE_HEUR, cfg.TEST.BBOX_AUG.COORD_HEUR)
+    _check_augmentation("TEST.BBOX_AUG", section)
+    told = f"TEST.BBOX_AUG.SCORE_HEUR is {heuristics[0]} and TEST.BBOX_AUG.COORD_HEUR is {heuristics[1]}"
+    _require(
+        not cfg.MODEL.FASTER_RCNN or heuristics == ("UNION", "UNION"),
+        f"{told}, but the proposals of an RPN are others in every view: set both to UNION",
+    )
+    _require(
+        len(set(heuristics) & {"UNION"}) == 0 or heuristics == ("UNION", "UNION"),
+        f"{told}: UNION is for both of them or for none",
+    )
+
+
+def _check_augmentation(name: str, section: BboxAug | MaskAug) -> None:
+    _require(
+        min(section.SCALES, default=1) > 0 and section.MAX_SIZE > 0,
+        f"{name}.SCALES is {list(section.SCALES)} and {name}.MAX_SIZE is {section.MAX_SIZE}: give numbers above 0",
+    )
+    _require(
+        min(section.ASPECT_RATIOS, default=1) > 0,
+        f"{name}.ASPECT_RATIOS is {list(section.ASPECT_RATIOS)}: give ratios above 0, such as [0.7, 1.4]",
+    )
 
 
 def _check_schedule(cfg: Config) -> None:

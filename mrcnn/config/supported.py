@@ -32,7 +32,6 @@ _SWITCHED_OFF = "what it belongs to is switched off"
 _COMMAND_LINE = "the command line says it"
 _NO_KEYPOINTS = "keypoints are not predicted"
 _RETINANET_TRAINING = "it is about training a RetinaNet, which only detects here"
-_TIME_AUGMENTATION = "there is no test-time augmentation"
 
 INERT: dict[str, str] = {
     "TRAIN.DATASETS": _COMMAND_LINE,
@@ -50,8 +49,9 @@ INERT: dict[str, str] = {
     "TEST.FORCE_JSON_DATASET_EVAL": "COCO's evaluation is the only one",
     "TEST.PRECOMPUTED_PROPOSALS": "it is inferred",
     "TEST.CLASS_SPECIFIC_AR": "proposals are not evaluated by themselves",
-    "TEST.BBOX_AUG.*": _SWITCHED_OFF,
-    "TEST.MASK_AUG.*": _SWITCHED_OFF,
+    "TEST.BBOX_AUG.AREA_TH_LO": _UNREAD,
+    "TEST.BBOX_AUG.AREA_TH_HI": _UNREAD,
+    "TEST.MASK_AUG.AREA_TH": _UNREAD,
     "TEST.KPS_AUG.*": _SWITCHED_OFF,
     "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
     "MODEL.EXECUTION_TYPE": _CAFFE2,
@@ -86,14 +86,17 @@ INERT: dict[str, str] = {
 LIMITED: dict[str, Limit] = {
     "TRAIN.FREEZE_CONV_BODY": Limit((), "TRAIN.FREEZE_AT is how stages are frozen"),
     "TRAIN.COPY_WEIGHTS": Limit((), "--weights is how a run goes on from a file"),
-    "TEST.BBOX_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
-    "TEST.MASK_AUG.ENABLED": Limit((), _TIME_AUGMENTATION),
+    "TEST.BBOX_AUG.SCORE_HEUR": Limit(("ID", "AVG", "UNION"), "Detectron has no other way"),
+    "TEST.BBOX_AUG.COORD_HEUR": Limit(("ID", "AVG", "UNION"), "Detectron has no other way"),
+    "TEST.BBOX_AUG.SCALE_SIZE_DEP": Limit((), "Detectron has it only for keypoints"),
+    "TEST.MASK_AUG.SCALE_SIZE_DEP": Limit((), "Detectron has it only for keypoints"),
+    "TEST.MASK_AUG.HEUR": Limit(("SOFT_AVG", "SOFT_MAX", "LOGIT_AVG"), "Detectron has no other way"),
     "TEST.KPS_AUG.ENABLED": Limit((), _NO_KEYPOINTS),
     "TEST.SOFT_NMS.METHOD": Limit(("linear", "gaussian", "hard"), "Detectron has no other method"),
     "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
         ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
     ),
-    "MODEL.TYPE": Limit(("generalized_rcnn", "retinanet"), "other types are not supported"),
+    "MODEL.TYPE": Limit((*functions.TWO_STAGE_TYPES, "retinanet"), "other types are not supported"),
     "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are supported"),
     "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
     "MODEL.RPN_ONLY": Limit((), "a model has both stages"),

@@ -1,15 +1,15 @@
 """What every detector is and can do; answers to Detectron core/test.py:im_detect_all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn.backbones.fpn import PyramidBackbone
-from detectron_gn.mrcnn.config import Config, check_config, model_family
+from detectron_gn.mrcnn.config import Config, check_config, model_family, with_values
 from detectron_gn.mrcnn.data.categories import Categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
 from detectron_gn.mrcnn.data.minibatch import Minibatch
@@ -21,6 +21,7 @@ from detectron_gn.mrcnn.inference.static_shapes import (
     begin_static,
     supports_static_shapes,
 )
+from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
 from detectron_gn.mrcnn.structures import Detections, Features
 from detectron_gn.mrcnn.training.samplers import Sampler
@@ -104,6 +105,16 @@ class Detector(nn.Module, ABC):
         """While this context is open, GPUs take products in the network's precision and in no other."""
         return tf32_products(self.precision == "tf32")
 
+    @contextmanager
+    def without_augmentation(self) -> Iterator[None]:
+        """While this context is open, detection looks at an image once, as a reference's dump does."""
+        own, off = self.cfg, {f"TEST.{section}.ENABLED": False for section in ("BBOX_AUG", "MASK_AUG")}
+        self.cfg = with_values(own, off)
+        try:
+            yield
+        finally:
+            self.cfg = own
+
     def prepare(self, image: Image) -> PreparedImage:
         """Scale an `[H, W, 3]` uint8 BGR image for testing."""
         return prepare_for_test(image, self.cfg)
@@ -114,7 +125,8 @@ class Detector(nn.Module, ABC):
         Raises InputError for images that are not padded to one and the same size.
         """
         prepared = [self.prepare(image) for image in images]
-        return network_input(images, prepared, self.cfg.FPN.COARSEST_STRIDE, self.device)
+        batch = network_input(images, prepared, self.cfg.FPN.COARSEST_STRIDE, self.device)
+        return batch._replace(images=images) if is_augmented(self.cfg) else batch
 
     def detect(self, image: Image) -> Detections:
         """Find the objects in one `[H, W, 3]` uint8 BGR image."""

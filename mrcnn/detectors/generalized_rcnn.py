@@ -3,12 +3,15 @@
 Answers to Detectron modeling/model_builder.py:build_generic_detection_model and core/test.py:im_detect_all.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones.fpn import PyramidBackbone
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors.augmented import detect_augmented
 from detectron_gn.mrcnn.detectors.detector import Detector
 from detectron_gn.mrcnn.heads.box import BoxHead
 from detectron_gn.mrcnn.heads.mask import MaskHead
@@ -16,6 +19,7 @@ from detectron_gn.mrcnn.heads.rpn import RPN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes, select_detections
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.static_shapes import StaticDetections, static_detections, static_proposals
+from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.ops.proposals import collect_proposals
 from detectron_gn.mrcnn.structures import Detections, Features
 from detectron_gn.mrcnn.training.samplers import Sampler
@@ -34,14 +38,23 @@ class GeneralizedRCNN(Detector):
     @torch.inference_mode()
     def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
         """The objects in a batch, step by step with as many boxes as there are."""
+        if batch.images is not None and is_augmented(self.cfg):
+            return [detect_augmented(self, image) for image in batch.images]
         features = self.features(batch.data)
-        rpn_outputs = self.rpn(features)
-        found = []
-        for index, (size, info) in enumerate(zip(batch.image_sizes, batch.im_info, strict=True)):
+        return [
+            self.detect_in_rois(features, rois, size, info.scale)
+            for rois, size, info in zip(
+                self.rois_of_images(features, batch), batch.image_sizes, batch.im_info, strict=True
+            )
+        ]
+
+    def rois_of_images(self, features: Features, batch: NetworkInput) -> Iterator[Tensor]:
+        """RoIs `[R, 5]` of each image of a batch, in network pixels."""
+        with self.products():
+            rpn_outputs = self.rpn(features)
+        for index, info in enumerate(batch.im_info):
             proposals = self.rpn.proposals(rpn_outputs, features.strides, index, info, self.cfg.TEST)
-            rois = collect_proposals(proposals, self.cfg.TEST.RPN_POST_NMS_TOP_N).rois
-            found.append(self.detect_in_rois(features, rois, size, info.scale))
-        return found
+            yield collect_proposals(proposals, self.cfg.TEST.RPN_POST_NMS_TOP_N).rois
 
     def detect_in_rois(
         self, features: Features, rois: Tensor, image_size: tuple[int, int], scale: float
@@ -53,19 +66,35 @@ class GeneralizedRCNN(Detector):
             rois: `[R, 5]` float32 in network pixels, all of one image.
             image_size: (height, width) of the image as it was read.
             scale: network pixels per image pixel.
-
-        The mask RoIs are scaled in float64 and rounded to float32 afterwards (Detectron core/test.py:_project_im_rois).
         """
+        found = select_detections(*self.scored_boxes(features, rois, image_size, scale), self.cfg)
+        mask_probs = None
+        if self.mask_head is not None:
+            index = int(rois[0, 0]) if len(rois) else 0
+            mask_probs = self.soft_masks(features, found.boxes, found.classes, scale, image_index=index)
+        return Detections.from_tensors(*found, mask_probs, image_size, self.cfg)
+
+    def scored_boxes(
+        self, features: Features, rois: Tensor, image_size: tuple[int, int], scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The first pass: scores `[R, K]` of `[R, 5]` RoIs, and boxes `[R, 4K]` in image pixels, none selected yet."""
         with self.products():
             cls_score, bbox_pred = self.box_head.outputs(features, rois)
-            boxes = class_boxes(rois[:, 1:], bbox_pred.float(), scale, image_size, self.cfg)
-            found = select_detections(cls_score.float().softmax(dim=1), boxes, self.cfg)
-            mask_probs = None
-            if self.mask_head is not None:
-                image_index = rois[:1, :1].expand(len(found.boxes), 1)
-                mask_rois = torch.cat((image_index, (found.boxes.double() * scale).float()), dim=1)
-                mask_probs = self.mask_head.probabilities(features, mask_rois, found.classes)
-        return Detections.from_tensors(*found, mask_probs, image_size, self.cfg)
+        boxes = class_boxes(rois[:, 1:], bbox_pred.float(), scale, image_size, self.cfg)
+        return cls_score.float().softmax(dim=1), boxes
+
+    def soft_masks(
+        self, features: Features, boxes: Tensor, classes: Tensor, scale: float, image_index: int
+    ) -> Tensor:
+        """The second pass: soft masks `[D, M, M]` of `[D, 4]` boxes in image pixels, for the class of each.
+
+        The boxes are scaled in float64 and rounded to float32 afterwards (Detectron core/test.py:_project_im_rois).
+        """
+        assert self.mask_head is not None
+        index = boxes.new_full((len(boxes), 1), image_index)
+        mask_rois = torch.cat((index, (boxes.double() * scale).float()), dim=1)
+        with self.products():
+            return self.mask_head.probabilities(features, mask_rois, classes)
 
     def static_outputs(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections:
         """The detections of a batch and their soft masks, without the host looking at any number."""

@@ -19,11 +19,13 @@ class NetworkInput(NamedTuple):
         data: `[N, 3, H, W]` float32 on the network's device.
         im_info: of each image.
         image_sizes: (height, width) of each image as it was read.
+        images: `[H, W, 3]` uint8 BGR of each, as it was read, for detection that looks at them more than once.
     """
 
     data: Tensor
     im_info: list[ImInfo]
     image_sizes: list[tuple[int, int]]
+    images: Sequence[Image] | None = None
 
 
 def prepare_for_test(image: Image, cfg: Config) -> PreparedImage:

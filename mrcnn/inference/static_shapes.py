@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, pooling_sections
 from detectron_gn.mrcnn.inference.network_input import NetworkInput, to_host
+from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms_in_rounds
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, anchors_at, large_enough
@@ -97,10 +98,10 @@ def begin_static(
 
 
 def supports_static_shapes(cfg: Config) -> bool:
-    """Whether this module supports the configuration; of the published ones it does not support RetinaNet's."""
+    """Whether this module supports the configuration: of the published ones, all but RetinaNet's and augmented ones."""
     test = cfg.TEST
     return (
-        not cfg.RETINANET.RETINANET_ON
+        not (cfg.RETINANET.RETINANET_ON or is_augmented(cfg))
         and test.RPN_NMS_THRESH > 0
         and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
         and all(pooling.ROI_XFORM_SAMPLING_RATIO > 0 for pooling in pooling_sections(cfg).values())

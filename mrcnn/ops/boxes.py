@@ -144,9 +144,18 @@ def clip_boxes(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> 
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:
-    """Mirror `[N, 4]` boxes left to right in an image `width` pixels wide (Detectron utils/boxes.py:flip_boxes)."""
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack((width - x2 - 1, y1, width - x1 - 1, y2), dim=1)
+    """Mirror `[..., 4K]` boxes left to right in an image `width` pixels wide (Detectron utils/boxes.py:flip_boxes)."""
+    x1, y1, x2, y2 = (boxes[..., corner::4] for corner in range(4))
+    return torch.stack((width - x2 - 1, y1, width - x1 - 1, y2), dim=-1).flatten(-2)
+
+
+def stretch_boxes(boxes: Tensor, ratio: float) -> Tensor:
+    """`[..., 4K]` boxes of an image whose width is multiplied by a ratio (Detectron utils/boxes.py:aspect_ratio).
+
+    Inclusive corners are multiplied as they are, without the `+ 1`.
+    """
+    x, y = boxes[..., 0::2] * ratio, boxes[..., 1::2]
+    return torch.stack((x, y), dim=-1).flatten(-2)
 
 
 def xyxy_to_xywh(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

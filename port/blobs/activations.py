@@ -41,7 +41,8 @@ def trace_boxes(model: GeneralizedRCNN, image: Image, rois: Tensor | None = None
     Returns:
         Blob name -> tensor of the blob's own shape and order, as Caffe2's `data`, `rois`, ... have them.
     """
-    data, (im_info,), _ = model.network_input([image])
+    batch = model.network_input([image])
+    data, (im_info,) = batch.data, batch.im_info
     trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
     with model.products(), recorded_layers(model, trace):
         features = model.features(data)

@@ -2,7 +2,7 @@
 
 import re
 
-_NOT_BUILT = re.compile("-C4_|keypoint|rpn_|/fast_rcnn|/mask_rcnn|test_time_aug|IN5k")
+_NOT_BUILT = re.compile("-C4_|keypoint|rpn_|/fast_rcnn|/mask_rcnn")
 
 
 def is_built(name: str) -> bool:

@@ -42,8 +42,8 @@ def zoo_parities(shared: Path, name: str) -> Iterator[tuple[Detector, ImageRefer
 
 
 def variants(file: h5py.File, image: str, cfg: Config) -> Iterator[tuple[str, Config, h5py.Group]]:
-    """The variants of a reference's image: the name, the configuration and the results of each, the plain one first."""
-    yield "plain", cfg, file[image]
+    """The name, the configuration and the results of each variant of a reference's image, the file's own first."""
+    yield "base", cfg, file[image]
     for name, group in file[f"{image}/variants"].items():
         yield name, merge_overrides(cfg, str(group.attrs["opts"]).split()), group
 

@@ -30,12 +30,17 @@ def diagnose(
         reference: of that image, for a closer look.
         tolerance: largest relative error of a blob.
     """
-    look = Look(model, reference, parity, tolerance)
-    for step, blobs in in_flow(parity.blobs).items():
+    with model.without_augmentation():
+        return _diagnose(Look(model, reference, parity, tolerance))
+
+
+def _diagnose(look: Look) -> Diagnosis | None:
+    is_dense = isinstance(look.model, RetinaNet)
+    for step, blobs in in_flow(look.parity.blobs).items():
         diagnosis = None
         if step == "detections":
-            diagnosis = _at_dense_detections(look) if isinstance(model, RetinaNet) else _at_detections(look)
-        elif step == "proposals" and not isinstance(model, RetinaNet):
+            diagnosis = _at_dense_detections(look) if is_dense else _at_detections(look)
+        elif step == "proposals" and not is_dense:
             diagnosis = _at_proposals(look)
         diagnosis = diagnosis or _at_blobs(look, step, blobs)
         if diagnosis is not None:

@@ -120,5 +120,6 @@ class Look:
     @torch.inference_mode()
     def _detected_in(self, rois: Tensor) -> Detections:
         model = self.two_stages
-        data, (info,), _ = model.network_input([self.reference.image])
-        return model.detect_in_rois(model.features(data), rois, self.reference.image_size, info.scale)
+        batch = model.network_input([self.reference.image])
+        features, (info,) = model.features(batch.data), batch.im_info
+        return model.detect_in_rois(features, rois, self.reference.image_size, info.scale)

@@ -238,12 +238,13 @@ def compare_file(
 
 @torch.inference_mode()
 def compare_image(model: Detector, reference: ImageReference) -> ImageParity:
-    """Compare one image with its reference."""
+    """Compare one image with its reference, which is of one look at the image, without test-time augmentation."""
     if isinstance(model, RetinaNet):
         trace = trace_retinanet(model, reference.image)
         return _parity_of(trace, (), True, model.detect(reference.image), reference)
     assert isinstance(model, GeneralizedRCNN)
-    return _compare_two_stages(model, reference)
+    with model.without_augmentation():
+        return _compare_two_stages(model, reference)
 
 
 def _compare_two_stages(model: GeneralizedRCNN, reference: ImageReference) -> ImageParity:

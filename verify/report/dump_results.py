@@ -35,11 +35,15 @@ class DumpResults(NamedTuple):
     reference_segms: list[ResultRow]
 
 
-@torch.inference_mode()
 def dump_results(
     model: Detector, reference: Path, images: Path, reading: ImageReading = AS_IMREAD
 ) -> DumpResults:
     """Detect in the images of a reference that `parity.blobs` has looked through, and read what it found there."""
+    with torch.inference_mode(), model.without_augmentation():
+        return _dump_results(model, reference, images, reading)
+
+
+def _dump_results(model: Detector, reference: Path, images: Path, reading: ImageReading) -> DumpResults:
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
     found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])
     shown = []

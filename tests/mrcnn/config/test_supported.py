@@ -31,8 +31,9 @@ def test_every_row_is_of_a_key_that_exists():
 
 
 def test_a_key_of_a_section_wide_row_may_have_its_own():
-    assert key_use("TEST.BBOX_AUG.SCALES") == "inert"
-    assert key_use("TEST.BBOX_AUG.ENABLED") == "unsupported"
+    assert key_use("TEST.KPS_AUG.SCALES") == "inert"
+    assert key_use("TEST.KPS_AUG.ENABLED") == "unsupported"
+    assert key_use("TEST.BBOX_AUG.SCALES") == "supported"
     assert key_use("RETINANET.NUM_CONVS") == "supported"
     assert key_use("KRCNN.NUM_KEYPOINTS") == "unsupported"
 

@@ -239,6 +239,9 @@ def test_proposals_that_are_not_settled_make_no_detections():
     [
         ("TEST.SOFT_NMS.ENABLED", True),
         ("TEST.BBOX_VOTE.ENABLED", True),
+        ("TEST.BBOX_AUG.ENABLED", True),
+        ("TEST.MASK_AUG.ENABLED", True),
+        ("RETINANET.RETINANET_ON", True),
         ("TEST.RPN_NMS_THRESH", 0.0),
         ("TEST.RPN_PRE_NMS_TOP_N", 0),
         ("TEST.DETECTIONS_PER_IM", 0),
