@@ -125,7 +125,7 @@ def report_text(report: DataReport, most: int = 20) -> str:
         if len(found) > most:
             lines.append(f"{severity}: ... and {len(found) - most} more")
     lines.append(f"trained on: {report.trained_images} of {report.images} images")
-    crowds = f", and {report.crowds} crowds that are kept apart" if report.crowds else ""
+    crowds = f"; crowds, which are kept apart: {report.crowds}" if report.crowds else ""
     lines.append(f"            {report.trained_annotations} of {report.annotations} annotations{crowds}")
     return "\n".join(lines)
 

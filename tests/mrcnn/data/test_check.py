@@ -140,7 +140,7 @@ def test_crowds_are_counted_apart(check, annotation):
     crowd = annotation(iscrowd=1, segmentation={"counts": [0, 4800], "size": [60, 80]})
     report = check([annotation(), annotation(category_id=3), crowd, crowd])
     assert (report.annotations, report.trained_annotations, report.crowds) == (4, 2, 2)
-    assert report_text(report).endswith("2 of 4 annotations, and 2 crowds that are kept apart")
+    assert report_text(report).endswith("2 of 4 annotations; crowds, which are kept apart: 2")
     assert report.document()["crowds"] == 2
 
 
