@@ -140,4 +140,4 @@ def _is_apart(bbox: list[float], bounds: Bounds, height: int, width: int) -> boo
     x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
     if min(x2, width) - max(x1, 0) <= 1 or min(y2, height) - max(y1, 0) <= 1:
         return False
-    return bounds[0] > x2 + 1 or bounds[2] < x1 - 1 or bounds[1] > y2 + 1 or bounds[3] < y1 - 1
+    return max(bounds[0] - x2, x1 - bounds[2], bounds[1] - y2, y1 - bounds[3]) > 1
