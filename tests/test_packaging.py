@@ -47,7 +47,7 @@ def test_detection_and_training_run_in_any_working_directory(crowded, pickle, de
     assert (crowded / "found" / "detections.json").is_file()
     # With a process that loads the images: it imports everything once more.
     config = config_file(crowded, "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]")
-    run(*DETECTRON_GN, "train", *train_arguments("run", config), "--workers", "1", cwd=crowded)
+    run(*DETECTRON_GN, "train", *train_arguments("run", config), cwd=crowded)
     assert (crowded / "run" / "model_final.pkl").is_file()
 
 

@@ -48,9 +48,12 @@ class FPN(nn.Module):
         lateral_fill = zero_fill if cfg.FPN.ZERO_INIT_LATERAL else xavier_fill
         levels = pyramid_levels(cfg)
         self.inner, self.output, self.extra = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        for level in range(_LAST_STAGE, levels.start - 1, -1):
+        of_body = range(_LAST_STAGE, levels.start - 1, -1)
+        # All of one kind, then all of the other, so that the same seed fills them as it always did.
+        for level in of_body:
             fill = xavier_fill if level == _LAST_STAGE else lateral_fill
             self.inner[f"res{level}"] = _conv(cfg, STAGE_CHANNELS[level - 2], 1, fill)
+        for level in of_body:
             self.output[f"res{level}"] = _conv(cfg, cfg.FPN.DIM, 3, xavier_fill)
         above = range(_LAST_STAGE + 1, levels.stop)
         if cfg.FPN.EXTRA_CONV_LEVELS:

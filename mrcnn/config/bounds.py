@@ -10,7 +10,8 @@ _SIDE = 10_000  # of an image, in pixels; published configurations end at 4000
 _WIDTH = 8192  # channels of a layer
 _BINS = 64  # per side of what is pooled from an RoI
 _SAMPLES = 16  # per bin and axis
-_BOXES = 100_000  # sampled, or left by NMS
+_BOXES = 100_000  # left by NMS
+_SAMPLED = 10_000_000  # at most as many as there are anchors or RoIs, whatever is asked for
 _LAYERS = 64
 
 _TOO_MUCH = "more than can be meant"
@@ -20,8 +21,8 @@ LARGEST: dict[str, int] = {
     "TRAIN.SCALES": _SIDE,
     "TRAIN.MAX_SIZE": _SIDE,
     "TRAIN.IMS_PER_BATCH": 4096,
-    "TRAIN.BATCH_SIZE_PER_IM": _BOXES,
-    "TRAIN.RPN_BATCH_SIZE_PER_IM": _BOXES,
+    "TRAIN.BATCH_SIZE_PER_IM": _SAMPLED,
+    "TRAIN.RPN_BATCH_SIZE_PER_IM": _SAMPLED,
     "TRAIN.RPN_POST_NMS_TOP_N": _BOXES,
     "TEST.SCALE": _SIDE,
     "TEST.MAX_SIZE": _SIDE,

@@ -92,6 +92,7 @@ def test_a_second_signal_ends_a_loop_at_once_even_where_it_computes_in_c():
 
 def test_a_command_that_is_stuck_in_c_ends_all_the_same():
     process = started("breaking_off()", IN_C)
+    time.sleep(0.5)  # until it is in C
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 128 + signal.SIGTERM
 

@@ -73,7 +73,8 @@ def test_two_bad_pictures_and_no_good_one_are_both_named(run: Run, pickle: Path,
     for path in paths:
         path.write_bytes(b"no picture")
     code, printed, errors = run("detect", pickle, *paths, "--out", tmp_path / "out")
-    assert (code, printed) == (2, "") and not list((tmp_path / "out").iterdir())
+    assert (code, printed.count("\n")) == (2, 1) and "--classes NAMES.txt" in printed
+    assert not list((tmp_path / "out").iterdir())
     assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be read")] == [True] * 3
 
 

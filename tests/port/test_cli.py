@@ -111,7 +111,7 @@ def test_a_stopped_detect_writes_what_it_has_found(
 
     monkeypatch.setattr("detectron_gn.port.runs.detect.draw_detections", draw_and_stop)
     code, printed, errors = run("detect", pickle, *images, "--out", out)
-    assert (code, len(drawn), printed.count("\n")) == (130, 2, 2)
+    assert (code, len(drawn), printed.count("_detections.png\n")) == (130, 2, 2)
     assert errors == f"detectron-gn: interrupted; {out / 'detections.json'} holds what was found until then\n"
     assert (out / "detections.json").read_bytes() == (whole / "detections.json").read_bytes()
 

@@ -50,6 +50,17 @@ def read_category(record: Mapping[str, Any], mend: Mend) -> Record:
     return {**record, "id": number, "name": name}
 
 
+def _names_a_file(name: object) -> bool:
+    """Whether a value may be a file name: text, in which Python's halves of surrogates stand for bytes not in UTF-8."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_image_record(record: Mapping[str, Any], mend: Mend) -> Record:
     """An image with `id`, `file_name`, `height` and `width`, the last two in pixels."""
     number = read_id(record.get("id"))
@@ -57,7 +68,7 @@ def read_image_record(record: Mapping[str, Any], mend: Mend) -> Record:
     if name is None:
         mend("an image without 'file_name': looked for as COCO names its id")
         name = f"{number:012d}.jpg"
-    if not is_text(name) or "\0" in name:
+    if not _names_a_file(name):
         raise InputError(f"'file_name' is {told(name)}, no text that names a file")
     for key in ("height", "width"):
         if record.get(key) is None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
@@ -41,7 +42,8 @@ def test_without_a_checkpoint_a_run_goes_on_from_the_weights_it_began_with_only(
     weights = read_blobs(whole_run / "model_final.pkl")
     begun(tmp_path, weights=weights)
     before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(InputError, match=r"started with .*\.pkl, but now it would begin with none \(from scratch"):
+    began = r"started with .*\.pkl of circle, square, triangle, star, but now it would begin with none \(from scratch"
+    with pytest.raises(InputError, match=began):
         run(tmp_path, resume=True)
     with pytest.raises(InputError, match=r"begin with .*\.pkl of a, b, c, d: go on with the same --weights"):
         run(tmp_path, weights=weights, source_classes=("__background__", "a", "b", "c", "d"), resume=True)
@@ -205,13 +207,14 @@ def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
 
 
 def test_the_classes_of_a_run_are_known_and_of_no_run_are_not(stopped, tmp_path_factory):
-    assert recorded_categories(stopped) == (dataset().classes[1:], list(dataset().category_ids))
+    names, ids = dataset().classes[1:], dataset().category_ids
+    assert recorded_categories(stopped) == Categories(names, ids)
     empty = tmp_path_factory.mktemp("empty")
     assert recorded_categories(empty) is None
     content = json.loads((stopped / "run.json").read_text())
     del content["category_ids"]
     (empty / "run.json").write_text(json.dumps(content))
-    assert recorded_categories(empty) == (dataset().classes[1:], range(1, len(dataset().classes)))
+    assert recorded_categories(empty) == Categories(names, tuple(range(1, len(names) + 1)))
 
 
 def test_other_category_ids_are_other_categories(stopped, tmp_path):
