@@ -60,7 +60,13 @@ def breaking_off() -> Iterator[None]:
             raise Stopped(number)
 
     with _handled(raise_stopped, lambda _: None, _CLEAN_UP_SECONDS):
-        yield
+        try:
+            yield
+        except Exception:
+            # What was broken off may complain: torch.save does, of a file that is not complete.
+            if request.signal:
+                raise Stopped(request.signal) from None
+            raise
 
 
 @contextmanager

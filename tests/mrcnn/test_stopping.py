@@ -25,6 +25,16 @@ def test_a_signal_breaks_off_what_is_done_and_its_own_handler_comes_back(number)
     assert signal.getsignal(number) is before
 
 
+def test_what_is_broken_off_does_not_hide_the_signal_by_an_error_of_its_own():
+    with pytest.raises(Stopped, match="stopped by SIGTERM"), breaking_off():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise RuntimeError("unexpected pos 9321664 vs 9321552")
+    with pytest.raises(RuntimeError, match="a fault"), breaking_off():
+        raise RuntimeError("a fault")
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=NAMES)
 def test_a_loop_finishes_the_item_in_hand(number):
     done = []
