@@ -46,26 +46,27 @@ def known_categories(weights: WeightsFile, source: str | Path, cfg: Config | Non
         cfg: the configuration that the file is used with, which counts where the file holds none.
 
     The file itself counts first, then `run.json` beside it, then the catalog, then the data sets that its configuration
-    names. None of them counts where it has another number of classes than the file's classifier.
+    names. None of them counts where it has another number of classes than the file's classifier or, where that does not
+    tell, as in a RetinaNet, than `cfg`.
     """
     family = family_of(weights.blobs)
     rows = family.classes if family.is_detector else None
-    if family.kind == "unknown" and cfg is not None:
-        # A state_dict of ours, whose arrays have the parameters' names.
-        rows = cfg.MODEL.NUM_CLASSES
     if rows is None:
-        return None
+        # Of unknown kind is a state_dict of ours, whose arrays have the parameters' names.
+        if family.box_head != "RetinaNet" and (family.kind != "unknown" or cfg is None):
+            return None
+        rows = None if cfg is None else cfg.MODEL.NUM_CLASSES
     if weights.categories is not None:
-        if len(weights.categories) == rows - 1:
+        if rows is None or len(weights.categories) == rows - 1:
             return Categories(names_of(weights.categories), tuple(category.id for category in weights.categories))
         logger.warning(
-            "%s names %d classes, but its classifier has %d rows, which with the background is %d classes: the names "
-            "are not used",
-            weights.source, len(weights.categories), rows, rows - 1,
+            "%s names %d classes, but the model has %d besides the background: the names are not used",
+            weights.source, len(weights.categories), rows - 1,
         )  # fmt: skip
     recorded = recorded_categories(Path(source).parent) if Path(source).is_file() else None
     trained = _trained_on(weights, str(source), cfg)
-    return next((found for found in (recorded, trained) if found is not None and len(found.names) == rows - 1), None)
+    known = (found for found in (recorded, trained) if found is not None)
+    return next((found for found in known if rows is None or len(found.names) == rows - 1), None)
 
 
 def categories_of(

@@ -83,7 +83,32 @@ def test_names_in_the_file_count_before_its_run_and_its_run_before_its_configura
 @pytest.mark.parametrize("rows", [80, 82, 5, 2])
 def test_names_for_another_number_of_classes_than_the_classifier_has_are_told_and_not_used(rows, caplog):
     assert known_categories(file_of(rows, None, IN_FILE), "model.pkl") is None
-    assert f"model.pkl names 80 classes, but its classifier has {rows} rows" in caplog.text
+    assert f"model.pkl names 80 classes, but the model has {rows - 1} besides the background" in caplog.text
+
+
+def test_a_retinanet_whose_rows_do_not_tell_goes_by_its_configuration():
+    blobs = {"res2_0_branch2a_w": np.ones(1, np.float32), "retnet_cls_pred_fpn3_b": np.zeros(9 * 80, np.float32)}
+    retinanet = replace(file_of(81, COCO_CFG), blobs=blobs)
+    coco, few = (parse_config(f"MODEL: {{NUM_CLASSES: {count}}}", "c") for count in (81, 5))
+    for cfg in (coco, None):
+        assert known_categories(retinanet, "model.pkl", cfg) == COCO_CATEGORIES
+        assert known_categories(replace(retinanet, categories=IN_FILE), "model.pkl", cfg) == OWN
+    assert known_categories(retinanet, "model.pkl", few) is None
+    assert known_categories(replace(retinanet, categories=IN_FILE), "model.pkl", few) is None
+
+
+@pytest.mark.parametrize("blob", ["conv_rpn_fpn2_w", "rpn_cls_logits_w"])
+def test_a_detector_without_a_classifier_has_no_classes_to_name(blob):
+    weights = replace(file_of(81, COCO_CFG, IN_FILE), blobs={blob: np.ones(1, np.float32)})
+    for cfg in (None, bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn")):
+        assert known_categories(weights, "model.pkl", cfg) is None
+
+
+def test_a_state_dict_of_ours_goes_by_the_configuration_it_is_given():
+    blobs = {"box_head.cls_score.bias": np.zeros(81, np.float32)}
+    weights = replace(file_of(81), blobs=blobs)
+    assert known_categories(weights, "model.pth", bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn")) == COCO_CATEGORIES
+    assert known_categories(weights, "model.pth") is None
 
 
 def test_a_backbone_has_no_classes_to_name():
