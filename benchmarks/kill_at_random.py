@@ -3,8 +3,9 @@
     python -m benchmarks.kill_at_random [--stops 20] [--commands train test detect convert] [--signal SIGTERM]
         [--seed 0] [--json FILE]
 
-On the demo's model and pictures, and on the twelve pictures of the tests; a process is stopped after a random part of
-the time that it takes when it is left in peace. Checked of every stop:
+On the demo's model and pictures, and on the twelve pictures of the tests. A process is stopped when it has used a
+random part of the processor time that it takes when it is left in peace: the same moments on a busy machine.
+Checked of every stop:
 
 - all processes are gone 5 seconds later, and no temporary file or lock is left;
 - train: the checkpoint is of the last iteration that was begun, and at the end of all stops the run that goes on is
@@ -54,12 +55,14 @@ class Outcome:
     Attributes:
         codes: how often each exit code came.
         faults: what did not hold, in sentences.
-        slowest: seconds from the signal to the end of the process.
+        seconds: from the signal to the end of the process, of every stop.
+        processor_seconds: that it used of them. On a busy machine these are what can be compared.
     """
 
     codes: dict[int, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-    slowest: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -70,27 +73,27 @@ class Stopper:
     moments: random.Random
 
     def stop(self, arguments: Sequence[object], seconds: float, outcome: Outcome) -> int:
-        """Stop a command within `seconds` of its start; returns its exit code."""
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command(arguments), **pipes, env=ENVIRONMENT)
-        time.sleep(self.moments.uniform(0, seconds))
-        family = {process.pid, *descendants(process.pid)}
-        process.send_signal(self.number)
-        sent = time.monotonic()
-        try:
-            process.wait(SECONDS_TO_GO)
-        except subprocess.TimeoutExpired:
-            outcome.faults.append("the process was there after 5 seconds")
-            process.kill()
-        outcome.slowest = max(outcome.slowest, time.monotonic() - sent)
-        time.sleep(0.1)
-        left = [pid for pid in family if is_running(pid)]
-        outcome.faults += [f"process {pid} outlived the command" for pid in left]
-        assert process.stderr is not None
-        errors = process.stderr.read().decode()
-        if "Traceback" in errors:
-            outcome.faults.append(f"a traceback: {errors.splitlines()[-1]}")
-        code = process.wait()
+        """Stop a command within its first `seconds` of processor time; returns its exit code."""
+        moment = self.moments.uniform(0, seconds)
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(command(arguments), stdout=subprocess.DEVNULL, stderr=errors, env=ENVIRONMENT)
+            while is_running(process.pid) and processor_seconds(process.pid) < moment:
+                time.sleep(0.002)
+            family, used = descendants(process.pid), processor_seconds(process.pid)
+            os.kill(process.pid, self.number)  # process.send_signal would take its end away from wait4
+            sent = time.monotonic()
+            _, status, usage = os.wait4(process.pid, 0)
+            outcome.seconds.append(time.monotonic() - sent)
+            outcome.processor_seconds.append(usage.ru_utime + usage.ru_stime - used)
+            code = process.returncode = os.waitstatus_to_exitcode(status)
+            if outcome.seconds[-1] > SECONDS_TO_GO:
+                outcome.faults.append(f"the process was there after {outcome.seconds[-1]:.1f} seconds")
+            time.sleep(0.1)
+            outcome.faults += [f"process {pid} outlived the command" for pid in family if is_running(pid)]
+            errors.seek(0)
+            said = errors.read().decode()
+        if "Traceback" in said:
+            outcome.faults.append(f"a traceback: {said.splitlines()[-1]}")
         outcome.codes[code] = outcome.codes.get(code, 0) + 1
         return code
 
@@ -107,7 +110,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes to FILE")
     args = parser.parse_args()
     number = signal.Signals[args.signal]
-    print(f"{number.name}, {args.stops} stops of each command, seed {args.seed}")
+    print(f"{number.name}, {args.stops} stops of each command, seed {args.seed}", flush=True)
     outcomes: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.commands:
@@ -116,7 +119,8 @@ def main() -> int:
             place.mkdir()
             outcome = outcomes[name] = COMMANDS[name](place, args.stops, stopper)
             codes = ", ".join(f"{code}: {count}" for code, count in sorted(outcome.codes.items()))
-            print(f"{name}: exit codes {codes}; slowest end {outcome.slowest:.1f} s; {len(outcome.faults)} faults")
+            ends = f"{max(outcome.seconds):.1f} s, {max(outcome.processor_seconds):.1f} s of a processor"
+            print(f"{name}: exit codes {codes}; slowest end {ends}; {len(outcome.faults)} faults", flush=True)
             for fault in outcome.faults:
                 print(f"  {fault}")
     if args.json is not None:
@@ -127,12 +131,12 @@ def main() -> int:
 def stopped_train(place: Path, stops: int, stopper: Stopper) -> Outcome:
     """One run, gone on with after every stop; longer by some iterations for each."""
     outcome, whole, out = Outcome(), place / "whole", place / "run"
-    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", NARROW.format(10 * stops).split())
+    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn", NARROW.format(20 * stops).split())
     (place / "config.yaml").write_text(dump_config(cfg))
     data = ["--annotations", DATA / "train_images.json", "--images", DATA / "train_images"]
     train = ["train", "--config", place / "config.yaml", *data, "--resume", "--out"]
-    # Twice the time that it takes to begin and to do an iteration: half of the stops come while it trains.
-    seconds = 2 * timed([*train, place / "short", "--set", "SOLVER.MAX_ITER", "1"])
+    # Twice what it takes to begin and to do an iteration: half of the stops come while it trains.
+    seconds = 2 * finish([*train, place / "short", "--set", "SOLVER.MAX_ITER", "1"])
     finish([*train, whole])
     for _ in range(stops):
         before = newest(out)
@@ -154,14 +158,15 @@ def stopped_test(place: Path, stops: int, stopper: Stopper) -> Outcome:
     outcome, whole, out = Outcome(), place / "whole", place / "out"
     data = ["--annotations", DEMO / "instances_val.json", "--images", DEMO / "val"]
     test = ["test", demo_weights(place), *data, "--out"]
-    seconds = timed([*test, whole])
+    seconds = finish([*test, whole])
     recorded = 0
     for _ in range(stops):
-        code = stopper.stop([*test, out], seconds, outcome)
+        (out / "ap.json").unlink(missing_ok=True)
+        stopper.stop([*test, out], seconds, outcome)
         now = len(lines_of(out / "partial_results_0.jsonl"))
-        if code != 0 and now < recorded:
+        if now < recorded and not (out / "ap.json").exists():
             outcome.faults.append(f"{recorded} lines were on record, and {now} are now")
-        recorded = 0 if code == 0 else now
+        recorded = now
         if stopper.number != signal.SIGKILL:
             outcome.faults += leavings(out)
     finish([*test, out])
@@ -176,7 +181,7 @@ def stopped_detect(place: Path, stops: int, stopper: Stopper) -> Outcome:
     outcome = Outcome()
     images = sorted((DEMO / "val").iterdir())
     detect = ["detect", demo_weights(place), *images, "--annotations", DEMO / "instances_val.json", "--out"]
-    seconds = timed([*detect, place / "whole"])
+    seconds = finish([*detect, place / "whole"])
     every = json.loads((place / "whole" / "detections.json").read_text())
     for stop in range(stops):
         out = place / f"out{stop}"
@@ -195,7 +200,7 @@ def stopped_convert(place: Path, stops: int, stopper: Stopper) -> Outcome:
     outcome, source, out = Outcome(), demo_weights(place), place / "out" / "model.pth"
     out.parent.mkdir()
     convert = ["convert", source, "--out"]
-    seconds = timed([*convert, place / "whole.pth"])
+    seconds = finish([*convert, place / "whole.pth"])
     whole = (place / "whole.pth").read_bytes()
     for _ in range(stops):
         out.write_text("before")
@@ -219,15 +224,20 @@ def command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, "-m", "detectron_gn", *map(str, arguments)]
 
 
-def finish(arguments: Sequence[object]) -> None:
-    subprocess.run(command(arguments), check=True, capture_output=True, env=ENVIRONMENT)
+def finish(arguments: Sequence[object]) -> float:
+    """Run a command to its end; returns the processor time that it took, in seconds."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(arguments), **quiet, env=ENVIRONMENT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (process.returncode, arguments)
+    return usage.ru_utime + usage.ru_stime
 
 
-def timed(arguments: Sequence[object]) -> float:
-    """Run a command to its end; returns the seconds it took."""
-    began = time.monotonic()
-    finish(arguments)
-    return time.monotonic() - began
+def processor_seconds(pid: int) -> float:
+    """What a process has used of the processor so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def demo_weights(place: Path) -> Path:
@@ -237,8 +247,9 @@ def demo_weights(place: Path) -> Path:
 
 
 def newest(run: Path) -> int:
-    """The iteration of a run's newest checkpoint; -1 where there is none."""
-    return max((int(path.stem[10:]) for path in run.glob("model_iter*.pth")), default=-1)
+    """The iteration of a run's newest checkpoint, or of its final model; -1 where there is none."""
+    paths = [*run.glob("model_iter*.pth"), *run.glob("model_final.pth")]
+    return max((read_blobs(path).iteration or 0 for path in paths), default=-1)
 
 
 def lines_of(path: Path) -> list[str]:
