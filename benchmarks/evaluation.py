@@ -26,7 +26,7 @@ from detectron_gn.verify import evaluation_files
 from detectron_gn.verify.evaluation_files import write_evaluation
 
 PARTS: common.Parts = {
-    "reading images": (evaluation_module, "_read"),
+    "reading images": (evaluation_module, "read_listed"),
     "network": (GeneralizedRCNN, "start_batch"),
     "pasting and run lengths": (evaluation_module, "image_results"),
     "partial results": (evaluation_module.PartialResults, "add"),

@@ -54,16 +54,16 @@ def bilinear_fill(weight: Tensor) -> object:
     return weight
 
 
-def filler_named(name: str, std: float) -> Filler:
-    """The filler a YAML key names (`cfg.MRCNN.CONV_INIT`); `std` is used by GaussianFill alone."""
+def filler_named(key: str, name: str, std: float) -> Filler:
+    """The filler a YAML key names (`MRCNN.CONV_INIT`); `std` is used by GaussianFill alone."""
     fillers = {"XavierFill": xavier_fill, "MSRAFill": msra_fill, "GaussianFill": gauss_fill(std)}
     if name not in fillers:
-        raise InputError(f"MRCNN.CONV_INIT is {name!r}: give one of {', '.join(fillers)}")
+        raise InputError(f"{key} is {name!r}: give one of {', '.join(fillers)}")
     return fillers[name]
 
 
 class FilledConv2d(nn.Conv2d):
-    """A convolution padded to keep its size at stride 1, filled as Caffe2 does, with a zero bias."""
+    """A convolution, by default padded to keep its size at stride 1, filled as Caffe2 does, with a zero bias."""
 
     def __init__(
         self,
@@ -76,9 +76,11 @@ class FilledConv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
         fill: Filler = xavier_fill,
+        padding: int | None = None,
     ) -> None:
         self.fill = fill
-        padding = dilation * (kernel - 1) // 2
+        if padding is None:
+            padding = dilation * (kernel - 1) // 2
         super().__init__(dim_in, dim_out, kernel, stride, padding, dilation, groups, bias)
 
     def reset_parameters(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.keypoints import decode_heatmaps, nms_oks
 from detectron_gn.mrcnn.ops.paste import Patch, Rle, paste_boxes, paste_mask, patch_bitmap, patch_rle
 
 
@@ -43,7 +44,11 @@ class Detections:
         image_size: (height, width).
         mask_probs: `[D, M, M]` float32, the soft mask of each detection's own class over its box; None where the model
             has no mask head.
+        keypoints: `[D, 4, 17]` float32, for each keypoint x and y in image pixels, logit and probability; None where
+            the model has no keypoint head.
         mask_threshold: what a pasted mask's pixels must exceed (`cfg.MRCNN.THRESH_BINARIZE`).
+        keypoint_confidence: what a person's keypoints score: `bbox`, `logit` or `prob`
+            (`cfg.KRCNN.KEYPOINT_CONFIDENCE`).
     """
 
     boxes: npt.NDArray[np.float32]
@@ -51,7 +56,9 @@ class Detections:
     classes: npt.NDArray[np.int64]
     image_size: tuple[int, int]
     mask_probs: npt.NDArray[np.float32] | None = None
+    keypoints: npt.NDArray[np.float32] | None = None
     mask_threshold: float = 0.5
+    keypoint_confidence: str = "bbox"
 
     @classmethod
     def from_tensors(
@@ -62,16 +69,48 @@ class Detections:
         mask_probs: Tensor | None,
         image_size: tuple[int, int],
         cfg: Config,
+        heatmaps: Tensor | None = None,
     ) -> "Detections":
-        """The detections of one image from the network's tensors, brought to the host."""
-        return cls(
+        """The detections of one image from the network's tensors, brought to the host.
+
+        Args:
+            heatmaps: `[D, 17, M, M]` of a keypoint head, which the keypoints are read off.
+
+        With `cfg.KRCNN.NMS_OKS`, people that are too similar go, and the rest stands in the order of their keypoints'
+        mean logit (Detectron core/test.py:keypoint_results).
+        """
+        found = cls(
             boxes=boxes.cpu().numpy(),
             scores=scores.cpu().numpy(),
             classes=classes.cpu().numpy(),
             image_size=image_size,
             mask_probs=None if mask_probs is None else mask_probs.cpu().numpy(),
             mask_threshold=cfg.MRCNN.THRESH_BINARIZE,
+            keypoint_confidence=cfg.KRCNN.KEYPOINT_CONFIDENCE,
         )
+        if heatmaps is None:
+            return found
+        maps = heatmaps.float().cpu().numpy()
+        found = replace(found, keypoints=decode_heatmaps(maps, found.boxes, cfg.KRCNN.INFERENCE_MIN_SIZE))
+        return found.without_similar_people() if cfg.KRCNN.NMS_OKS else found
+
+    def without_similar_people(self) -> "Detections":
+        """What suppression by the similarity of keypoints leaves, in its order."""
+        assert self.keypoints is not None
+        return self.at(nms_oks(self.keypoints, self.boxes))
+
+    def keypoint_scores(self) -> npt.NDArray[np.float64]:
+        """`[D]`: what the keypoints of each detection score: as its box, or the mean of their logits or probabilities.
+
+        The mean is a sum in float64, keypoint by keypoint (Detectron datasets/json_dataset_evaluator.py).
+        """
+        assert self.keypoints is not None
+        if self.keypoint_confidence == "bbox":
+            return self.scores.astype(np.float64)
+        row = {"logit": 2, "prob": 3}[self.keypoint_confidence]
+        values = self.keypoints[:, row].astype(np.float64)
+        means: npt.NDArray[np.float64] = np.cumsum(values, axis=1)[:, -1] / values.shape[1]
+        return means
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -91,10 +130,17 @@ class Detections:
 
     def row(self, number: int) -> "Detections":
         """One of the detections."""
-        part = slice(number, number + 1)
-        mask_probs = None if self.mask_probs is None else self.mask_probs[part]
+        return self.at(np.array([number]))
+
+    def at(self, numbers: npt.NDArray[np.int64]) -> "Detections":
+        """Some of the detections, in the order of `numbers [N]` int64."""
         return replace(
-            self, boxes=self.boxes[part], scores=self.scores[part], classes=self.classes[part], mask_probs=mask_probs
+            self,
+            boxes=self.boxes[numbers],
+            scores=self.scores[numbers],
+            classes=self.classes[numbers],
+            mask_probs=None if self.mask_probs is None else self.mask_probs[numbers],
+            keypoints=None if self.keypoints is None else self.keypoints[numbers],
         )
 
     def masks(self) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Pictures of detections: masks, boxes and labels over the image; answers to Detectron utils/vis.py.
+"""Pictures of detections: masks, boxes, skeletons and labels over the image; answers to Detectron utils/vis.py.
 
 Nothing here has an influence on results. Everything is drawn in proportion to the picture, and a small picture is
 enlarged first, so that labels can be read and outlines do not hide what they surround.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.ops.boxes import after
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
 
@@ -25,6 +26,19 @@ Bitmap = npt.NDArray[np.bool_]
 # The longer side that a picture is enlarged to at least, in pixels, by a whole factor.
 _SMALLEST_SIDE = 640
 _MASK_OPACITY = 0.4
+# A keypoint is drawn above this logit, as in Detectron's pictures (utils/vis.py: kp_thresh).
+_LEAST_LOGIT = 2.0
+_LIMBS = tuple(
+    (KEYPOINT_NAMES.index(first), KEYPOINT_NAMES.index(second))
+    for first, second in (
+        ("left_eye", "right_eye"), ("left_eye", "nose"), ("right_eye", "nose"), ("right_eye", "right_ear"),
+        ("left_eye", "left_ear"), ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+        ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"), ("right_hip", "right_knee"),
+        ("right_knee", "right_ankle"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+        ("right_shoulder", "left_shoulder"), ("right_hip", "left_hip"), ("right_shoulder", "right_hip"),
+        ("left_shoulder", "left_hip"),
+    )
+)  # fmt: skip
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 # Each class's hue lies the golden section of the circle after the one before, which keeps neighbours far apart.
@@ -40,12 +54,14 @@ class DrawnObject(NamedTuple):
         mask: gives its mask when it is drawn, so that only one is held at a time; None draws the box only.
         label: text at the box; may be empty.
         colour: BGR.
+        keypoints: `[4, 17]`, rows x, y, logit, probability; None draws no skeleton.
     """
 
     box: tuple[float, float, float, float]
     mask: Callable[[], Patch] | None
     label: str
     colour: Colour
+    keypoints: npt.NDArray[np.float32] | None = None
 
 
 def draw_detections(image: Image, detections: Detections, class_names: Sequence[str], min_score: float = 0.5) -> Image:
@@ -65,6 +81,7 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
             mask=None if detections.mask_probs is None else partial(_only_patch, detections.row(row)),
             label=f"{class_names[detections.classes[row] - 1]} {detections.scores[row]:.2f}",
             colour=class_colour(int(detections.classes[row])),
+            keypoints=None if detections.keypoints is None else detections.keypoints[row],
         )
         for row in shown
     ]
@@ -87,11 +104,27 @@ def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
             _draw_mask(canvas, item.mask(), item.colour, factor, unit)
         left, top, right, bottom = _corners(item.box, factor)
         cv2.rectangle(canvas, (left, top), (right, bottom), item.colour, max(1, round(0.8 * unit)))
+        if item.keypoints is not None:
+            _draw_skeleton(canvas, item.keypoints, factor, unit)
     placed: list[tuple[int, int, int, int]] = []
     for item in objects:
         if item.label:
             placed += _draw_label(canvas, item, _corners(item.box, factor), placed, unit)
     return canvas
+
+
+def _draw_skeleton(canvas: Image, keypoints: npt.NDArray[np.float32], factor: int, unit: float) -> None:
+    """Limbs whose two ends are seen, and all keypoints that are."""
+    seen = keypoints[2] > _LEAST_LOGIT
+    # A keypoint is a place within a pixel, whose middle is at half.
+    places = [(round(float(x) * factor), round(float(y) * factor)) for x, y in keypoints[:2].T]
+    width = max(1, round(1.5 * unit))
+    for number, (first, second) in enumerate(_LIMBS):
+        if seen[first] and seen[second]:
+            cv2.line(canvas, places[first], places[second], class_colour(number + 1), width, cv2.LINE_AA)
+    for place, is_seen in zip(places, seen, strict=True):
+        if is_seen:
+            cv2.circle(canvas, place, width + 1, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
 
 
 def class_colour(label: int) -> Colour:

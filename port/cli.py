@@ -14,6 +14,7 @@ from detectron_gn.port.options import (
     add_model,
     add_out,
     add_precision,
+    add_proposals,
     class_names,
     image_reading,
 )
@@ -65,12 +66,13 @@ def _add_detect(commands: Commands) -> None:
     parser = commands.add(
         "detect",
         _detect,
-        "find the objects in images: pictures with boxes and masks, and COCO results",
+        "find the objects in images: pictures with boxes, masks and skeletons, and COCO results",
         "detect model_final.pkl photo.jpg --out out",
     )
     add_model(parser)
     add_classes(parser)
     add_precision(parser)
+    add_proposals(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     add_out(parser)
     add_image_reading(parser)
@@ -93,6 +95,7 @@ def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.port.classes import BY_PLACE, NUMBERED
     from detectron_gn.port.runs.detect import UnreadFile, detect_in_files, detected_categories
     from detectron_gn.port.runs.load import load_model
+    from detectron_gn.port.runs.proposals import stored_proposals
     from detectron_gn.weights.files.json_file import write_json
 
     keep_freed_memory()
@@ -108,13 +111,16 @@ def _detect(args: argparse.Namespace) -> int:
         classes=class_names(args),
     )
     categories = detected_categories(model, args.annotations)
-    if model.categories is None:
+    if model.categories is None and not model.cfg.MODEL.RPN_ONLY:
         print(NUMBERED if args.annotations is None else BY_PLACE)
+    proposals = stored_proposals(model.cfg, args.proposals)
     rows: list[dict[str, Any]] = []
     detected: list[Path] = []
     unread: list[UnreadFile] = []
     try:
-        found = detect_in_files(model, args.images, categories, args.out, args.min_score, image_reading(args))
+        found = detect_in_files(
+            model, args.images, categories, args.out, args.min_score, image_reading(args), proposals
+        )
         for image in until_stopped(found):
             if isinstance(image, UnreadFile):
                 unread.append(image)

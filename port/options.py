@@ -107,3 +107,14 @@ def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     """--out, a folder; required where there is no default."""
     meaning = "folder for what is written" + (f" (default: {default})" if default else "")
     parser.add_argument("--out", type=Path, required=default is None, default=default, metavar="DIR", help=meaning)
+
+
+def add_proposals(parser: argparse.ArgumentParser) -> None:
+    """--proposals: where a model without an RPN looks for objects."""
+    parser.add_argument(
+        "--proposals",
+        type=Path,
+        metavar="P.pkl",
+        help="rpn_proposals.pkl of the images, for a model without an RPN (default: TEST.PROPOSAL_FILES, where that is "
+        "one file)",
+    )

@@ -77,7 +77,7 @@ def test_the_readme_lists_every_command() -> None:
         (["detonate"], ["invalid choice: 'detonate'"]),
         (["models", "--fast"], ["unrecognized arguments: --fast"]),
         (["score", "r.json"], ["required: --annotations"]),
-        (["score", "r.json", "--annotations", "a.json", "--type", "keypoints"], ["invalid choice: 'keypoints'"]),
+        (["score", "r.json", "--annotations", "a.json", "--type", "panoptic"], ["invalid choice: 'panoptic'"]),
         (["score", "none.json", "--annotations", "a.json"], ["none.json cannot be read: No such file or directory"]),
         (["convert", "none.pkl", "--out", "o.pth"], ["none.pkl", "no such file"]),
         (["convert", "48616382", "--out", "o.pth"], ["48616382", "no model of the catalog"]),

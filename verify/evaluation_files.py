@@ -1,16 +1,20 @@
-"""The files of an evaluation: `bbox.json`, `segm.json`, `ap.json`."""
+"""The files of an evaluation: `bbox.json`, `segm.json`, `keypoints.json`, `ap.json`, `rpn_proposals.pkl`."""
 
 from pathlib import Path
 from typing import Any
 
+from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.evaluation.ap import ap_document
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals
 from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
+from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.weights.files.json_file import write_json
+from detectron_gn.weights.formats.proposals_pickle import ProposalsPickle, write_proposals
 
 
 def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[str, Any]:
-    """Write `bbox.json`, `segm.json` (with a mask head) and `ap.json` into a folder; returns what `ap.json` holds.
+    """Write `bbox.json`, `segm.json` and `keypoints.json` as there are, and `ap.json`; returns what `ap.json` holds.
 
     Args:
         name: of the data set, the annotation file's stem.
@@ -22,4 +26,18 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
         write_json(folder / f"{iou_type}.json", rows)
     write_json(folder / "ap.json", document)
     remove_partial_results(folder)
+    return document
+
+
+def write_generated_proposals(found: GeneratedProposals, cfg: Config, name: str, folder: Path) -> dict[str, Any]:
+    """Write `rpn_proposals.pkl`, as Detectron does, and `ap.json` with the recall; returns what that holds.
+
+    Args:
+        cfg: of the model, which the file of proposals holds too.
+        name: of the data set, the annotation file's stem.
+    """
+    stored = ProposalsPickle(found.boxes, found.scores, found.ids, dump_config(cfg))
+    write_proposals(folder / "rpn_proposals.pkl", stored)
+    document = {name: {"proposal": found.recall}}
+    write_json(folder / "ap.json", document)
     return document

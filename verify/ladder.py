@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, model_family
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
@@ -21,6 +21,7 @@ from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.classes import categories_of
 from detectron_gn.port.runs.load import configured_weights, load_model
+from detectron_gn.port.runs.proposals import stored_proposals
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation
@@ -70,6 +71,7 @@ class LadderInputs:
     reference: Path | None = None
     images: Path | None = None
     annotations: Path | None = None
+    proposals: Path | None = None
     reference_boxes: Path | None = None
     reference_masks: Path | None = None
     expected: Expectation | None = None
@@ -214,12 +216,12 @@ class _Climber:
     def proposals(self) -> Rung:
         if not self.ladder.blobs:
             return Rung("proposals", "not run", "needs --reference and --images")
-        if self.cfg.RETINANET.RETINANET_ON:
-            return Rung("proposals", "not run", "a RetinaNet makes none")
+        rpn = getattr(self.ladder.model, "rpn", None)
+        if rpn is None:
+            return Rung("proposals", "not run", f"a {model_family(self.cfg)} makes none")
         if self.diagnosis is not None and self.diagnosis.rung == "proposals":
             return self._diagnosed("proposals", "")
-        fpn = self.cfg.FPN
-        return compared_proposals(self.ladder.blobs, range(fpn.RPN_MIN_LEVEL, fpn.RPN_MAX_LEVEL + 1))
+        return compared_proposals(self.ladder.blobs, rpn.levels)
 
     def detections(self) -> Rung:
         matched = sum(parity.detections.matched for parity in self.ladder.blobs)
@@ -267,6 +269,7 @@ class _Climber:
             images,
             self.progress,
             batch=inputs.batch,
+            proposals=stored_proposals(self.ladder.model.cfg, inputs.proposals),
             out=inputs.out,
             ranks=inputs.ranks,
             reading=inputs.reading,
@@ -308,6 +311,7 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
         inputs.images,
         progress,
         batch=inputs.batch,
+        proposals=stored_proposals(model.cfg, inputs.proposals),
         out=inputs.out,
         ranks=inputs.ranks,
         reading=inputs.reading,

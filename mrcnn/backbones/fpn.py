@@ -28,6 +28,7 @@ class PyramidBackbone(nn.Module):
         super().__init__()
         self.body = ResNet(cfg)
         self.fpn = FPN(cfg)
+        self.dim = cfg.FPN.DIM
         self.strides = tuple(2**level for level in pyramid_levels(cfg))
 
     def forward(self, data: Tensor) -> Features:

@@ -1,16 +1,21 @@
 """A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
-from detectron_gn.mrcnn.config.check import check_config, refuse_proposal_files, refuse_training
+from detectron_gn.mrcnn.config.check import check_config, refuse_training
 from detectron_gn.mrcnn.config.functions import (
     backbone_depth,
+    body,
     box_head_kind,
+    has_box_head,
+    keypoint_head_kind,
     mask_head_kind,
     model_family,
     norm_of_backbone,
     num_box_classes,
     num_mask_classes,
+    padding_stride,
     pooling_sections,
     pyramid_levels,
+    takes_proposals,
 )
 from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import (
@@ -31,19 +36,23 @@ __all__ = [
     "KeyUse",
     "Limit",
     "backbone_depth",
+    "body",
     "box_head_kind",
     "check_config",
     "flatten",
+    "has_box_head",
     "key_use",
+    "keypoint_head_kind",
     "mask_head_kind",
     "model_family",
     "norm_of_backbone",
     "num_box_classes",
     "num_mask_classes",
+    "padding_stride",
     "pooling_sections",
     "pyramid_levels",
-    "refuse_proposal_files",
     "refuse_training",
+    "takes_proposals",
     "unsupported_values",
     "with_values",
 ]

@@ -1,11 +1,15 @@
 """What must hold between the keys of a configuration before a model of it can be built."""
 
 from detectron_gn.mrcnn.config.functions import (
-    backbone_depth,
+    body,
     box_head_kind,
+    has_box_head,
+    keypoint_head_kind,
     mask_head_kind,
+    model_family,
     norm_of_backbone,
     pooling_sections,
+    takes_proposals,
 )
 from detectron_gn.mrcnn.config.schema import BboxAug, Config, MaskAug
 from detectron_gn.mrcnn.config.supported import unsupported_values
@@ -20,39 +24,49 @@ def check_config(cfg: Config) -> None:
     for unsupported in unsupported_values(cfg):
         raise InputError(str(unsupported))
     _check_parts(cfg)
-    _check_pyramid(cfg)
+    if cfg.FPN.FPN_ON:
+        _check_pyramid(cfg)
+    else:
+        _check_single_level(cfg)
+    if body(cfg).kind != "VGG":
+        _check_backbone(cfg)
     if cfg.RETINANET.RETINANET_ON:
         _check_retinanet(cfg)
-    else:
-        refuse_proposal_files(cfg)
+    elif cfg.FPN.FPN_ON:
         _check_rois(cfg)
-        _check_heads(cfg)
-    _check_backbone(cfg)
     _check_norm(cfg)
+    if has_box_head(cfg):
+        _check_box_head(cfg)
+    if cfg.MODEL.MASK_ON:
+        _check_mask_head(cfg)
+    if cfg.MODEL.KEYPOINTS_ON:
+        _check_keypoint_head(cfg)
     _check_minibatches(cfg)
     _check_test(cfg)
     _check_schedule(cfg)
 
 
-def refuse_proposal_files(cfg: Config) -> None:
-    """Raise InputError for a model without an RPN, which takes its proposals from files that the port does not read.
-
-    Such a configuration can be read all the same: `mask_rcnn_R-50-FPN_1x_gn.yaml` is one.
-    """
-    _require(
-        cfg.MODEL.FASTER_RCNN,
-        "MODEL.FASTER_RCNN is False, so the model has no RPN and takes its proposals from TEST.PROPOSAL_FILES, which "
-        "are not read here: set it to True, or use an end-to-end configuration (e2e_mask_rcnn_...)",
-    )
-
-
 def refuse_training(cfg: Config) -> None:
     """Raise InputError for a model that detects here but cannot be trained."""
-    _require(
-        not cfg.RETINANET.RETINANET_ON,
-        "RETINANET.RETINANET_ON is True, but a RetinaNet cannot be trained here yet: give the configuration of a "
-        "two-stage model, or use `test` and `detect` on this one",
+    way_out = (
+        "cannot be trained here yet: give the configuration of a Faster or Mask R-CNN on a feature pyramid, or use "
+        "`test` and `detect` on this one"
     )
+    _require(not cfg.RETINANET.RETINANET_ON, f"RETINANET.RETINANET_ON is True, but a RetinaNet {way_out}")
+    _require(
+        not takes_proposals(cfg),
+        f"MODEL.FASTER_RCNN is False, but a {model_family(cfg)} on proposals from files {way_out}",
+    )
+    for key, is_on in (("RPN_ONLY", cfg.MODEL.RPN_ONLY), ("KEYPOINTS_ON", cfg.MODEL.KEYPOINTS_ON)):
+        _require(not is_on, f"MODEL.{key} is True, but a model of that kind {way_out}")
+    told = f"MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}, but a {model_family(cfg)} without a feature pyramid {way_out}"
+    _require(cfg.FPN.FPN_ON, told)
+    for section, pooling in pooling_sections(cfg).items():
+        method = pooling.ROI_XFORM_METHOD
+        _require(
+            method == "RoIAlign",
+            f"{section}.ROI_XFORM_METHOD is {method}, but a model that pools in that way {way_out}",
+        )
 
 
 def _require(holds: bool, sentence: str) -> None:
@@ -65,7 +79,7 @@ def _require_positive(key: str, value: float) -> None:
 
 
 def _check_parts(cfg: Config) -> None:
-    """The type and the body are there, and the classes."""
+    """The body is there, and the heads that go together."""
     model, dense = cfg.MODEL, cfg.RETINANET.RETINANET_ON
     _require(model.TYPE != "", "MODEL.TYPE is not set: set it to generalized_rcnn or retinanet")
     _require(
@@ -73,21 +87,55 @@ def _check_parts(cfg: Config) -> None:
         f"MODEL.TYPE is {model.TYPE} and RETINANET.RETINANET_ON is {dense}: set them to retinanet and True, or to "
         "generalized_rcnn and False",
     )
-    backbone_depth(cfg)
+    body(cfg)
     _require(
         model.NUM_CLASSES >= 2,
         f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes and one more for the background, "
         "81 for COCO",
     )
+    for key, is_on in {"MASK_ON": model.MASK_ON, "KEYPOINTS_ON": model.KEYPOINTS_ON}.items():
+        _require(
+            not (model.RPN_ONLY and is_on), f"MODEL.RPN_ONLY and MODEL.{key} are both True: set one of them to False"
+        )
+    pyramid = body(cfg).kind == "FPN"
+    wanted = "it is a pyramid" if pyramid else "it has no pyramid"
+    _require(
+        cfg.FPN.FPN_ON == pyramid,
+        f"FPN.FPN_ON is {cfg.FPN.FPN_ON}, but MODEL.CONV_BODY is {model.CONV_BODY}: {wanted}, so set FPN.FPN_ON to "
+        f"{pyramid}",
+    )
+    for section, pooling in pooling_sections(cfg).items():
+        ratio = pooling.ROI_XFORM_SAMPLING_RATIO
+        _require_positive(f"{section}.ROI_XFORM_RESOLUTION", pooling.ROI_XFORM_RESOLUTION)
+        _require(
+            ratio >= 0,
+            f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
+        )
+
+
+def _check_single_level(cfg: Config) -> None:
+    """One map for proposals and RoIs; the anchors of an RPN on it."""
+    fpn, rpn = cfg.FPN, cfg.RPN
+    for key, is_on in {"MULTILEVEL_ROIS": fpn.MULTILEVEL_ROIS, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}.items():
+        told = f"FPN.{key} is True, but MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}, which has one level: set it to False"
+        _require(not is_on, told)
+    for key, values, example in (
+        ("SIZES", rpn.SIZES, "[32, 64, 128, 256, 512]"),
+        ("ASPECT_RATIOS", rpn.ASPECT_RATIOS, "[0.5, 1, 2]"),
+    ):
+        _require(
+            len(values) > 0 and min(values) > 0, f"RPN.{key} is {list(values)}: give numbers above 0, such as {example}"
+        )
 
 
 def _check_pyramid(cfg: Config) -> None:
     fpn = cfg.FPN
-    switches = {"FPN_ON": fpn.FPN_ON, "MULTILEVEL_RPN": fpn.MULTILEVEL_RPN}
-    if not cfg.RETINANET.RETINANET_ON:
-        switches["MULTILEVEL_ROIS"] = fpn.MULTILEVEL_ROIS
+    switches = {
+        "MULTILEVEL_ROIS": not has_box_head(cfg) or fpn.MULTILEVEL_ROIS,
+        "MULTILEVEL_RPN": takes_proposals(cfg) or fpn.MULTILEVEL_RPN,
+    }
     for key, is_on in switches.items():
-        _require(is_on, f"FPN.{key} is False, but only models on a feature pyramid are supported: set it to True")
+        _require(is_on, f"FPN.{key} is False, but a pyramid of one level is not supported: set it to True")
     _require(
         fpn.COARSEST_STRIDE > 0 and fpn.COARSEST_STRIDE % 32 == 0,
         f"FPN.COARSEST_STRIDE is {fpn.COARSEST_STRIDE}, but images are padded to multiples of 32: set it to 32",
@@ -156,8 +204,9 @@ def _check_backbone(cfg: Config) -> None:
 def _check_norm(cfg: Config) -> None:
     """GroupNorm's groups are given in one way, where there is any GroupNorm."""
     in_mask_head = cfg.MODEL.MASK_ON and mask_head_kind(cfg) == "v1up4convs_gn"
-    in_box_head = not cfg.RETINANET.RETINANET_ON and box_head_kind(cfg) == "Xconv1fc_gn"
-    if not any((norm_of_backbone(cfg) == "gn", in_box_head, in_mask_head, cfg.FPN.USE_GN)):
+    in_box_head = has_box_head(cfg) and box_head_kind(cfg) == "Xconv1fc_gn"
+    in_body = body(cfg).kind != "VGG" and norm_of_backbone(cfg) == "gn"
+    if not any((in_body, in_box_head, in_mask_head, cfg.FPN.FPN_ON and cfg.FPN.USE_GN)):
         return
     norm = cfg.GROUP_NORM
     _require(
@@ -168,38 +217,42 @@ def _check_norm(cfg: Config) -> None:
     _require_positive("GROUP_NORM.EPSILON", norm.EPSILON)
 
 
-def _check_heads(cfg: Config) -> None:
-    """The heads are there, and pool with RoIAlign."""
-    box, weights = cfg.FAST_RCNN, cfg.MODEL.BBOX_REG_WEIGHTS
-    kind = box_head_kind(cfg)
+def _check_box_head(cfg: Config) -> None:
+    box, kind, weights = cfg.FAST_RCNN, box_head_kind(cfg), cfg.MODEL.BBOX_REG_WEIGHTS
     _require(
         min(weights) > 0,
         f"MODEL.BBOX_REG_WEIGHTS is {list(weights)}: give four factors above 0, such as [10, 10, 5, 5]",
     )
-    for section, pooling in pooling_sections(cfg).items():
-        ratio, method = pooling.ROI_XFORM_SAMPLING_RATIO, pooling.ROI_XFORM_METHOD
-        _require(method == "RoIAlign", f"{section}.ROI_XFORM_METHOD is {method!r}: set it to RoIAlign")
-        _require_positive(f"{section}.ROI_XFORM_RESOLUTION", pooling.ROI_XFORM_RESOLUTION)
+    if kind == "res5":
         _require(
-            ratio >= 0,
-            f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
+            body(cfg).kind == "C4",
+            f"FAST_RCNN.ROI_BOX_HEAD is {box.ROI_BOX_HEAD}, which goes on where a C4 body ends, but MODEL.CONV_BODY is "
+            f"{cfg.MODEL.CONV_BODY}: set it to ResNet.add_ResNet50_conv4_body, or take another head",
         )
-    _require_positive("FAST_RCNN.MLP_HEAD_DIM", box.MLP_HEAD_DIM)
-    if kind != "2mlp":
+        _check_res5("FAST_RCNN", box.ROI_XFORM_RESOLUTION)
+    if kind in ("2mlp", "Xconv1fc", "Xconv1fc_gn"):
+        _require_positive("FAST_RCNN.MLP_HEAD_DIM", box.MLP_HEAD_DIM)
+    if kind in ("Xconv1fc", "Xconv1fc_gn"):
         _require_positive("FAST_RCNN.CONV_HEAD_DIM", box.CONV_HEAD_DIM)
         _require_positive("FAST_RCNN.NUM_STACKED_CONVS", box.NUM_STACKED_CONVS)
-    if cfg.MODEL.MASK_ON:
-        _check_mask_head(cfg)
+
+
+def _check_res5(section: str, resolution: int) -> None:
+    """Res5 of each RoI ends at 7 x 7 positions (Detectron modeling/ResNet.py:add_ResNet_roi_conv5_head)."""
+    _require(
+        resolution % 7 == 0,
+        f"{section}.ROI_XFORM_RESOLUTION is {resolution}, but res5 of a RoI ends at 7 x 7: set it to 14",
+    )
 
 
 def _check_mask_head(cfg: Config) -> None:
-    mask = cfg.MRCNN
+    mask, kind = cfg.MRCNN, mask_head_kind(cfg)
     _require_positive("MRCNN.DIM_REDUCED", mask.DIM_REDUCED)
     _require_positive("MRCNN.DILATION", mask.DILATION)
     # Detectron's GroupNorm head takes DILATION for its padding alone, so any other value would change the masks' size
     # (Detectron modeling/mask_rcnn_heads.py:mask_rcnn_fcn_head_v1upXconvs_gn).
     _require(
-        mask.DILATION == 1 or mask_head_kind(cfg) != "v1up4convs_gn",
+        mask.DILATION == 1 or kind != "v1up4convs_gn",
         f"MRCNN.DILATION is {mask.DILATION}, but the GroupNorm mask head cannot be dilated: set it to 1",
     )
     ratio = mask.UPSAMPLE_RATIO
@@ -207,11 +260,80 @@ def _check_mask_head(cfg: Config) -> None:
         ratio == 1 or (ratio > 1 and ratio % 2 == 0),
         f"MRCNN.UPSAMPLE_RATIO is {ratio}: set it to an even number, or to 1 for masks that are not upsampled",
     )
-    size = 2 * mask.ROI_XFORM_RESOLUTION * ratio
+    if kind in ("v0up", "v0upshare"):
+        _require(
+            body(cfg).kind == "C4",
+            f"MRCNN.ROI_MASK_HEAD is {mask.ROI_MASK_HEAD}, which goes on where a C4 body ends, but MODEL.CONV_BODY is "
+            f"{cfg.MODEL.CONV_BODY}: set it to ResNet.add_ResNet50_conv4_body, or take another head",
+        )
+        _check_res5("MRCNN", mask.ROI_XFORM_RESOLUTION)
+    if kind == "v0upshare":
+        _require(
+            box_head_kind(cfg) == "res5",
+            f"MRCNN.ROI_MASK_HEAD is {mask.ROI_MASK_HEAD}, which shares res5 with the box head, but "
+            f"FAST_RCNN.ROI_BOX_HEAD is {cfg.FAST_RCNN.ROI_BOX_HEAD}: set it to ResNet.add_ResNet_roi_conv5_head",
+        )
+        _require(
+            mask.DILATION == 1,
+            f"MRCNN.DILATION is {mask.DILATION}, but the mask head shares res5 with the box head: set it to 1",
+        )
+        _require(
+            mask.ROI_XFORM_RESOLUTION == cfg.FAST_RCNN.ROI_XFORM_RESOLUTION,
+            f"MRCNN.ROI_XFORM_RESOLUTION is {mask.ROI_XFORM_RESOLUTION}, but the mask head shares res5 with the box "
+            f"head: set it to FAST_RCNN.ROI_XFORM_RESOLUTION, which is {cfg.FAST_RCNN.ROI_XFORM_RESOLUTION}",
+        )
+        side, told = 14, "doubles the 7 x 7 of res5"
+    elif kind == "v0up":
+        side = 14 if mask.DILATION == 1 else 2 * mask.ROI_XFORM_RESOLUTION
+        told = "doubles what res5 gives of a RoI"
+    else:
+        side = 2 * mask.ROI_XFORM_RESOLUTION
+        told = f"doubles MRCNN.ROI_XFORM_RESOLUTION, which is {mask.ROI_XFORM_RESOLUTION}"
+    if ratio > 1:
+        side, told = side * ratio, f"{told}, and MRCNN.UPSAMPLE_RATIO is {ratio}"
     _require(
-        mask.RESOLUTION == size,
-        f"MRCNN.RESOLUTION is {mask.RESOLUTION}, but the mask head doubles MRCNN.ROI_XFORM_RESOLUTION, which is "
-        f"{mask.ROI_XFORM_RESOLUTION}{f', and MRCNN.UPSAMPLE_RATIO is {ratio}' if ratio > 1 else ''}: set it to {size}",
+        mask.RESOLUTION == side,
+        f"MRCNN.RESOLUTION is {mask.RESOLUTION}, but the mask head {told}: set it to {side}",
+    )
+
+
+def _check_keypoint_head(cfg: Config) -> None:
+    """Heatmaps of as many keypoints as COCO's person has, of the size that the layers give."""
+    points, kind = cfg.KRCNN, keypoint_head_kind(cfg)
+    _require(
+        points.NUM_KEYPOINTS == 17,
+        f"KRCNN.NUM_KEYPOINTS is {points.NUM_KEYPOINTS}, but a person of COCO has 17: set it to 17",
+    )
+    side = points.ROI_XFORM_RESOLUTION
+    if kind == "res5":
+        _require(
+            body(cfg).kind == "C4",
+            f"KRCNN.ROI_KEYPOINTS_HEAD is {points.ROI_KEYPOINTS_HEAD}, which goes on where a C4 body ends, but "
+            f"MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}: set it to ResNet.add_ResNet50_conv4_body, or take another head",
+        )
+        _check_res5("KRCNN", side)
+        _require_positive("KRCNN.DILATION", points.DILATION)
+        side = 7 if points.DILATION == 1 else side
+    else:
+        _require_positive("KRCNN.CONV_HEAD_DIM", points.CONV_HEAD_DIM)
+        _require(
+            points.CONV_HEAD_KERNEL % 2 == 1,
+            f"KRCNN.CONV_HEAD_KERNEL is {points.CONV_HEAD_KERNEL}: set it to an odd number, such as 3",
+        )
+    if points.USE_DECONV or points.USE_DECONV_OUTPUT:
+        kernel = points.DECONV_KERNEL
+        _require(
+            kernel >= 2 and kernel % 2 == 0, f"KRCNN.DECONV_KERNEL is {kernel}: set it to an even number, such as 4"
+        )
+    if points.USE_DECONV:
+        _require_positive("KRCNN.DECONV_DIM", points.DECONV_DIM)
+    up = points.UP_SCALE
+    _require(up <= 1 or up % 2 == 0, f"KRCNN.UP_SCALE is {up}: set it to an even number, or to 1 to leave it out")
+    side *= (2 if points.USE_DECONV else 1) * (2 if points.USE_DECONV_OUTPUT else 1) * max(up, 1)
+    _require(
+        points.HEATMAP_SIZE == side,
+        f"KRCNN.HEATMAP_SIZE is {points.HEATMAP_SIZE}, but the layers of the keypoint head make it {side}: set it to "
+        f"{side}",
     )
 
 

@@ -4,20 +4,41 @@ A name chooses an entry of the tables below and nothing else: no attribute or mo
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
-from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Mrcnn
+from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Krcnn, Mrcnn
 from detectron_gn.mrcnn.errors import InputError
 
 Norm = Literal["affine", "gn"]
-BoxHeadKind = Literal["2mlp", "Xconv1fc", "Xconv1fc_gn"]
-MaskHeadKind = Literal["v1up4convs", "v1up4convs_gn"]
+BodyKind = Literal["FPN", "C4", "VGG"]
+BoxHeadKind = Literal["2mlp", "Xconv1fc", "Xconv1fc_gn", "res5", "vgg16", "vgg_cnn_m"]
+MaskHeadKind = Literal["v1up", "v1up4convs", "v1up4convs_gn", "v0up", "v0upshare"]
+KeypointHeadKind = Literal["v1convX", "res5"]
 Meaning = TypeVar("Meaning")
 
-CONV_BODIES: dict[str, int] = {
-    "FPN.add_fpn_ResNet50_conv5_body": 50,
-    "FPN.add_fpn_ResNet101_conv5_body": 101,
-    "FPN.add_fpn_ResNet152_conv5_body": 152,
+
+class Body(NamedTuple):
+    """What a network stands on.
+
+    Attributes:
+        kind: `FPN` (a ResNet under a feature pyramid), `C4` (a ResNet up to res4) or `VGG`.
+        name: as papers call it.
+        depth: layers of a ResNet; 0 for a VGG.
+    """
+
+    kind: BodyKind
+    name: str
+    depth: int
+
+
+CONV_BODIES: dict[str, Body] = {
+    "FPN.add_fpn_ResNet50_conv5_body": Body("FPN", "R-50", 50),
+    "FPN.add_fpn_ResNet101_conv5_body": Body("FPN", "R-101", 101),
+    "FPN.add_fpn_ResNet152_conv5_body": Body("FPN", "R-152", 152),
+    "ResNet.add_ResNet50_conv4_body": Body("C4", "R-50", 50),
+    "ResNet.add_ResNet101_conv4_body": Body("C4", "R-101", 101),
+    "VGG16.add_VGG16_conv5_body": Body("VGG", "VGG16", 0),
+    "VGG_CNN_M_1024.add_VGG_CNN_M_1024_conv5_body": Body("VGG", "VGG_CNN_M_1024", 0),
 }
 STEM_FUNCS: dict[str, Norm] = {"basic_bn_stem": "affine", "basic_gn_stem": "gn"}
 TRANS_FUNCS: dict[str, Norm] = {"bottleneck_transformation": "affine", "bottleneck_gn_transformation": "gn"}
@@ -27,12 +48,38 @@ ROI_BOX_HEADS: dict[str, BoxHeadKind] = {
     "fast_rcnn_heads.add_roi_Xconv1fc_head": "Xconv1fc",
     "fast_rcnn_heads.add_roi_Xconv1fc_gn_head": "Xconv1fc_gn",
     "head_builder.add_roi_2mlp_head": "2mlp",
+    "ResNet.add_ResNet_roi_conv5_head": "res5",
+    "VGG16.add_VGG16_roi_fc_head": "vgg16",
+    "VGG_CNN_M_1024.add_VGG_CNN_M_1024_roi_fc_head": "vgg_cnn_m",
 }
 ROI_MASK_HEADS: dict[str, MaskHeadKind] = {
     "mask_rcnn_heads.mask_rcnn_fcn_head_v1up4convs": "v1up4convs",
     "mask_rcnn_heads.mask_rcnn_fcn_head_v1up4convs_gn": "v1up4convs_gn",
+    "mask_rcnn_heads.mask_rcnn_fcn_head_v1up": "v1up",
+    "mask_rcnn_heads.mask_rcnn_fcn_head_v0up": "v0up",
+    "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare": "v0upshare",
     "mask_rcnn_heads.ResNet_mask_rcnn_fcn_head_v1up4convs": "v1up4convs",
+    "mask_rcnn_heads.ResNet_mask_rcnn_fcn_head_v1up": "v1up",
+    "mask_rcnn_heads.ResNet_mask_rcnn_fcn_head_v0up": "v0up",
+    "mask_rcnn_heads.ResNet_mask_rcnn_fcn_head_v0upshare": "v0upshare",
 }
+ROI_KEYPOINT_HEADS: dict[str, KeypointHeadKind] = {
+    "keypoint_rcnn_heads.add_roi_pose_head_v1convX": "v1convX",
+    "keypoint_rcnn_heads.add_ResNet_roi_conv5_head_for_keypoints": "res5",
+}
+
+# Detectron's names of the two-stage model; all but the first are older ones, and the keys say what it is made of
+# (Detectron modeling/model_builder.py: "Deprecated: use `MODEL.TYPE: generalized_rcnn`").
+TWO_STAGE_TYPES = (
+    "generalized_rcnn",
+    "fast_rcnn",
+    "faster_rcnn",
+    "mask_rcnn",
+    "keypoint_rcnn",
+    "mask_and_keypoint_rcnn",
+    "rpn",
+    "fpn_rpn",
+)
 
 # Detectron's names of the two-stage model; all but the first are older ones, and the keys say what it is made of
 # (Detectron modeling/model_builder.py: "Deprecated: use `MODEL.TYPE: generalized_rcnn`").
@@ -62,6 +109,16 @@ def model_family(cfg: Config) -> str:
     return "Faster R-CNN" if model.FASTER_RCNN else "Fast R-CNN"
 
 
+def has_box_head(cfg: Config) -> bool:
+    """Whether there is a second stage: the network is neither an RPN by itself nor a RetinaNet."""
+    return not (cfg.MODEL.RPN_ONLY or cfg.RETINANET.RETINANET_ON)
+
+
+def takes_proposals(cfg: Config) -> bool:
+    """Whether the network has neither an RPN nor a RetinaNet's head, and takes its proposals from outside."""
+    return not (cfg.MODEL.FASTER_RCNN or cfg.MODEL.RPN_ONLY or cfg.RETINANET.RETINANET_ON)
+
+
 def pyramid_levels(cfg: Config) -> range:
     """The levels of the feature pyramid, finest first: those that proposals or RetinaNet, and those that RoIs need.
 
@@ -76,9 +133,22 @@ def pyramid_levels(cfg: Config) -> range:
     return range(min(needed, default=2), max(5, *needed) + 1)
 
 
-def backbone_depth(cfg: Config) -> int:
-    """50, 101 or 152, from `cfg.MODEL.CONV_BODY`."""
+def padding_stride(cfg: Config) -> int:
+    """What the sides of a batch are padded to a multiple of; 1 without a pyramid, for which nothing is padded.
+
+    Detectron utils/blob.py:im_list_to_blob.
+    """
+    return cfg.FPN.COARSEST_STRIDE if cfg.FPN.FPN_ON else 1
+
+
+def body(cfg: Config) -> Body:
+    """What `cfg.MODEL.CONV_BODY` names."""
     return _meaning("MODEL.CONV_BODY", cfg.MODEL.CONV_BODY, CONV_BODIES)
+
+
+def backbone_depth(cfg: Config) -> int:
+    """50, 101 or 152, from `cfg.MODEL.CONV_BODY`; 0 for a VGG."""
+    return body(cfg).depth
 
 
 def norm_of_backbone(cfg: Config) -> Norm:
@@ -119,11 +189,20 @@ def num_mask_classes(cfg: Config) -> int:
     return cfg.MODEL.NUM_CLASSES if cfg.MRCNN.CLS_SPECIFIC_MASK else 1
 
 
-def pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn]:
+def keypoint_head_kind(cfg: Config) -> KeypointHeadKind:
+    """Which keypoint head `cfg.KRCNN.ROI_KEYPOINTS_HEAD` names."""
+    return _meaning("KRCNN.ROI_KEYPOINTS_HEAD", cfg.KRCNN.ROI_KEYPOINTS_HEAD, ROI_KEYPOINT_HEADS)
+
+
+def pooling_sections(cfg: Config) -> dict[str, FastRcnn | Mrcnn | Krcnn]:
     """The sections, by name, that say how the heads of the model pool their RoIs."""
-    sections: dict[str, FastRcnn | Mrcnn] = {"FAST_RCNN": cfg.FAST_RCNN}
+    sections: dict[str, FastRcnn | Mrcnn | Krcnn] = {}
+    if has_box_head(cfg):
+        sections["FAST_RCNN"] = cfg.FAST_RCNN
     if cfg.MODEL.MASK_ON:
         sections["MRCNN"] = cfg.MRCNN
+    if cfg.MODEL.KEYPOINTS_ON:
+        sections["KRCNN"] = cfg.KRCNN
     return sections
 
 

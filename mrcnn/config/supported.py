@@ -25,34 +25,32 @@ class Limit(NamedTuple):
     reason: str
 
 
-_OWN_PROPOSALS = "it is about proposals from files; the models that are supported make their own"
+_TRAINING_ON_PROPOSALS = "it is about training on proposals from files, which is not done here"
+_KEYPOINT_TRAINING = "it is about training a keypoint head, which only detects here"
 _UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
-_SWITCHED_OFF = "what it belongs to is switched off"
 _COMMAND_LINE = "the command line says it"
-_NO_KEYPOINTS = "keypoints are not predicted"
 _RETINANET_TRAINING = "it is about training a RetinaNet, which only detects here"
+
+POOLING = ("RoIAlign", "RoIPoolF")
+FILLERS = ("GaussianFill", "MSRAFill", "XavierFill")
 
 INERT: dict[str, str] = {
     "TRAIN.DATASETS": _COMMAND_LINE,
-    "TRAIN.PROPOSAL_FILES": _OWN_PROPOSALS,
-    "TRAIN.CROWD_FILTER_THRESH": _OWN_PROPOSALS,
+    "TRAIN.PROPOSAL_FILES": _TRAINING_ON_PROPOSALS,
+    "TRAIN.CROWD_FILTER_THRESH": _TRAINING_ON_PROPOSALS,
     "TRAIN.GENERATE_PROPOSALS_ON_GPU": _CAFFE2,
     "TRAIN.AUTO_RESUME": _COMMAND_LINE,
     "DATA_LOADER.*": _CAFFE2,
     "TEST.WEIGHTS": _COMMAND_LINE,
     "TEST.DATASETS": _COMMAND_LINE,
-    "TEST.PROPOSAL_FILES": _OWN_PROPOSALS,
-    "TEST.PROPOSAL_LIMIT": _OWN_PROPOSALS,
     "TEST.GENERATE_PROPOSALS_ON_GPU": _CAFFE2,
     "TEST.COMPETITION_MODE": "result files are always kept",
     "TEST.FORCE_JSON_DATASET_EVAL": "COCO's evaluation is the only one",
     "TEST.PRECOMPUTED_PROPOSALS": "it is inferred",
-    "TEST.CLASS_SPECIFIC_AR": "proposals are not evaluated by themselves",
     "TEST.BBOX_AUG.AREA_TH_LO": _UNREAD,
     "TEST.BBOX_AUG.AREA_TH_HI": _UNREAD,
     "TEST.MASK_AUG.AREA_TH": _UNREAD,
-    "TEST.KPS_AUG.*": _SWITCHED_OFF,
     "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
     "MODEL.EXECUTION_TYPE": _CAFFE2,
     "RETINANET.BBOX_REG_WEIGHT": _RETINANET_TRAINING,
@@ -63,9 +61,11 @@ INERT: dict[str, str] = {
     "RETINANET.LOSS_GAMMA": _RETINANET_TRAINING,
     "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
     "RPN.RPN_ON": "it is inferred",
-    "RPN.*": "it is about an RPN without a pyramid",
+    "RPN.STRIDE": "it is about training an RPN without a pyramid, which only detects here",
+    "KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH": _KEYPOINT_TRAINING,
+    "KRCNN.LOSS_WEIGHT": _KEYPOINT_TRAINING,
+    "KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS": _KEYPOINT_TRAINING,
     "USE_NCCL": _CAFFE2,
-    "DEDUP_BOXES": _OWN_PROPOSALS,
     "EPS": _UNREAD,
     "ROOT_DIR": _COMMAND_LINE,
     "OUTPUT_DIR": _COMMAND_LINE,
@@ -91,25 +91,26 @@ LIMITED: dict[str, Limit] = {
     "TEST.BBOX_AUG.SCALE_SIZE_DEP": Limit((), "Detectron has it only for keypoints"),
     "TEST.MASK_AUG.SCALE_SIZE_DEP": Limit((), "Detectron has it only for keypoints"),
     "TEST.MASK_AUG.HEUR": Limit(("SOFT_AVG", "SOFT_MAX", "LOGIT_AVG"), "Detectron has no other way"),
-    "TEST.KPS_AUG.ENABLED": Limit((), _NO_KEYPOINTS),
+    "TEST.KPS_AUG.HEUR": Limit(("HM_AVG", "HM_MAX"), "Detectron has no other way"),
     "TEST.SOFT_NMS.METHOD": Limit(("linear", "gaussian", "hard"), "Detectron has no other method"),
     "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
         ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
     ),
     "MODEL.TYPE": Limit((*functions.TWO_STAGE_TYPES, "retinanet"), "other types are not supported"),
-    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "only ResNets under a feature pyramid are supported"),
-    "MODEL.KEYPOINTS_ON": Limit((), _NO_KEYPOINTS),
-    "MODEL.RPN_ONLY": Limit((), "a model has both stages"),
+    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "other bodies are not supported"),
     "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not supported"),
-    "FAST_RCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
+    "FAST_RCNN.ROI_XFORM_METHOD": Limit(POOLING, "other ways of pooling are not supported"),
     "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not supported"),
-    "MRCNN.ROI_XFORM_METHOD": Limit(("RoIAlign",), "other ways of pooling are not supported"),
-    "MRCNN.CONV_INIT": Limit(("GaussianFill", "MSRAFill", "XavierFill"), "the port has no other of Caffe2's fillers"),
+    "MRCNN.ROI_XFORM_METHOD": Limit(POOLING, "other ways of pooling are not supported"),
+    "MRCNN.CONV_INIT": Limit(FILLERS, "the port has no other of Caffe2's fillers"),
     "SOLVER.LR_POLICY": Limit(
         ("step", "steps_with_decay", "steps_with_lrs", "cosine_decay", "exp_decay"), "Detectron has no other policy"
     ),
     "SOLVER.WARM_UP_METHOD": Limit(("linear", "constant"), "Detectron has no other method"),
-    "KRCNN.*": Limit((), _NO_KEYPOINTS),
+    "KRCNN.ROI_KEYPOINTS_HEAD": Limit(tuple(functions.ROI_KEYPOINT_HEADS), "other heads are not supported"),
+    "KRCNN.ROI_XFORM_METHOD": Limit(POOLING, "other ways of pooling are not supported"),
+    "KRCNN.CONV_INIT": Limit(FILLERS, "the port has no other of Caffe2's fillers"),
+    "KRCNN.KEYPOINT_CONFIDENCE": Limit(("bbox", "logit", "prob"), "Detectron has no other confidence"),
     "RFCN.*": Limit((), "R-FCN is not supported"),
     "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not supported"),
     "RESNETS.STEM_FUNC": Limit(tuple(functions.STEM_FUNCS), "other stems are not supported"),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, padding_stride
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry
@@ -91,7 +91,7 @@ def load_minibatch(
         im_info.append(ImInfo(height, width, prepared.scale))
         objects.append(mirror(entry.ground_truth, entry.width) if entry.flipped else entry.ground_truth)
     names = [entry.image.name + (" (flipped)" if entry.flipped else "") for entry in entries]
-    return Minibatch(number, image_blob(pixels, cfg.FPN.COARSEST_STRIDE), im_info, objects, names, remarks)
+    return Minibatch(number, image_blob(pixels, padding_stride(cfg)), im_info, objects, names, remarks)
 
 
 def sampling_seed(seed: int, number: int) -> int:

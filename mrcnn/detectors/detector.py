@@ -5,11 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detectron_gn.mrcnn.backbones.fpn import PyramidBackbone
-from detectron_gn.mrcnn.config import Config, check_config, model_family, with_values
+from detectron_gn.mrcnn.backbones import Backbone
+from detectron_gn.mrcnn.config import (
+    Config,
+    check_config,
+    model_family,
+    padding_stride,
+    takes_proposals,
+    with_values,
+)
 from detectron_gn.mrcnn.data.categories import Categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
 from detectron_gn.mrcnn.data.minibatch import Minibatch
@@ -26,6 +35,8 @@ from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf3
 from detectron_gn.mrcnn.structures import Detections, Features
 from detectron_gn.mrcnn.training.samplers import Sampler
 
+Boxes = npt.NDArray[np.float32]
+
 
 class Detector(nn.Module, ABC):
     """A network of one configuration: images to features, to detections, and, in training, to losses.
@@ -40,7 +51,7 @@ class Detector(nn.Module, ABC):
     not supported.
     """
 
-    backbone: PyramidBackbone
+    backbone: Backbone
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -108,7 +119,7 @@ class Detector(nn.Module, ABC):
     @contextmanager
     def without_augmentation(self) -> Iterator[None]:
         """While this context is open, detection looks at an image once, as a reference's dump does."""
-        own, off = self.cfg, {f"TEST.{section}.ENABLED": False for section in ("BBOX_AUG", "MASK_AUG")}
+        own, off = self.cfg, {f"TEST.{section}.ENABLED": False for section in ("BBOX_AUG", "MASK_AUG", "KPS_AUG")}
         self.cfg = with_values(own, off)
         try:
             yield
@@ -119,22 +130,43 @@ class Detector(nn.Module, ABC):
         """Scale an `[H, W, 3]` uint8 BGR image for testing."""
         return prepare_for_test(image, self.cfg)
 
-    def network_input(self, images: Sequence[Image]) -> NetworkInput:
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether the network needs proposals with each image, as Fast R-CNN does."""
+        return takes_proposals(self.cfg)
+
+    def check_proposals(self, given: bool) -> None:
+        """Raise InputError where the network takes proposals and none are given, or the reverse."""
+        if self.takes_proposals and not given:
+            raise InputError(
+                f"a {model_family(self.cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from a file: "
+                "give --proposals with the rpn_proposals.pkl that `test` writes for an RPN on the same images"
+            )
+        if given and not self.takes_proposals:
+            raise InputError(f"a {model_family(self.cfg)} makes its own proposals or needs none: leave --proposals out")
+
+    def network_input(self, images: Sequence[Image], proposals: Sequence[Boxes] | None = None) -> NetworkInput:
         """Scale and pad `[H, W, 3]` uint8 BGR images for testing; detection and the parity trace both begin here.
 
-        Raises InputError for images that are not padded to one and the same size.
+        Args:
+            proposals: `[R, 4]` float32 of each image, inclusive corners in its own pixels; only for a network that
+                `takes_proposals`.
+
+        Raises InputError for images that are not padded to one and the same size, and where proposals are missing or
+        not taken.
         """
+        self.check_proposals(proposals is not None)
         prepared = [self.prepare(image) for image in images]
-        batch = network_input(images, prepared, self.cfg.FPN.COARSEST_STRIDE, self.device)
+        batch = network_input(images, prepared, padding_stride(self.cfg), self.device, proposals)
         return batch._replace(images=images) if is_augmented(self.cfg) else batch
 
-    def detect(self, image: Image) -> Detections:
-        """Find the objects in one `[H, W, 3]` uint8 BGR image."""
-        return self.detect_batch([image])[0]
+    def detect(self, image: Image, proposals: Boxes | None = None) -> Detections:
+        """Find the objects in one `[H, W, 3]` uint8 BGR image, among its proposals where the network takes them."""
+        return self.detect_batch([image], None if proposals is None else [proposals])[0]
 
-    def detect_batch(self, images: Sequence[Image]) -> list[Detections]:
+    def detect_batch(self, images: Sequence[Image], proposals: Sequence[Boxes] | None = None) -> list[Detections]:
         """Find the objects in images that are padded to one and the same size; others raise InputError."""
-        return self.start_batch(self.network_input(images))()
+        return self.start_batch(self.network_input(images, proposals))()
 
     @torch.inference_mode()
     def start_batch(self, batch: NetworkInput, network: StaticNetwork | None = None) -> Callable[[], list[Detections]]:

@@ -1,4 +1,4 @@
-"""Two-stage detectors: proposals from an RPN, then boxes and, where there is a mask head, masks.
+"""Two-stage detectors: proposals, then boxes and, where there are heads for them, masks and keypoints.
 
 Answers to Detectron modeling/model_builder.py:build_generic_detection_model and core/test.py:im_detect_all.
 """
@@ -8,16 +8,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.backbones.fpn import PyramidBackbone
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.backbones import build_backbone
+from detectron_gn.mrcnn.config import Config, refuse_training, takes_proposals
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.detectors.augmented import detect_augmented
 from detectron_gn.mrcnn.detectors.detector import Detector
 from detectron_gn.mrcnn.heads.box import BoxHead
+from detectron_gn.mrcnn.heads.keypoint import KeypointHead
 from detectron_gn.mrcnn.heads.mask import MaskHead
 from detectron_gn.mrcnn.heads.rpn import RPN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes, select_detections
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
+from detectron_gn.mrcnn.inference.rois import ImageRois, given_rois, rois_of_boxes
 from detectron_gn.mrcnn.inference.static_shapes import StaticDetections, static_detections, static_proposals
 from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.ops.proposals import collect_proposals
@@ -26,20 +28,28 @@ from detectron_gn.mrcnn.training.samplers import Sampler
 
 
 class GeneralizedRCNN(Detector):
-    """A backbone, an RPN, a box head and, with `cfg.MODEL.MASK_ON`, a mask head; filled as Caffe2 fills them."""
+    """A backbone, an RPN, a box head, and heads for masks and keypoints as there are; filled as Caffe2 fills them.
+
+    Attributes:
+        rpn: None where proposals come from outside (Fast R-CNN: `cfg.MODEL.FASTER_RCNN` is False).
+        mask_head, keypoint_head: with `cfg.MODEL.MASK_ON` and `cfg.MODEL.KEYPOINTS_ON`.
+    """
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
-        self.backbone = PyramidBackbone(cfg)
-        self.rpn = RPN(cfg)
-        self.box_head = BoxHead(cfg)
-        self.mask_head = MaskHead(cfg) if cfg.MODEL.MASK_ON else None
+        self.backbone = build_backbone(cfg)
+        dim = self.backbone.dim
+        self.rpn = None if takes_proposals(cfg) else RPN(cfg, dim, self.backbone.strides)
+        self.box_head = BoxHead(cfg, dim)
+        self.mask_head = MaskHead(cfg, dim, self.box_head.res5) if cfg.MODEL.MASK_ON else None
+        self.keypoint_head = KeypointHead(cfg, dim) if cfg.MODEL.KEYPOINTS_ON else None
 
     @torch.inference_mode()
     def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
         """The objects in a batch, step by step with as many boxes as there are."""
         if batch.images is not None and is_augmented(self.cfg):
-            return [detect_augmented(self, image) for image in batch.images]
+            given: list[Tensor] | list[None] = batch.proposals or [None] * len(batch.images)
+            return [detect_augmented(self, *each) for each in zip(batch.images, given, strict=True)]
         features = self.features(batch.data)
         return [
             self.detect_in_rois(features, rois, size, info.scale)
@@ -48,57 +58,65 @@ class GeneralizedRCNN(Detector):
             )
         ]
 
-    def rois_of_images(self, features: Features, batch: NetworkInput) -> Iterator[Tensor]:
-        """RoIs `[R, 5]` of each image of a batch, in network pixels."""
+    def rois_of_images(self, features: Features, batch: NetworkInput) -> Iterator[ImageRois]:
+        """The RoIs of each image of a batch: those that the RPN makes, or the proposals from outside."""
+        if self.rpn is None:
+            assert batch.proposals is not None
+            for index, (proposals, info) in enumerate(zip(batch.proposals, batch.im_info, strict=True)):
+                yield given_rois(proposals, index, info.scale, self.cfg.DEDUP_BOXES)
+            return
         with self.products():
             rpn_outputs = self.rpn(features)
         for index, info in enumerate(batch.im_info):
-            proposals = self.rpn.proposals(rpn_outputs, features.strides, index, info, self.cfg.TEST)
-            yield collect_proposals(proposals, self.cfg.TEST.RPN_POST_NMS_TOP_N).rois
+            yield ImageRois(self.rpn.collected(rpn_outputs, features.strides, index, info).rois)
 
     def detect_in_rois(
-        self, features: Features, rois: Tensor, image_size: tuple[int, int], scale: float
+        self, features: Features, rois: ImageRois, image_size: tuple[int, int], scale: float
     ) -> Detections:
-        """Both passes of the second stage: boxes from the RoIs of one image, then masks of the boxes that stay.
+        """Both passes of the second stage: boxes from the RoIs of one image, then what is made of the boxes that stay.
 
         Args:
             features: of the batch.
-            rois: `[R, 5]` float32 in network pixels, all of one image.
+            rois: of one image.
             image_size: (height, width) of the image as it was read.
             scale: network pixels per image pixel.
         """
         found = select_detections(*self.scored_boxes(features, rois, image_size, scale), self.cfg)
-        mask_probs = None
+        index = int(rois.rois[0, 0]) if len(rois.rois) else 0
+        mask_probs = heatmaps = None
         if self.mask_head is not None:
-            index = int(rois[0, 0]) if len(rois) else 0
             mask_probs = self.soft_masks(features, found.boxes, found.classes, scale, image_index=index)
-        return Detections.from_tensors(*found, mask_probs, image_size, self.cfg)
+        if self.keypoint_head is not None:
+            heatmaps = self.heatmaps(features, found.boxes, scale, image_index=index)
+        return Detections.from_tensors(*found, mask_probs, image_size, self.cfg, heatmaps)
 
     def scored_boxes(
-        self, features: Features, rois: Tensor, image_size: tuple[int, int], scale: float
+        self, features: Features, rois: ImageRois, image_size: tuple[int, int], scale: float
     ) -> tuple[Tensor, Tensor]:
-        """The first pass: scores `[R, K]` of `[R, 5]` RoIs, and boxes `[R, 4K]` in image pixels, none selected yet."""
+        """The first pass: scores `[P, K]` of P proposals, and boxes `[P, 4K]` in image pixels, none selected yet."""
         with self.products():
-            cls_score, bbox_pred = self.box_head.outputs(features, rois)
-        boxes = class_boxes(rois[:, 1:], bbox_pred.float(), scale, image_size, self.cfg)
-        return cls_score.float().softmax(dim=1), boxes
+            cls_score, bbox_pred = self.box_head.outputs(features, rois.rois)
+        boxes = class_boxes(rois.in_image(scale), bbox_pred.float(), 1.0, image_size, self.cfg)
+        return rois.restored(cls_score.float().softmax(dim=1)), rois.restored(boxes)
 
     def soft_masks(
         self, features: Features, boxes: Tensor, classes: Tensor, scale: float, image_index: int
     ) -> Tensor:
-        """The second pass: soft masks `[D, M, M]` of `[D, 4]` boxes in image pixels, for the class of each.
-
-        The boxes are scaled in float64 and rounded to float32 afterwards (Detectron core/test.py:_project_im_rois).
-        """
+        """Soft masks `[D, M, M]` of `[D, 4]` boxes in image pixels, for the class of each; a second pass."""
         assert self.mask_head is not None
-        index = boxes.new_full((len(boxes), 1), image_index)
-        mask_rois = torch.cat((index, (boxes.double() * scale).float()), dim=1)
         with self.products():
-            return self.mask_head.probabilities(features, mask_rois, classes)
+            return self.mask_head.probabilities(features, rois_of_boxes(boxes, scale, image_index), classes)
+
+    def heatmaps(self, features: Features, boxes: Tensor, scale: float, image_index: int) -> Tensor:
+        """Heatmaps of keypoints `[D, 17, M, M]` of `[D, 4]` boxes in image pixels; a second pass."""
+        assert self.keypoint_head is not None
+        with self.products():
+            return self.keypoint_head.outputs(features, rois_of_boxes(boxes, scale, image_index)).float()
 
     def static_outputs(self, data: Tensor, scales: Tensor, image_sizes: Tensor) -> StaticDetections:
         """The detections of a batch and their soft masks, without the host looking at any number."""
         cfg = self.cfg
+        assert self.rpn is not None
         with self.products():
             features = self.features(data)
             network_size, rounded = (data.shape[2], data.shape[3]), scales.float()
@@ -128,6 +146,8 @@ class GeneralizedRCNN(Detector):
         `cfg.TRAIN.RPN_POST_NMS_TOP_N` stay, so an image may take more than its share
         (Detectron ops/collect_and_distribute_fpn_rpn_proposals.py:collect).
         """
+        refuse_training(self.cfg)
+        assert self.rpn is not None
         train = self.cfg.TRAIN
         with self.products():
             features = self.features(minibatch.data.to(self.device, non_blocking=True))

@@ -21,6 +21,8 @@ from detectron_gn.mrcnn.training.samplers import Sampler
 class RetinaNet(Detector):
     """A backbone and one head for the pyramid's levels, filled as Caffe2 fills them."""
 
+    backbone: PyramidBackbone
+
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)
         self.backbone = PyramidBackbone(cfg)

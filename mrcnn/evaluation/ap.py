@@ -9,42 +9,46 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.coco import quiet, read_annotations
+from detectron_gn.mrcnn.data.json_values import is_number
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS, CocoEvaluation
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks, lacks_outlines
 from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow, check_results, read_results
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
 
-# What ap.json calls the two kinds of results.
-AP_JSON_KEY: dict[IouType, str] = {"bbox": "box", "segm": "mask"}
+# What ap.json calls the kinds of results.
+AP_JSON_KEY: dict[IouType, str] = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 
 @dataclass(frozen=True)
 class ApSummary:
-    """COCO's six summary numbers, each in 0..1, or -1 where there is no object to find.
+    """COCO's summary numbers, each in 0..1, or -1 where there is no object to find.
 
     Attributes:
-        AP: mean over IoU 0.50:0.05:0.95.
+        AP: mean over IoU 0.50:0.05:0.95; of keypoints their similarity (OKS) takes the place of IoU.
         AP50, AP75: at IoU 0.5 and 0.75.
-        APs, APm, APl: of objects under 32^2, up to 96^2, and above 96^2 pixels.
+        APs, APm, APl: of objects under 32^2, up to 96^2, and above 96^2 pixels; keypoints have no APs.
         per_class: AP of each category by name, in the order of category ids.
     """
 
     AP: float
     AP50: float
     AP75: float
-    APs: float
+    APs: float | None
     APm: float
     APl: float
     per_class: dict[str, float] = field(repr=False)
 
     def metrics(self) -> dict[str, float]:
-        """The six numbers as ap.json holds them."""
-        return {name: getattr(self, name) for name in METRICS}
+        """The numbers as ap.json holds them."""
+        return {name: value for name in METRICS if (value := getattr(self, name)) is not None}
 
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+# In the order in which pycocotools summarises keypoints.
+KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APm", "APl")
 
 
 def score(
@@ -59,8 +63,8 @@ def score(
         results: rows of COCO's results format, or a file with them. No rows at all, as of a network early in its
             training, score 0.
         annotations: a COCO instances file, or what `read_annotations` made of it.
-        iou_type: "bbox" or "segm"; keys of the rows that belong to the other type are not looked at.
-        max_detections: of an image and category that count, the best first.
+        iou_type: "bbox", "segm" or "keypoints"; keys of the rows that belong to another type are not looked at.
+        max_detections: of an image and category that count, the best first; of keypoints always 20, as COCO has it.
 
     Raises InputError for a file or row that is not what it should be, and for masks where no object has an outline.
     """
@@ -82,6 +86,8 @@ def score_checked(
     """`score` of rows that are known to be what they should: our own, fresh from the network."""
     if iou_type == "segm":
         annotations = encode_masks(annotations)
+    if iou_type == "keypoints":
+        check_keypoints(annotations)
     with quiet():
         evaluation = CocoEvaluation(annotations, _load(rows, annotations, iou_type), iou_type, max_detections)
         evaluation.evaluate()
@@ -91,7 +97,7 @@ def score_checked(
         AP=find(),
         AP50=find(threshold=0.5),
         AP75=find(threshold=0.75),
-        APs=find("small"),
+        APs=None if iou_type == "keypoints" else find("small"),
         APm=find("medium"),
         APl=find("large"),
         per_class=_per_class(evaluation, annotations),
@@ -125,6 +131,20 @@ def scoring_remarks(
         )
 
 
+def check_keypoints(annotations: COCO) -> None:
+    """Raise InputError unless every object has its keypoints, as COCO's person annotations have."""
+    wanted = 3 * len(KEYPOINT_NAMES)
+    for annotation in annotations.anns.values():
+        points, place = annotation.get("keypoints"), f"{annotations.source}: annotation {annotation['id']}"
+        if not isinstance(points, list) or len(points) != wanted or not all(map(is_number, points)):
+            raise InputError(
+                f"{place} has no 'keypoints' of {wanted} numbers, which keypoints are scored by: give the annotations "
+                "of people, such as person_keypoints_val2017.json"
+            )
+        if type(annotation.get("num_keypoints")) is not int:
+            raise InputError(f"{place} has no 'num_keypoints', which COCO's evaluation needs")
+
+
 def ap_document(name: str, summaries: Mapping[str, ApSummary]) -> dict[str, object]:
     """What ap.json holds for the data set `name`, the annotation file's stem, of "box" and "mask" as there are."""
     return {name: {kind: summary.metrics() for kind, summary in summaries.items()}}
@@ -136,9 +156,11 @@ def ap_table(summaries: dict[str, ApSummary], per_class: bool = False) -> str:
     With `per_class`, the AP of every category follows under the six numbers.
     """
     names = list(summaries)
-    table = text_table(
-        ["", *METRICS], [[name, *map(percent, summaries[name].metrics().values())] for name in names]
-    )
+    rows = []
+    for name in names:
+        metrics = summaries[name].metrics()
+        rows.append([name, *(percent(metrics[metric]) if metric in metrics else "-" for metric in METRICS)])
+    table = text_table(["", *METRICS], rows)
     if not per_class:
         return table
     rows = [

@@ -15,15 +15,18 @@ MAX_DETECTIONS = 100
 
 
 class CocoEvaluation(COCOeval):  # type: ignore[misc]
-    """COCOeval of boxes or masks by category.
+    """COCOeval of boxes, masks or keypoints by category.
 
     Args:
-        max_detections: of an image and category that count, the best first; COCO's own AP counts 100.
+        max_detections: of an image and category that count, the best first; COCO's own AP counts 100. Of keypoints the
+            best 20 count, whatever it says.
     """
 
     def __init__(self, truth: COCO, found: COCO, iou_type: str, max_detections: int = MAX_DETECTIONS) -> None:
         super().__init__(truth, found, iou_type)
-        self.params.maxDets = [*(most for most in self.params.maxDets[:-1] if most < max_detections), max_detections]
+        if iou_type != "keypoints":
+            fewer = [most for most in self.params.maxDets[:-1] if most < max_detections]
+            self.params.maxDets = [*fewer, max_detections]
 
     def average_precision(self, area: str = "all", threshold: float | None = None) -> float:
         """AP of what `accumulate` has counted, -1 where there is nothing to find.
@@ -32,7 +35,7 @@ class CocoEvaluation(COCOeval):  # type: ignore[misc]
         says; the numbers are the same.
 
         Args:
-            area: "all", "small", "medium" or "large".
+            area: "all", "small", "medium" or "large"; keypoints have none that are small.
             threshold: an IoU; the mean over all of them where it is None.
         """
         precision = self.eval["precision"][:, :, :, self.params.areaRngLbl.index(area), -1]

@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, padding_stride
 from detectron_gn.mrcnn.data.categories import match_categories
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score_checked, scoring_remarks
+from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, check_keypoints, score_checked, scoring_remarks
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
 from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
@@ -29,7 +31,7 @@ from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
 THREADS_BESIDE_A_GPU = 4
 
 # Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
-Progress = Callable[[Iterable[ImageResults], int], Iterable[ImageResults]]
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Evaluation:
     """What a model finds in a data set.
 
     Attributes:
-        rows: COCO result rows in Detectron's order: boxes, and masks where the model has a mask head.
+        rows: COCO result rows in Detectron's order: boxes, and masks and keypoints where the model has heads for them.
         ap: their AP; that of masks only where the annotations have outlines.
         speed: of this process.
         naming: under which names the images were found.
@@ -74,11 +76,11 @@ class Evaluation:
 
     @property
     def summaries(self) -> dict[str, ApSummary]:
-        """The AP under the names that tables and ap.json use: "box", "mask"."""
+        """The AP under the names that tables and ap.json use: "box", "mask", "keypoint"."""
         return {AP_JSON_KEY[iou_type]: summary for iou_type, summary in self.ap.items()}
 
 
-def no_progress(results: Iterable[ImageResults], _count: int) -> Iterable[ImageResults]:
+def no_progress(results: Iterable[Any], _count: int) -> Iterable[Any]:
     """Show nothing."""
     return results
 
@@ -90,6 +92,7 @@ def evaluate(
     progress: Progress = no_progress,
     *,
     batch: int = 1,
+    proposals: StoredProposals | None = None,
     out: Path | None = None,
     ranks: Ranks = ALONE,
     threads: int | None = None,
@@ -104,6 +107,7 @@ def evaluate(
         progress: wraps the results of this process as they come.
         batch: images a batch at most. Only images of one padded size share one, so results hang on it by no more
             than the order of float32 sums.
+        proposals: for a model that takes them.
         out: a folder to keep partial results in, from which a run that was killed goes on. Images whose file has
             changed since are detected again.
         ranks: the processes that share the images out. The results are the same for any number of them.
@@ -121,16 +125,22 @@ def evaluate(
     categories are not the model's classes. Results carry the data set's own category ids.
     """
     coco = read_annotations(annotations)
+    if isinstance(model, ProposalNetwork):
+        raise InputError("an RPN by itself finds no objects, so that it has no AP: `test` scores its proposals")
+    model.check_proposals(proposals is not None)
+    given = None if proposals is None else proposals.of_images(coco, model.cfg.TEST.PROPOSAL_LIMIT)
     if names is None and model.categories is not None:
         names = model.categories.names
     category_ids = matched_category_ids(model.cfg, coco, annotations, names)
+    if model.cfg.MODEL.KEYPOINTS_ON:
+        check_keypoints(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
     if threads is None:
         threads = 0 if model.device.type == "cpu" else THREADS_BESIDE_A_GPU
     partial = None if out is None else PartialResults(
-        out, run_identity(model, annotations, batch, reading), files, ranks.rank
+        out, run_identity(model, annotations, batch, reading, proposals), files, ranks.rank
     )
     with partial or nullcontext():
         done = {} if partial is None else partial.done
@@ -145,13 +155,14 @@ def evaluate(
             # Before it is decoded: a file that is replaced meanwhile is then detected again, and not taken for it.
             if partial is not None:
                 digests[image_id] = image_digest(files[image_id])
-            return _read(coco, image_id, files[image_id], reading)
+            return read_listed(coco, image_id, files[image_id], reading)
 
         predictions = predict(
             model,
             share,
             read,
             lambda image_id, _, found: image_results(image_id, found, category_ids),
+            proposals=None if given is None else lambda image_id, _: given[image_id],
             name=lambda image_id: str(files[image_id]),
             threads=threads,
             network=network,
@@ -162,7 +173,8 @@ def evaluate(
     if not ranks.is_first:
         return None
     together = {key: image for part in parts for key, image in part.items()}
-    rows = coco_results(list(together.values()), with_masks=model.cfg.MODEL.MASK_ON)
+    made = model.cfg.MODEL
+    rows = coco_results(list(together.values()), with_masks=made.MASK_ON, with_keypoints=made.KEYPOINTS_ON)
     scored = {iou_type: found for iou_type, found in rows.items() if iou_type != "segm" or not lacks_outlines(coco)}
     ap = {iou_type: score_checked(found, coco, iou_type, max_detections) for iou_type, found in scored.items()}
     remarks = (*coco.remarks, *scoring_remarks(coco, rows["bbox"], max_detections), *_limit_remarks(model.cfg, coco))
@@ -187,7 +199,7 @@ def plan_batches(model: Detector, coco: COCO, batch: int) -> list[list[int]]:
     """
     if batch < 1:
         raise InputError(f"a batch holds at least one image, not {batch}")
-    test, stride = model.cfg.TEST, model.cfg.FPN.COARSEST_STRIDE
+    test, stride = model.cfg.TEST, padding_stride(model.cfg)
     of_size: dict[object, list[int]] = defaultdict(list)
     for image_id in sorted(coco.imgs):
         height, width = (coco.imgs[image_id].get(side) for side in ("height", "width"))
@@ -224,7 +236,7 @@ def _results(
         yield from done.results
 
 
-def _read(coco: COCO, image_id: int, path: Path, reading: ImageReading) -> Image:
-    """An image, which must have the size that the annotations give, if they do."""
+def read_listed(coco: COCO, image_id: int, path: Path, reading: ImageReading) -> Image:
+    """An image of a data set, which must have the size that the annotations give, if they do."""
     height, width = (coco.imgs[image_id].get(side) for side in ("height", "width"))
     return read_image(path, reading, None if height is None or width is None else (height, width))

@@ -18,10 +18,14 @@ from typing import Any
 import torch
 
 from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, Exif, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
+
+# What of a run's identity is a digest, which tells a reader nothing.
+_DIGESTS = ("weights", "configuration", "annotations", "classes", "proposals")
 
 _PATTERN = "partial_results_*.jsonl"
 
@@ -40,6 +44,7 @@ class EvaluationIdentity:
         device: kind of device and, on a CPU, the number of threads, for the same reason.
         torch: its version.
         exif: what is done about the orientation in image files.
+        proposals: sha256 of those that were given; None for a model that makes its own.
     """
 
     precision: str
@@ -51,10 +56,15 @@ class EvaluationIdentity:
     device: str
     torch: str
     exif: Exif
+    proposals: str | None = None
 
 
 def run_identity(
-    model: Detector, annotations: Path, batch: int, reading: ImageReading = AS_IMREAD
+    model: Detector,
+    annotations: Path,
+    batch: int,
+    reading: ImageReading = AS_IMREAD,
+    proposals: StoredProposals | None = None,
 ) -> EvaluationIdentity:
     """The identity of a run of this model in this process."""
     device = model.device.type
@@ -68,6 +78,7 @@ def run_identity(
         device=f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device,
         torch=torch.__version__,
         exif=reading.exif,
+        proposals=None if proposals is None else proposals.digest,
     )
 
 
@@ -191,7 +202,7 @@ def _check_same_run(path: Path, header: Mapping[str, object], own: Mapping[str, 
     header = {"exif": "apply", **header}
     for name, value in own.items():
         if header.get(name) != value:
-            values = "" if name in ("weights", "configuration", "annotations", "classes") else f" ({header.get(name)})"
+            values = "" if name in _DIGESTS else f" ({header.get(name)})"
             raise InputError(
                 f"{path} holds partial results of a run with another {name}{values}: give another --out, delete it "
                 "to start again, or go on with what the run was started with"

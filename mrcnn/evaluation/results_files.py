@@ -11,12 +11,13 @@ from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import MOST_MASK_PIXELS
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 
-IouType: TypeAlias = Literal["bbox", "segm"]
+IouType: TypeAlias = Literal["bbox", "segm", "keypoints"]
 ResultRow: TypeAlias = Mapping[str, Any]
 
 # The key that holds the shape of a results row, by IoU type.
-SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}
+SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
 def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
@@ -38,14 +39,16 @@ def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
 
 
 def results_iou_type(rows: Sequence[ResultRow], source: str) -> IouType:
-    """Whether the rows hold masks or boxes alone, as the first row tells."""
+    """Whether the rows hold keypoints, masks or boxes alone, as the first row tells."""
     first = rows[0] if rows else {}
     if isinstance(first, Mapping):
+        if "keypoints" in first:
+            return "keypoints"
         if "segmentation" in first:
             return "segm"
         if "bbox" in first:
             return "bbox"
-    raise InputError(f"{source}: row 0 has neither 'bbox' nor 'segmentation'")
+    raise InputError(f"{source}: row 0 has neither 'bbox' nor 'segmentation' nor 'keypoints'")
 
 
 def check_results(
@@ -77,6 +80,8 @@ def _row_fault(row: ResultRow, key: str) -> str | None:
             return f"has the {name} {told(row[name])}, which is neither a whole number nor a text"
     if not is_number(row["score"]):
         return f"has the score {told(row['score'])}, which is not a finite number"
+    if key == "keypoints":
+        return _keypoint_fault(row[key])
     return _box_fault(row[key]) if key == "bbox" else _mask_fault(row[key])
 
 
@@ -85,6 +90,13 @@ def _box_fault(box: Any) -> str | None:
         return f"has the bbox {told(box)}, which is not four finite numbers (x, y, width, height)"
     if box[2] < 0 or box[3] < 0:
         return f"has the bbox {told(box)}, whose width or height is negative"
+    return None
+
+
+def _keypoint_fault(keypoints: Any) -> str | None:
+    wanted = 3 * len(KEYPOINT_NAMES)
+    if not isinstance(keypoints, Sequence) or len(keypoints) != wanted or not all(map(is_number, keypoints)):
+        return f"has keypoints that are not {wanted} finite numbers (x, y and a mark for each of {len(KEYPOINT_NAMES)})"
     return None
 
 

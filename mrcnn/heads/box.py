@@ -1,41 +1,72 @@
-"""The second stage's box head; answers to Detectron modeling/fast_rcnn_heads.py."""
+"""The second stage's box head; answers to Detectron modeling/fast_rcnn_heads.py, ResNet.py and VGG*.py."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn import kernels
+from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS, res5_of_rois
 from detectron_gn.mrcnn.config import Config, box_head_kind, num_box_classes
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, FilledLinear, gauss_fill, group_norm, msra_fill
-from detectron_gn.mrcnn.ops.roi_align import pool_rois
+from detectron_gn.mrcnn.ops.pool_rois import pool_rois
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.mrcnn.training.losses import accuracy_cls, fast_rcnn_losses
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
 
-class BoxHead(nn.Module):
-    """`2mlp` (fc6, fc7), or `Xconv1fc` with or without GroupNorm (3x3 convolutions, fc6), then classes and boxes.
+class _FullyConnected(NamedTuple):
+    """The widths of fc6 and fc7 (0: there is none), and the side of what is pooled."""
 
-    `cfg.FAST_RCNN.ROI_BOX_HEAD` says which; the heads' widths are `CONV_HEAD_DIM` and `MLP_HEAD_DIM`.
+    fc6: int
+    fc7: int
+    side: int
+
+
+class BoxHead(nn.Module):
+    """What `cfg.FAST_RCNN.ROI_BOX_HEAD` names, then classes and boxes.
+
+    `2mlp` and VGG's heads are fc6 and fc7; `Xconv1fc`, with or without GroupNorm, 3x3 convolutions and fc6; `res5` that
+    stage of the ResNet and the mean over its positions.
+
+    Args:
+        dim: channels of the features.
     """
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, dim: int) -> None:
         super().__init__()
         self.cfg = cfg
         kind = box_head_kind(cfg)
-        dim, hidden = cfg.FPN.DIM, cfg.FAST_RCNN.MLP_HEAD_DIM
         self.convs = nn.Sequential()
-        if kind != "2mlp":
+        if kind in ("Xconv1fc", "Xconv1fc_gn"):
             for _ in range(cfg.FAST_RCNN.NUM_STACKED_CONVS):
                 width = cfg.FAST_RCNN.CONV_HEAD_DIM
                 gn = group_norm(cfg, width) if kind == "Xconv1fc_gn" else None
                 conv = FilledConv2d(dim, width, 3, bias=gn is None, fill=msra_fill)
                 self.convs.append(ConvNorm(conv, gn, relu=True))
                 dim = width
-        self.fc6 = FilledLinear(dim * cfg.FAST_RCNN.ROI_XFORM_RESOLUTION**2, hidden)
-        self.fc7 = FilledLinear(hidden, hidden) if kind == "2mlp" else None
+        self.res5: nn.Sequential | None = None
+        self.fc6: FilledLinear | None = None
+        self.fc7: FilledLinear | None = None
+        self.side = cfg.FAST_RCNN.ROI_XFORM_RESOLUTION
+        if kind == "res5":
+            width = 8 * cfg.RESNETS.NUM_GROUPS * cfg.RESNETS.WIDTH_PER_GROUP
+            self.res5 = res5_of_rois(cfg, width, self.side)
+            hidden = STAGE_CHANNELS[-1]
+        else:
+            layers = _fully_connected(cfg)
+            hidden, self.side = layers.fc6, layers.side
+            self.fc6 = FilledLinear(dim * self.side**2, hidden)
+            if layers.fc7:
+                self.fc7, hidden = FilledLinear(hidden, layers.fc7), layers.fc7
         self.cls_score = FilledLinear(hidden, cfg.MODEL.NUM_CLASSES, gauss_fill(0.01))
         self.bbox_pred = FilledLinear(hidden, 4 * num_box_classes(cfg), gauss_fill(0.001))
+
+    @property
+    def pools_for_body(self) -> bool:
+        """Whether what is pooled goes into layers of the body: res5, or VGG's fully connected ones."""
+        return box_head_kind(self.cfg) in ("res5", "vgg16", "vgg_cnn_m")
 
     def outputs(self, features: Features, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits `[R, K]` and box deltas `[R, 4B]` of `[R, 5]` RoIs, for the B of `num_box_classes`."""
@@ -50,14 +81,16 @@ class BoxHead(nn.Module):
 
     def roi_features(self, features: Features, rois: Tensor) -> Tensor:
         """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
-        return pool_rois(features, rois, self.cfg, self.cfg.FAST_RCNN)
+        return pool_rois(features, rois, self.cfg, self.cfg.FAST_RCNN, self.side)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, C, S, S]` features to class logits `[R, K]` and box deltas `[R, 4B]`; class 0 is the background."""
         return self.predict(self.conv_features(roi_features))
 
     def conv_features(self, roi_features: Tensor) -> Tensor:
-        """The convolutions' output `[R, C * S * S]`, channel by channel as fc6 reads it."""
+        """The convolutions' output `[R, C * S * S]`, channel by channel as fc6 reads it; of res5 its means `[R, C]`."""
+        if self.res5 is not None:
+            return F.avg_pool2d(self.res5(roi_features), kernel_size=7, stride=1).flatten(1)
         x: Tensor = self.convs(roi_features)
         if x.requires_grad:
             # The gradient comes back in fc6's order; what is before this layer is fast in channels-last memory alone.
@@ -66,10 +99,21 @@ class BoxHead(nn.Module):
 
     def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
         """The second half of `forward`, from what `conv_features` gives."""
-        x = F.relu_(self.fc6(conv_features))
-        if self.fc7 is not None:
-            x = F.relu_(self.fc7(x))
+        x = conv_features
+        for layer in (self.fc6, self.fc7):
+            if layer is not None:
+                x = F.relu_(layer(x))
         return self.cls_score(x), self.bbox_pred(x)
+
+
+def _fully_connected(cfg: Config) -> _FullyConnected:
+    """VGG's heads have sizes of their own (Detectron modeling/VGG16.py, VGG_CNN_M_1024.py)."""
+    kind, hidden = box_head_kind(cfg), cfg.FAST_RCNN.MLP_HEAD_DIM
+    if kind == "vgg16":
+        return _FullyConnected(4096, 4096, 7)
+    if kind == "vgg_cnn_m":
+        return _FullyConnected(4096, 1024, 6)
+    return _FullyConnected(hidden, hidden if kind == "2mlp" else 0, cfg.FAST_RCNN.ROI_XFORM_RESOLUTION)
 
 
 def _channels_last(maps: Tensor) -> Tensor:

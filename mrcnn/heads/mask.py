@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectron_gn.mrcnn import kernels
+from detectron_gn.mrcnn.backbones.resnet import STAGE_CHANNELS, res5_of_rois
 from detectron_gn.mrcnn.config import Config, mask_head_kind, num_mask_classes
 from detectron_gn.mrcnn.layers import (
     ConvNorm,
@@ -17,35 +18,63 @@ from detectron_gn.mrcnn.layers import (
     gauss_fill,
     group_norm,
 )
-from detectron_gn.mrcnn.ops.roi_align import pool_rois
+from detectron_gn.mrcnn.ops.pool_rois import pool_rois
 from detectron_gn.mrcnn.structures import Features
 from detectron_gn.mrcnn.training.losses import mask_loss
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
-NUM_CONVS = 4
+# 3x3 convolutions before the deconvolution.
+NUM_CONVS = {"v1up": 2, "v1up4convs": 4, "v1up4convs_gn": 4}
+
+# The width inside res5 of a mask head, whatever the body's is (Detectron mask_rcnn_heads.py).
+RES5_WIDTH = 512
 
 
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, a 2x2 deconvolution, and one 1x1 map a class (`v1up4convs`, `v1up4convs_gn`).
+    """What comes before it, a 2x2 deconvolution, and one 1x1 map a class, as `cfg.MRCNN.ROI_MASK_HEAD` names it.
+
+    Before it are 3x3 convolutions (`v1up`, `v1up4convs`, `v1up4convs_gn`), or stage res5 of the ResNet: its own
+    (`v0up`) or the box head's (`v0upshare`), computed anew, since the RoIs are others.
 
     `cfg.MRCNN` has variants of the last layer: one map for all classes (CLS_SPECIFIC_MASK False), a fully connected
     layer (USE_FC_OUTPUT), bilinear upsampling after it (UPSAMPLE_RATIO), whose kernel is in the file and never trained.
+
+    Args:
+        dim: channels of the features.
+        shared_res5: the box head's.
     """
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, dim: int, shared_res5: nn.Sequential | None) -> None:
         super().__init__()
         self.cfg = cfg
-        with_gn = mask_head_kind(cfg) == "v1up4convs_gn"
-        fill = filler_named(cfg.MRCNN.CONV_INIT, std=0.001)
-        dim_in, dim = cfg.FPN.DIM, cfg.MRCNN.DIM_REDUCED
+        kind = mask_head_kind(cfg)
+        with_gn = kind == "v1up4convs_gn"
+        fill = filler_named("MRCNN.CONV_INIT", cfg.MRCNN.CONV_INIT, std=0.001)
+        width = cfg.MRCNN.DIM_REDUCED
         self.convs = nn.Sequential()
-        for _ in range(NUM_CONVS):
-            conv = FilledConv2d(dim_in, dim, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
-            self.convs.append(ConvNorm(conv, group_norm(cfg, dim) if with_gn else None, relu=True))
-            dim_in = dim
-        self.conv5_mask = FilledDeconv2d(dim, dim, fill)
+        for _ in range(NUM_CONVS.get(kind, 0)):
+            conv = FilledConv2d(dim, width, 3, dilation=cfg.MRCNN.DILATION, bias=not with_gn, fill=fill)
+            self.convs.append(ConvNorm(conv, group_norm(cfg, width) if with_gn else None, relu=True))
+            dim = width
+        self.res5: nn.Sequential | None = None
+        # In a tuple the shared stage is no part of this module: its parameters are the box head's.
+        self._shared: tuple[nn.Sequential, ...] = ()
+        deconv_fill = fill
+        if kind == "v0up":
+            self.res5 = res5_of_rois(cfg, RES5_WIDTH, cfg.MRCNN.ROI_XFORM_RESOLUTION, cfg.MRCNN.DILATION)
+            dim, deconv_fill = STAGE_CHANNELS[-1], gauss_fill(0.001)
+        elif kind == "v0upshare":
+            assert shared_res5 is not None
+            self._shared = (shared_res5,)
+            dim = STAGE_CHANNELS[-1]
+        self.conv5_mask = FilledDeconv2d(dim, width, deconv_fill)
         self.num_classes = num_mask_classes(cfg)
         self.mask_fcn_logits, self.mask_fcn_logits_up = _last_layers(cfg, fill)
+
+    @property
+    def pools_for_body(self) -> bool:
+        """Whether what is pooled goes into res5, a stage of the body."""
+        return mask_head_kind(self.cfg) in ("v0up", "v0upshare")
 
     def outputs(self, features: Features, rois: Tensor, classes: Tensor) -> Tensor:
         """Mask logits `[R, M, M]` of `[R, 5]` RoIs, for the class of each in `classes [R]` int64."""
@@ -102,7 +131,8 @@ class MaskHead(nn.Module):
         return logits.view(len(x), x.shape[2], x.shape[3])
 
     def _upsampled(self, roi_features: Tensor) -> Tensor:
-        return F.relu_(self.conv5_mask(self.convs(roi_features)))
+        trunk = self.res5 or next(iter(self._shared), self.convs)
+        return F.relu_(self.conv5_mask(trunk(roi_features)))
 
 
 def _last_layers(cfg: Config, fill: Filler) -> tuple[FilledConv2d | FilledLinear, FilledDeconv2d | None]:

@@ -1,4 +1,4 @@
-"""The region proposal network; answers to Detectron modeling/FPN.py:add_fpn_rpn_outputs and add_fpn_rpn_losses."""
+"""The region proposal network; answers to Detectron modeling/rpn_heads.py and FPN.py:add_fpn_rpn_outputs."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn import kernels
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.layers import FilledConv2d, gauss_fill
-from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
-from detectron_gn.mrcnn.ops.proposals import ImInfo, ProposalLimits, level_proposals
+from detectron_gn.mrcnn.ops.anchors import pyramid_anchors, single_level_anchors
+from detectron_gn.mrcnn.ops.proposals import ImInfo, ProposalLimits, collect_proposals, level_proposals
 from detectron_gn.mrcnn.structures import Features, Proposals
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
 from detectron_gn.mrcnn.training.losses import rpn_losses
@@ -18,18 +18,32 @@ RpnOutputs = list[tuple[Tensor, Tensor]]
 
 
 class RPN(nn.Module):
-    """A 3x3 convolution with ReLU and two 1x1 convolutions, shared by all levels, without normalisation."""
+    """A 3x3 convolution with ReLU and two 1x1 convolutions, shared by all levels, without normalisation.
 
-    def __init__(self, cfg: Config) -> None:
+    Args:
+        dim: channels of the maps.
+        strides: of the maps.
+
+    Attributes:
+        levels: of the pyramid that there are proposals on, finest first; of one map the one of its stride.
+    """
+
+    def __init__(self, cfg: Config, dim: int, strides: Sequence[int]) -> None:
         super().__init__()
         self.cfg = cfg
-        dim, num_anchors = cfg.FPN.DIM, len(cfg.FPN.RPN_ASPECT_RATIOS)
+        if cfg.FPN.FPN_ON:
+            self.levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
+            all_anchors = pyramid_anchors(cfg)
+        else:
+            level = strides[0].bit_length() - 1
+            self.levels = range(level, level + 1)
+            all_anchors = [single_level_anchors(cfg, strides[0])]
+        num_anchors = len(all_anchors[0])
         self.conv = _SparselyTrainedConv2d(dim, dim, 3, fill=gauss_fill(0.01))
         self.cls_logits = FilledConv2d(dim, num_anchors, 1, fill=gauss_fill(0.01))
         self.bbox_pred = FilledConv2d(dim, 4 * num_anchors, 1, fill=gauss_fill(0.01))
         # Constants of the configuration, not state: they follow the model's device, not its checkpoints.
-        self.levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
-        for level, anchors in zip(self.levels, pyramid_anchors(cfg), strict=True):
+        for level, anchors in zip(self.levels, all_anchors, strict=True):
             self.register_buffer(f"anchors_fpn{level}", anchors, persistent=False)
         self._field: AnchorField | None = None
 
@@ -59,6 +73,19 @@ class RPN(nn.Module):
             )
             for (logits, deltas), anchors, stride in zip(outputs, self.anchors, strides, strict=True)
         ]
+
+    def collected(
+        self, outputs: RpnOutputs, strides: Sequence[int], image_index: int, im_info: ImInfo
+    ) -> Proposals:
+        """The best `cfg.TEST.RPN_POST_NMS_TOP_N` proposals of one image, best first.
+
+        Those of one map stay as NMS left them: sorting them again would break ties another way
+        (Detectron core/rpn_generator.py:im_proposals).
+        """
+        parts = self.proposals(outputs, strides, image_index, im_info, self.cfg.TEST)
+        if not self.cfg.FPN.FPN_ON:
+            return parts[0]
+        return collect_proposals(parts, self.cfg.TEST.RPN_POST_NMS_TOP_N)
 
     def training_anchors(self) -> AnchorField:
         """The anchors that samples are drawn from, on the device of the parameters; made once."""

@@ -36,9 +36,9 @@ class CudaGraphs:
             raise InputError(f"CUDA graphs need an NVIDIA GPU, and this is {model.device.type}: leave them out")
         if not supports_static_shapes(model.cfg):
             raise InputError(
-                "CUDA graphs need tensors of static shape, which a RetinaNet, TEST.SOFT_NMS, TEST.BBOX_VOTE, "
-                "TEST.BBOX_AUG, TEST.MASK_AUG, limits of 0 in TEST and ROI_XFORM_SAMPLING_RATIO 0 do not have: leave "
-                "them out"
+                "CUDA graphs need tensors of static shape, which only end-to-end Faster and Mask R-CNNs on a feature "
+                "pyramid have, and not with TEST.SOFT_NMS, TEST.BBOX_VOTE, TEST.BBOX_AUG, TEST.MASK_AUG, limits of 0 "
+                "in TEST or ROI_XFORM_SAMPLING_RATIO 0: leave them out"
             )
         self._model = model
         self._recordings: dict[torch.Size, _Recording] = {}

@@ -49,6 +49,11 @@ def class_boxes(
     return torch.cat([boxes] * cfg.MODEL.NUM_CLASSES, dim=-1)
 
 
+def no_detections(like: Tensor) -> Detected:
+    """None, on the device of a tensor."""
+    return Detected(like.new_zeros((0, 4)), like.new_zeros(0), like.new_zeros(0, dtype=torch.long))
+
+
 def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:
     """Threshold, non-maximum suppression class by class, and the limit over all classes.
 
@@ -68,7 +73,7 @@ def select_detections(scores: Tensor, boxes: Tensor, cfg: Config) -> Detected:
         kept_boxes, kept_scores = _vote(*suppress(*candidates, cfg), *candidates, cfg)
         parts.append(Detected(kept_boxes, kept_scores, torch.full_like(kept_scores, label, dtype=torch.long)))
     if not parts:
-        return Detected(boxes.new_zeros((0, 4)), scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
+        return no_detections(boxes)
     detected = Detected(*(torch.cat(column) for column in zip(*parts, strict=True)))
     limit = cfg.TEST.DETECTIONS_PER_IM
     if 0 < limit < len(detected.scores):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,13 +21,22 @@ class NetworkInput(NamedTuple):
         data: `[N, 3, H, W]` float32 on the network's device.
         im_info: of each image.
         image_sizes: (height, width) of each image as it was read.
+        proposals: of each image, `[R, 4]` float32 in its own pixels, for a network that takes them from outside.
         images: `[H, W, 3]` uint8 BGR of each, as it was read, for detection that looks at them more than once.
     """
 
     data: Tensor
     im_info: list[ImInfo]
     image_sizes: list[tuple[int, int]]
+    proposals: list[Tensor] | None = None
     images: Sequence[Image] | None = None
+
+    def image(self, index: int) -> "NetworkInput":
+        """One image of the batch."""
+        part = slice(index, index + 1)
+        given = None if self.proposals is None else self.proposals[part]
+        images = None if self.images is None else self.images[part]
+        return NetworkInput(self.data[part], self.im_info[part], self.image_sizes[part], given, images)
 
 
 def prepare_for_test(image: Image, cfg: Config) -> PreparedImage:
@@ -34,9 +45,16 @@ def prepare_for_test(image: Image, cfg: Config) -> PreparedImage:
 
 
 def network_input(
-    images: Sequence[Image], prepared: Sequence[PreparedImage], stride: int, device: torch.device
+    images: Sequence[Image],
+    prepared: Sequence[PreparedImage],
+    stride: int,
+    device: torch.device,
+    proposals: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> NetworkInput:
     """Pad what was prepared of `[H, W, 3]` uint8 BGR images, one each, to a multiple of `stride`, as one batch.
+
+    Args:
+        proposals: `[R, 4]` of each image, in its own pixels.
 
     Raises InputError for images that are not padded to one and the same size: GroupNorm's statistics cover the
     padding, so an image that is padded further than by itself would come out otherwise.
@@ -50,6 +68,7 @@ def network_input(
         to_device(data, device),
         [ImInfo(height, width, image.scale) for image in prepared],
         [(image.shape[0], image.shape[1]) for image in images],
+        None if proposals is None else [to_device(torch.from_numpy(boxes), device) for boxes in proposals],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.detectors import Boxes, Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
@@ -56,6 +56,7 @@ def predict(
     read: Callable[[Item], Image],
     finish: Callable[[Item, Image, Detections], Result],
     *,
+    proposals: Callable[[Item, Image], Boxes] | None = None,
     name: Callable[[Item], str] = str,
     threads: int = 0,
     network: StaticNetwork | None = None,
@@ -66,6 +67,7 @@ def predict(
         batches: what the caller calls the images of each batch; those of one batch are padded to one and the same size.
         read: gives an image as `[H, W, 3]` uint8 BGR.
         finish: makes of an image and its detections what is wanted of them: result rows, a picture.
+        proposals: gives those of an image, `[R, 4]` in its own pixels, for a model that takes them.
         name: what a sentence calls an image.
         threads: that read images while the network runs, and as many that finish them; 0 does all in this one.
         network: runs in place of the model's own, as in `Detector.start_batch`.
@@ -76,7 +78,8 @@ def predict(
     def prepared(items: Sequence[Item]) -> _Read[Item]:
         images = [read(item) for item in items]
         try:
-            return _Read(items, images, model.network_input(images))
+            given = None if proposals is None else [proposals(*each) for each in zip(items, images, strict=True)]
+            return _Read(items, images, model.network_input(images, given))
         except InputError as error:
             raise InputError(f"{' or '.join(map(name, items))}: {error}") from None
 

@@ -90,21 +90,28 @@ def begin_static(
                 mask_probs = own[3] if masks else None
                 found.append(Detections.from_tensors(own[0], own[1], own[2], mask_probs, size, cfg))
             else:
-                part = slice(index, index + 1)
-                found += detect_dynamic(NetworkInput(batch.data[part], batch.im_info[part], batch.image_sizes[part]))
+                found += detect_dynamic(batch.image(index))
         return found
 
     return finish
 
 
 def supports_static_shapes(cfg: Config) -> bool:
-    """Whether this module supports the configuration: of the published ones, all but RetinaNet's and augmented ones."""
-    test = cfg.TEST
+    """Whether this module supports the configuration.
+
+    Of the published ones it supports the end-to-end Faster and Mask R-CNNs on a feature pyramid.
+    """
+    test, model = cfg.TEST, cfg.MODEL
     return (
-        not (cfg.RETINANET.RETINANET_ON or is_augmented(cfg))
+        model.FASTER_RCNN
+        and cfg.FPN.FPN_ON
+        and not (cfg.RETINANET.RETINANET_ON or model.RPN_ONLY or model.KEYPOINTS_ON or is_augmented(cfg))
         and test.RPN_NMS_THRESH > 0
         and min(test.RPN_PRE_NMS_TOP_N, test.RPN_POST_NMS_TOP_N, test.DETECTIONS_PER_IM) > 0
-        and all(pooling.ROI_XFORM_SAMPLING_RATIO > 0 for pooling in pooling_sections(cfg).values())
+        and all(
+            pooling.ROI_XFORM_SAMPLING_RATIO > 0 and pooling.ROI_XFORM_METHOD == "RoIAlign"
+            for pooling in pooling_sections(cfg).values()
+        )
         and not test.SOFT_NMS.ENABLED
         and not test.BBOX_VOTE.ENABLED
     )

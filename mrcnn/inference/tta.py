@@ -1,9 +1,11 @@
 """Test-time augmentation: an image seen at several sizes, ratios and mirrored, and what is seen put together.
 
-Answers to Detectron core/test.py:im_detect_bbox_aug, im_detect_mask_aug and their helpers. Which views there are is in
-`cfg.TEST.BBOX_AUG` for boxes and in `cfg.TEST.MASK_AUG` for masks, each by itself.
+Answers to Detectron core/test.py:im_detect_bbox_aug, im_detect_mask_aug, im_detect_keypoints_aug and their helpers.
+Which views there are is in `cfg.TEST.BBOX_AUG` for boxes, `MASK_AUG` for masks and `KPS_AUG` for keypoints, each by
+itself.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,7 +18,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.config.schema import Test
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.ops.boxes import flip_boxes, stretch_boxes
+from detectron_gn.mrcnn.ops.boxes import box_areas, flip_boxes, stretch_boxes
 
 
 class Augmentation(Protocol):
@@ -80,7 +82,9 @@ def is_augmented(cfg: Config) -> bool:
     Detectron's RetinaNet does not look at these keys at all (core/test.py:im_detect_all).
     """
     masks = cfg.MODEL.MASK_ON and cfg.TEST.MASK_AUG.ENABLED
-    return not cfg.RETINANET.RETINANET_ON and (cfg.TEST.BBOX_AUG.ENABLED or masks)
+    keypoints = cfg.MODEL.KEYPOINTS_ON and cfg.TEST.KPS_AUG.ENABLED
+    has_boxes = not (cfg.RETINANET.RETINANET_ON or cfg.MODEL.RPN_ONLY)
+    return has_boxes and (cfg.TEST.BBOX_AUG.ENABLED or masks or keypoints)
 
 
 def plain_view(test: Test) -> View:
@@ -115,10 +119,29 @@ def combined_masks(seen: Sequence[Tensor], cfg: Config) -> Tensor:
     """Soft masks `[D, M, M]` of all views together, by `cfg.TEST.MASK_AUG.HEUR`."""
     heuristic = cfg.TEST.MASK_AUG.HEUR
     if heuristic == "SOFT_MAX":
-        return torch.stack(list(seen)).amax(dim=0)
+        return _largest(seen)
     if heuristic == "SOFT_AVG":
         return _mean(seen)
     return 1.0 / (1.0 + torch.exp(-_mean([-torch.log((1.0 - probs) / probs.clamp(min=1e-20)) for probs in seen])))
+
+
+def combined_heatmaps(seen: Sequence[tuple[View, Tensor]], boxes: Tensor, cfg: Config) -> Tensor:
+    """Heatmaps `[D, 17, M, M]` of all views together, by `cfg.TEST.KPS_AUG.HEUR`.
+
+    Args:
+        seen: the plain view first.
+        boxes: `[D, 4]` in image pixels. With `SCALE_SIZE_DEP`, smaller scales do not count for boxes below `AREA_TH`
+            square pixels, and larger ones not for the rest (Detectron core/test.py:combine_heatmaps_size_dep).
+    """
+    section, plain = cfg.TEST.KPS_AUG, cfg.TEST.SCALE
+    combine = _largest if section.HEUR == "HM_MAX" else _mean
+    if not section.SCALE_SIZE_DEP:
+        return combine([heatmaps for _, heatmaps in seen])
+    together = torch.empty_like(seen[0][1])
+    large = box_areas(boxes) >= section.AREA_TH
+    for which, least, most in ((~large, plain, math.inf), (large, 0, plain)):
+        together[which] = combine([heatmaps[which] for view, heatmaps in seen if least <= view.scale <= most])
+    return together
 
 
 def _with_flip(view: View, flipped_too: bool) -> list[View]:
@@ -129,6 +152,10 @@ def _combined_rows(seen: Sequence[Tensor], heuristic: str) -> Tensor:
     if heuristic == "ID":
         return seen[-1]
     return torch.cat(list(seen)) if heuristic == "UNION" else _mean(seen)
+
+
+def _largest(seen: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(seen)).amax(dim=0)
 
 
 def _mean(seen: Sequence[Tensor]) -> Tensor:

@@ -76,3 +76,12 @@ def retinanet_anchors(cfg: Config) -> list[Tensor]:
         rows = [_exact_anchors(stride, stride * scale * dense.ANCHOR_SCALE, dense.ASPECT_RATIOS) for scale in scales]
         levels.append(torch.from_numpy(np.concatenate(rows)))
     return levels
+
+
+def single_level_anchors(cfg: Config, stride: int) -> Tensor:
+    """`[A, 4]` of an RPN on one map: `cfg.RPN.SIZES` of each of `cfg.RPN.ASPECT_RATIOS`, rows ordered (ratio, size).
+
+    Detectron modeling/rpn_heads.py:add_single_scale_rpn_outputs.
+    """
+    of_size = [base_anchors(stride, size, cfg.RPN.ASPECT_RATIOS) for size in cfg.RPN.SIZES]
+    return torch.stack(of_size, dim=1).flatten(0, 1)

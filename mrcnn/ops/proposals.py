@@ -2,6 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -115,3 +117,16 @@ def collect_proposals(parts: list[Proposals], top_n: int) -> Proposals:
     scores = torch.cat([part.scores for part in parts])
     best = argsort(-scores)[:top_n]
     return Proposals(torch.cat([part.rois for part in parts])[best], scores[best])
+
+
+def first_of_equal(
+    boxes: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The first of each kind of `[R, N]` rows that round to the same numbers, and for each row its kind.
+
+    The kinds are in the order of Detectron's hash: the last column counts most
+    (Detectron utils/boxes.py:unique_boxes, core/test.py:im_detect_bbox).
+    """
+    hashes = np.round(boxes).dot(1e3 ** np.arange(boxes.shape[1]))
+    _, index, kind = np.unique(hashes, return_index=True, return_inverse=True)
+    return index, kind

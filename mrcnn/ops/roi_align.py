@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.config.schema import FastRcnn, Mrcnn
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.mrcnn.structures import Features
 
@@ -148,15 +147,6 @@ def _chosen(place: Tensor, values: Sequence[float], dtype: torch.dtype) -> Tenso
     for number, value in enumerate(values):
         chosen = chosen.masked_fill(place == number, value)
     return chosen
-
-
-def pool_rois(features: Features, rois: Tensor, cfg: Config, pooling: FastRcnn | Mrcnn) -> Tensor:
-    """The features `[R, C, S, S]` that a head pools from `[R, 5]` RoIs.
-
-    Args:
-        pooling: the head's section of the configuration, whose `ROI_XFORM_RESOLUTION` is S.
-    """
-    return pyramid_roi_align(features, rois, cfg, pooling.ROI_XFORM_RESOLUTION, pooling.ROI_XFORM_SAMPLING_RATIO)
 
 
 def pyramid_roi_align(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
-from detectron_gn.mrcnn.config import Config, backbone_depth, model_family
+from detectron_gn.mrcnn.config import Config, backbone_depth, box_head_kind, mask_head_kind, model_family, with_values
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
@@ -74,6 +74,7 @@ def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
         weights: blobs, or a `state_dict` of the same network.
         keep_unused: build the network although parts of another one are left over.
     """
+    cfg = _sharing_res5(cfg, weights)
     with torch.device("meta"):
         model = build_detector(cfg)
     table = BlobTable.from_model(model)
@@ -137,9 +138,13 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_un
     """
     check_is_detector(weights)
     family, source = family_of(weights.blobs), weights.source
-    if family.neck != "FPN":
+    if (family.neck == "FPN") != cfg.FPN.FPN_ON:
+        found, wanted = "without a feature pyramid", "with one"
+        if family.neck == "FPN":
+            found, wanted = "with a feature pyramid", "without one"
         raise InputError(
-            f"{source} is a model without a feature pyramid (C4), which is not supported: give an FPN model"
+            f"{source} is a model {found}, but the configuration is for one {wanted}: "
+            "pass --config with the YAML it was trained with"
         )
     if (family.box_head == "RetinaNet") != cfg.RETINANET.RETINANET_ON:
         found = "a RetinaNet" if family.box_head == "RetinaNet" else "no RetinaNet"
@@ -191,6 +196,24 @@ def told_unfolded(source: str) -> str:
         "(*_bn_rm, *_bn_riv), which Detectron's files have folded into scale and shift; give the converted file, such "
         "as R-50.pkl"
     )
+
+
+def _sharing_res5(cfg: Config, weights: WeightsFile) -> Config:
+    """The configuration with a mask head that has the res5 which the file has: its own, or the box head's.
+
+    Detectron fills `_[mask]_res5_*` of a test graph from the file's blobs of that name, or else from `res5_*`,
+    whichever head the configuration names (utils/net.py:initialize_gpu_from_weights_file).
+    """
+    if not cfg.MODEL.MASK_ON or mask_head_kind(cfg) not in ("v0up", "v0upshare"):
+        return cfg
+    own = {blob: array for blob, array in weights.blobs.items() if blob.startswith("_[mask]_res5_")}
+    shared = all(np.array_equal(array, weights.blobs.get(blob.partition("]_")[2], [])) for blob, array in own.items())
+    same_size = cfg.MRCNN.ROI_XFORM_RESOLUTION == cfg.FAST_RCNN.ROI_XFORM_RESOLUTION and cfg.MRCNN.DILATION == 1
+    if mask_head_kind(cfg) == "v0up" and not own and box_head_kind(cfg) == "res5" and same_size:
+        return with_values(cfg, {"MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare"})
+    if mask_head_kind(cfg) == "v0upshare" and not shared:
+        return with_values(cfg, {"MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0up"})
+    return cfg
 
 
 def _source_blob(blob: str, blobs: dict[str, Array]) -> str:

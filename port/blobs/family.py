@@ -5,7 +5,7 @@ block of the fourth stage, `cls_score_w` has one row per class (Detectron modeli
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ class Family:
         kind: `detector`, `backbone` (residual blocks and no detector), `unknown`.
         norms: `GN`, `BN*` (frozen BatchNorm as a per-channel scale and shift), as there are, the more frequent first.
         blocks: how many residual blocks there are.
-        neck: `FPN`, `C4`, or None where it is no detector.
+        neck: `FPN`, `C4`, or None where it is no detector on a ResNet.
         box_head: `2fc`, `4conv1fc`, `RetinaNet`, or None.
         masks: whether there is a mask head.
         classes: rows of a detector's classifier, the background included, or of a backbone's; None without one, and of
@@ -90,6 +90,10 @@ class Family:
         return None if name is None or self.body not in bodies else name.format(body=self.body)
 
 
+def _neck(blobs: Iterable[str]) -> str:
+    return "FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4"
+
+
 def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
     """What these blobs belong to: told from their names, and from the number of rows of the classifier."""
     is_detector = any(name.startswith(_OF_DETECTORS) for name in blobs)
@@ -104,7 +108,7 @@ def family_of(blobs: Mapping[str, npt.NDArray[Any]]) -> Family:
         kind="detector" if is_detector else "backbone" if blocks else "unknown",
         norms=tuple(norms),
         blocks=len(blocks),
-        neck=("FPN" if any(name.startswith("fpn_inner") for name in blobs) else "C4") if is_detector else None,
+        neck=_neck(blobs) if is_detector and blocks else None,
         box_head=next((head for head, prefix in _BOX_HEADS.items() if any(n.startswith(prefix) for n in blobs)), None),
         masks="mask_fcn_logits_w" in blobs,
         classes=rows.shape[0] if rows is not None and rows.ndim else None,

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.detectors import RetinaNet
-from detectron_gn.port.blobs.activations import Trace, add_topdown, recorded_layers
+from detectron_gn.port.blobs.activations import Trace, add_pyramid, recorded_layers
 from detectron_gn.port.blobs.names.retinanet import retinanet_layers
 
 
@@ -17,11 +17,10 @@ def trace_retinanet(model: RetinaNet, image: Image) -> Trace:
         Blob name -> tensor of the blob's own shape and order, as Caffe2 has them.
     """
     batch = model.network_input([image])
-    data, (im_info,) = batch.data, batch.im_info
-    trace: Trace = {"data": data, "im_info": torch.tensor([im_info])}
+    trace: Trace = {"data": batch.data, "im_info": torch.tensor(batch.im_info)}
     with model.products(), recorded_layers(model, trace):
-        features = model.features(data)
-    add_topdown(model, trace)
+        features = model.features(batch.data)
+    add_pyramid(model, trace)
     for name in list(model.backbone.fpn.extra)[:-1]:
         blob = f"fpn_{name.removeprefix('P')}"
         trace[f"{blob}_relu"] = F.relu(trace[blob])

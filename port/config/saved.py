@@ -20,8 +20,8 @@ BOX_WEIGHTS = "MODEL.BBOX_REG_WEIGHTS"
 OLD_BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 _KEYS = frozenset(flatten(Config()))
-# Switched off in every model that is supported; in old weights their defaults may have been others.
-_IDLE_SECTIONS = ("KRCNN.", "RFCN.")
+# Switched off in every model that is supported; in old weights its defaults may have been others.
+_IDLE_SECTIONS = ("RFCN.",)
 # Switches that forks of Detectron added, in whatever section. Where one is on, boxes are computed otherwise, although
 # the blobs may have Detectron's names and shapes.
 _FORKS = {"XYXY": "KL-Loss", "PRED_STD": "KL-Loss", "CASCADE_ON": "Cascade R-CNN", "BODY_UV_ON": "DensePose"}

@@ -1,4 +1,4 @@
-"""Detection in image files: pictures with boxes and masks, and COCO results."""
+"""Detection in image files: pictures with boxes, masks and skeletons, and COCO results."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,8 +8,9 @@ import cv2
 
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
 from detectron_gn.mrcnn.data.categories import Categories, match_categories, numbered
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.visualize import draw_detections
@@ -22,6 +23,8 @@ def detected_categories(model: Detector, annotations: Path | None) -> Categories
     A model whose classes have no names takes those of the annotation file, class k of category k, or is numbered.
     Raises InputError where the categories of the file are not the model's classes.
     """
+    if isinstance(model, ProposalNetwork):
+        return Categories(("proposal",), (1,))
     known = model.categories
     count = model.cfg.MODEL.NUM_CLASSES - 1
     if annotations is None:
@@ -59,8 +62,15 @@ def detect_in_files(
     out: Path,
     min_score: float,
     reading: ImageReading = AS_IMREAD,
+    proposals: StoredProposals | None = None,
 ) -> Iterator[DetectedFile | UnreadFile]:
-    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done."""
+    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
+
+    Args:
+        proposals: for a model that takes them; images are found in them by the ids of `image_ids`.
+    """
+    model.check_proposals(proposals is not None)
+    limit = model.cfg.TEST.PROPOSAL_LIMIT
     for path, image_id, picture in zip(paths, image_ids(paths), picture_paths(paths, out), strict=True):
         try:
             image = read_image(path, reading)
@@ -68,8 +78,10 @@ def detect_in_files(
             yield UnreadFile(path, str(error))
             continue
         try:
-            detections = model.detect(image)
-        except InputError as error:  # too narrow to be scaled
+            height, width = image.shape[:2]
+            given = None if proposals is None else proposals.of_image(image_id, height, width, limit)
+            detections = model.detect(image, given)
+        except InputError as error:  # too narrow to be scaled, or without proposals
             yield UnreadFile(path, f"{path}: {error}")
             continue
         pixels = draw_detections(image, detections, categories.names, min_score)
@@ -82,6 +94,8 @@ def detect_in_files(
         ]
         for row, segm in zip(rows, results.segms or []):
             row["segmentation"] = segm["segmentation"]
+        for row, person in zip(rows, results.keypoints or []):
+            row["keypoints"] = person["keypoints"]
         yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
 
 

@@ -45,6 +45,15 @@ def recipe_blob(
     return (values + np.asarray(offset)).astype(np.float32)
 
 
+def initial_blob(shape: tuple[int, ...]) -> np.ndarray:
+    """What Caffe2 fills `kps_score_w` with, which interpolates, or `kps_score_b`, and never trains."""
+    blob = np.zeros(shape, np.float32)
+    if len(shape) == 4:
+        ramp = 1 - np.abs(np.arange(shape[2]) - (shape[2] - 1) / 2) / (shape[2] // 2)
+        blob[range(len(blob)), range(len(blob))] = np.outer(ramp, ramp)
+    return blob
+
+
 def recipe_weights(table: BlobTable, seed: int) -> WeightsFile:
     """All blobs of a network."""
     blobs = {row.blob: recipe_blob(row.blob, row.shape, seed) for row in table.rows}
@@ -54,6 +63,11 @@ def recipe_weights(table: BlobTable, seed: int) -> WeightsFile:
 def zoo_weights(table: BlobTable, reference: h5py.File) -> WeightsFile:
     """All blobs of a network whose reference says by which gains and offsets its recipe differs."""
     seed = int(reference.attrs["seed"])
-    gains, offsets = (json.loads(reference.attrs[name]) for name in ("gains", "offsets"))
-    blobs = {row.blob: recipe_blob(row.blob, row.shape, seed, gains, offsets.get(row.blob, 0.0)) for row in table.rows}
+    gains, offsets, initial = (json.loads(reference.attrs[name]) for name in ("gains", "offsets", "initial"))
+    blobs = {
+        row.blob: initial_blob(row.shape)
+        if row.blob in initial
+        else recipe_blob(row.blob, row.shape, seed, gains, offsets.get(row.blob, 0.0))
+        for row in table.rows
+    }
     return WeightsFile(blobs, None, None, f"recipe {seed}", "pkl")

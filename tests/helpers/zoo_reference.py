@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
@@ -19,6 +19,8 @@ from tests.helpers.recipe import zoo_weights
 
 Array = npt.NDArray[Any]
 
+V0UPSHARE = "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare"
+
 
 def zoo_config(file: h5py.File) -> Config:
     """The configuration that a reference was made with."""
@@ -26,11 +28,13 @@ def zoo_config(file: h5py.File) -> Config:
     return merge_overrides(bundled_config(name), str(file.attrs["opts"]).split())
 
 
-def zoo_model(path: Path) -> Detector:
-    """The model that a reference was made with."""
+def zoo_model(path: Path, *overrides: str) -> Detector:
+    """The model that a reference was made with, under further KEY VALUE pairs."""
     with h5py.File(path) as file:
-        cfg = zoo_config(file)
-        return build_model(cfg, zoo_weights(BlobTable.from_config(cfg), file))
+        cfg = merge_overrides(zoo_config(file), overrides)
+        # Where the mask head's res5 is the box head's, the file holds it once, whichever head the configuration names.
+        held = with_values(cfg, {"MRCNN.ROI_MASK_HEAD": V0UPSHARE}) if file.attrs.get("shared") else cfg
+        return build_model(cfg, zoo_weights(BlobTable.from_config(held), file))
 
 
 def zoo_parities(shared: Path, name: str) -> Iterator[tuple[Detector, ImageReference, ImageParity]]:

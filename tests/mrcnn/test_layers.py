@@ -153,7 +153,7 @@ def test_the_masks_of_one_class_are_those_of_all_classes_picked():
     mrcnn = dataclasses.replace(cfg.MRCNN, DIM_REDUCED=16, ROI_MASK_HEAD=mask_head)
     model = dataclasses.replace(cfg.MODEL, NUM_CLASSES=81)
     cfg = dataclasses.replace(cfg, FPN=dataclasses.replace(cfg.FPN, DIM=16), MODEL=model, MRCNN=mrcnn)
-    head = MaskHead(cfg)
+    head = MaskHead(cfg, 16, None)
     nn.init.normal_(head.mask_fcn_logits.bias)
     features, classes = torch.randn(3, 16, 14, 14), torch.tensor([80, 1, 80])
     parameters = [head.mask_fcn_logits.weight, head.mask_fcn_logits.bias, head.conv5_mask.weight]

@@ -14,6 +14,7 @@ from detectron_gn.port.options import (
     add_model,
     add_out,
     add_precision,
+    add_proposals,
     class_names,
     image_reading,
 )
@@ -22,6 +23,7 @@ from detectron_gn.weights.command_line import DONE, Commands, check_writable, pr
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
+    from detectron_gn.mrcnn.distributed import Ranks
     from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 
 
@@ -36,6 +38,7 @@ def add_test(commands: Commands) -> None:
     add_model(parser)
     add_classes(parser)
     add_data(parser)
+    add_proposals(parser)
     add_out(parser)
     add_image_reading(parser)
     add_batch(parser)
@@ -46,16 +49,66 @@ def add_test(commands: Commands) -> None:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.evaluation.ap import ap_table
+    from detectron_gn.mrcnn.distributed import joined_ranks
+    from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.weights.files.lock import occupied
 
-    evaluation, document, _ = run_evaluation(args, args.max_dets)
+    keep_freed_memory()
+    check_writable(args.out)
+    with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
+        model = _loaded(args, ranks)
+        if model.cfg.MODEL.RPN_ONLY:
+            return _test_proposals(args, model, ranks)
+        evaluation, document = _evaluated(args, model, ranks, args.max_dets)
     if evaluation is None:
         return DONE
+    from detectron_gn.mrcnn.evaluation.ap import ap_table
+
     for line in (evaluation.naming, *evaluation.remarks):
         print(line)
     print("\n" + ap_table(evaluation.summaries, per_class=args.per_class))
     *files, last = [str(args.out / "ap.json"), *(f"{iou_type}.json" for iou_type in evaluation.rows)]
     print(f"\n{', '.join(files)} and {last} hold the numbers and the detections.")
+    write_json_option(args, document)
+    return DONE
+
+
+def _test_proposals(args: argparse.Namespace, model: Detector, ranks: Ranks) -> int:
+    """`test` of an RPN by itself: its proposals, in Detectron's file, and their recall."""
+    from detectron_gn.mrcnn.detectors import ProposalNetwork
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.mrcnn.evaluation.evaluate import no_progress
+    from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
+    from detectron_gn.mrcnn.evaluation.recall import recall_table
+    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
+    from detectron_gn.verify.evaluation_files import write_generated_proposals
+
+    assert isinstance(model, ProposalNetwork)
+    model.check_proposals(args.proposals is not None)
+    if args.cuda_graphs:
+        raise InputError("an RPN by itself has no outputs of static shape: leave --cuda-graphs out")
+    if args.per_class:
+        raise InputError("the recall of proposals has no classes: leave --per-class out")
+    shown = progress_bar if ranks.is_first else no_progress
+    try:
+        found = generate_proposals(
+            model,
+            args.annotations,
+            args.images,
+            lambda results, count: until_stopped(shown(results, count)),
+            batch=args.batch,
+            ranks=ranks,
+            reading=image_reading(args),
+        )
+    except Stopped as stopped:
+        raise Stopped(stopped.signal, "no proposals were written: the same command starts again") from None
+    if found is None:
+        return DONE
+    document = write_generated_proposals(found, model.cfg, args.annotations.stem, args.out)
+    for line in (found.naming, *found.remarks):
+        print(line)
+    print(f"\nAverage recall\n{recall_table(found.recall)}")
+    print(f"\n{args.out / 'ap.json'} and rpn_proposals.pkl hold the numbers and the proposals.")
     write_json_option(args, document)
     return DONE
 
@@ -68,52 +121,67 @@ def run_evaluation(
     Returns what was found, what `ap.json` holds of it, and the model.
     """
     from detectron_gn.mrcnn.distributed import joined_ranks
-    from detectron_gn.mrcnn.evaluation.evaluate import evaluate, no_progress
-    from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
     from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-    from detectron_gn.port.classes import BY_PLACE
-    from detectron_gn.port.runs.load import load_model
-    from detectron_gn.verify.evaluation_files import write_evaluation
     from detectron_gn.weights.files.lock import occupied
 
     keep_freed_memory()
     check_writable(args.out)
-    names = class_names(args)
     with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
-        model = load_model(
-            args.source,
-            args.config,
-            args.overrides,
-            str(ranks.device),
-            args.precision,
-            keep_unused=args.keep_unused,
-            classes=names,
+        model = _loaded(args, ranks)
+        return (*_evaluated(args, model, ranks, max_detections), model)
+
+
+def _loaded(args: argparse.Namespace, ranks: Ranks) -> Detector:
+    from detectron_gn.port.classes import BY_PLACE
+    from detectron_gn.port.runs.load import load_model
+
+    model = load_model(
+        args.source,
+        args.config,
+        args.overrides,
+        str(ranks.device),
+        args.precision,
+        keep_unused=args.keep_unused,
+        classes=class_names(args),
+    )
+    if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
+        print(BY_PLACE, flush=True)
+    return model
+
+
+def _evaluated(
+    args: argparse.Namespace, model: Detector, ranks: Ranks, max_detections: int
+) -> tuple[Evaluation | None, dict[str, Any]]:
+    """What the model finds in the data set, and what `ap.json` holds of it."""
+    from detectron_gn.mrcnn.evaluation.evaluate import evaluate, no_progress
+    from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
+    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
+    from detectron_gn.port.runs.proposals import stored_proposals
+    from detectron_gn.verify.evaluation_files import write_evaluation
+
+    shown = progress_bar if ranks.is_first else no_progress
+    proposals = stored_proposals(model.cfg, args.proposals)
+    network = CudaGraphs(model) if args.cuda_graphs else None
+    try:
+        evaluation = evaluate(
+            model,
+            args.annotations,
+            args.images,
+            lambda results, count: until_stopped(shown(results, count)),
+            batch=args.batch,
+            proposals=proposals,
+            out=args.out,
+            ranks=ranks,
+            network=network,
+            reading=image_reading(args),
+            max_detections=max_detections,
         )
-        if ranks.is_first and model.categories is None:
-            print(BY_PLACE, flush=True)
-        shown = progress_bar if ranks.is_first else no_progress
-        network = CudaGraphs(model) if args.cuda_graphs else None
-        try:
-            evaluation = evaluate(
-                model,
-                args.annotations,
-                args.images,
-                lambda results, count: until_stopped(shown(results, count)),
-                batch=args.batch,
-                out=args.out,
-                ranks=ranks,
-                network=network,
-                reading=image_reading(args),
-                max_detections=max_detections,
-            )
-        except Stopped as stopped:
-            raise Stopped(
-                stopped.signal, f"{args.out} keeps what was detected: the same command goes on with it"
-            ) from None
-        if evaluation is None:
-            return None, {}, model
-        return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out), model
+    except Stopped as stopped:
+        kept = f"{args.out} keeps what was detected: the same command goes on with it"
+        raise Stopped(stopped.signal, kept) from None
+    if evaluation is None:
+        return None, {}
+    return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out)
 
 
 def add_score(commands: Commands) -> None:

@@ -12,11 +12,18 @@ from detectron_gn.port.options import (
     add_model,
     add_out,
     add_precision,
+    add_proposals,
     class_names,
     image_reading,
 )
 from detectron_gn.verify.cli.evaluate import run_evaluation
-from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_expected_ap, add_per_class, add_tolerance
+from detectron_gn.verify.cli.options import (
+    add_cuda_graphs,
+    add_data,
+    add_expected_ap,
+    add_per_class,
+    add_tolerance,
+)
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
     DONE,
@@ -65,6 +72,7 @@ def add_ap(checks: Commands) -> None:
     add_model(parser)
     add_classes(parser)
     add_data(parser)
+    add_proposals(parser)
     add_out(parser, default=OUT)
     add_image_reading(parser)
     add_batch(parser)
@@ -127,6 +135,7 @@ def add_all(checks: Commands) -> None:
     parser.add_argument("--reference", type=Path, metavar="R.h5", help="blobs and proposals: what dump_blobs.py wrote")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
     parser.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
+    add_proposals(parser)
     for kind in ("boxes", "masks"):
         parser.add_argument(
             f"--reference-{kind}", type=Path, metavar="R.json", help=f"Detectron's {kind} (default: the published)"
@@ -172,6 +181,7 @@ def _all(args: argparse.Namespace) -> int:
             reference=args.reference,
             images=args.images,
             annotations=args.annotations,
+            proposals=args.proposals,
             reference_boxes=files[0],
             reference_masks=files[1],
             expected=expected,

@@ -34,7 +34,11 @@ def add_max_dets(parser: argparse.ArgumentParser) -> None:
 
 def add_type(parser: argparse.ArgumentParser) -> None:
     """--type of COCO results."""
-    parser.add_argument("--type", choices=("bbox", "segm"), help="boxes or masks (default: masks where there are any)")
+    parser.add_argument(
+        "--type",
+        choices=("bbox", "segm", "keypoints"),
+        help="what is scored or compared (default: keypoints or masks where there are any)",
+    )
 
 
 def add_per_class(parser: argparse.ArgumentParser) -> None:

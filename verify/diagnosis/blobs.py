@@ -1,15 +1,15 @@
 """Why the first blob that differs does, told from its name and its values."""
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import scaled_size
-from detectron_gn.mrcnn.ops.roi_align import pool_rois
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
-from detectron_gn.port.blobs.names.heads import mask_blob_prefix
+from detectron_gn.port.blobs.names.heads import KEYPOINT_PREFIX, mask_blob_prefix
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.diagnosis.flow import step_of
 from detectron_gn.verify.diagnosis.inputs import explain_input
@@ -17,6 +17,21 @@ from detectron_gn.verify.diagnosis.look import ONSET, Look
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
 from detectron_gn.verify.parity.blobs import BlobParity
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
+
+
+class _Pooled(NamedTuple):
+    """What a head pools: its attribute of the network, the blob of its RoIs, what its blobs begin with."""
+
+    head: str
+    rois: str
+    prefix: str
+
+
+_POOLED = {
+    "box features": _Pooled("box_head", "rois", ""),
+    "mask features": _Pooled("mask_head", "mask_rois", "_[mask]_"),
+    "keypoint features": _Pooled("keypoint_head", "keypoint_rois", KEYPOINT_PREFIX),
+}
 
 
 def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
@@ -41,7 +56,7 @@ def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
         return Diagnosis(evidence, may_be="a computation that overflowed on one side, or a damaged reference")
     if name.endswith("_gn_std") and ours is not None:
         return _explain_std(ours, blobs[name], look.agree(name.replace("_gn_std", "_gn_mean")))
-    computed = {"cls_prob": "cls_score", "mask_fcn_probs": "mask_fcn_logits"}
+    computed = {"cls_prob": "cls_score", "mask_fcn_probs": "mask_fcn_logits", "rpn_cls_probs": "rpn_cls_logits"}
     computed |= {f"rpn_cls_probs_fpn{level}": f"rpn_cls_logits_fpn{level}" for level in range(2, 7)}
     computed |= {f"retnet_cls_prob_fpn{level}": f"retnet_cls_pred_fpn{level}" for level in range(2, 8)}
     if name in computed and look.agree(computed[name]):
@@ -54,10 +69,10 @@ def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
         return Diagnosis(evidence, cause) if _top_agrees(look, name) else Diagnosis(evidence, may_be=cause)
     if name.endswith("rois_idx_restore_int32"):
         return _explain_levels(look, name, evidence)
-    if name.startswith("rpn_rois_"):
+    if name.startswith("rpn_rois"):
         found = explain_proposals(look.model.cfg, look.trace(), blobs)
         return found.after("every proposal has its partner, but ")
-    if step in ("box features", "mask features"):
+    if step in _POOLED:
         return _explain_roi_features(look, step, evidence)
     return Diagnosis(evidence, may_be=_usual(step, name))
 
@@ -109,14 +124,14 @@ def _explain_shape(look: Look, name: str, ours: tuple[int, ...], theirs: tuple[i
         )
     if name.endswith(("_gn_mean", "_gn_std")):
         return Diagnosis(evidence, "the number of groups: GROUP_NORM.NUM_GROUPS or DIM_PER_GP")
-    if step_of(name) in ("levels", "mask levels"):
+    if step_of(name) in ("levels", "mask levels", "keypoint levels"):
         return _explain_levels(look, name, evidence)
     return Diagnosis(evidence, may_be=_usual(step_of(name), "shape"))
 
 
 def _explain_levels(look: Look, name: str, evidence: str) -> Diagnosis:
     """Another number of RoIs on a level, though the RoIs are the same ones."""
-    rois = "mask_rois" if "mask" in name else "rois"
+    rois = "mask_rois" if "mask" in name else "keypoint_rois" if "keypoint" in name or "pose" in name else "rois"
     told = "the level of a RoI: FPN.ROI_CANONICAL_SCALE, areas with + 1, the 1e-6 inside the logarithm"
     # RoIs that are apart by pixels may lie on either side of a level's border.
     close = any(row.blob == rois and look.is_within(row, ONSET) for row in look.parity.blobs)
@@ -142,22 +157,25 @@ def _explain_std(ours: Tensor, blob: ReferenceBlob, means_agree: bool) -> Diagno
 
 def _explain_roi_features(look: Look, step: str, evidence: str) -> Diagnosis:
     """Whether moving the RoIs by half a position of their level undoes the difference."""
-    cfg, blobs = look.model.cfg, look.reference.blobs
-    box = step == "box features"
-    roi_blob = "rois" if box else "mask_rois"
-    feature_blob = "roi_feat" if box else f"{mask_blob_prefix(cfg)}roi_feat"
-    pooling = cfg.FAST_RCNN if box else cfg.MRCNN
+    model, blobs = look.two_stages, look.reference.blobs
+    pooled = _POOLED[step]
+    prefix = mask_blob_prefix(model.cfg) if pooled.head == "mask_head" else pooled.prefix
+    feature_blob = next((name for name in (f"{prefix}roi_feat", f"{prefix}pool5") if name in blobs), None)
+    roi_blob, head = pooled.rois, getattr(model, pooled.head)
     usual = "RoIAlign: corners moved by half a pixel, rounded, or another number of samples a bin"
     told = f"it differs, though {roi_blob} agree" if look.agree(roi_blob) else evidence
-    rois = look.rois if box else blobs[roi_blob].known().to(look.model.device) if roi_blob in blobs else None
-    if rois is None or feature_blob not in blobs or not bool(rois.isfinite().all()):
+    rois = look.rois if roi_blob == "rois" else None
+    if rois is None and roi_blob in blobs:
+        rois = blobs[roi_blob].known().to(model.device)
+    if rois is None or feature_blob is None or not bool(rois.isfinite().all()):
         return Diagnosis(told, may_be=usual)
     with torch.inference_mode():
-        levels = look.model.features(look.network_input().to(look.model.device))
+        levels = model.features(look.network_input().to(model.device))
+        stride = 2.0 ** roi_levels(rois[:, 1:], model.cfg)[:, None] if model.cfg.FPN.FPN_ON else levels.strides[0]
         for sign in (1, -1):
             moved = rois.clone()
-            moved[:, 1:] += sign * 0.5 * 2.0 ** roi_levels(rois[:, 1:], cfg)[:, None]
-            if look.equals(pool_rois(levels, moved, cfg, pooling), blobs[feature_blob]):
+            moved[:, 1:] += sign * 0.5 * stride
+            if look.equals(head.roi_features(levels, moved), blobs[feature_blob]):
                 return Diagnosis(
                     "it agrees once the RoIs are moved by half a position of the map",
                     "RoIAlign's half-pixel shift (aligned=True): Detectron's has none",
@@ -188,7 +206,12 @@ def _usual(step: str, name: str) -> str:
         "box head": "the box head: the order in which fc6 reads its features (channels first), or its ReLU",
         "boxes": "decoding boxes: widths with + 1, MODEL.BBOX_REG_WEIGHTS, clipping to the image, the image's scale",
         "detections": "the mask RoIs: detected boxes scaled in float64, not rounded",
-        "mask head": "the mask head: ReLU after the deconvolution, MRCNN.DILATION",
+        "keypoint levels": "the level of a person's RoI, found anew from the detected box, or the RoIs themselves",
+        "keypoint head": "the keypoint head: ReLU after each convolution, the deconvolutions' padding, the fixed "
+        "kps_score_w, which interpolates",
+        "VGG": "a convolution of VGG, its ReLU, or the maxima after it, 2x2 at stride 2 without padding",
+        "mask head": "the mask head: ReLU after the deconvolution, MRCNN.DILATION; of C4 res5, which is the box "
+        "head's",
     }
     if name in by_name:
         return by_name[name]

@@ -8,7 +8,8 @@ else there is a list of what it may be.
 
 from collections.abc import Sequence
 
-from detectron_gn.mrcnn.detectors import Detector, RetinaNet
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork, RetinaNet
+from detectron_gn.port.blobs.names.rpn import level_suffix
 from detectron_gn.verify.diagnosis.blobs import explain_blob
 from detectron_gn.verify.diagnosis.dense_detections import explain_dense_boxes
 from detectron_gn.verify.diagnosis.detections import explain_boxes, explain_pasted_masks, explain_soft_masks
@@ -35,17 +36,17 @@ def diagnose(
 
 
 def _diagnose(look: Look) -> Diagnosis | None:
-    is_dense = isinstance(look.model, RetinaNet)
+    model = look.model
     for step, blobs in in_flow(look.parity.blobs).items():
         diagnosis = None
         if step == "detections":
-            diagnosis = _at_dense_detections(look) if is_dense else _at_detections(look)
-        elif step == "proposals" and not is_dense:
+            diagnosis = _at_detections(look) if isinstance(model, GeneralizedRCNN) else _at_dense_detections(look)
+        elif step == "proposals" and not isinstance(model, RetinaNet):
             diagnosis = _at_proposals(look)
         diagnosis = diagnosis or _at_blobs(look, step, blobs)
         if diagnosis is not None:
             return diagnosis
-    return _at_masks(look)
+    return _at_masks(look) or _at_keypoints(look)
 
 
 def _at_blobs(look: Look, step: str, blobs: Sequence[BlobParity]) -> Diagnosis | None:
@@ -63,9 +64,9 @@ def _at_proposals(look: Look) -> Diagnosis | None:
     if apart:
         count = sum(level.unmatched for level in apart)
         found = explain_proposals(look.model.cfg, look.trace(), look.reference.blobs)
-        though = look.though("rpn_cls_probs_", "rpn_bbox_pred_")
+        though = look.though("rpn_cls_probs", "rpn_bbox_pred")
         found = found.after(f"{count} proposals have no partner{though}; ")
-        return _placed(look, "proposals", f"rpn_rois_fpn{apart[0].level}", found)
+        return _placed(look, "proposals", f"rpn_rois{level_suffix(look.model.cfg, apart[0].level)}", found)
     tied = any(level.tied for level in look.parity.proposals)
     damaged = any(row.blob == "rois" and row.fault == NOT_FINITE for row in look.parity.blobs)
     if not tied and not damaged and (count := look.rois_without_partner()):
@@ -102,9 +103,13 @@ def _at_detections(look: Look) -> Diagnosis | None:
 
 
 def _at_dense_detections(look: Look) -> Diagnosis | None:
-    """Detections of a RetinaNet that are not the reference's."""
-    if not look.parity.detections.box_fault:
+    """Detections of a RetinaNet, or the proposals of an RPN by itself, that are not the reference's."""
+    if not (fault := look.parity.detections.box_fault):
         return None
+    if isinstance(look.model, ProposalNetwork):
+        suspect = "collecting the levels, or the way back to image pixels: divided by the scale, not clipped again"
+        found = Diagnosis(f"{fault}, though the proposals of each level agree", suspect)
+        return _placed(look, "proposals", "proposals", found)
     return _placed(look, "detections", "detections", explain_dense_boxes(look))
 
 
@@ -119,6 +124,21 @@ def _at_masks(look: Look) -> Diagnosis | None:
     else:
         return None
     return _placed(look, "detections", "masks", found)
+
+
+def _at_keypoints(look: Look) -> Diagnosis | None:
+    """Keypoints that are elsewhere though the heatmaps agree."""
+    fault = look.parity.detections.keypoint_fault
+    if not fault:
+        return None
+    suspect = (
+        "reading keypoints off heatmaps: enlarged bicubically to x2 - x1 and y2 - y1, rounded up, half a position "
+        "added, KRCNN.INFERENCE_MIN_SIZE"
+    )
+    found = Diagnosis(f"{fault}, though the keypoint head's maps agree", suspect)
+    if not look.agree("kps_score"):
+        found = Diagnosis(fault, may_be=f"the keypoint head, or {suspect}")
+    return _placed(look, "detections", "keypoints", found)
 
 
 def _placed(look: Look, rung: str, where: str, found: Diagnosis) -> Diagnosis:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, RetinaNet
-from detectron_gn.mrcnn.inference.dynamic import class_boxes
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN
+from detectron_gn.mrcnn.inference.rois import rois_of_boxes
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
-from detectron_gn.port.blobs.retinanet_activations import trace_retinanet
+from detectron_gn.port.blobs.activations import Trace, prepared_data, trace_masks
 from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
+from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
 from detectron_gn.verify.parity.matching import without_partner
 from detectron_gn.verify.parity.proposals import pair_proposals, pair_rois, reference_rois
 from detectron_gn.verify.reference.image_dump import ImageReference
@@ -62,7 +62,7 @@ class Look:
 
     def network_input(self) -> Tensor:
         """`data` `[1, 3, H, W]`, on the CPU."""
-        return self.model.network_input([self.reference.image]).data.cpu()
+        return prepared_data(self.model, self.reference.image).cpu()
 
     @property
     def two_stages(self) -> GeneralizedRCNN:
@@ -76,13 +76,13 @@ class Look:
         with torch.inference_mode():
             trace = self.trace()
             list(pair_proposals(self.two_stages, trace, self.reference.blobs))
-            info = self.model.network_input([self.reference.image]).im_info[0]
-            size = self.reference.image_size
-            boxes = class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], info.scale, size, self.model.cfg)
+            boxes, _ = returned(self.two_stages, trace, self.reference)
             return pair_rois(self.two_stages, trace, boxes, self.reference).rois
 
     def rois_without_partner(self) -> int:
         """How many RoIs of either side have no partner on the other; 0 where the reference does not tell its own."""
+        if not isinstance(self.model, GeneralizedRCNN):
+            return 0
         trace = self.trace()
         list(pair_proposals(self.two_stages, trace, self.reference.blobs))
         theirs = reference_rois(self.two_stages, trace, self.reference.blobs)
@@ -94,8 +94,8 @@ class Look:
     @cached_property
     def detections(self) -> Detections:
         """What `verify.parity.blobs` compared: of `detect`, or of the second stage on the reference's RoIs."""
-        if isinstance(self.model, RetinaNet) or self.parity.same_rois or self.rois is None:
-            return self.model.detect(self.reference.image)
+        if not isinstance(self.model, GeneralizedRCNN) or self.parity.same_rois or self.rois is None:
+            return detected(self.model, self.reference)
         return self._detected_in(self.rois)
 
     def second_stage(self) -> Detections | None:
@@ -106,20 +106,13 @@ class Look:
         """`[D, K, M, M]` that the mask head gives for our detections."""
         if not len(self.detections):
             return None
-        scale = float(self.model.network_input([self.reference.image]).im_info[0].scale)
-        rois = torch.from_numpy(self.detections.boxes).double() * scale
-        rois = torch.cat((torch.zeros(len(rois), 1), rois.float()), dim=1).to(self.model.device)
+        scale = float(self.model.prepare(self.reference.image).scale)
+        rois = rois_of_boxes(torch.from_numpy(self.detections.boxes), scale, 0).to(self.model.device)
         return trace_masks(self.two_stages, self.reference.image, rois)["mask_fcn_logits"]
 
     @cached_property
     def _first_pass(self) -> Trace:
-        if isinstance(self.model, RetinaNet):
-            return trace_retinanet(self.model, self.reference.image)
-        return trace_boxes(self.two_stages, self.reference.image)
+        return first_pass(self.model, self.reference)
 
-    @torch.inference_mode()
     def _detected_in(self, rois: Tensor) -> Detections:
-        model = self.two_stages
-        batch = model.network_input([self.reference.image])
-        features, (info,) = model.features(batch.data), batch.im_info
-        return model.detect_in_rois(features, rois, self.reference.image_size, info.scale)
+        return detected_in(self.two_stages, self.reference, rois, self._first_pass["data"])

@@ -70,6 +70,12 @@ def explain_proposals(cfg: Config, trace: Trace, blobs: Mapping[str, ReferenceBl
         if name.startswith("rpn_roi") and not np.isfinite(blob.doubles()).all():
             evidence = f"{name} of the reference holds values that are not finite"
             return Diagnosis(evidence, may_be="a damaged reference")
+    if not cfg.FPN.FPN_ON:
+        return Diagnosis(
+            "there is one level",
+            may_be="anchors (RPN.SIZES of each of RPN.ASPECT_RATIOS), decoding, clipping to the image, which is not "
+            "padded, or the choice of proposals: RPN_NMS_THRESH, RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N, RPN_MIN_SIZE",
+        )
     pairs = _score_pairs(cfg, trace, blobs)
     ratios = cfg.FPN.RPN_ASPECT_RATIOS
     moved = np.abs(pairs.moved)

@@ -3,6 +3,7 @@
 The reference is an HDF5 file with one group per image: see docs/reference_layout.md.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +15,14 @@ import pycocotools.mask
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, RetinaNet
-from detectron_gn.mrcnn.inference.dynamic import class_boxes
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork
+from detectron_gn.mrcnn.inference.rois import rois_of_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed
-from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_masks
-from detectron_gn.port.blobs.retinanet_activations import trace_retinanet
+from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_keypoints, trace_masks
+from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
 from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
@@ -49,6 +49,12 @@ MOST_MASK_ERROR = 5e-3
 # more have, our pasting is right if it makes the reference's masks of the reference's own soft masks and boxes.
 LEAST_EQUAL_MASKS = 0.8
 LEAST_MASK_IOU = 0.98
+
+# A keypoint is where a heatmap, enlarged to its box, is largest: where two places are nearly as large, it may be in
+# either, which happens to one in this many. Coordinates move with the box.
+MOST_MOVED_KEYPOINTS = 1 / 500
+MOST_KEYPOINT_ERROR = 0.02
+MOST_LOGIT_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ class DetectionRowParity:
         min_mask_iou: smallest overlap of the pasted masks of a pair.
         wrong_pastes: pairs of unequal pasted masks where the reference's own soft mask in its own box does not come out
             as it pasted it. Where none is wrong, values near the threshold, or a corner near a whole pixel, part them.
+        keypoints: of all pairs.
+        moved_keypoints: those that are elsewhere, by more than `MOST_KEYPOINT_ERROR` pixels.
+        keypoint_error: largest difference of a coordinate of those that are not, in pixels.
+        logit_error: largest difference of a logit.
     """
 
     count: int
@@ -100,6 +110,10 @@ class DetectionRowParity:
     equal_rles: int
     min_mask_iou: float
     wrong_pastes: float = float("inf")
+    keypoints: int = 0
+    moved_keypoints: int = 0
+    keypoint_error: float = 0.0
+    logit_error: float = 0.0
 
     @property
     def box_fault(self) -> str:
@@ -126,9 +140,18 @@ class DetectionRowParity:
         return f"{self.equal_rles} of {self.matched} pasted masks are equal (smallest IoU {self.min_mask_iou:.3f})"
 
     @property
+    def keypoint_fault(self) -> str:
+        """How many keypoints are elsewhere, where too many are, or how far logits are apart; empty where they agree."""
+        if self.moved_keypoints > math.ceil(MOST_MOVED_KEYPOINTS * self.keypoints):
+            return f"{self.moved_keypoints} of {self.keypoints} keypoints are elsewhere"
+        if not self.logit_error <= MOST_LOGIT_ERROR:
+            return f"logits of keypoints differ by {self.logit_error:.2g}"
+        return ""
+
+    @property
     def fault(self) -> str:
         """The first of these, in the order in which they are computed; empty where all detections agree."""
-        return self.box_fault or self.soft_mask_fault or self.pasted_mask_fault
+        return self.box_fault or self.soft_mask_fault or self.pasted_mask_fault or self.keypoint_fault
 
 
 @dataclass(frozen=True)
@@ -239,40 +262,42 @@ def compare_file(
 @torch.inference_mode()
 def compare_image(model: Detector, reference: ImageReference) -> ImageParity:
     """Compare one image with its reference, which is of one look at the image, without test-time augmentation."""
-    if isinstance(model, RetinaNet):
-        trace = trace_retinanet(model, reference.image)
-        return _parity_of(trace, (), True, model.detect(reference.image), reference)
-    assert isinstance(model, GeneralizedRCNN)
     with model.without_augmentation():
-        return _compare_two_stages(model, reference)
+        trace = first_pass(model, reference)
+        if isinstance(model, GeneralizedRCNN):
+            return _compare_two_stages(model, trace, reference)
+        proposals = tuple(pair_proposals(model, trace, reference.blobs)) if isinstance(model, ProposalNetwork) else ()
+        return _parity_of(trace, proposals, True, detected(model, reference), reference)
 
 
-def _compare_two_stages(model: GeneralizedRCNN, reference: ImageReference) -> ImageParity:
+def _compare_two_stages(model: GeneralizedRCNN, trace: Trace, reference: ImageReference) -> ImageParity:
     """Compare one image of a model with RoIs.
 
     RoIs whose scores tie may stand in another order, so rows are paired first and the run is repeated on the RoIs in
     the reference's order. Where they are the same ones, the detections are what `detect` itself gives.
     """
     blobs, image = reference.blobs, reference.image
-    scale = float(model.network_input([image]).im_info[0].scale)
-    trace = trace_boxes(model, image)
     proposals = tuple(pair_proposals(model, trace, blobs))
-    pairing = pair_rois(model, trace, _class_boxes(model, trace, image, scale), reference)
+    pairing = pair_rois(model, trace, returned(model, trace, reference)[0], reference)
+    data = trace["data"]
     if pairing.rois is None:
         # Of other RoIs than the reference's, and a reference that holds a sample of its own, no row can be compared.
         trace = {key: value for key, value in trace.items() if key.startswith(BEFORE_ROIS)}
     else:
         if not torch.equal(pairing.rois, trace["rois"]):
-            again = trace_boxes(model, image, pairing.rois)
+            again = trace_boxes(model, image, pairing.rois, reference.proposals)
             trace |= {key: value for key, value in again.items() if not key.startswith("rpn_ro")}
-        trace["boxes"], trace["scores"] = _class_boxes(model, trace, image, scale), trace["cls_prob"]
+        trace["boxes"], trace["scores"] = returned(model, trace, reference)
     if pairing.rois is None or pairing.same:
-        detections = model.detect(image)
+        detections = detected(model, reference)
     else:
-        levels = model.features(trace["data"])
-        detections = model.detect_in_rois(levels, pairing.rois, (image.shape[0], image.shape[1]), scale)
-    if len(detections) and "mask_rois" in blobs:
-        trace |= trace_masks(model, image, _mask_rois(model, scale, detections, reference))
+        detections = detected_in(model, reference, pairing.rois, data)
+    if len(detections):
+        rois_again = _paired_rois(model, detections, reference)
+        if "mask_rois" in blobs:
+            trace |= trace_masks(model, image, rois_again)
+        if "keypoint_rois" in blobs:
+            trace |= trace_keypoints(model, image, rois_again)
     return _parity_of(trace, proposals, pairing.same, detections, reference)
 
 
@@ -317,6 +342,8 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
         equal_rles=len(pairs),
         min_mask_iou=1.0,
     )
+    if detections.keypoints is not None and reference.keypoints is not None:
+        of_boxes = _with_keypoints(of_boxes, detections.keypoints[ours], reference.keypoints[theirs])
     if detections.mask_probs is None or reference.masks is None:
         return of_boxes
     rles = np.array([rle["counts"] for rle in detections.rles()], dtype=object)[ours]
@@ -336,6 +363,19 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
         equal_rles=len(pairs) - len(ious),
         min_mask_iou=min(ious, default=1.0),
         wrong_pastes=sum(wrong),
+    )
+
+
+def _with_keypoints(parity: DetectionRowParity, ours: Array, theirs: Array) -> DetectionRowParity:
+    """Keypoints `[P, 4, 17]` of pairs, each beside its partner."""
+    distances = np.abs(ours[:, :2] - theirs[:, :2]).max(axis=1)
+    moved = ~(distances <= MOST_KEYPOINT_ERROR)
+    return replace(
+        parity,
+        keypoints=distances.size,
+        moved_keypoints=int(moved.sum()),
+        keypoint_error=_largest(distances[~moved]),
+        logit_error=_largest((ours - theirs)[:, 2]),
     )
 
 
@@ -370,18 +410,12 @@ def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobPar
     return BlobParity(blob, shape, error, error / (_largest(theirs) + 1e-6))
 
 
-def _class_boxes(model: GeneralizedRCNN, trace: Trace, image: Image, scale: float) -> Tensor:
-    """What Detectron returns for each RoI: its boxes `[R, 4K]` in image pixels."""
-    size = (image.shape[0], image.shape[1])
-    return class_boxes(trace["rois"][:, 1:], trace["bbox_pred"], scale, size, model.cfg)
-
-
-def _mask_rois(model: GeneralizedRCNN, scale: float, detections: Detections, reference: ImageReference) -> Tensor:
+def _paired_rois(model: GeneralizedRCNN, detections: Detections, reference: ImageReference) -> Tensor:
     """The second pass's RoIs `[D, 5]` of our detections, those with a partner in the reference's order."""
     pairs = pair_detections(detections, reference.det_boxes, reference.det_classes)
     alone = np.setdiff1d(np.arange(len(detections)), pairs[:, 0])
-    boxes = torch.from_numpy(detections.boxes[np.concatenate((pairs[:, 0], alone))]).double() * scale
-    return torch.cat((torch.zeros(len(boxes), 1), boxes.float()), dim=1).to(model.device)
+    boxes = torch.from_numpy(detections.boxes[np.concatenate((pairs[:, 0], alone))])
+    return rois_of_boxes(boxes, float(model.prepare(reference.image).scale), 0).to(model.device)
 
 
 def _largest(values: Array) -> float:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import GeneralizedRCNN, ProposalNetwork
 from detectron_gn.mrcnn.ops.numpy_ties import argsort
 from detectron_gn.port.blobs.activations import Trace
+from detectron_gn.port.blobs.names.rpn import level_suffix
 from detectron_gn.verify.parity.matching import PARTNER_DISTANCE, order_like, without_partner
 from detectron_gn.verify.reference.image_dump import ImageReference
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
@@ -31,7 +32,7 @@ class ProposalParity:
     """The proposals of one pyramid level.
 
     Attributes:
-        level: 2 for P2, ...
+        level: 2 for P2, ...; of one map the one of its stride, 4 for C4.
         count, reference_count: proposals after NMS on either side.
         unmatched: proposals of either side without a partner on the other.
         tied: those of them whose score ties with the last one that was taken before NMS.
@@ -57,14 +58,15 @@ class RoiPairing(NamedTuple):
 
 
 def pair_proposals(
-    model: GeneralizedRCNN, trace: Trace, blobs: Mapping[str, ReferenceBlob]
+    model: GeneralizedRCNN | ProposalNetwork, trace: Trace, blobs: Mapping[str, ReferenceBlob]
 ) -> Iterator[ProposalParity]:
     """Bring each level's proposals in the trace into the reference's order, and count those without a partner.
 
     The proposals of a level that has some without a partner leave the trace.
     """
-    for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
-        name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
+    for level in () if model.rpn is None else model.rpn.levels:
+        suffix = level_suffix(model.cfg, level)
+        name, scores_name = f"rpn_rois{suffix}", f"rpn_roi_probs{suffix}"
         if name not in blobs or scores_name not in blobs or not blobs[scores_name].is_whole:
             continue
         rois, scores = trace[name], trace[scores_name]
@@ -79,7 +81,7 @@ def pair_proposals(
         if order is None:
             alone = torch.cat((scores[without_partner(rows, their_rows)],
                                their_scores[without_partner(their_rows, rows)]))  # fmt: skip
-            candidates = trace[f"rpn_cls_probs_fpn{level}"].flatten()
+            candidates = trace[f"rpn_cls_probs{suffix}"].flatten()
             last_taken = candidates.topk(min(len(candidates), model.cfg.TEST.RPN_PRE_NMS_TOP_N)).values[-1]
             unmatched, tied = len(alone), int(((alone - last_taken).abs() <= TIE).sum())
             del trace[name], trace[scores_name]
@@ -119,16 +121,21 @@ def reference_rois(model: GeneralizedRCNN, trace: Trace, blobs: Mapping[str, Ref
     known = blobs["rois"].known().to(trace["rois"])
     if blobs["rois"].is_whole:
         return known
+    if model.rpn is None:
+        return None
     rois, scores = [], []
-    for level in range(model.cfg.FPN.RPN_MIN_LEVEL, model.cfg.FPN.RPN_MAX_LEVEL + 1):
-        name, scores_name = f"rpn_rois_fpn{level}", f"rpn_roi_probs_fpn{level}"
+    for level in model.rpn.levels:
+        suffix = level_suffix(model.cfg, level)
+        name, scores_name = f"rpn_rois{suffix}", f"rpn_roi_probs{suffix}"
         if name not in blobs or name not in trace or scores_name not in blobs or not blobs[scores_name].is_whole:
             return None
         rois.append(trace[name])
         scores.append(blobs[scores_name].known().flatten())
     # The reference's scores to the last digit, so that ties come out in its order.
-    best = argsort(-torch.cat(scores))[: len(known)]
-    collected = torch.cat(rois)[best.to(known.device)]
+    collected = torch.cat(rois)
+    if model.cfg.FPN.FPN_ON:
+        best = argsort(-torch.cat(scores))[: len(known)]
+        collected = collected[best.to(known.device)]
     if collected.shape != known.shape:
         return None
     near = (collected - known).abs() <= PARTNER_DISTANCE

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config, num_mask_classes
+from detectron_gn.mrcnn.config import Config, has_box_head, num_mask_classes, takes_proposals
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
@@ -35,10 +35,13 @@ class ImageReference:
         name: of the image file.
         image: `[H, W, 3]` uint8 BGR, read from the folder of images.
         blobs: what the workspace held, by name.
-        scores, boxes: `[R, K]` and `[R, 4K]` float32 of each RoI, the boxes in image pixels; R is 0 for a RetinaNet.
-        det_boxes, det_scores, det_classes: `[D, 4]` float32, `[D]` float32 and `[D]` int64 (from 1 on): detections.
+        scores, boxes: `[R, K]` and `[R, 4K]` float32 of each RoI, the boxes in image pixels; R is 0 without RoIs.
+        det_boxes, det_scores, det_classes: `[D, 4]` float32, `[D]` float32 and `[D]` int64 (from 1 on): detections; of
+            an RPN by itself its proposals, all of class 1.
         masks: `[D, M, M]` float32, the soft mask of each detection's own class; None for a model without a mask head.
         rle_counts: COCO run lengths of each pasted mask; they make up the image. Empty without a mask head.
+        keypoints: `[D, 4, 17]` float32 (x, y, logit, probability); None for a model without a keypoint head.
+        proposals: `[P, 4]` float32 in image pixels that went in, for a model that takes them; None for the others.
     """
 
     name: str
@@ -51,6 +54,8 @@ class ImageReference:
     det_classes: npt.NDArray[np.int64]
     masks: Array | None
     rle_counts: Sequence[str]
+    keypoints: Array | None = None
+    proposals: npt.NDArray[np.float32] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -61,7 +66,7 @@ class ImageReference:
 def reference_names(path: Path) -> list[str]:
     """The names of the images in a reference file; InputError where it is none."""
     with _opened(path) as file:
-        names = [name for name in file.names() if f"{name}/det_boxes" in file]
+        names = [name for name in file.names() if f"{name}/det_boxes" in file or f"{name}/proposals" in file]
     if not names:
         raise InputError(f"{path} holds no image with reference detections: make it with dump_blobs.py")
     return names
@@ -117,14 +122,17 @@ class _ImageReader:
         self._check_present()
         self._check_size(image)
         scores, boxes = self._of_rois()
-        det_scores = self._rows("det_scores", (), "[D]")
+        boxes_key, scores_key = self._detections
+        det_scores = self._rows(scores_key, (), "[D]")
         count = len(det_scores)
-        det_boxes = self._rows("det_boxes", (4,), "[D, 4]", count)
-        for key, values in (("det_scores", det_scores), ("det_boxes", det_boxes)):
+        det_boxes = self._rows(boxes_key, (4,), "[D, 4]", count)
+        for key, values in ((scores_key, det_scores), (boxes_key, det_boxes)):
             # Detectron keeps what scores more than a threshold, which nothing does that is not a number.
             if not np.isfinite(values).all():
                 self._group.refuse(key, "holds values that are not finite, which no detection has")
-        det_classes = self._classes(count)
+        det_classes = np.ones(count, np.int64) if self._cfg.MODEL.RPN_ONLY else self._classes(count)
+        points = self._cfg.KRCNN.NUM_KEYPOINTS
+        told = f"[D, 4, {points}]"
         return ImageReference(
             name=name,
             image=image,
@@ -136,6 +144,8 @@ class _ImageReader:
             det_classes=det_classes,
             masks=self._masks(det_classes) if self._cfg.MODEL.MASK_ON else None,
             rle_counts=self._run_lengths(count, image) if self._cfg.MODEL.MASK_ON else (),
+            keypoints=self._rows("keypoints", (4, points), told, count) if self._cfg.MODEL.KEYPOINTS_ON else None,
+            proposals=self._given_proposals() if takes_proposals(self._cfg) else None,
         )
 
     def _check_present(self) -> None:
@@ -144,13 +154,21 @@ class _ImageReader:
         self._group.require(
             "blobs",
             *(rois if self._has_rois else []),
-            *("det_boxes", "det_scores", "det_classes"),
+            *self._detections,
+            *([] if self._cfg.MODEL.RPN_ONLY else ["det_classes"]),
             *(masks if self._cfg.MODEL.MASK_ON else []),
+            *(["keypoints"] if self._cfg.MODEL.KEYPOINTS_ON else []),
+            *(["proposals"] if takes_proposals(self._cfg) else []),
         )
 
     @property
     def _has_rois(self) -> bool:
-        return not self._cfg.RETINANET.RETINANET_ON
+        return has_box_head(self._cfg)
+
+    @property
+    def _detections(self) -> tuple[str, str]:
+        """The names of the boxes that were found, and of their scores."""
+        return ("proposals", "proposal_scores") if self._cfg.MODEL.RPN_ONLY else ("det_boxes", "det_scores")
 
     def _of_rois(self) -> tuple[Array, Array]:
         """Scores `[R, K]` and boxes `[R, 4K]`."""
@@ -162,6 +180,12 @@ class _ImageReader:
         if len(boxes) != len(scores):
             self._group.refuse("boxes", f"has {len(boxes)} rows, scores {len(scores)}")
         return scores, boxes
+
+    def _given_proposals(self) -> npt.NDArray[np.float32]:
+        values = self._rows("proposals", (4,), "[P, 4]")
+        if not np.isfinite(values).all():
+            self._group.refuse("proposals", "holds values that are not finite, which no proposal has")
+        return values.astype(np.float32)
 
     def _check_size(self, image: Image) -> None:
         """The image in the folder must be the one that the reference was made of."""
@@ -204,11 +228,13 @@ class _ImageReader:
         group = self._group.group("blobs")
         blobs = {name: group.blob(name) for name in group.names()}
         if self._has_rois:
-            _check_rois(group, "rois", blobs["rois"], rois)
-        if "mask_rois" in blobs and blobs["mask_rois"].values.size:
-            _check_rois(group, "mask_rois", blobs["mask_rois"], detections)
+            # Of proposals that count as equal there is one RoI, so that there may be fewer than rows of scores.
+            _check_rois(group, "rois", blobs["rois"], None if takes_proposals(self._cfg) else rois)
+        for name in ("mask_rois", "keypoint_rois"):
+            if name in blobs and blobs[name].values.size:
+                _check_rois(group, name, blobs[name], detections)
         for name in blobs:
-            if name.startswith("rpn_rois_fpn"):
+            if name.startswith("rpn_rois"):
                 _check_rois(group, name, blobs[name], None)
                 scores_name = name.replace("rpn_rois", "rpn_roi_probs")
                 scores, count = blobs.get(scores_name), blobs[name].shape[0]

@@ -42,7 +42,7 @@ class _Dtype:
 
 
 @dataclass(eq=False)
-class _Array:
+class PickledArray:
     """An array as the pickle tells it; `content` says where its bytes are, and is None until BUILD.
 
     `axes`: the order in which the axes of `shape` come in the array, where it is another.
@@ -81,7 +81,7 @@ class NumpyGrammar:
     def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value:
         match symbol.name, arguments:
             case "numpy _reconstruct", (Symbol("numpy ndarray"), (0,), Text(length=1)):
-                return _Array(offset=machine.start_of_opcode)
+                return PickledArray(offset=machine.start_of_opcode)
             case "numpy dtype", (Text() as code, 0 | False, 0 | 1 | False | True as copy):
                 return _dtype(machine.text(code), bool(copy))
             case "_codecs encode", (Text(kind="text") as text, Text() as encoding):
@@ -96,11 +96,11 @@ class NumpyGrammar:
                 machine.fill(ordered, [_pair(machine, pair) for pair in pairs])
                 return ordered
             case "numpy scalar", (_Dtype() as dtype, content):
-                return _array(machine, _Array(), (), dtype, False, content)
+                return _array(machine, PickledArray(), (), dtype, False, content)
             case "numpy _frombuffer", (content, _Dtype() as dtype, shape, Text() as order) if (
                 machine.text(order) in ("C", "F")
             ):
-                return _array(machine, _Array(), shape, dtype, machine.text(order) == "F", content)
+                return _array(machine, PickledArray(), shape, dtype, machine.text(order) == "F", content)
             case "numpy _frombuffer", (
                 content,
                 _Dtype() as dtype,
@@ -108,7 +108,7 @@ class NumpyGrammar:
                 Text() as order,
                 tuple() as axes,
             ) if machine.text(order) == "K" and _is_order_of(axes, len(shape)):
-                return _array(machine, _Array(axes=axes), shape, dtype, False, content)
+                return _array(machine, PickledArray(axes=axes), shape, dtype, False, content)
         given = ", ".join(describe(argument) for argument in arguments[:8])
         raise machine.error(ForbiddenContent, f"calls {symbol.name} with ({given}), as no array is written")
 
@@ -120,7 +120,7 @@ class NumpyGrammar:
                 if not value.shared:
                     value.byte_order = machine.text(order)
                 value.complete = True
-            case _Array(content=None), (1, shape, _Dtype() as dtype, bool() | 0 | 1 as fortran, content):
+            case PickledArray(content=None), (1, shape, _Dtype() as dtype, bool() | 0 | 1 as fortran, content):
                 _array(machine, value, shape, dtype, bool(fortran), content)
             case _Dtype(), _:
                 raise machine.error(UnsupportedArray, "an element type that is not a plain number")
@@ -137,7 +137,7 @@ def read_pickle(file: MappedFile) -> WeightsFile:
     Raises a `weights.errors.FileError` for everything that is not a dictionary of arrays of plain numbers.
     """
     machine = PickleVM(file.map, file.source, NumpyGrammar())
-    layout = sort_out(machine.run(), _Array, machine)
+    layout = sort_out(machine.run(), PickledArray, machine)
     sizes = {}
     for name, array in layout.arrays.items():
         if array.dtype is None:
@@ -145,7 +145,7 @@ def read_pickle(file: MappedFile) -> WeightsFile:
         sizes[name] = array, array_bytes(array.shape, array.dtype.itemsize, name, file.source)
     check_arrays(sizes, file.size, file.source)
     names = {array: name for name, array in layout.arrays.items()}
-    read = {array: _read(file, name, array) for array, name in names.items()}
+    read = {array: read_array(file, name, array) for array, name in names.items()}
     blobs = {name: read[array] for name, array in layout.arrays.items()}
     iteration = layout.iteration if layout.iteration is not None else iteration_from_name(file.path.name)
     return WeightsFile(blobs, layout.cfg, iteration, file.source, "pkl", layout.left_out, layout.categories)
@@ -168,7 +168,9 @@ def _dtype(code: str, copy: bool) -> _Dtype:
     return _Dtype(code.removeprefix(order), order or "<", shared=not copy and order != ">")
 
 
-def _array(machine: PickleVM, array: _Array, shape: Value, dtype: _Dtype, fortran: bool, content: Value) -> _Array:
+def _array(
+    machine: PickleVM, array: PickledArray, shape: Value, dtype: _Dtype, fortran: bool, content: Value
+) -> PickledArray:
     """Complete `array`, after checking that its shape takes exactly as many bytes as there are."""
     if not isinstance(shape, tuple):
         raise machine.error(UnsupportedArray, f"an array whose shape is {describe(shape)}")
@@ -191,8 +193,12 @@ def _array(machine: PickleVM, array: _Array, shape: Value, dtype: _Dtype, fortra
     return array
 
 
-def _read(file: MappedFile, name: str, array: _Array) -> Array:
-    """Bring an array's bytes from the file into memory."""
+def read_array(file: MappedFile, name: str, array: PickledArray) -> Array:
+    """Bring an array's bytes from the file into memory.
+
+    Args:
+        name: what messages call the array.
+    """
     assert array.dtype is not None and array.content is not None
     wanted = array_bytes(array.shape, array.dtype.itemsize, name, file.source)
     if array.content.written == "plain":

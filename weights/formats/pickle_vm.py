@@ -20,7 +20,6 @@ from detectron_gn.weights.weights_file import MAX_NAME_BYTES
 MAX_OPCODES = 500_000
 """The largest published model takes 16,000, a `.pth` of `MAX_BLOBS` tensors 380,000. This many opcodes fill at most
 50 MiB, in a second or two."""
-MAX_MEMO = 200_000
 MAX_STACK = 10_000
 MAX_OPEN_MARKS = 64
 MAX_LINE = 256
@@ -40,12 +39,19 @@ class Grammar(Protocol):
 
 
 class PickleVM:
-    """Interprets one pickle: `PickleVM(data, source, grammar).run()` returns the value it stands for."""
+    """Interprets one pickle: `PickleVM(data, source, grammar).run()` returns the value it stands for.
 
-    def __init__(self, data: mmap.mmap | bytes, source: str, grammar: Grammar) -> None:
+    Args:
+        most_opcodes: of the whole pickle; as many values may be memorised as half of them.
+    """
+
+    def __init__(
+        self, data: mmap.mmap | bytes, source: str, grammar: Grammar, most_opcodes: int = MAX_OPCODES
+    ) -> None:
         self.data = data
         self.source = source
         self.grammar = grammar
+        self.most_opcodes = most_opcodes
         self.position = 0
         self.start_of_opcode = 0
         self._frame_end: int | None = None
@@ -59,7 +65,7 @@ class PickleVM:
         Raises TruncatedFile, MalformedFile, ForbiddenContent or OverBudget, each with the offset of the
         opcode at fault.
         """
-        for _ in range(MAX_OPCODES):
+        for _ in range(self.most_opcodes):
             self.start_of_opcode = self.position
             if self.position == self._frame_end:
                 self._frame_end = None
@@ -73,9 +79,9 @@ class PickleVM:
             handler(self)
             if len(self._stack) > MAX_STACK:
                 raise self.error(OverBudget, f"more than {MAX_STACK} values wait on the stack")
-            if len(self._memo) > MAX_MEMO:
-                raise self.error(OverBudget, f"more than {MAX_MEMO} values are memorised")
-        raise self.error(OverBudget, f"more than {MAX_OPCODES} opcodes")
+            if len(self._memo) > self.most_opcodes // 2:
+                raise self.error(OverBudget, f"more than {self.most_opcodes // 2} values are memorised")
+        raise self.error(OverBudget, f"more than {self.most_opcodes} opcodes")
 
     def error(self, kind: type[FileError], cause: str) -> FileError:
         """An error of `kind` at the opcode being read."""

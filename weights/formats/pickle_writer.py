@@ -32,10 +32,10 @@ def write_pickle(path: Path, weights: WeightsFile) -> None:
         if array.nbytes >= 2**31:
             raise WriteFailed(str(path), f"{name} has {array.nbytes} bytes; a protocol 2 pickle holds 2 GiB")
     with replacing(path) as temporary, open(temporary, "wb") as handle:
-        _Pickler(handle).write(weights)
+        Pickler(handle).write(weights)
 
 
-class _Pickler:
+class Pickler:
     """Emits opcodes as cPickle does: objects seen once are memorised in the order of their writing."""
 
     def __init__(self, handle: BinaryIO) -> None:
@@ -44,25 +44,30 @@ class _Pickler:
         self._known: dict[str, int] = {}
 
     def write(self, weights: WeightsFile) -> None:
-        self._write(b"\x80\x02")
         entries: list[tuple[str, Callable[[], None]]] = []
         if weights.cfg is not None:
             cfg = weights.cfg.encode()
-            entries.append(("cfg", lambda: self._memorised_string(cfg)))
+            entries.append(("cfg", lambda: self.string(cfg)))
         if weights.categories is not None:
             categories = categories_text(weights.categories).encode()
-            entries.append((CATEGORIES, lambda: self._memorised_string(categories)))
+            entries.append((CATEGORIES, lambda: self.string(categories)))
         entries.append(("blobs", lambda: self._blobs(weights.blobs)))
-        self._dictionary(iter(entries), len(entries))
+        self.write_top(entries)
+
+    def write_top(self, entries: list[tuple[str, Callable[[], None]]]) -> None:
+        """The whole pickle of a dictionary, of names and what each value writes."""
+        self._write(b"\x80\x02")
+        self.dictionary(iter(entries), len(entries))
         self._write(b".")
 
     def _blobs(self, blobs: dict[str, Array]) -> None:
         def writer(array: Array) -> Callable[[], None]:
-            return lambda: self._array(array)
+            return lambda: self.array(array)
 
-        self._dictionary(((name, writer(array)) for name, array in blobs.items()), len(blobs))
+        self.dictionary(((name, writer(array)) for name, array in blobs.items()), len(blobs))
 
-    def _dictionary(self, entries: Iterator[tuple[str, Callable[[], None]]], count: int) -> None:
+    def dictionary(self, entries: Iterator[tuple[str, Callable[[], None]]], count: int) -> None:
+        """A dictionary of names and what each value writes."""
         self._write(b"}")
         self._memorise()
         for start in range(0, count, _BATCH):
@@ -71,11 +76,12 @@ class _Pickler:
                 self._write(b"(")
             for _ in range(size):
                 name, write_value = next(entries)
-                self._memorised_string(name.encode())
+                self.string(name.encode())
                 write_value()
             self._write(b"u" if size > 1 else b"s")
 
-    def _array(self, array: Array) -> None:
+    def array(self, array: Array) -> None:
+        """An array of plain numbers."""
         self._once("reconstruct", lambda: self._write(b"cnumpy.core.multiarray\n_reconstruct\n"))
         self._once("ndarray", lambda: self._write(b"cnumpy\nndarray\n"))
         self._write(b"K\x00\x85U\x01b\x87R")
@@ -87,6 +93,26 @@ class _Pickler:
         self._write(b"\x89")
         self._string(little.view(np.uint8).data)
         self._write(b"tb")
+
+    def sequence(self, items: Iterator[Callable[[], None]], count: int) -> None:
+        """A list of what each item writes."""
+        self._write(b"]")
+        self._memorise()
+        for start in range(0, count, _BATCH):
+            size = min(_BATCH, count - start)
+            if size > 1:
+                self._write(b"(")
+            for _ in range(size):
+                next(items)()
+            self._write(b"e" if size > 1 else b"a")
+
+    def integer(self, value: int) -> None:
+        """A whole number of 64 bits."""
+        for opcode, width in (b"K", 1), (b"M", 2), (b"J", 4):
+            if value in range(-(2**31) if width == 4 else 0, 2 ** (8 * width - (width == 4))):
+                self._write(opcode + value.to_bytes(width, "little", signed=value < 0))
+                return
+        self._write(b"\x8a\x09" + value.to_bytes(9, "little", signed=True))
 
     def _dtype(self, code: str) -> None:
         """`code` as numpy writes it, `<f4`; cPickle memorises the dtype between its REDUCE and its BUILD."""
@@ -102,22 +128,16 @@ class _Pickler:
         if len(shape) > 3:
             self._write(b"(")
         for size in shape:
-            self._integer(size)
+            self.integer(size)
         self._write({0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}.get(len(shape), b"t"))
-
-    def _integer(self, value: int) -> None:
-        for opcode, width in (b"K", 1), (b"M", 2), (b"J", 4):
-            if value < 2 ** (8 * width - (width == 4)):
-                self._write(opcode + value.to_bytes(width, "little"))
-                return
-        self._write(b"\x8a\x09" + value.to_bytes(9, "little"))
 
     def _string(self, content: bytes | memoryview) -> None:
         size = len(content)
         self._write(b"U" + bytes([size]) if size < 256 else b"T" + size.to_bytes(4, "little"))
         self._write(content)
 
-    def _memorised_string(self, content: bytes) -> None:
+    def string(self, content: bytes) -> None:
+        """A string, which what follows may refer to."""
         self._string(content)
         self._memorise()
 

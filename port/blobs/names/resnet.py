@@ -10,10 +10,15 @@ def resnet_blobs(cfg: Config) -> Iterator[tuple[str, str]]:
     """Layers of the body and the blobs they write."""
     yield "conv1", "conv1"
     for stage, count in enumerate(BLOCK_COUNTS[backbone_depth(cfg)], 2):
-        for block in range(count):
-            branches = ("branch2a", "branch2b", "branch2c") + (("branch1",) if block == 0 else ())
-            for branch in branches:
-                yield f"res{stage}.{block}.{branch}", f"res{stage}_{block}_{branch}"
+        yield from block_blobs(f"res{stage}", count)
+
+
+def block_blobs(stage: str, count: int, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Layers of a stage of residual blocks and the blobs they write, which begin with a prefix where a head has it."""
+    for block in range(count):
+        branches = ("branch2a", "branch2b", "branch2c") + (("branch1",) if block == 0 else ())
+        for branch in branches:
+            yield f"{stage}.{block}.{branch}", f"{prefix}{stage}_{block}_{branch}"
 
 
 def stage_blobs(cfg: Config) -> dict[str, str]:

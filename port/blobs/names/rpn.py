@@ -1,4 +1,4 @@
-"""Blobs of the RPN; names as in Detectron modeling/FPN.py:add_fpn_rpn_outputs."""
+"""Blobs of the RPN; names as in Detectron modeling/FPN.py:add_fpn_rpn_outputs, rpn_heads.py."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,12 @@ def rpn_blobs(cfg: Config) -> Iterator[tuple[str, str]]:
 
     All levels share the parameters of the finest, which carry its name.
     """
-    finest = cfg.FPN.RPN_MIN_LEVEL
-    yield "conv", f"conv_rpn_fpn{finest}"
-    yield "cls_logits", f"rpn_cls_logits_fpn{finest}"
-    yield "bbox_pred", f"rpn_bbox_pred_fpn{finest}"
+    suffix = level_suffix(cfg, cfg.FPN.RPN_MIN_LEVEL)
+    yield "conv", f"conv_rpn{suffix}"
+    yield "cls_logits", f"rpn_cls_logits{suffix}"
+    yield "bbox_pred", f"rpn_bbox_pred{suffix}"
+
+
+def level_suffix(cfg: Config, level: int) -> str:
+    """What the names of a level's blobs end in; nothing where there is only one."""
+    return f"_fpn{level}" if cfg.FPN.FPN_ON else ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detectron_gn.mrcnn.config import Config, check_config, refuse_proposal_files, refuse_training, with_values
+from detectron_gn.mrcnn.config import Config, check_config, refuse_training, with_values
 from detectron_gn.mrcnn.errors import InputError
 
 BN = with_values(
@@ -36,8 +36,22 @@ GN = with_values(
 STEPS = {"SOLVER.LR_POLICY": "steps_with_decay", "SOLVER.STEPS": (0, 60, 80)}
 LRS = {**STEPS, "SOLVER.LR_POLICY": "steps_with_lrs", "SOLVER.LRS": (0.02, 0.002, 0.0002)}
 
+KEYPOINTS = {
+    "MODEL.KEYPOINTS_ON": True,
+    "KRCNN.ROI_KEYPOINTS_HEAD": "keypoint_rcnn_heads.add_roi_pose_head_v1convX",
+    "KRCNN.NUM_KEYPOINTS": 17,
+    "KRCNN.USE_DECONV_OUTPUT": True,
+    "KRCNN.UP_SCALE": 2,
+    "KRCNN.ROI_XFORM_RESOLUTION": 14,
+    "KRCNN.HEATMAP_SIZE": 56,
+}
+
 ACCEPTED = [
     {},
+    KEYPOINTS,
+    {"MODEL.FASTER_RCNN": False, "FPN.MULTILEVEL_RPN": False},
+    {"FAST_RCNN.ROI_XFORM_METHOD": "RoIPoolF"},
+    {"MODEL.TYPE": "mask_rcnn"},
     {"GROUP_NORM.NUM_GROUPS": -1, "GROUP_NORM.DIM_PER_GP": 8},
     {"FPN.ROI_MIN_LEVEL": 3, "FPN.ROI_MAX_LEVEL": 3},
     {"FPN.COARSEST_STRIDE": 64},
@@ -55,12 +69,19 @@ REFUSED = [
     ({"MODEL.CONV_BODY": ""}, "MODEL.CONV_BODY is not set: set it to FPN.add_fpn_ResNet50_conv5_body or"),
     ({"MODEL.NUM_CLASSES": -1}, "MODEL.NUM_CLASSES is -1: set it to the number of classes and one more"),
     ({"MODEL.NUM_CLASSES": 1}, "MODEL.NUM_CLASSES is 1"),
-    ({"MODEL.FASTER_RCNN": False}, "MODEL.FASTER_RCNN is False, so the model has no RPN"),
     ({"MODEL.BBOX_REG_WEIGHTS": (1.0, 1.0, 0.0, 1.0)}, "MODEL.BBOX_REG_WEIGHTS is [1.0, 1.0, 0.0, 1.0]: give four"),
     ({"RETINANET.RETINANET_ON": True}, "MODEL.TYPE is generalized_rcnn and RETINANET.RETINANET_ON is True: set them"),
     ({"MODEL.TYPE": "retinanet"}, "MODEL.TYPE is retinanet and RETINANET.RETINANET_ON is False: set them to"),
     ({"MODEL.TYPE": "rfcn"}, "MODEL.TYPE is 'rfcn', which is not supported here"),
-    ({"FPN.FPN_ON": False}, "FPN.FPN_ON is False"),
+    ({"FPN.FPN_ON": False}, "FPN.FPN_ON is False, but MODEL.CONV_BODY is FPN.add_fpn_ResNet50_conv5_body: it is a"),
+    ({"MODEL.RPN_ONLY": True}, "MODEL.RPN_ONLY and MODEL.MASK_ON are both True: set one of them to False"),
+    ({"FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head"}, "FAST_RCNN.ROI_BOX_HEAD is ResNet.add_ResNet_roi"),
+    ({"MODEL.KEYPOINTS_ON": True}, "KRCNN.ROI_KEYPOINTS_HEAD is not set: set it to keypoint_rcnn_heads.add_roi_pose"),
+    ({**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 14}, "KRCNN.NUM_KEYPOINTS is 14, but a person of COCO has 17"),
+    ({**KEYPOINTS, "KRCNN.HEATMAP_SIZE": 28}, "KRCNN.HEATMAP_SIZE is 28, but the layers of the keypoint head make it"),
+    ({**KEYPOINTS, "KRCNN.UP_SCALE": 3}, "KRCNN.UP_SCALE is 3: set it to an even number"),
+    ({**KEYPOINTS, "KRCNN.DECONV_KERNEL": 3}, "KRCNN.DECONV_KERNEL is 3: set it to an even number"),
+    ({**KEYPOINTS, "KRCNN.KEYPOINT_CONFIDENCE": "mean"}, "KRCNN.KEYPOINT_CONFIDENCE is 'mean', which is not supported"),
     ({"FPN.MULTILEVEL_ROIS": False}, "FPN.MULTILEVEL_ROIS is False"),
     ({"FPN.MULTILEVEL_RPN": False}, "FPN.MULTILEVEL_RPN is False"),
     ({"FPN.RPN_MAX_LEVEL": 5}, "FPN.RPN_MIN_LEVEL is 2 and FPN.RPN_MAX_LEVEL is 5"),
@@ -82,7 +103,7 @@ REFUSED = [
     ({"GROUP_NORM.DIM_PER_GP": 8}, "GROUP_NORM.DIM_PER_GP is 8 and GROUP_NORM.NUM_GROUPS is 32: give one of them"),
     ({"GROUP_NORM.NUM_GROUPS": -1}, "GROUP_NORM.DIM_PER_GP is -1 and GROUP_NORM.NUM_GROUPS is -1: give one of them"),
     ({"GROUP_NORM.EPSILON": 0.0}, "GROUP_NORM.EPSILON is 0.0"),
-    ({"FAST_RCNN.ROI_XFORM_METHOD": "RoIPoolF"}, "FAST_RCNN.ROI_XFORM_METHOD is 'RoIPoolF': set it to RoIAlign"),
+    ({"FAST_RCNN.ROI_XFORM_METHOD": "RoIWarp"}, "FAST_RCNN.ROI_XFORM_METHOD is 'RoIWarp', which is not supported"),
     ({"FAST_RCNN.ROI_XFORM_RESOLUTION": 0}, "FAST_RCNN.ROI_XFORM_RESOLUTION is 0"),
     ({"MRCNN.ROI_XFORM_SAMPLING_RATIO": -1}, "MRCNN.ROI_XFORM_SAMPLING_RATIO is -1"),
     ({"FAST_RCNN.NUM_STACKED_CONVS": 0}, "FAST_RCNN.NUM_STACKED_CONVS is 0"),
@@ -211,7 +232,57 @@ def test_a_two_layer_box_head_needs_no_convolutions():
     check_config(with_values(BN, {"FAST_RCNN.NUM_STACKED_CONVS": 0}))
 
 
-def test_a_model_on_proposals_from_files_is_refused_by_a_function_of_its_own():
-    refuse_proposal_files(GN)
-    with pytest.raises(InputError, match=r"TEST\.PROPOSAL_FILES, which are not read here"):
-        refuse_proposal_files(with_values(GN, {"MODEL.FASTER_RCNN": False}))
+C4 = with_values(
+    Config(),
+    {
+        "MODEL.TYPE": "generalized_rcnn",
+        "MODEL.CONV_BODY": "ResNet.add_ResNet50_conv4_body",
+        "MODEL.NUM_CLASSES": 81,
+        "MODEL.FASTER_RCNN": True,
+        "MODEL.MASK_ON": True,
+        "FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head",
+        "FAST_RCNN.ROI_XFORM_METHOD": "RoIAlign",
+        "MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare",
+        "MRCNN.ROI_XFORM_RESOLUTION": 14,
+        "MRCNN.DILATION": 1,
+    },
+)
+
+OF_C4_REFUSED = [
+    ({"FPN.FPN_ON": True}, "FPN.FPN_ON is True, but MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body: it has no"),
+    ({"FPN.MULTILEVEL_RPN": True}, "FPN.MULTILEVEL_RPN is True, but MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body"),
+    ({"RPN.SIZES": ()}, "RPN.SIZES is []: give numbers above 0"),
+    ({"RPN.ASPECT_RATIOS": (1.0, 0.0)}, "RPN.ASPECT_RATIOS is [1.0, 0.0]: give numbers above 0"),
+    ({"FAST_RCNN.ROI_XFORM_RESOLUTION": 12}, "FAST_RCNN.ROI_XFORM_RESOLUTION is 12, but res5 of a RoI ends at 7 x 7"),
+    ({"MRCNN.DILATION": 2}, "MRCNN.DILATION is 2, but the mask head shares res5 with the box head: set it to 1"),
+    ({"MRCNN.ROI_XFORM_RESOLUTION": 7}, "MRCNN.ROI_XFORM_RESOLUTION is 7, but the mask head shares res5"),
+    ({"MRCNN.RESOLUTION": 28}, "MRCNN.RESOLUTION is 28, but the mask head doubles the 7 x 7 of res5: set it to 14"),
+]
+
+
+@pytest.mark.parametrize("changes", [{}, {"MODEL.MASK_ON": False, "MODEL.FASTER_RCNN": False}], ids=str)
+def test_a_c4_model_that_can_be_built_is_accepted(changes):
+    check_config(with_values(C4, changes))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), OF_C4_REFUSED, ids=lambda value: "")
+def test_a_c4_model_that_cannot_be_built_is_refused_by_key_and_value(changes, sentence):
+    with pytest.raises(InputError) as error:
+        check_config(with_values(C4, changes))
+    assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "sentence"),
+    [
+        (C4, "MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body, but a Mask R-CNN without a feature pyramid"),
+        (with_values(GN, {"MODEL.FASTER_RCNN": False}), "MODEL.FASTER_RCNN is False, but a Mask R-CNN on proposals"),
+        (with_values(GN, KEYPOINTS), "MODEL.KEYPOINTS_ON is True, but a model of that kind cannot be trained here yet"),
+        (with_values(GN, {"MODEL.RPN_ONLY": True}), "MODEL.RPN_ONLY is True"),
+        (with_values(GN, {"MRCNN.ROI_XFORM_METHOD": "RoIPoolF"}), "MRCNN.ROI_XFORM_METHOD is RoIPoolF"),
+    ],
+)
+def test_the_training_of_what_only_detects_is_refused(cfg, sentence):
+    with pytest.raises(InputError) as error:
+        refuse_training(cfg)
+    assert str(error.value).startswith(sentence)

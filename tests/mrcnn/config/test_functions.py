@@ -46,7 +46,7 @@ def test_a_function_name_means_one_thing(function, key, name, meaning):
         (norm_of_backbone, "RESNETS.SHORTCUT_FUNC", "basic_gn_shortcut"),
     ],
 )
-@pytest.mark.parametrize("name", ["os.system", "__import__('os')", "VGG16.add_VGG16_conv5_body", ""])
+@pytest.mark.parametrize("name", ["os.system", "__import__('os')", "ResNet.add_ResNet50_roi", ""])
 def test_another_name_is_refused_with_the_names_there_are(function, key, known, name):
     with pytest.raises(InputError) as error:
         function(with_values(Config(), {key: name}))

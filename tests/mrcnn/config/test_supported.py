@@ -30,12 +30,12 @@ def test_every_row_is_of_a_key_that_exists():
     assert not INERT.keys() & LIMITED.keys()
 
 
-def test_a_key_of_a_section_wide_row_may_have_its_own():
-    assert key_use("TEST.KPS_AUG.SCALES") == "inert"
-    assert key_use("TEST.KPS_AUG.ENABLED") == "unsupported"
-    assert key_use("TEST.BBOX_AUG.SCALES") == "supported"
+def test_a_row_is_of_a_key_or_of_a_whole_section():
+    assert key_use("DATA_LOADER.NUM_THREADS") == "inert"
+    assert key_use("TEST.KPS_AUG.SCALES") == "supported"
     assert key_use("RETINANET.NUM_CONVS") == "supported"
-    assert key_use("KRCNN.NUM_KEYPOINTS") == "unsupported"
+    assert key_use("RFCN.PS_GRID_SIZE") == "unsupported"
+    assert (key_use("KRCNN.LOSS_WEIGHT"), key_use("KRCNN.NUM_KEYPOINTS")) == ("inert", "supported")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_key_is_served(key):
 SETTLED_BY_THE_CONFIG = {
     "MODEL.TYPE", "MODEL.CONV_BODY", "MODEL.MASK_ON", "FPN.FPN_ON", "FPN.MULTILEVEL_ROIS", "FPN.MULTILEVEL_RPN",
     "FAST_RCNN.ROI_BOX_HEAD", "FAST_RCNN.ROI_XFORM_METHOD", "MRCNN.ROI_MASK_HEAD", "MRCNN.ROI_XFORM_METHOD",
-    "RESNETS.STEM_FUNC", "RESNETS.TRANS_FUNC", "RESNETS.SHORTCUT_FUNC",
+    "KRCNN.ROI_KEYPOINTS_HEAD", "RESNETS.STEM_FUNC", "RESNETS.TRANS_FUNC", "RESNETS.SHORTCUT_FUNC",
 }
 
 

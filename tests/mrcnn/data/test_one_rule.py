@@ -99,7 +99,9 @@ class Readers:
         return None
 
     def test(self):
-        model = SimpleNamespace(cfg=self.cfg, device=torch.device("cpu"), categories=None, classes=None)
+        model = SimpleNamespace(
+            cfg=self.cfg, device=torch.device("cpu"), categories=None, classes=None, check_proposals=lambda given: None
+        )
         try:
             self.evaluation = evaluation.evaluate(model, self.file, self.folder)
         except InputError as error:

@@ -10,7 +10,6 @@ import torch
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
-from tests.helpers.configurations import is_built
 
 DATA = Path(__file__).parents[2] / "data"
 PARAMS = DATA / "params"
@@ -39,7 +38,7 @@ def test_blobs_and_shapes_are_caffe2s_in_its_order(name):
     assert [(row.blob, list(row.shape)) for row in rows] == [(blob["name"], blob["shape"]) for blob in reference]
 
 
-@pytest.mark.parametrize("name", list(filter(is_built, LISTS)))
+@pytest.mark.parametrize("name", LISTS)
 def test_blobs_shapes_and_what_is_trained_are_caffe2s_for_every_configuration(name):
     with torch.device("meta"):
         model = build_detector(bundled_config(name))

@@ -95,7 +95,7 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
         ("TEST:\n  NMS: 0.3\nNUM_GPUS: 1\nTEST: {}", "line 4: the key TEST is given a second time, after line 1"),
         ("RPN:\n  ON: True", "line 2: the key 'ON' is no text to YAML"),
         ("MODEL:\n  TYPE: rfcn", "line 2: MODEL.TYPE is 'rfcn', which is not supported here (other types"),
-        ("KRCNN:\n  NUM_KEYPOINTS: 17", "line 2: KRCNN.NUM_KEYPOINTS is 17, which is not supported here (keypoints"),
+        ("RFCN:\n  PS_GRID_SIZE: 7", "line 2: RFCN.PS_GRID_SIZE is 7, which is not supported here (R-FCN is not"),
     ],
 )
 def test_a_key_at_fault_is_refused_with_its_line_and_the_way_out(text, error):
@@ -111,7 +111,7 @@ def test_a_key_at_fault_is_refused_with_its_line_and_the_way_out(text, error):
         (["TEST", "{'NMS': 0.3}"], "TEST is a section, not a key: give its keys, such as TEST.WEIGHTS"),
         (["TEST.SCALES", "(600,)"], "TEST.SCALES is now called TEST.SCALE: give it under that name as a single number"),
         (["TEST.NMS", "abc"], "TEST.NMS is 'abc', but it must be a number, such as 0.3"),
-        (["MODEL.KEYPOINTS_ON", "True"], "MODEL.KEYPOINTS_ON is True, which is not supported here (keypoints are not"),
+        (["RESNETS.RES5_DILATION", "2"], "RESNETS.RES5_DILATION is 2, which is not supported here (a pyramid"),
     ],
 )
 def test_an_override_at_fault_is_refused_by_key(overrides, error):
@@ -206,10 +206,13 @@ def test_saved_in_weights_unknown_keys_are_named_and_ignored(caplog):
     assert "did you mean" in error_of(parse_config, attr_dict("SCALEE: 800"), "a.yaml")
 
 
-def test_saved_in_weights_the_idle_keypoint_section_may_have_had_other_defaults():
-    assert parse_config("KRCNN: {NUM_KEYPOINTS: 17}", "w.pkl", saved_in_weights=True).KRCNN == Config().KRCNN
-    error = error_of(parse_config, "MODEL: {KEYPOINTS_ON: True}", "w.pkl", saved_in_weights=True)
-    assert error.startswith("w.pkl, line 1: MODEL.KEYPOINTS_ON is True")
+def test_saved_in_weights_the_idle_section_of_r_fcn_may_have_had_other_defaults():
+    assert parse_config("RFCN: {PS_GRID_SIZE: 7}", "w.pkl", saved_in_weights=True).RFCN == Config().RFCN
+
+
+def test_saved_in_weights_the_keypoint_section_counts():
+    text = "MODEL: {KEYPOINTS_ON: True}\nKRCNN: {NUM_KEYPOINTS: 17, UP_SCALE: 2}"
+    assert parse_config(text, "w.pkl", saved_in_weights=True).KRCNN.UP_SCALE == 2
 
 
 def test_saved_in_weights_wrong_types_and_unsupported_values_are_refused():
@@ -242,7 +245,7 @@ def test_saved_in_weights_the_switch_of_a_fork_is_refused_by_name_where_it_is_on
 
 
 def test_saved_in_weights_the_way_out_of_a_value_that_is_not_supported_does_not_make_another_network():
-    error = error_of(parse_config, "MODEL: {KEYPOINTS_ON: True}", "w.pkl", saved_in_weights=True)
+    error = error_of(parse_config, "RESNETS: {RES5_DILATION: 2}", "w.pkl", saved_in_weights=True)
     assert error.endswith("the model was trained so: only Detectron runs it")
     error = error_of(parse_config, "TEST: {SOFT_NMS: {METHOD: cubic}}", "w.pkl", saved_in_weights=True)
     assert "pass --set TEST.SOFT_NMS.METHOD linear or gaussian or hard" in error

@@ -185,8 +185,8 @@ def test_proposals_clipped_to_the_unpadded_image(model, demo_model, monkeypatch)
     # 180 x 240 pixels are padded to 192 x 256; what detection hands to the RPN is what the trace tells.
     right = generalized_rcnn.GeneralizedRCNN.network_input
 
-    def wrong(self, images):
-        batch = right(self, images)
+    def wrong(self, images, *proposals):
+        batch = right(self, images, *proposals)
         sizes = [self.prepare(image).pixels.shape for image in images]
         return batch._replace(
             im_info=[info._replace(height=size[0], width=size[1]) for size, info in zip(sizes, batch.im_info)]
@@ -321,8 +321,8 @@ def test_padding_that_is_not_zero_is_no_other_mean_colour(model, demo_model, mon
 def test_a_scale_that_is_handed_on_otherwise(model, demo_model, monkeypatch, wrong):
     right = generalized_rcnn.GeneralizedRCNN.network_input
 
-    def network_input(self, images):
-        batch = right(self, images)
+    def network_input(self, images, *proposals):
+        batch = right(self, images, *proposals)
         return batch._replace(im_info=[info._replace(scale=wrong(info.scale)) for info in batch.im_info])
 
     monkeypatch.setattr(generalized_rcnn.GeneralizedRCNN, "network_input", network_input)

@@ -205,8 +205,8 @@ def test_one_pasted_mask_that_is_not_the_soft_ones_is_a_difference(pickle, demo_
 def test_a_scale_is_held_to_its_own_magnitude_and_not_to_the_images_size(pickle, demo_model, monkeypatch):
     right = GeneralizedRCNN.network_input
 
-    def wrong(self, images):
-        batch = right(self, images)
+    def wrong(self, images, *proposals):
+        batch = right(self, images, *proposals)
         return batch._replace(im_info=[info._replace(scale=info.scale * 1.002) for info in batch.im_info])
 
     monkeypatch.setattr(GeneralizedRCNN, "network_input", wrong)

@@ -1,0 +1,44 @@
+"""An RPN by itself: proposals and nothing else; answers to Detectron core/rpn_generator.py."""
+
+import torch
+from torch import Tensor
+
+from detectron_gn.mrcnn.backbones import build_backbone
+from detectron_gn.mrcnn.config import Config, refuse_training
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors.detector import Detector
+from detectron_gn.mrcnn.heads.rpn import RPN
+from detectron_gn.mrcnn.inference.network_input import NetworkInput
+from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.mrcnn.training.samplers import Sampler
+
+
+class ProposalNetwork(Detector):
+    """A backbone and an RPN (`cfg.MODEL.RPN_ONLY`)."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self.backbone = build_backbone(cfg)
+        self.rpn = RPN(cfg, self.backbone.dim, self.backbone.strides)
+
+    @torch.inference_mode()
+    def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:
+        """The proposals of each image, best first: boxes in image pixels, not clipped to the image, all of class 1.
+
+        They are clipped to the padded image before they are scaled back (Detectron core/rpn_generator.py:im_proposals).
+        """
+        found = []
+        with self.products():
+            features = self.features(batch.data)
+            outputs = self.rpn(features)
+            for index, (size, info) in enumerate(zip(batch.image_sizes, batch.im_info, strict=True)):
+                rois, scores = self.rpn.collected(outputs, features.strides, index, info)
+                classes = torch.ones_like(scores, dtype=torch.long)
+                boxes = rois[:, 1:] / info.scale
+                found.append(Detections.from_tensors(boxes, scores, classes, None, size, self.cfg))
+        return found
+
+    def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
+        """Not supported yet: raises InputError."""
+        refuse_training(self.cfg)
+        raise AssertionError("refuse_training lets a model of proposals pass")
