@@ -69,8 +69,10 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
             reference=folder / "blobs.h5",
             images=folder / "val",
             annotations=folder / "instances_val.json",
-            reference_boxes=folder / f"bbox_{DATA_SET}_results.json",
-            reference_masks=folder / f"segmentations_{DATA_SET}_results.json",
+            reference_results={
+                "bbox": folder / f"bbox_{DATA_SET}_results.json",
+                "segm": folder / f"segmentations_{DATA_SET}_results.json",
+            },
             expected=Expectation({kind: 100 * metrics["AP"] for kind, metrics in reference_ap.items()}),
             tolerance=BLOB_TOLERANCE,
         )

@@ -4,17 +4,19 @@ The rungs themselves are in rungs.py.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.config import Config, model_family
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
+from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals, generate_proposals
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.tables import text_table
@@ -24,7 +26,7 @@ from detectron_gn.port.runs.load import configured_weights, load_model
 from detectron_gn.port.runs.proposals import stored_proposals
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
-from detectron_gn.verify.evaluation_files import write_evaluation
+from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
 from detectron_gn.verify.parity.blobs import ImageParity, compare_image
 from detectron_gn.verify.parity.results import DetectionParity
 from detectron_gn.verify.published import ApComparison, Expectation
@@ -37,6 +39,7 @@ from detectron_gn.verify.rungs import (
     compare_average_precision,
     compare_results,
     compared_blobs,
+    compared_given_proposals,
     compared_proposals,
 )
 from detectron_gn.weights.download.cache import resolve
@@ -51,7 +54,8 @@ class LadderInputs:
         source, config, overrides, device, precision, keep_unused, classes: the model, as in `port.runs.load`.
         reference, images: a file that dump_blobs.py wrote, and the folder of images: blobs and proposals.
         annotations: of a data set in that folder: detections and AP.
-        reference_boxes, reference_masks: result files of Detectron's on that data set.
+        proposals: those of the data set, for a model without an RPN.
+        reference_results: result files of Detectron's on that data set, by type.
         expected: the AP that the model should have there.
         out: folder for results.
         tolerance: largest relative error of a blob.
@@ -72,8 +76,7 @@ class LadderInputs:
     images: Path | None = None
     annotations: Path | None = None
     proposals: Path | None = None
-    reference_boxes: Path | None = None
-    reference_masks: Path | None = None
+    reference_results: Mapping[IouType, Path] = field(default_factory=dict)
     expected: Expectation | None = None
     tolerance: float = 1e-3
     batch: int = 1
@@ -92,6 +95,7 @@ class Ladder:
     detections: list[DetectionParity] = field(default_factory=list)
     reference_rows: dict[IouType, list[ResultRow]] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    measured: dict[str, float] = field(default_factory=dict)
     comparison: ApComparison | None = None
 
     @property
@@ -137,17 +141,21 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
     return climber.ladder
 
 
-def ap_ladder(inputs: LadderInputs, evaluation: Evaluation) -> Ladder:
+def ap_ladder(inputs: LadderInputs, found: Evaluation | GeneratedProposals) -> Ladder:
     """Only the last rung, of an evaluation that was made already; InputError where there is nothing to compare."""
     assert inputs.annotations is not None
-    rung, comparison = compare_average_precision(inputs.source, evaluation, inputs.expected, inputs.annotations, {})
+    evaluation = found if isinstance(found, Evaluation) else None
+    seconds = None if evaluation is None else evaluation.speed.seconds_per_image()
+    rung, comparison = compare_average_precision(
+        inputs.source, found.measured, inputs.expected, inputs.annotations, {}, seconds
+    )
     if comparison is None:
+        options = " or ".join(f"--expect-{kind}" for kind in found.measured)
         raise InputError(
-            f"{inputs.source}: {rung.seen}, so that nothing can be compared: pass --expect-box or --expect-mask for an "
-            "AP that it gives"
+            f"{inputs.source}: {rung.seen}, so that nothing can be compared: pass {options} for an AP that it gives"
         )
     digest = file_digest(resolve(inputs.source))
-    return Ladder([rung], sha256=digest, evaluation=evaluation, comparison=comparison)
+    return Ladder([rung], sha256=digest, evaluation=evaluation, measured=found.measured, comparison=comparison)
 
 
 def ladder_table(ladder: Ladder) -> str:
@@ -218,10 +226,23 @@ class _Climber:
             return Rung("proposals", "not run", "needs --reference and --images")
         rpn = getattr(self.ladder.model, "rpn", None)
         if rpn is None:
-            return Rung("proposals", "not run", f"a {model_family(self.cfg)} makes none")
+            return self._given_proposals()
         if self.diagnosis is not None and self.diagnosis.rung == "proposals":
             return self._diagnosed("proposals", "")
         return compared_proposals(self.ladder.blobs, rpn.levels)
+
+    def _given_proposals(self) -> Rung:
+        """The proposals that a model without an RPN is given, as they are made fit for each image of the reference."""
+        inputs, takes = self.inputs, self.ladder.model is not None and self.ladder.model.takes_proposals
+        if not takes:
+            return Rung("proposals", "not run", f"a {model_family(self.cfg)} makes none")
+        if inputs.proposals is None or inputs.reference is None or inputs.images is None:
+            return Rung("proposals", "not run", "those of the reference were taken; needs --proposals")
+        stored = stored_proposals(self.cfg, inputs.proposals)
+        assert stored is not None
+        references = read_references(inputs.reference, inputs.images, self.cfg, inputs.reading)
+        coco = None if inputs.annotations is None else read_annotations(inputs.annotations)
+        return compared_given_proposals(stored, references, coco, self.cfg)
 
     def detections(self) -> Rung:
         matched = sum(parity.detections.matched for parity in self.ladder.blobs)
@@ -231,10 +252,10 @@ class _Climber:
             return self._diagnosed("detections", seen)
         if self.inputs.annotations is not None and self.inputs.images is not None:
             evaluation = self._evaluate(self.inputs.annotations, self.inputs.images)
-            files: dict[IouType, Path | None]
-            files = {"bbox": self.inputs.reference_boxes, "segm": self.inputs.reference_masks}
+            if evaluation is None:
+                return Rung("detections", "not run", "an RPN by itself finds none")
             rung, self.ladder.detections, self.ladder.reference_rows = compare_results(
-                evaluation, self.inputs.annotations, files
+                evaluation, self.inputs.annotations, self.inputs.reference_results
             )
             if rung.state != "not run":
                 compared = " and ".join(filter(None, (dumped, rung.compared)))
@@ -246,10 +267,11 @@ class _Climber:
 
     def ap(self) -> Rung:
         ladder, inputs = self.ladder, self.inputs
-        if ladder.evaluation is None or inputs.annotations is None:
+        if not ladder.measured or inputs.annotations is None:
             return Rung("AP", "not run", "needs --annotations and --images")
+        seconds = None if ladder.evaluation is None else ladder.evaluation.speed.seconds_per_image()
         rung, ladder.comparison = compare_average_precision(
-            inputs.source, ladder.evaluation, inputs.expected, inputs.annotations, ladder.reference_rows
+            inputs.source, ladder.measured, inputs.expected, inputs.annotations, ladder.reference_rows, seconds
         )
         return rung
 
@@ -259,25 +281,20 @@ class _Climber:
             self.others_wait = False
             self.inputs.ranks.exchange(evaluates)
 
-    def _evaluate(self, annotations: Path, images: Path) -> Evaluation:
+    def _evaluate(self, annotations: Path, images: Path) -> Evaluation | None:
+        """What the model finds in the data set, which is written; None for an RPN, which has proposals only."""
         assert self.ladder.model is not None
         inputs = self.inputs
         self.release_others(evaluates=True)
-        evaluation = evaluate(
-            self.ladder.model,
-            annotations,
-            images,
-            self.progress,
-            batch=inputs.batch,
-            proposals=stored_proposals(self.ladder.model.cfg, inputs.proposals),
-            out=inputs.out,
-            ranks=inputs.ranks,
-            reading=inputs.reading,
-        )
-        assert evaluation is not None
-        write_evaluation(evaluation, annotations.stem, inputs.out)
-        self.ladder.evaluation = evaluation
-        return evaluation
+        found = _found(self.ladder.model, inputs, annotations, images, self.progress)
+        assert found is not None
+        self.ladder.measured = found.measured
+        if isinstance(found, GeneratedProposals):
+            write_generated_proposals(found, self.cfg, annotations.stem, inputs.out)
+            return None
+        write_evaluation(found, annotations.stem, inputs.out)
+        self.ladder.evaluation = found
+        return found
 
     def _diagnosed(self, name: str, seen: str) -> Rung:
         """The rung that the diagnosis belongs to differs; those below it hold."""
@@ -305,10 +322,21 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
         keep_unused=inputs.keep_unused,
         classes=inputs.classes,
     )
-    evaluate(
+    _found(model, inputs, inputs.annotations, inputs.images, progress)
+
+
+def _found(
+    model: Detector, inputs: LadderInputs, annotations: Path, images: Path, progress: Progress
+) -> Evaluation | GeneratedProposals | None:
+    """What a model finds in the data set; None in every process but the first."""
+    if isinstance(model, ProposalNetwork):
+        return generate_proposals(
+            model, annotations, images, progress, batch=inputs.batch, ranks=inputs.ranks, reading=inputs.reading
+        )
+    return evaluate(
         model,
-        inputs.annotations,
-        inputs.images,
+        annotations,
+        images,
         progress,
         batch=inputs.batch,
         proposals=stored_proposals(model.cfg, inputs.proposals),

@@ -1,6 +1,7 @@
 """Measured beside published AP, in the shape of the tables of Detectron projects/GN/README.md and MODEL_ZOO.md."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,19 @@ TOLERANCE = 0.1
 # coco_2014_minival, which is val2017.
 MINIVAL_IMAGES = 5000
 
-AP_KINDS = ("box", "mask")
-RESULT_FILES: dict[Item, IouType] = {"boxes": "bbox", "masks": "segm"}
+# What is compared: AP, and of an RPN by itself the average recall of its 1,000 best proposals. Catalog fields.
+PUBLISHED = {"box": "box_ap", "mask": "mask_ap", "keypoint": "keypoint_ap", "proposal": "proposal_ar"}
+TOLD = {"box": "box AP", "mask": "mask AP", "keypoint": "keypoint AP", "proposal": "AR@1000"}
+RESULT_FILES: dict[Item, IouType] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The AP that a model should have, in percent, and the catalog's entry where that is where it is from."""
+    """The AP that a model should have, in percent, and the catalog's entry where that is where it is from.
+
+    Attributes:
+        ap: by the names of `TOLD`.
+    """
 
     ap: dict[str, float]
     entry: CatalogEntry | None = None
@@ -38,7 +45,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class ApComparison:
-    """Expected and measured AP, `box` and `mask`, in percent.
+    """Expected and measured AP, in percent, by the names of `TOLD`.
 
     Attributes:
         seconds_per_image: as measured here, network + post-processing; None where nothing was run.
@@ -54,7 +61,7 @@ class ApComparison:
         """Measured minus expected, in points of a percent, of what was measured and is expected."""
         return {
             kind: self.measured[kind] - self.expected.ap[kind]
-            for kind in AP_KINDS
+            for kind in TOLD
             if kind in self.measured and kind in self.expected.ap
         }
 
@@ -63,10 +70,10 @@ class ApComparison:
         """Whether every difference is within `TOLERANCE`; the last digits of binary fractions do not count."""
         return all(abs(difference) <= TOLERANCE + 1e-9 for difference in self.differences.values())
 
-    def told_differences(self, noun: str = "") -> str:
-        """`box +0.00, mask -0.04`, each followed by a noun."""
+    def told_differences(self) -> str:
+        """`box AP +0.00, mask AP -0.04`."""
         # Adding zero takes the sign off a rounded -0.00.
-        return ", ".join(f"{kind}{noun} {round(apart, 2) + 0.0:+.2f}" for kind, apart in self.differences.items())
+        return ", ".join(f"{TOLD[kind]} {round(apart, 2) + 0.0:+.2f}" for kind, apart in self.differences.items())
 
     def document(self) -> dict[str, Any]:
         """What --json writes; AP in 0..1, as everywhere in files."""
@@ -80,51 +87,49 @@ class ApComparison:
         }
 
 
-def expectation(source: str, box: float | None = None, mask: float | None = None) -> Expectation:
+def expectation(source: str, given: Mapping[str, float] | None = None) -> Expectation:
     """What the user expects, or else what the catalog has published for this id, name or URL.
 
     Args:
-        box, mask: AP in percent, as papers print it; a number up to 1 is taken as a share of 1.
+        given: AP in percent, as papers print it, by the names of `TOLD`; a number up to 1 is taken as a share of 1.
     """
-    if box is not None or mask is not None:
-        given = {"box": box, "mask": mask}
-        return Expectation({kind: 100 * ap if ap <= 1 else ap for kind, ap in given.items() if ap is not None})
+    if given:
+        return Expectation({kind: 100 * ap if ap <= 1 else ap for kind, ap in given.items()})
     try:
         entry = lookup(source)
     except UnknownModel:
         raise InputError(
             f"{source} is no model of the catalog, so nothing says which AP to expect: "
-            "pass --expect-box and --expect-mask, or give the model's id"
+            "pass --expect-box, --expect-mask, --expect-keypoint or --expect-proposal, or give the model's id"
         ) from None
-    published = {"box": entry.box_ap, "mask": entry.mask_ap}
-    known = {kind: ap for kind, ap in published.items() if ap is not None}
+    known = {kind: ap for kind, name in PUBLISHED.items() if (ap := getattr(entry, name)) is not None}
     if not known:
         way_out = "`verify imagenet` checks a classifier" if entry.top1_error else "`models` lists what was published"
-        raise InputError(f"{entry.title}, {entry.kind}, has no published AP of boxes or masks: {way_out}")
+        raise InputError(f"{entry.title}, {entry.kind}, has no published AP: {way_out}")
     return Expectation(known, entry)
 
 
 def known_expectation(
-    source: str, annotations: Path | None, box: float | None = None, mask: float | None = None
+    source: str, annotations: Path | None, given: Mapping[str, float] | None = None
 ) -> Expectation | None:
     """`expectation`, or None where nothing says what to expect of the source on this data set."""
     if annotations is None:
         return None
     try:
-        expected = expectation(source, box, mask)
+        expected = expectation(source, given)
         check_comparable(read_annotations(annotations), annotations, expected)
     except InputError:
         return None
     return expected
 
 
-def published_results(entry: CatalogEntry) -> tuple[Path | None, Path | None]:
-    """The published detections on minival, downloaded if need be; None where that cannot be done."""
-    found: dict[Item, Path | None] = {"boxes": None, "masks": None}
-    for item in found:
+def published_results(entry: CatalogEntry) -> dict[IouType, Path]:
+    """The published detections on minival, downloaded if need be; without those where that cannot be done."""
+    found: dict[IouType, Path] = {}
+    for item, iou_type in _published_files(entry).items():
         with contextlib.suppress(WeightsError):
-            found[item] = fetch(entry.name, item=item)
-    return found["boxes"], found["masks"]
+            found[iou_type] = fetch(entry.name, item=item)
+    return found
 
 
 def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> None:
@@ -136,9 +141,9 @@ def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> No
     if expected.entry is not None and len(coco.imgs) != MINIVAL_IMAGES:
         raise InputError(
             f"{annotations} has {len(coco.imgs)} images, but published AP is of the {MINIVAL_IMAGES} of "
-            "coco_2014_minival: "
-            "give instances_val2017.json or instances_minival2014.json (they hold the same images), "
-            "or say which AP to expect with --expect-box and --expect-mask"
+            "coco_2014_minival: give instances_val2017.json or instances_minival2014.json (they hold the same images; "
+            "person_keypoints_... for keypoints), "
+            "or say which AP to expect with --expect-box, --expect-mask, --expect-keypoint or --expect-proposal"
         )
     if all(annotation.get("iscrowd") for annotation in coco.anns.values()):
         raise InputError(f"{annotations} has no object to find, so there is no AP: give annotations that have some")
@@ -161,16 +166,18 @@ def check_coco_ids(coco: COCO, annotations: Path) -> None:
 
 
 def compare_ap(
-    source: str, expected: Expectation, summaries: dict[str, ApSummary], seconds_per_image: str | None = None
+    source: str, expected: Expectation, measured: Mapping[str, float], seconds_per_image: str | None = None
 ) -> ApComparison:
-    """Compare `box` and `mask` summaries with what is expected of a source.
+    """Compare measured AP with what is expected of a source.
+
+    Args:
+        measured: 0..1, by the names of `TOLD`.
 
     The case is named `R-50-FPN, GN`, as in Detectron's table, or after the file.
     """
     entry = expected.entry
     case = f"{entry.backbone}, {entry.norm}" if entry else without_secrets(source).rpartition("/")[2]
-    measured = {kind: 100 * summary.AP for kind, summary in summaries.items()}
-    return ApComparison(case, expected, measured, seconds_per_image)
+    return ApComparison(case, expected, {kind: 100 * ap for kind, ap in measured.items()}, seconds_per_image)
 
 
 def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApComparison, dict[str, ApSummary]]:
@@ -178,22 +185,34 @@ def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApCompa
     expected = expectation(source)
     check_comparable(coco, annotations, expected)
     check_coco_ids(coco, annotations)
+    assert expected.entry is not None
+    files = _published_files(expected.entry)
+    if not files:
+        raise InputError(
+            f"{expected.entry.title} has no published detections, only proposals: `verify ap` measures the recall of "
+            "its own"
+        )
     summaries = {
-        AP_JSON_KEY[iou_type]: score(fetch(source, item=item), coco, iou_type)
-        for item, iou_type in RESULT_FILES.items()
+        AP_JSON_KEY[iou_type]: score(fetch(source, item=item), coco, iou_type) for item, iou_type in files.items()
     }
-    return compare_ap(source, expected, summaries), summaries
+    return compare_ap(source, expected, {kind: summary.AP for kind, summary in summaries.items()}), summaries
+
+
+def _published_files(entry: CatalogEntry) -> dict[Item, IouType]:
+    """The detections that were published beside a model."""
+    return {item: iou_type for item, iou_type in RESULT_FILES.items() if getattr(entry, item) is not None}
 
 
 def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows: published and measured numbers under the column names of Detectron's GN table."""
     entry = comparison.expected.entry
+    kinds = [kind for kind in TOLD if kind in comparison.expected.ap or kind in comparison.measured]
     expected = [
         comparison.case,
         "published" if entry else "expected",
         (entry.schedule if entry else None) or "-",
         (entry.inference_seconds_per_image if entry else None) or "-",
-        *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in AP_KINDS),
+        *(_number(comparison.expected.ap.get(kind), 1 if entry else 2) for kind in kinds),
         entry.names[0] if entry else "-",
     ]
     measured = [
@@ -201,10 +220,10 @@ def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]
         "measured",
         "",
         comparison.seconds_per_image or "-",
-        *(_number(comparison.measured.get(kind), 2) for kind in AP_KINDS),
+        *(_number(comparison.measured.get(kind), 2) for kind in kinds),
         "",
     ]
-    return ["case", "", "lr schd", "s/im", "box AP", "mask AP", "model id"], [expected, measured]
+    return ["case", "", "lr schd", "s/im", *(TOLD[kind] for kind in kinds), "model id"], [expected, measured]
 
 
 def comparison_table(comparison: ApComparison) -> str:
@@ -214,7 +233,7 @@ def comparison_table(comparison: ApComparison) -> str:
 
 def verdict(comparison: ApComparison) -> str:
     """One sentence."""
-    apart = comparison.told_differences(" AP")
+    apart = comparison.told_differences()
     if comparison.holds:
         return f"They agree within {TOLERANCE} points ({apart})."
     return f"They do not agree within {TOLERANCE} points ({apart})."

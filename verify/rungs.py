@@ -3,15 +3,18 @@
 Each takes for granted what the ones before it have shown: file, names, statistics, blobs, proposals, detections, AP.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import read_annotations
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
@@ -22,7 +25,8 @@ from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections
-from detectron_gn.verify.published import ApComparison, Expectation, compare_ap
+from detectron_gn.verify.published import TOLD, ApComparison, Expectation, compare_ap
+from detectron_gn.verify.reference.image_dump import ImageReference
 from detectron_gn.weights.weights_file import WeightsFile
 
 State = Literal["holds", "differs", "not run"]
@@ -127,6 +131,60 @@ def compared_proposals(parities: Sequence[ImageParity], pyramid_levels: range) -
     )
 
 
+def compared_given_proposals(
+    stored: StoredProposals, references: Iterable[ImageReference], coco: COCO | None, cfg: Config
+) -> Rung:
+    """The rung of proposals from a file: those of each image beside the ones that went into the reference's run.
+
+    Args:
+        coco: annotations that tell the ids of images whose names do not.
+    """
+    count = 0
+    for reference in references:
+        assert reference.proposals is not None
+        image_id = _image_id(reference.name, coco)
+        if image_id is None:
+            return Rung("proposals", "not run", f"needs --annotations, which tell the id of {reference.name}")
+        ours = stored.of_image(image_id, *reference.image_size, cfg.TEST.PROPOSAL_LIMIT)
+        if ours.shape != reference.proposals.shape:
+            were = len(reference.proposals)
+            evidence = f"{reference.name}: {len(ours)} proposals of the file are fit for use, but {were} went in"
+            causes = (
+                "another file of proposals, TEST.PROPOSAL_LIMIT, or making them fit: clipped to the image, those that "
+                "are the same to the pixel once, sides above 2 pixels"
+            )
+            return Rung("proposals", "differs", evidence, may_be=causes)
+        apart = np.abs(ours - reference.proposals)
+        if apart.max(initial=0.0) > 0:
+            row = int(apart.max(axis=1).argmax())
+            other = _box(reference.proposals[row])
+            evidence = f"{reference.name}: proposal {row} is {_box(ours[row])}, but {other} went in"
+            return Rung("proposals", "differs", evidence, _why_other_proposals(ours, reference))
+        count += len(ours)
+    told = f"{count} proposals of the file"
+    return Rung("proposals", "holds", f"{told} are those that went into the reference's run", compared=told)
+
+
+def _image_id(name: str, coco: COCO | None) -> int | None:
+    """Of an image of the annotations, or of one that is named by its id, as COCO's are."""
+    of_name = {} if coco is None else {image["file_name"]: image_id for image_id, image in coco.imgs.items()}
+    number = Path(name).stem.rpartition("_")[2]
+    return of_name.get(name, int(number) if number.isascii() and number.isdigit() else None)
+
+
+def _why_other_proposals(ours: npt.NDArray[np.float32], reference: ImageReference) -> str:
+    assert reference.proposals is not None
+    height, width = reference.image_size
+    ends = np.array([width - 1, height - 1, width - 1, height - 1], np.float32)
+    if np.array_equal(np.clip(ours, 0, ends), reference.proposals):
+        return "clipping: proposals of a file are clipped to the image, whose last pixel is size - 1"
+    return "another file of proposals, or its order: best first, as they stand in it"
+
+
+def _box(corners: npt.NDArray[np.float32]) -> str:
+    return f"({', '.join(f'{corner:.2f}' for corner in corners)})"
+
+
 class ComparedResults(NamedTuple):
     """What result files were found to be: the rung, each comparison, and the rows of the reference by type."""
 
@@ -136,19 +194,19 @@ class ComparedResults(NamedTuple):
 
 
 def compare_results(
-    evaluation: Evaluation, annotations: Path, files: Mapping[IouType, Path | None]
+    evaluation: Evaluation, annotations: Path, files: Mapping[IouType, Path]
 ) -> ComparedResults:
     """Our results on the data set beside Detectron's result files, where there are any."""
     coco = read_annotations(annotations)
     detections: list[DetectionParity] = []
     reference_rows: dict[IouType, list[ResultRow]] = {}
     for iou_type, path in files.items():
-        if path is not None and iou_type in evaluation.rows:
+        if iou_type in evaluation.rows:
             rows = read_results(path)
             check_results(rows, iou_type, str(path), coco)
             reference_rows[iou_type] = rows
             detections.append(match_detections(evaluation.rows[iou_type], rows, iou_type))
-    absent = [iou_type for iou_type in evaluation.rows if files.get(iou_type) is None]
+    absent = [iou_type for iou_type in evaluation.rows if iou_type not in files]
     return ComparedResults(_results_rung(detections, absent), detections, reference_rows)
 
 
@@ -165,6 +223,8 @@ def _results_rung(detections: Sequence[DetectionParity], absent: Sequence[IouTyp
     boxes_hold = detections[0].iou_type == "bbox" and detections[0].holds
     if apart.iou_type == "segm" and boxes_hold:
         causes = "the mask head or the pasting of masks, since the boxes agree: a dump of dump_blobs.py tells which"
+    elif apart.iou_type == "keypoints" and boxes_hold:
+        causes = "the keypoint head or reading keypoints off its heatmaps, since the boxes agree: a dump tells which"
     else:
         causes = "the network, the proposals or NMS: a dump of dump_blobs.py tells which (--reference)"
     return Rung("detections", "differs", seen, may_be=causes)
@@ -172,34 +232,38 @@ def _results_rung(detections: Sequence[DetectionParity], absent: Sequence[IouTyp
 
 def compare_average_precision(
     source: str,
-    evaluation: Evaluation,
+    measured: Mapping[str, float],
     expected: Expectation | None,
     annotations: Path,
     reference_rows: Mapping[IouType, list[ResultRow]],
+    seconds_per_image: str | None = None,
 ) -> tuple[Rung, ApComparison | None]:
-    """Our AP beside the expected one: the catalog's, the user's, or what Detectron's result files score."""
-    summaries = evaluation.summaries
-    seen = ", ".join(f"{kind} AP {100 * summary.AP:.2f}" for kind, summary in summaries.items())
+    """Our AP beside the expected one: the catalog's, the user's, or what Detectron's result files score.
+
+    Args:
+        measured: 0..1, by the names of `published.TOLD`.
+    """
+    seen = ", ".join(f"{TOLD[kind]} {100 * ap:.2f}" for kind, ap in measured.items())
     if expected is None and reference_rows:
         coco = read_annotations(annotations)
         scores = {AP_JSON_KEY[kind]: score(rows, coco, kind).AP for kind, rows in reference_rows.items()}
         expected = Expectation({kind: 100 * ap for kind, ap in scores.items()})
     if expected is None:
         return Rung("AP", "not run", f"{seen}; nothing to compare with"), None
-    known = expected.ap.keys() & summaries.keys()
+    known = expected.ap.keys() & measured.keys()
     if not known:
-        told = " and ".join(f"{kind} AP" for kind in expected.ap)
+        told = " and ".join(TOLD[kind] for kind in expected.ap)
         return Rung("AP", "not run", f"{seen}; {told} is expected, which the model does not give"), None
     # An AP of -1 is none: there are no objects to find.
-    unknown = [kind for kind in known if expected.ap[kind] < 0 and summaries[kind].AP < 0]
+    unknown = [kind for kind in known if expected.ap[kind] < 0 and measured[kind] < 0]
     expected = replace(expected, ap={kind: value for kind, value in expected.ap.items() if kind not in unknown})
     if len(unknown) == len(known):
         return Rung("AP", "not run", "the annotations hold no objects, so that there is no AP"), None
-    comparison = compare_ap(source, expected, summaries, evaluation.speed.seconds_per_image())
+    comparison = compare_ap(source, expected, measured, seconds_per_image)
     apart = comparison.told_differences()
     if comparison.holds:
-        compared = " and ".join(f"{kind} AP" for kind in comparison.differences)
-        left_out = ", ".join(f"{kind} AP" for kind in summaries if kind not in comparison.differences)
+        compared = " and ".join(TOLD[kind] for kind in comparison.differences)
+        left_out = ", ".join(TOLD[kind] for kind in measured if kind not in comparison.differences)
         return Rung("AP", "holds", f"{seen} ({apart})", compared=compared, not_compared=left_out), comparison
     causes = "the data set: other annotations or images than the expected AP was measured on (`verify published`)"
     return Rung("AP", "differs", f"{seen} ({apart})", may_be=causes), comparison

@@ -79,6 +79,11 @@ class Evaluation:
         """The AP under the names that tables and ap.json use: "box", "mask", "keypoint"."""
         return {AP_JSON_KEY[iou_type]: summary for iou_type, summary in self.ap.items()}
 
+    @property
+    def measured(self) -> dict[str, float]:
+        """The AP that papers print, 0..1, under the same names."""
+        return {kind: summary.AP for kind, summary in self.summaries.items()}
+
 
 def no_progress(results: Iterable[Any], _count: int) -> Iterable[Any]:
     """Show nothing."""

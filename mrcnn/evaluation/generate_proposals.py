@@ -45,6 +45,11 @@ class GeneratedProposals:
     naming: str
     remarks: tuple[str, ...]
 
+    @property
+    def measured(self) -> dict[str, float]:
+        """The recall that papers print, of the 1,000 best: `{"proposal": AR}`, 0..1."""
+        return {"proposal": self.recall["AR@1000"]}
+
 
 def generate_proposals(
     model: ProposalNetwork,

@@ -18,6 +18,7 @@ import pytest
 from detectron_gn import main
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ApSummary
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Speed
 from detectron_gn.port.runs.load import configured_weights
 from detectron_gn.verify import ladder as ladder_module
 from detectron_gn.verify.ladder import Ladder, LadderInputs, ap_ladder
@@ -283,12 +284,11 @@ def test_a_reference_of_few_blobs_vouches_for_those_alone(pickle, demo_model, tm
 def evaluated(ap):
     """An evaluation that has this AP, and found nothing."""
     summary = ApSummary(ap, ap, ap, ap, ap, ap, {})
-    speed = SimpleNamespace(seconds_per_image=lambda: None)
-    return SimpleNamespace(summaries={"box": summary, "mask": summary}, speed=speed, rows={"bbox": [], "segm": []})
+    return Evaluation({"bbox": [], "segm": []}, {"bbox": summary, "segm": summary}, Speed(), "", ())
 
 
 def ap_rung(ap, expected):
-    rung, _ = compare_average_precision("x.pkl", evaluated(ap), Expectation(expected), Path("a.json"), {})
+    rung, _ = compare_average_precision("x.pkl", evaluated(ap).measured, Expectation(expected), Path("a.json"), {})
     return rung
 
 
@@ -305,9 +305,9 @@ def test_an_expected_ap_of_boxes_alone_says_nothing_of_masks():
 
 def test_an_expected_ap_of_masks_is_not_held_by_a_model_without_masks():
     evaluation = evaluated(0.9)
-    del evaluation.summaries["mask"]
+    del evaluation.ap["segm"]
     expected = Expectation({"mask": 90.0})
-    rung, comparison = compare_average_precision("x.pkl", evaluation, expected, Path("a.json"), {})
+    rung, comparison = compare_average_precision("x.pkl", evaluation.measured, expected, Path("a.json"), {})
     assert comparison is None and rung.state == "not run"
     assert rung.seen == "box AP 90.00; mask AP is expected, which the model does not give"
     inputs = LadderInputs("x.pkl", Path("."), annotations=Path("a.json"), expected=expected)
@@ -319,7 +319,7 @@ def test_a_result_file_of_boxes_alone_says_nothing_of_masks(demo_model):
     annotations, boxes = demo_model / "instances_val.json", demo_model / "bbox_coco_shapes_val_results.json"
     evaluation = evaluated(0.9)
     evaluation.rows["bbox"] = json.loads(boxes.read_text())
-    rung, detections, rows = compare_results(evaluation, annotations, {"bbox": boxes, "segm": None})
+    rung, detections, rows = compare_results(evaluation, annotations, {"bbox": boxes})
     assert (rung.state, rung.compared) == ("holds", "182 boxes of the data set")
     assert rung.not_compared == "masks of the data set"
     assert len(detections) == 1 and list(rows) == ["bbox"]

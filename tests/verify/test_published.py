@@ -78,7 +78,7 @@ def test_another_data_set_than_minival_is_refused(demo_model):
     coco = read_annotations(demo_model / "instances_val.json")
     with pytest.raises(InputError, match=r"a\.json has 40 images, but published AP is of the 5000 of coco_"):
         check_comparable(coco, Path("a.json"), expectation("48616381"))
-    check_comparable(coco, Path("a.json"), expectation("48616381", box=40))
+    check_comparable(coco, Path("a.json"), expectation("48616381", {"box": 40}))
 
 
 def test_without_an_object_there_is_no_ap_to_compare(demo_model):
@@ -86,12 +86,12 @@ def test_without_an_object_there_is_no_ap_to_compare(demo_model):
     for annotation in coco.anns.values():
         annotation["iscrowd"] = 1
     with pytest.raises(InputError, match=r"a\.json has no object to find, so there is no AP"):
-        check_comparable(coco, Path("a.json"), expectation("model_final.pkl", box=40))
+        check_comparable(coco, Path("a.json"), expectation("model_final.pkl", {"box": 40}))
 
 
 def test_what_is_expected_comes_from_the_catalog_or_the_user():
     assert expectation("48616381").ap == {"box": 40.3, "mask": 35.7}
-    assert expectation("model_final.pkl", box=90.8, mask=0.889).ap == {"box": 90.8, "mask": pytest.approx(88.9)}
+    assert expectation("model_final.pkl", {"box": 90.8, "mask": 0.889}).ap == {"box": 90.8, "mask": pytest.approx(88.9)}
     with pytest.raises(InputError, match="nothing says which AP to expect: pass --expect-box"):
         expectation("model_final.pkl")
     with pytest.raises(InputError, match="`verify imagenet` checks a classifier"):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
     from detectron_gn.mrcnn.distributed import Ranks
     from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+    from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals
 
 
 def add_test(commands: Commands) -> None:
@@ -75,11 +76,27 @@ def _test(args: argparse.Namespace) -> int:
 
 def _test_proposals(args: argparse.Namespace, model: Detector, ranks: Ranks) -> int:
     """`test` of an RPN by itself: its proposals, in Detectron's file, and their recall."""
+    from detectron_gn.mrcnn.evaluation.recall import recall_table
+
+    found, document = _generated(args, model, ranks)
+    if found is None:
+        return DONE
+    for line in (found.naming, *found.remarks):
+        print(line)
+    print(f"\nAverage recall\n{recall_table(found.recall)}")
+    print(f"\n{args.out / 'ap.json'} and rpn_proposals.pkl hold the numbers and the proposals.")
+    write_json_option(args, document)
+    return DONE
+
+
+def _generated(
+    args: argparse.Namespace, model: Detector, ranks: Ranks
+) -> tuple[GeneratedProposals | None, dict[str, Any]]:
+    """What an RPN by itself proposes in the data set, written as Detectron does, and what `ap.json` holds of it."""
     from detectron_gn.mrcnn.detectors import ProposalNetwork
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
-    from detectron_gn.mrcnn.evaluation.recall import recall_table
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
     from detectron_gn.verify.evaluation_files import write_generated_proposals
 
@@ -103,19 +120,13 @@ def _test_proposals(args: argparse.Namespace, model: Detector, ranks: Ranks) -> 
     except Stopped as stopped:
         raise Stopped(stopped.signal, "no proposals were written: the same command starts again") from None
     if found is None:
-        return DONE
-    document = write_generated_proposals(found, model.cfg, args.annotations.stem, args.out)
-    for line in (found.naming, *found.remarks):
-        print(line)
-    print(f"\nAverage recall\n{recall_table(found.recall)}")
-    print(f"\n{args.out / 'ap.json'} and rpn_proposals.pkl hold the numbers and the proposals.")
-    write_json_option(args, document)
-    return DONE
+        return None, {}
+    return found, write_generated_proposals(found, model.cfg, args.annotations.stem, args.out)
 
 
 def run_evaluation(
     args: argparse.Namespace, max_detections: int = 100
-) -> tuple[Evaluation | None, dict[str, Any], Detector]:
+) -> tuple[Evaluation | GeneratedProposals | None, dict[str, Any], Detector]:
     """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
 
     Returns what was found, what `ap.json` holds of it, and the model.
@@ -128,6 +139,8 @@ def run_evaluation(
     check_writable(args.out)
     with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
         model = _loaded(args, ranks)
+        if model.cfg.MODEL.RPN_ONLY:
+            return (*_generated(args, model, ranks), model)
         return (*_evaluated(args, model, ranks, max_detections), model)
 
 

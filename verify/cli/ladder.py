@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detectron_gn.port.options import (
     add_batch,
@@ -23,6 +25,7 @@ from detectron_gn.verify.cli.options import (
     add_expected_ap,
     add_per_class,
     add_tolerance,
+    expected_ap,
 )
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -32,6 +35,9 @@ from detectron_gn.weights.command_line import (
     progress_bar,
     write_json_option,
 )
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.evaluation.results_files import IouType
 
 OUT = Path("out/verify")
 
@@ -85,15 +91,17 @@ def add_ap(checks: Commands) -> None:
 def _ap(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import ap_table
+    from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
+    from detectron_gn.mrcnn.evaluation.recall import recall_table
     from detectron_gn.verify.ladder import LadderInputs, ap_ladder
     from detectron_gn.verify.published import check_comparable, comparison_table, expectation, verdict
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
-    expected = expectation(args.source, args.expect_box, args.expect_mask)
+    expected = expectation(args.source, expected_ap(args))
     check_comparable(read_annotations(args.annotations), args.annotations, expected)
-    evaluation, document, model = run_evaluation(args)
-    if evaluation is None:
+    found, document, model = run_evaluation(args)
+    if found is None:
         return DONE
     inputs = LadderInputs(
         args.source,
@@ -107,18 +115,20 @@ def _ap(args: argparse.Namespace) -> int:
         batch=args.batch,
         reading=image_reading(args),
     )
-    ladder = ap_ladder(inputs, evaluation)
+    ladder = ap_ladder(inputs, found)
     # The page tells its configuration, its precision and the machine it ran on.
     ladder.model = model
     assert ladder.comparison is not None
-    summaries = evaluation.summaries
-    print("\n".join((evaluation.naming, *evaluation.remarks)))
-    print(f"\n{ap_table(summaries, per_class=args.per_class)}")
+    print("\n".join((found.naming, *found.remarks)))
+    if isinstance(found, Evaluation):
+        print(f"\n{ap_table(found.summaries, per_class=args.per_class)}")
+    else:
+        print(f"\n{recall_table(found.recall)}")
     print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
     report = args.out / "report.html"
     write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)
     print(f"The report: {report}")
-    write_json_option(args, {**ladder.comparison.document(), "naming": evaluation.naming, "ap": document})
+    write_json_option(args, {**ladder.comparison.document(), "naming": found.naming, "ap": document})
     return DONE if ladder.holds else CHECK_FAILED
 
 
@@ -136,7 +146,7 @@ def add_all(checks: Commands) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
     parser.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
     add_proposals(parser)
-    for kind in ("boxes", "masks"):
+    for kind in ("boxes", "masks", "keypoints"):
         parser.add_argument(
             f"--reference-{kind}", type=Path, metavar="R.json", help=f"Detectron's {kind} (default: the published)"
         )
@@ -161,9 +171,11 @@ def _all(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     check_writable(args.out)
-    expected = known_expectation(args.source, args.annotations, args.expect_box, args.expect_mask)
-    files = (args.reference_boxes, args.reference_masks)
-    if expected is not None and expected.entry is not None and files == (None, None):
+    expected = known_expectation(args.source, args.annotations, expected_ap(args))
+    given: dict[IouType, Path | None]
+    given = {"bbox": args.reference_boxes, "segm": args.reference_masks, "keypoints": args.reference_keypoints}
+    files = {iou_type: path for iou_type, path in given.items() if path is not None}
+    if expected is not None and expected.entry is not None and not files:
         files = published_results(expected.entry)
         check_coco_ids(read_annotations(args.annotations), args.annotations)
     if args.annotations is not None:
@@ -182,8 +194,7 @@ def _all(args: argparse.Namespace) -> int:
             images=args.images,
             annotations=args.annotations,
             proposals=args.proposals,
-            reference_boxes=files[0],
-            reference_masks=files[1],
+            reference_results=files,
             expected=expected,
             tolerance=args.tolerance,
             batch=args.batch,
@@ -203,13 +214,11 @@ def _all(args: argparse.Namespace) -> int:
     return DONE if ladder.holds else CHECK_FAILED
 
 
-def _check_reference_results(annotations: Path, files: tuple[Path | None, Path | None]) -> None:
-    """Refuse result files of boxes and masks that are not of these annotations before any image runs."""
+def _check_reference_results(annotations: Path, files: Mapping[IouType, Path]) -> None:
+    """Refuse result files that are not of these annotations before any image runs."""
     from detectron_gn.mrcnn.data.coco import read_annotations
-    from detectron_gn.mrcnn.evaluation.results_files import IouType, check_results, read_results
+    from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results
 
     coco = read_annotations(annotations)
-    kinds: tuple[IouType, IouType] = ("bbox", "segm")
-    for iou_type, path in zip(kinds, files):
-        if path is not None:
-            check_results(read_results(path), iou_type, str(path), coco)
+    for iou_type, path in files.items():
+        check_results(read_results(path), iou_type, str(path), coco)

@@ -58,14 +58,21 @@ def add_tolerance(parser: argparse.ArgumentParser) -> None:
 
 
 def add_expected_ap(parser: argparse.ArgumentParser) -> None:
-    """--expect-box and --expect-mask."""
-    for kind in ("box", "mask"):
+    """--expect-box, --expect-mask, --expect-keypoint and --expect-proposal; `expected_ap` gives what was passed."""
+    told = {"box": "box AP", "mask": "mask AP", "keypoint": "keypoint AP", "proposal": "AR of 1,000 proposals"}
+    for kind, name in told.items():
         parser.add_argument(
             f"--expect-{kind}",
             type=between(0, 100),
             metavar="AP",
-            help=f"the {kind} AP to compare with, in percent or as a share of 1 (default: the catalog's)",
+            help=f"the {name} to compare with, in percent or as a share of 1 (default: the catalog's)",
         )
+
+
+def expected_ap(args: argparse.Namespace) -> dict[str, float]:
+    """What the user expects: "box", "mask", "keypoint", "proposal"."""
+    kinds = ("box", "mask", "keypoint", "proposal")
+    return {kind: ap for kind in kinds if (ap := getattr(args, f"expect_{kind}")) is not None}
 
 
 def add_cuda_graphs(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_keypoints, trace_masks
 from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
-from detectron_gn.verify.parity.matching import pair_detections
+from detectron_gn.verify.parity.matching import MOST_MOVED_KEYPOINTS, pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
@@ -50,9 +50,7 @@ MOST_MASK_ERROR = 5e-3
 LEAST_EQUAL_MASKS = 0.8
 LEAST_MASK_IOU = 0.98
 
-# A keypoint is where a heatmap, enlarged to its box, is largest: where two places are nearly as large, it may be in
-# either, which happens to one in this many. Coordinates move with the box.
-MOST_MOVED_KEYPOINTS = 1 / 500
+# Coordinates of keypoints move with the box.
 MOST_KEYPOINT_ERROR = 0.02
 MOST_LOGIT_ERROR = 1e-3
 
@@ -95,6 +93,7 @@ class DetectionRowParity:
         min_mask_iou: smallest overlap of the pasted masks of a pair.
         wrong_pastes: pairs of unequal pasted masks where the reference's own soft mask in its own box does not come out
             as it pasted it. Where none is wrong, values near the threshold, or a corner near a whole pixel, part them.
+        masks: of all pairs.
         keypoints: of all pairs.
         moved_keypoints: those that are elsewhere, by more than `MOST_KEYPOINT_ERROR` pixels.
         keypoint_error: largest difference of a coordinate of those that are not, in pixels.
@@ -110,6 +109,7 @@ class DetectionRowParity:
     equal_rles: int
     min_mask_iou: float
     wrong_pastes: float = float("inf")
+    masks: int = 0
     keypoints: int = 0
     moved_keypoints: int = 0
     keypoint_error: float = 0.0
@@ -224,7 +224,10 @@ def blob_table(parity: ImageParity) -> str:
 
 def summary_table(parities: Sequence[ImageParity]) -> str:
     """One row per image: its worst blob, its detections, and how far they are from Caffe2's."""
-    header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score", "equal masks"]
+    header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score"]
+    with_masks = any(parity.detections.masks for parity in parities)
+    with_keypoints = any(parity.detections.keypoints for parity in parities)
+    header += ["equal masks"] * with_masks + ["keypoints in place"] * with_keypoints
     rows = []
     for parity in parities:
         worst, found = max(parity.blobs, key=lambda row: row.relative_error, default=None), parity.detections
@@ -237,7 +240,8 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
                 f"{found.matched} of {found.reference_count}",
                 f"{found.box_error:.1e}",
                 f"{found.score_error:.1e}",
-                f"{found.equal_rles} of {found.matched}",
+                *[f"{found.equal_rles} of {found.matched}"] * with_masks,
+                *[f"{found.keypoints - found.moved_keypoints} of {found.keypoints}"] * with_keypoints,
             ]
         )
     return text_table(header, rows, left=1)
@@ -363,6 +367,7 @@ def compare_detections(detections: Detections, reference: ImageReference) -> Det
         equal_rles=len(pairs) - len(ious),
         min_mask_iou=min(ious, default=1.0),
         wrong_pastes=sum(wrong),
+        masks=len(pairs),
     )
 
 

@@ -20,6 +20,10 @@ Pairs = npt.NDArray[np.int64]
 # partners are is reported; this only says who they are.
 PARTNER_DISTANCE = 0.5
 
+# A keypoint is where a heatmap, enlarged to its box, is largest. Where two places are nearly as large, rounding
+# decides, which happens to at most this share of them.
+MOST_MOVED_KEYPOINTS = 1 / 500
+
 # Of rows that are known in part, the one in the same place is the partner when no other is nearer by this, in pixels.
 _NEARER = 0.01
 

@@ -1,5 +1,6 @@
 """Detection parity: two COCO result files, such as ours and Detectron's, compared detection by detection."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,8 +12,9 @@ import pycocotools.mask
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, OKS_SIGMAS
 from detectron_gn.mrcnn.tables import text_table
-from detectron_gn.verify.parity.matching import pair_one_to_one
+from detectron_gn.verify.parity.matching import MOST_MOVED_KEYPOINTS, pair_one_to_one
 
 # Detections of one class that overlap less than this are two detections, not one that moved.
 _PARTNER_IOU = 0.5
@@ -23,7 +25,10 @@ _IOU_DECIMALS = 3
 _WORST_IMAGES = 5
 
 # What the results of a type are called in sentences.
-PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks"}
+PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks", "keypoints": "people's keypoints"}
+
+# A keypoint that is further apart, in pixels, is elsewhere.
+_MOVED = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class DetectionTolerances:
     """What counts as equal, and which detections may be on one side only.
 
     Attributes:
-        box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds.
+        box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds. Of people at least half of
+            the keypoints must be in place, and of all keypoints but `MOST_MOVED_KEYPOINTS`.
         score: largest difference of a pair's scores.
         score_threshold, detections_per_image: Detectron's `TEST.SCORE_THRESH` and `TEST.DETECTIONS_PER_IM`.
         margin: a detection without a partner is excused when its score lies this near to the threshold, or to
@@ -68,20 +74,23 @@ class DetectionParity:
     """How far two lists of detections are apart.
 
     Attributes:
-        iou_type: "bbox" or "segm".
+        iou_type: "bbox", "segm" or "keypoints".
         ours, reference: detections on either side.
-        pairs: detections with a partner on the other side: same image and class, IoU of at least 0.5.
+        pairs: detections with a partner on the other side: same image and class, IoU of at least 0.5. In place of IoU
+            is the similarity (OKS) of keypoints, relative to the area that the reference's keypoints span.
         matched: pairs within the tolerances.
         unmatched_ours, unmatched_reference: detections without a partner that nothing excuses.
         excused_ours, excused_reference: detections without a partner that are at the threshold or the limit.
-        max_box_difference: largest difference of a box's edge over all pairs, in pixels; 0 for masks.
+        max_box_difference: largest difference of a box's edge, or of a keypoint's place, over all pairs, in pixels; 0
+            for masks.
         max_score_difference: largest difference of the scores of a pair.
         min_iou: smallest IoU of a pair.
-        equal: pairs with the same box, or the same mask to the pixel.
+        equal: pairs with the same box, the same mask to the pixel, or the same keypoints.
         worst: the images furthest apart, worst first; those without any difference are left out.
         partners: `[pairs, 2]` row numbers (ours, reference's).
         different_ours, different_reference: row numbers of what does not match: in a pair out of tolerance, or without
             a partner and not excused.
+        keypoints, moved_keypoints: of all pairs, and those that are elsewhere.
     """
 
     iou_type: IouType
@@ -101,11 +110,14 @@ class DetectionParity:
     partners: npt.NDArray[np.int64] = field(repr=False, compare=False)
     different_ours: npt.NDArray[np.int64] = field(repr=False, compare=False)
     different_reference: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    keypoints: int = 0
+    moved_keypoints: int = 0
 
     @property
     def holds(self) -> bool:
-        """Whether every detection that is not excused is matched."""
-        return self.matched == self.pairs and not self.unmatched_ours and not self.unmatched_reference
+        """Whether every detection that is not excused is matched, and hardly a keypoint is elsewhere."""
+        in_place = self.moved_keypoints <= math.ceil(MOST_MOVED_KEYPOINTS * self.keypoints)
+        return self.matched == self.pairs and not self.unmatched_ours and not self.unmatched_reference and in_place
 
     @property
     def share_matched(self) -> float:
@@ -131,6 +143,7 @@ class _Pairs:
     box: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
     equal: npt.NDArray[np.bool_]
+    moved: npt.NDArray[np.int64]
 
 
 def match_detections(
@@ -146,12 +159,16 @@ def match_detections(
 
     Args:
         ours, reference: rows that `mrcnn.evaluation.results_files.check_results` let pass.
-        iou_type: "bbox" or "segm", the key of the rows that is compared.
+        iou_type: which key of the rows is compared.
     """
     limits = tolerances or DetectionTolerances()
     pairs = _pair(ours, reference, iou_type)
-    smallest = limits.box_iou if iou_type == "bbox" else limits.mask_iou
-    within = (pairs.iou >= smallest) & (pairs.score <= limits.score)
+    count = len(KEYPOINT_NAMES)
+    if iou_type == "keypoints":
+        alike = 2 * pairs.moved <= count
+    else:
+        alike = pairs.iou >= (limits.box_iou if iou_type == "bbox" else limits.mask_iou)
+    within = alike & (pairs.score <= limits.score)
     lonely_ours = np.setdiff1d(np.arange(len(ours)), pairs.ours)
     lonely_reference = np.setdiff1d(np.arange(len(reference)), pairs.reference)
     unmatched_ours = _not_excused(lonely_ours, ours, reference, limits)
@@ -176,12 +193,15 @@ def match_detections(
         partners=np.stack((pairs.ours, pairs.reference), axis=1),
         different_ours=np.array([*pairs.ours[~within], *unmatched_ours], dtype=np.int64),
         different_reference=np.array([*pairs.reference[~within], *unmatched_reference], dtype=np.int64),
+        keypoints=count * len(pairs.ours) if iou_type == "keypoints" else 0,
+        moved_keypoints=int(pairs.moved.sum()),
     )
 
 
 def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table with a column for each type of results that was compared."""
     header = ["", *(AP_JSON_KEY[parity.iou_type] for parity in parities)]
+    with_keypoints = any(parity.keypoints for parity in parities)
     lines: list[tuple[str, list[str]]] = [
         ("detections, ours", [str(parity.ours) for parity in parities]),
         ("detections, reference", [str(parity.reference) for parity in parities]),
@@ -191,8 +211,9 @@ def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[li
         ("unmatched, reference", [str(parity.unmatched_reference) for parity in parities]),
         ("at threshold or limit", [str(p.excused_ours + p.excused_reference) for p in parities]),
         ("equal to the last digit", [str(parity.equal) for parity in parities]),
+        *([("keypoints elsewhere", [_moved(parity) for parity in parities])] if with_keypoints else []),
         ("smallest IoU", [f"{parity.min_iou:.6f}" for parity in parities]),
-        ("largest box difference (px)", [_pixels(parity) for parity in parities]),
+        ("largest distance (px)", [_pixels(parity) for parity in parities]),
         ("largest score difference", [f"{parity.max_score_difference:.2e}" for parity in parities]),
     ]
     return header, [[name, *cells] for name, cells in lines]
@@ -206,7 +227,7 @@ def parity_table(parities: Sequence[DetectionParity]) -> str:
 def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: IouType) -> _Pairs:
     ours_by_group, reference_by_group = _by_image_and_class(ours), _by_image_and_class(reference)
     key = SHAPE_KEY[iou_type]
-    columns: list[tuple[int, int, float, float, float, bool]] = []
+    columns: list[tuple[int, int, float, float, float, bool, int]] = []
     for group, our_rows in ours_by_group.items():
         if their_rows := reference_by_group.get(group):
             a, b = [ours[row][key] for row in our_rows], [reference[row][key] for row in their_rows]
@@ -217,12 +238,11 @@ def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: I
                 )
             )
             for i, j in pair_one_to_one(ious >= _PARTNER_IOU, -np.round(ious, _IOU_DECIMALS), scores).tolist():
-                box = _edge_difference(a[i], b[j]) if iou_type == "bbox" else 0.0
-                equal = a[i] == b[j]
-                columns.append((our_rows[i], their_rows[j], ious[i, j], box, scores[i, j], equal))
+                apart, moved = _apart(a[i], b[j], iou_type)
+                columns.append((our_rows[i], their_rows[j], ious[i, j], apart, scores[i, j], a[i] == b[j], moved))
     columns.sort()
-    table = list(zip(*columns, strict=True)) or [()] * 6
-    dtypes = (np.int64, np.int64, np.float64, np.float64, np.float64, np.bool_)
+    table = list(zip(*columns, strict=True)) or [()] * 7
+    dtypes = (np.int64, np.int64, np.float64, np.float64, np.float64, np.bool_, np.int64)
     return _Pairs(*(np.array(column, dtype=dtype) for column, dtype in zip(table, dtypes, strict=True)))
 
 
@@ -234,13 +254,38 @@ def _by_image_and_class(rows: Sequence[ResultRow]) -> dict[tuple[Any, Any], list
 
 
 def _overlaps(a: list[Any], b: list[Any], iou_type: IouType) -> npt.NDArray[np.float64]:
-    """IoU `[len(a), len(b)]` of boxes (x, y, width, height) or masks, which is below 0 if their sizes differ."""
+    """IoU `[len(a), len(b)]` of boxes (x, y, width, height) or masks, or the similarity of keypoints.
+
+    Below 0 for masks of images of other sizes.
+    """
+    if iou_type == "keypoints":
+        return np.array([[_similarity(mine, theirs) for theirs in b] for mine in a], dtype=np.float64)
     if iou_type == "bbox":
         a, b = [list(map(float, box)) for box in a], [list(map(float, box)) for box in b]
     ious = np.array(pycocotools.mask.iou(a, b, [0] * len(b)), dtype=np.float64).reshape(len(a), len(b))
     if iou_type == "segm":
         ious[np.logical_and.outer(pycocotools.mask.area(a) == 0, pycocotools.mask.area(b) == 0)] = 1.0
     return ious
+
+
+def _apart(a: Any, b: Any, iou_type: IouType) -> tuple[float, int]:
+    """Largest distance in pixels of what is a place, and how many keypoints are elsewhere."""
+    if iou_type == "keypoints":
+        distances = np.abs(_places(a) - _places(b)).max(axis=1)
+        return float(distances.max()), int((distances > _MOVED).sum())
+    return _edge_difference(a, b) if iou_type == "bbox" else 0.0, 0
+
+
+def _places(keypoints: Sequence[float]) -> npt.NDArray[np.float64]:
+    """`[17, 2]` of COCO's x, y, visibility triples."""
+    return np.asarray(keypoints, dtype=np.float64).reshape(-1, 3)[:, :2]
+
+
+def _similarity(ours: Sequence[float], reference: Sequence[float]) -> float:
+    """Similarity (OKS) of two people's keypoints, all of which count, relative to the area the reference's span."""
+    a, b = _places(ours), _places(reference)
+    area = np.prod(b.max(axis=0) - b.min(axis=0)) + np.spacing(1)
+    return float(np.exp(-((a - b) ** 2).sum(axis=1) / (2 * OKS_SIGMAS) ** 2 / area / 2).mean())
 
 
 def _edge_difference(a: Sequence[float], b: Sequence[float]) -> float:
@@ -289,5 +334,9 @@ def _worst(
     return tuple(differences[:_WORST_IMAGES])
 
 
+def _moved(parity: DetectionParity) -> str:
+    return f"{parity.moved_keypoints} of {parity.keypoints}" if parity.keypoints else "-"
+
+
 def _pixels(parity: DetectionParity) -> str:
-    return f"{parity.max_box_difference:.2g}" if parity.iou_type == "bbox" else "-"
+    return "-" if parity.iou_type == "segm" else f"{parity.max_box_difference:.2g}"

@@ -17,7 +17,7 @@ from detectron_gn.mrcnn.wording import listed, percent
 from detectron_gn.verify.ladder import Ladder, LadderInputs
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, parity_rows
-from detectron_gn.verify.published import ApComparison, comparison_rows
+from detectron_gn.verify.published import TOLD, ApComparison, comparison_rows
 from detectron_gn.verify.report.dump_results import dump_results
 from detectron_gn.verify.report.plots import Point
 from detectron_gn.verify.report.provenance import Fact, ladder_facts, machine_facts
@@ -233,7 +233,7 @@ def _ap_tiles(comparison: ApComparison | None) -> list[Tile]:
         return []
     decimals = 1 if comparison.expected.entry else 2
     return [
-        Tile(f"{kind} AP", f"{measured:.2f}", f"reference {comparison.expected.ap[kind]:.{decimals}f}")
+        Tile(TOLD[kind], f"{measured:.2f}", f"reference {comparison.expected.ap[kind]:.{decimals}f}")
         for kind, measured in comparison.measured.items()
         if kind in comparison.expected.ap
     ]

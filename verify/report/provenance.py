@@ -30,8 +30,7 @@ def ladder_facts(ladder: Ladder, inputs: LadderInputs) -> list[Fact]:
     for name, path in (
         ("annotations", inputs.annotations),
         ("reference blobs", inputs.reference),
-        ("reference results", inputs.reference_boxes),
-        ("reference results", inputs.reference_masks),
+        *(("reference results", path) for path in inputs.reference_results.values()),
     ):
         if path is not None:
             facts.append((name, f"{path.name}, sha256 {file_digest(path)}"))

@@ -134,3 +134,32 @@ def test_the_table_has_a_column_for_each_type() -> None:
     lines = [line.split() for line in parity_table([boxes, masks]).splitlines()]
     assert lines[0] == ["box", "mask"]
     assert lines[4] == ["matched", "1", "(100.00", "%)", "1", "(100.00", "%)"]
+
+
+def person(x=0.0, y=0.0, score=0.9, spread=10.0):
+    """A row of keypoints on a diagonal, moved by (x, y)."""
+    points = [[x + spread * k, y + spread * k, 1] for k in range(17)]
+    values = [float(value) for row in points for value in row]
+    return {"image_id": 1, "category_id": 1, "score": score, "keypoints": values}
+
+
+def test_keypoints_are_paired_by_similarity_and_measured_in_pixels():
+    ours = [person(300.0), person(0.01)]
+    parity = match_detections(ours, [person(), person(300.0)], "keypoints")
+    assert parity.holds and parity.partners.tolist() == [[0, 1], [1, 0]]
+    assert (parity.keypoints, parity.moved_keypoints, parity.equal) == (34, 0, 1)
+    assert parity.max_box_difference == pytest.approx(0.01)
+    assert "keypoints elsewhere" in parity_table([parity])
+
+
+def test_half_a_pixel_on_every_keypoint_is_no_match():
+    parity = match_detections([person(0.5, 0.5)], [person()], "keypoints")
+    assert not parity.holds and (parity.pairs, parity.matched, parity.moved_keypoints) == (1, 0, 17)
+
+
+def test_a_keypoint_in_five_hundred_may_be_elsewhere():
+    people = [person(1000.0 * number) for number in range(30)]
+    moved = [{**row, "keypoints": list(row["keypoints"])} for row in people]
+    for row, holds in ((3, True), (4, True), (5, False)):
+        moved[row]["keypoints"][0] += 40.0
+        assert match_detections(moved, people, "keypoints").holds is holds

@@ -16,7 +16,7 @@ SOURCE = "http://user:p@ssword@host/a/model.pkl?token=hush"
 
 
 def test_no_password_and_no_token_of_an_address_is_in_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = dict.fromkeys(LadderInputs.__dataclass_fields__) | {"source": SOURCE}
+    inputs = dict.fromkeys(LadderInputs.__dataclass_fields__) | {"source": SOURCE, "reference_results": {}}
     ladder = SimpleNamespace(sha256="0" * 64, model=None, evaluation=None)
     monkeypatch.setattr(sys, "argv", ["detectron-gn", "verify", "ap", SOURCE, "--images", "val"])
     facts = ladder_facts(ladder, SimpleNamespace(**inputs)) + machine_facts(torch.device("cpu"))
