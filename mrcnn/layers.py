@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ def msra_fill(weight: Tensor) -> object:
 
 def gauss_fill(std: float) -> Filler:
     """Caffe2 GaussianFill with mean 0."""
-    return lambda weight: nn.init.normal_(weight, std=std)
+    return partial(nn.init.normal_, std=std)
 
 
 def zero_fill(weight: Tensor) -> object:

@@ -1,14 +1,19 @@
 """What the parts of a network hand on: features, proposals, detections."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.keypoints import decode_heatmaps, nms_oks
 from detectron_gn.mrcnn.ops.paste import Patch, Rle, paste_boxes, paste_mask, patch_bitmap, patch_rle
@@ -33,6 +38,23 @@ class Proposals(NamedTuple):
     scores: Tensor
 
 
+class Detection(NamedTuple):
+    """One of the detections of an image.
+
+    Attributes:
+        box: `[4]` float32, inclusive corners in the image's own pixels.
+        label, name: its class, from 1 on, and what that is called.
+        mask_probs: `[M, M]` float32 over its box; keypoints: `[4, 17]` float32. None where the model has no such head.
+    """
+
+    box: npt.NDArray[np.float32]
+    score: float
+    label: int
+    name: str
+    mask_probs: npt.NDArray[np.float32] | None
+    keypoints: npt.NDArray[np.float32] | None
+
+
 @dataclass(frozen=True)
 class Detections:
     """Detections of one image, ordered by class and within it as Detectron orders them.
@@ -47,6 +69,7 @@ class Detections:
         keypoints: `[D, 4, 17]` float32, for each keypoint x and y in image pixels, logit and probability; None where
             the model has no keypoint head.
         mask_threshold: what a pasted mask's pixels must exceed (`cfg.MRCNN.THRESH_BINARIZE`).
+        class_names: what `classes` mean, the background first; None where nobody has said.
         keypoint_confidence: what a person's keypoints score: `bbox`, `logit` or `prob`
             (`cfg.KRCNN.KEYPOINT_CONFIDENCE`).
     """
@@ -59,6 +82,7 @@ class Detections:
     keypoints: npt.NDArray[np.float32] | None = None
     mask_threshold: float = 0.5
     keypoint_confidence: str = "bbox"
+    class_names: tuple[str, ...] | None = None
 
     @classmethod
     def from_tensors(
@@ -70,7 +94,7 @@ class Detections:
         image_size: tuple[int, int],
         cfg: Config,
         heatmaps: Tensor | None = None,
-    ) -> "Detections":
+    ) -> Detections:
         """The detections of one image from the network's tensors, brought to the host.
 
         Args:
@@ -94,7 +118,7 @@ class Detections:
         found = replace(found, keypoints=decode_heatmaps(maps, found.boxes, cfg.KRCNN.INFERENCE_MIN_SIZE))
         return found.without_similar_people() if cfg.KRCNN.NMS_OKS else found
 
-    def without_similar_people(self) -> "Detections":
+    def without_similar_people(self) -> Detections:
         """What suppression by the similarity of keypoints leaves, in its order."""
         assert self.keypoints is not None
         return self.at(nms_oks(self.keypoints, self.boxes))
@@ -115,6 +139,96 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        """`3 detections in 427 x 640 pixels (2 person, 1 dog)`, the most frequent first."""
+        height, width = self.image_size
+        counts = Counter(self.names).most_common()
+        told = f" ({', '.join(f'{count} {name}' for name, count in counts)})" if counts else ""
+        return f"<{len(self)} detection{'s' * (len(self) != 1)} in {height} x {width} pixels{told}>"
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> Detections: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any]) -> Detection | Detections:
+        """One detection by its number; some by a slice, by numbers, or by an array of booleans `[D]`."""
+        if isinstance(index, int | np.integer):
+            number = range(len(self))[index]
+            return Detection(
+                self.boxes[number],
+                float(self.scores[number]),
+                int(self.classes[number]),
+                self.names[number],
+                None if self.mask_probs is None else self.mask_probs[number],
+                None if self.keypoints is None else self.keypoints[number],
+            )
+        return self.at(np.arange(len(self))[index])
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        """What each detection is; `class 3` where the classes have no names."""
+        known = self.class_names
+        return [f"class {label}" if known is None else known[label] for label in self.classes.tolist()]
+
+    def above(self, score: float) -> Detections:
+        """Those that score at least so much."""
+        return self[self.scores >= score]
+
+    def of_class(self, *classes: str | int) -> Detections:
+        """Those of these classes, by name or number; InputError for a name that no class has."""
+        if self.class_names is not None:
+            unknown = [name for name in classes if isinstance(name, str) and name not in self.class_names]
+            if unknown:
+                raise InputError(f"no class is called {unknown[0]!r}: {', '.join(self.class_names[1:])}")
+        wanted = [
+            label in classes or name in classes for label, name in zip(self.classes.tolist(), self.names, strict=True)
+        ]
+        return self[np.array(wanted, dtype=bool)]
+
+    def by_score(self) -> Detections:
+        """The same ones, the best first."""
+        return self[np.argsort(-self.scores, kind="stable")]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`boxes [D, 4]`, `scores [D]`, `labels [D]` and, as there are, `masks [D, height, width]` bool and
+        `keypoints [D, 4, 17]`: on the CPU, all but the masks in the memory of the arrays.
+
+        The keys are torchvision's; boxes keep their inclusive corners.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {"boxes": self.boxes, "scores": self.scores, "labels": self.classes}
+        if self.mask_probs is not None:
+            arrays["masks"] = self.masks()
+        if self.keypoints is not None:
+            arrays["keypoints"] = self.keypoints
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """COCO's result rows, one for each detection, with its mask and keypoints as there are.
+
+        Args:
+            category_ids: of classes 1, 2, ...; their numbers where left out.
+        """
+        from detectron_gn.mrcnn.evaluation.coco_results import image_results
+
+        ids = category_ids or range(1, max(self.classes.tolist(), default=0) + 1)
+        found = image_results(image_id, self, ids)
+        rows: list[dict[str, Any]] = [dict(row) for row in found.boxes]
+        for key, further in (("segmentation", found.segms), ("keypoints", found.keypoints)):
+            for row, other in zip(rows, further or []):
+                row[key] = dict(other)[key]
+        return rows
+
+    def plot(self, image: AnyImage, min_score: float = 0.5) -> npt.NDArray[np.uint8]:
+        """A picture of the image with the detections that score at least `min_score`: `[kH, kW, 3]` uint8 BGR."""
+        from detectron_gn.mrcnn.visualize import draw_detections
+
+        most = max(self.classes.tolist(), default=0)
+        names = self.class_names or [f"class {label}" for label in range(most + 1)]
+        return draw_detections(as_image(image), self, names[1:], min_score)
+
     def patches(self) -> Iterator[Patch]:
         """Each detection's binary mask, cut to the part of the image it can cover; InputError without a mask head.
 
@@ -128,11 +242,11 @@ class Detections:
             for probabilities, box in zip(self.mask_probs, boxes, strict=True)
         )
 
-    def row(self, number: int) -> "Detections":
+    def row(self, number: int) -> Detections:
         """One of the detections."""
         return self.at(np.array([number]))
 
-    def at(self, numbers: npt.NDArray[np.int64]) -> "Detections":
+    def at(self, numbers: npt.NDArray[np.int64]) -> Detections:
         """Some of the detections, in the order of `numbers [N]` int64."""
         return replace(
             self,

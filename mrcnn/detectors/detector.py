@@ -1,9 +1,14 @@
 """What every detector is and can do; answers to Detectron core/test.py:im_detect_all."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import get_args
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +24,11 @@ from detectron_gn.mrcnn.config import (
     takes_proposals,
     with_values,
 )
+from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.categories import Categories, numbered
-from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage
+from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.data.targets import Target, minibatch_of
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.network_input import NetworkInput, network_input, prepare_for_test, to_device
 from detectron_gn.mrcnn.inference.static_shapes import (
@@ -33,9 +40,17 @@ from detectron_gn.mrcnn.inference.static_shapes import (
 from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
 from detectron_gn.mrcnn.structures import Detections, Features
-from detectron_gn.mrcnn.training.samplers import Sampler
+from detectron_gn.mrcnn.training.samplers import RandomSampler, Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Boxes = npt.NDArray[np.float32]
+
+# Images of a list that run together at most: more of them need more memory, and no less time each on a CPU.
+TOGETHER = 4
+
+_ROUNDED_FOR_GOOD = "the weights were rounded to {} for good: load the model again for another precision"
 
 
 class Detector(nn.Module, ABC):
@@ -108,9 +123,43 @@ class Detector(nn.Module, ABC):
         """
         if precision not in get_args(Precision):
             raise InputError(f"precision {precision!r} is not known: give one of {', '.join(get_args(Precision))}")
+        if self.precision in ROUNDED and precision != self.precision:
+            raise InputError(_ROUNDED_FOR_GOOD.format(self.precision))
         self.precision = precision
         if precision in ROUNDED:
             round_products(self, ROUNDED[precision])
+
+    def half(self) -> Self:
+        """`use_precision("fp16")`: normalisation, boxes and scores stay in float32."""
+        self.use_precision("fp16")
+        return self
+
+    def bfloat16(self) -> Self:
+        """`use_precision("bf16")`: normalisation, boxes and scores stay in float32."""
+        self.use_precision("bf16")
+        return self
+
+    def float(self) -> Self:
+        """torch's `float`; InputError where the weights were rounded."""
+        return self.to(torch.float32)
+
+    def double(self) -> Self:
+        """Raises InputError: Detectron computes in float32."""
+        raise InputError("a detector computes in float32, as Detectron does, and not in float64")
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """torch's `to`; a type of 16 bits is what `use_precision` makes of it, and float64 raises InputError."""
+        device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None and dtype != torch.float32:
+            names = {torch.float16: self.half, torch.bfloat16: self.bfloat16}
+            names.get(dtype, self.double)()
+        if dtype != torch.float32 or self.precision not in ROUNDED:
+            if device is not None:
+                super().to(device=device, non_blocking=non_blocking)
+            if memory_format is not None:
+                super().to(memory_format=memory_format)  # type: ignore[call-overload]
+            return self
+        raise InputError(_ROUNDED_FOR_GOOD.format(self.precision))
 
     def products(self) -> AbstractContextManager[None]:
         """While this context is open, GPUs take products in the network's precision and in no other."""
@@ -160,13 +209,77 @@ class Detector(nn.Module, ABC):
         batch = network_input(images, prepared, padding_stride(self.cfg), self.device, proposals)
         return batch._replace(images=images) if is_augmented(self.cfg) else batch
 
-    def detect(self, image: Image, proposals: Boxes | None = None) -> Detections:
-        """Find the objects in one `[H, W, 3]` uint8 BGR image, among its proposals where the network takes them."""
-        return self.detect_batch([image], None if proposals is None else [proposals])[0]
+    @overload
+    def forward(self, images: Sequence[AnyImage], targets: None = None) -> list[Detections]: ...
+    @overload
+    def forward(self, images: Sequence[AnyImage], targets: Sequence[Target]) -> dict[str, Tensor]: ...
+    def forward(
+        self, images: Sequence[AnyImage], targets: Sequence[Target] | None = None
+    ) -> list[Detections] | dict[str, Tensor]:
+        """torchvision's calling convention, Detectron's arithmetic: detections in eval mode, losses in training mode.
+
+        Args:
+            images: in any form of `mrcnn.data.any_image.as_image`, of any sizes.
+            targets: in training mode, as `mrcnn.data.targets.minibatch_of` describes them.
+
+        Returns:
+            In eval mode the detections of each image. In training mode the losses under Detectron's names, already
+            weighted: their sum is what is minimised. Anchors and RoIs are sampled from torch's own generator.
+
+        Raises InputError where targets are missing, or given in eval mode, or are not what they should be.
+        """
+        if not self.training:
+            if targets is not None:
+                raise InputError("targets are for training: call model.train() first, or leave them out to detect")
+            return self.detect(list(images))
+        if targets is None:
+            raise InputError("in training mode a detector takes targets with its images: call model.eval() to detect")
+        sampler = RandomSampler(self.cfg, self.device, int(torch.randint(2**62, ())))
+        outputs = self.losses(minibatch_of(images, targets, self.cfg), sampler)
+        return {name: value for name, value in outputs.items() if name.startswith("loss")}
+
+    @overload
+    def detect(self, image: list[AnyImage], proposals: Sequence[Boxes] | None = None) -> list[Detections]: ...
+    @overload
+    def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: Boxes | None = None) -> Detections: ...
+    def detect(
+        self, image: AnyImage | list[AnyImage], proposals: Boxes | Sequence[Boxes] | None = None
+    ) -> Detections | list[Detections]:
+        """Find the objects in one image, or in each of a list of images of any sizes.
+
+        Args:
+            image: a path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB.
+            proposals: `[R, 4]` float32 in its pixels, where the network takes them; of a list, one for each image.
+
+        Images of a list that are padded to one and the same size run together, up to `TOGETHER` of them.
+        """
+        if not isinstance(image, list):
+            given = None if proposals is None else [np.asarray(proposals, np.float32)]
+            return self.detect_batch([as_image(image)], given)[0]
+        if proposals is not None and len(proposals) != len(image):
+            raise InputError(f"{len(image)} images and proposals of {len(proposals)}: give them for each")
+        found: dict[int, Detections] = {}
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        images = [as_image(each) for each in image]
+        for number, each in enumerate(images):
+            groups[self._padded_size(each)].append(number)
+        for numbers in groups.values():
+            for start in range(0, len(numbers), TOGETHER):
+                part = numbers[start : start + TOGETHER]
+                of_part = None if proposals is None else [proposals[number] for number in part]
+                found |= zip(part, self.detect_batch([images[number] for number in part], of_part), strict=True)
+        return [found[number] for number in range(len(images))]
+
+    def _padded_size(self, image: Image) -> tuple[int, int]:
+        height, width = image.shape[:2]
+        scale = image_scale(height, width, self.cfg.TEST.SCALE, self.cfg.TEST.MAX_SIZE)
+        return padded_size(*scaled_size(height, width, scale), padding_stride(self.cfg))
 
     def detect_batch(self, images: Sequence[Image], proposals: Sequence[Boxes] | None = None) -> list[Detections]:
-        """Find the objects in images that are padded to one and the same size; others raise InputError."""
-        return self.start_batch(self.network_input(images, proposals))()
+        """Find the objects in `[H, W, 3]` uint8 BGR images that are padded to one size; others raise InputError."""
+        names = self.classes
+        found = self.start_batch(self.network_input(images, proposals))()
+        return [replace(each, class_names=names) for each in found]
 
     @torch.inference_mode()
     def start_batch(self, batch: NetworkInput, network: StaticNetwork | None = None) -> Callable[[], list[Detections]]:

@@ -5,11 +5,14 @@ Answers to Detectron modeling/model_builder.py:build_generic_detection_model and
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones import build_backbone
-from detectron_gn.mrcnn.config import Config, refuse_training, takes_proposals
+from detectron_gn.mrcnn.config import Config, padding_stride, refuse_training, takes_proposals
+from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.detectors.augmented import detect_augmented
 from detectron_gn.mrcnn.detectors.detector import Detector
@@ -18,7 +21,7 @@ from detectron_gn.mrcnn.heads.keypoint import KeypointHead
 from detectron_gn.mrcnn.heads.mask import MaskHead
 from detectron_gn.mrcnn.heads.rpn import RPN
 from detectron_gn.mrcnn.inference.dynamic import class_boxes, select_detections
-from detectron_gn.mrcnn.inference.network_input import NetworkInput
+from detectron_gn.mrcnn.inference.network_input import NetworkInput, network_input
 from detectron_gn.mrcnn.inference.rois import ImageRois, given_rois, rois_of_boxes
 from detectron_gn.mrcnn.inference.static_shapes import StaticDetections, static_detections, static_proposals
 from detectron_gn.mrcnn.inference.tta import is_augmented
@@ -69,6 +72,35 @@ class GeneralizedRCNN(Detector):
             rpn_outputs = self.rpn(features)
         for index, info in enumerate(batch.im_info):
             yield ImageRois(self.rpn.collected(rpn_outputs, features.strides, index, info).rois)
+
+    @torch.inference_mode()
+    def proposals(self, image: AnyImage) -> tuple[Tensor, Tensor]:
+        """What the RPN proposes in an image, best first: boxes `[R, 4]` in its pixels and objectness `[R]`.
+
+        Boxes are inclusive corners, clipped to the padded image, as the second stage takes them. Raises InputError for
+        a network without an RPN.
+        """
+        if self.rpn is None:
+            self.check_proposals(given=False)
+        assert self.rpn is not None
+        batch = self.network_input([as_image(image)])
+        features, info = self.features(batch.data), batch.im_info[0]
+        with self.products():
+            rois, scores = self.rpn.collected(self.rpn(features), features.strides, 0, info)
+        return rois[:, 1:] / info.scale, scores
+
+    @torch.inference_mode()
+    def region_features(self, image: AnyImage, boxes: Tensor | npt.NDArray[np.float32]) -> Tensor:
+        """What the box head is given of boxes in an image: `[R, C, S, S]` float32.
+
+        Args:
+            boxes: `[R, 4]`, inclusive corners in the image's pixels.
+        """
+        given = as_image(image)
+        data = network_input([given], [self.prepare(given)], padding_stride(self.cfg), self.device).data
+        rois = rois_of_boxes(torch.as_tensor(boxes).to(self.device).float(), self.prepare(given).scale, 0)
+        with self.products():
+            return self.box_head.roi_features(self.features(data), rois)
 
     def detect_in_rois(
         self, features: Features, rois: ImageRois, image_size: tuple[int, int], scale: float

@@ -95,7 +95,7 @@ def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
     parameters = {name: _finite(weights, blobs[name].blob, array) for name, array in match.filled.items()}
     model.load_state_dict(parameters, assign=True)
     # The layout that convolutions are fastest in; it makes the maps channels-last too.
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def fill_parameters(model: Detector, match: BlobMatch) -> None:

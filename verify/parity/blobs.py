@@ -301,7 +301,11 @@ def _compare_two_stages(model: GeneralizedRCNN, trace: Trace, reference: ImageRe
         if "mask_rois" in blobs:
             trace |= trace_masks(model, image, rois_again)
         if "keypoint_rois" in blobs:
-            trace |= trace_keypoints(model, image, rois_again)
+            rois = rois_again
+            if model.cfg.KRCNN.NMS_OKS and blobs["keypoint_rois"].is_whole:
+                # The pass was over all people, of whom the similar ones were suppressed afterwards.
+                rois = blobs["keypoint_rois"].known().to(model.device)
+            trace |= trace_keypoints(model, image, rois)
     return _parity_of(trace, proposals, pairing.same, detections, reference)
 
 

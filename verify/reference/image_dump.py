@@ -232,7 +232,9 @@ class _ImageReader:
             _check_rois(group, "rois", blobs["rois"], None if takes_proposals(self._cfg) else rois)
         for name in ("mask_rois", "keypoint_rois"):
             if name in blobs and blobs[name].values.size:
-                _check_rois(group, name, blobs[name], detections)
+                # Where similar people were suppressed after the pass, it saw more of them than there are detections.
+                suppressed = name == "keypoint_rois" and self._cfg.KRCNN.NMS_OKS
+                _check_rois(group, name, blobs[name], None if suppressed else detections)
         for name in blobs:
             if name.startswith("rpn_rois"):
                 _check_rois(group, name, blobs[name], None)

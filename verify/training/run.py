@@ -261,7 +261,7 @@ def _prepare(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.RNG_SEED)
         model = build_detector(cfg)
-    model = model.to(ranks.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to(ranks.device, memory_format=torch.channels_last).train()
     if options.precision == "tf32":
         model.use_precision("tf32")
     if options.recompute:
