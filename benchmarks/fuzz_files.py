@@ -21,7 +21,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import yaml
 from safetensors.numpy import save as save_safetensors
 
 OPCODES = b"(.02IJKLMNRSTUVXabcdeghijlopqrstu}]Q\x80\x81\x85\x86\x87\x8a\x8b\x8c\x8d\x93\x94\x95\x96"
@@ -46,7 +45,7 @@ _PLACES = (
 def pickles(chance: random.Random) -> bytes:
     """A pickle of a dictionary of arrays, of any protocol."""
     content = pickle.dumps(_dictionary(chance, _array), chance.randrange(6))
-    return _damaged(chance, content, lambda: changed_opcodes(chance, content))
+    return damaged(chance, content, lambda: changed_opcodes(chance, content))
 
 
 def torch_files(chance: random.Random) -> bytes:
@@ -55,7 +54,7 @@ def torch_files(chance: random.Random) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.save(_dictionary(chance, _tensor), buffer)
-    return _damaged(chance, buffer.getvalue(), lambda: _changed_archive(chance, buffer.getvalue()))
+    return damaged(chance, buffer.getvalue(), lambda: _changed_archive(chance, buffer.getvalue()))
 
 
 def safetensors_files(chance: random.Random) -> bytes:
@@ -63,7 +62,7 @@ def safetensors_files(chance: random.Random) -> bytes:
     blobs = {name: np.ascontiguousarray(array) for name, array in _blobs(chance, _array).items() if array.shape}
     blobs = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in blobs.items()}
     content = save_safetensors(blobs, {"cfg": "a: 1", "iteration": str(chance.choice(NUMBERS))})
-    return _damaged(chance, content, lambda: _changed_header(chance, content))
+    return damaged(chance, content, lambda: _changed_header(chance, content))
 
 
 def hdf5_files(chance: random.Random) -> bytes:
@@ -77,34 +76,7 @@ def hdf5_files(chance: random.Random) -> bytes:
         file.attrs["cfg"] = chance.choice(["a: 1", np.bytes_("a: 1"), np.bytes_(b"a: \xff"), 5])
         if chance.random() < 0.1:
             file["link"] = chance.choice([h5py.SoftLink("/w0"), h5py.ExternalLink("/dev/zero", "/")])
-    return _damaged(chance, buffer.getvalue(), lambda: _changed_numbers(chance, buffer.getvalue()))
-
-
-def yaml_texts(chance: random.Random) -> bytes:
-    """A configuration with Detectron's keys, some of whose values make no sense."""
-    keys = {
-        "MODEL": ("TYPE", "CONV_BODY", "NUM_CLASSES", "MASK_ON", "FASTER_RCNN"),
-        "SOLVER": ("BASE_LR", "MAX_ITER", "STEPS", "GAMMA"),
-        "TEST": ("SCALE", "NMS", "DETECTIONS_PER_IM"),
-        "NUM_GPUS": (),
-    }
-    values = [1, 0.5, "R-50", True, None, [1, 2], (0, 60_000), {"a": 1}, "generalized_rcnn", *NUMBERS, float("nan"), ""]
-    document: dict[str, Any] = {}
-    for section in chance.sample(sorted(keys), chance.randrange(1, 3)):
-        inner = {key: chance.choice(values) for key in keys[section] if chance.random() < 0.3}
-        document[section] = inner or chance.choice([{}, {}, chance.choice(values)])
-    text = yaml.dump(document)
-    pieces = ["&a ", "*a", "!!python/tuple ", "!!python/object/apply:os.system ", "[" * 50, "{", "\t", "\0", "\ufeff"]
-    pieces += ["<<: ", "? ", "- ", ": ", "'", '"', "|\n", "1e999", "0x", "\ud7ff", "- " * 30, "---\n", "!!binary "]
-
-    def change() -> bytes:
-        changed = text
-        for _ in range(chance.choice([1, 1, 2, 5])):
-            at = chance.randrange(len(changed) + 1)
-            changed = changed[:at] + chance.choice(pieces) + changed[at + chance.choice([0, 0, 1, 5]) :]
-        return changed.encode()
-
-    return _damaged(chance, text.encode(), change)
+    return damaged(chance, buffer.getvalue(), lambda: _changed_numbers(chance, buffer.getvalue()))
 
 
 def damage(content: bytes, chance: random.Random) -> bytes:
@@ -161,7 +133,7 @@ def changed_opcodes(chance: random.Random, content: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _damaged(chance: random.Random, content: bytes, change: Callable[[], bytes]) -> bytes:
+def damaged(chance: random.Random, content: bytes, change: Callable[[], bytes]) -> bytes:
     """One file in four as it is, two changed in their structure, one damaged blindly."""
     return [lambda: content, change, change, lambda: damage(content, chance)][chance.randrange(4)]()
 

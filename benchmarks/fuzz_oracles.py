@@ -21,16 +21,14 @@ import numpy as np
 import torch
 from safetensors.numpy import load as load_safetensors
 
+from benchmarks.fuzzing import Content
 from benchmarks.read_hdf5 import digests
-
-Content = dict[str, list[object]]
-"""Name of an array -> its element type, shape, and a digest of its bytes."""
 
 _ALLOWED = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype", "encode", "bytes", "OrderedDict"}
 
 
 def content(blobs: Mapping[Any, np.ndarray]) -> Content:
-    """What is compared of arrays, by their names as ours reads them."""
+    """What is compared of arrays, by their names as ours reads them: element type, shape, a digest of the bytes."""
     return digests({_text(name): array for name, array in blobs.items()})
 
 

@@ -50,7 +50,7 @@ def read_header(content: bytes) -> ImageHeader:
         if magic.match(content):
             try:
                 return read(content)
-            except (struct.error, IndexError, ValueError, TypeError):
+            except (struct.error, LookupError, ValueError, TypeError):
                 raise UnknownImage("the header is damaged or cut off") from None
     raise UnknownImage("the content is no image of a format that OpenCV reads")
 

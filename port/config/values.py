@@ -5,6 +5,7 @@ Answers to Detectron core/config.py:_decode_cfg_value and _check_and_coerce_cfg_
 
 import datetime
 import math
+import warnings
 from ast import literal_eval
 from typing import Any, get_args, get_origin
 
@@ -31,7 +32,10 @@ def decode(key: str, value: object) -> object:
     if len(value) > MAX_CHARACTERS:
         raise InputError(f"{key} has {len(value)} characters: give at most {MAX_CHARACTERS}")
     try:
-        return literal_eval(value)
+        with warnings.catch_warnings():
+            # Of text that is almost Python, such as "1if", it would print one.
+            warnings.simplefilter("ignore")
+            return literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
 

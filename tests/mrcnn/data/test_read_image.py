@@ -321,6 +321,9 @@ def test_what_is_no_image_is_told_for_what_it_is(tmp_path: Path) -> None:
         ("phone.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), "is HEIC, .*: convert it to JPEG"),
         ("film.mp4", b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "the header is damaged"),
         ("head.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "the header is damaged or cut off; copy it again"),
+        ("no_size.tiff", b"II*\0\x08\0\0\0\0\0", "the header is damaged or cut off; copy it again"),
+        ("no_codestream.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "the header is damaged or cut off; copy it again"),
+        ("no_size.pam", b"P7\nWIDTH 3\n", "the header is damaged or cut off; copy it again"),
         ("head.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIH", "the header is damaged or cut off; copy it again"),
     ):
         with pytest.raises(InputError, match=part):
