@@ -40,6 +40,8 @@ def pictures(chance: random.Random) -> bytes:
     """An image file of any format."""
     extension = chance.choice(sorted(_FORMATS))
     content = _encoded(chance, extension)
+    if extension in (".png", ".webp", ".gif", ".avif") and chance.random() < 0.1:
+        content = _animated(chance, extension)
     if chance.random() < 0.2:
         content = _turned(chance, extension, content)
     return damaged(chance, content, lambda: _CHANGES.get(extension, _changed_header)(chance, content))
@@ -67,6 +69,20 @@ def _encoded(chance: random.Random, extension: str) -> bytes:
     except cv2.error:
         ok = False
     return content.tobytes() if ok else cv2.imencode(".png", np.zeros((3, 3, 3), np.uint8))[1].tobytes()
+
+
+def _animated(chance: random.Random, extension: str) -> bytes:
+    """Of several pictures, of a PNG now and then with a first one that is no frame."""
+    height, width, channels = (chance.choice(sides) for sides in ([1, 8, 33], [2, 16, 40], [3, 4]))
+    animation = cv2.Animation()
+    animation.frames = [
+        np.frombuffer(chance.randbytes(height * width * channels), np.uint8).reshape(height, width, channels)
+        for _ in range(chance.randrange(2, 5))
+    ]
+    animation.durations = [50] * len(animation.frames)
+    content: bytes = cv2.imencodeanimation(extension, animation)[1].tobytes()
+    at = content.find(b"fcTL") - 4
+    return content[:at] + content[at + 38 :] if extension == ".png" and at > 0 and chance.random() < 0.5 else content
 
 
 def _turned(chance: random.Random, extension: str, content: bytes) -> bytes:

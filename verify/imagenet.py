@@ -12,6 +12,7 @@ from detectron_gn.mrcnn.backbones.classifier import Classifier, crop_blob
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.port.blobs.family import family_of
 from detectron_gn.weights.catalog import CatalogEntry, lookup
@@ -244,7 +245,7 @@ def _error_of(entry: CatalogEntry) -> float:
 
 def _lines(list_file: Path) -> list[tuple[int, str]]:
     try:
-        text = list_file.read_text(encoding="utf-8")
+        text = read_plain_file(list_file).decode("utf-8")
     except OSError as error:
         raise InputError(f"{list_file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

@@ -12,14 +12,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from detectron_gn.weights.limits import MAX_CATEGORIES, MAX_CATEGORIES_BYTES, MAX_CATEGORY_ID, MAX_NAME_BYTES
+
 CATEGORIES = "categories"
 """What the text is called in every format."""
-
-MAX_CATEGORIES = 100_000
-MAX_NAME_BYTES = 1024
-MAX_CATEGORIES_BYTES = 4 << 20
-# Signed, in 64 bits.
-_MAX_ID = 2**63 - 1
 
 
 class Category(NamedTuple):
@@ -68,7 +64,7 @@ def category_fault(categories: tuple[Category, ...]) -> str | None:
             return f"names class {number} by what is no text"
         if len(name.encode()) > MAX_NAME_BYTES:
             return f"names class {number} by a text longer than {MAX_NAME_BYTES} bytes"
-        if type(identity) is not int or abs(identity) > _MAX_ID:
+        if type(identity) is not int or abs(identity) > MAX_CATEGORY_ID:
             return f"gives class {number} an id that is no whole number of 64 bits"
     for what, values in (("name", Counter(names_of(categories))), ("id", Counter(c.id for c in categories))):
         value, count = values.most_common(1)[0]

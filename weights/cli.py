@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron_gn.weights.command_line import DONE, Commands, add_source, write_json_option
+from detectron_gn.weights.command_line import DONE, Commands, add_source, between, write_json_option
+from detectron_gn.weights.limits import MAX_DOWNLOAD_GIB
 from detectron_gn.weights.shown import one_line
 
 
@@ -43,12 +44,18 @@ def _add_download(commands: Commands) -> None:
     parser.add_argument("source", metavar="ID|URL")
     parser.add_argument("--cache", metavar="DIR", help="cache folder (default: DETECTRON_GN_CACHE, ~/.cache)")
     parser.add_argument("--base-url", metavar="URL", help="a mirror (default: DETECTRON_GN_BASE_URL, Detectron's)")
+    parser.add_argument(
+        "--max-gib",
+        type=between(0),
+        metavar="N",
+        help=f"largest file that is fetched (default: DETECTRON_GN_MAX_GIB, {MAX_DOWNLOAD_GIB})",
+    )
 
 
 def _download(args: argparse.Namespace) -> int:
     from detectron_gn.weights.download.cache import fetch, options
 
-    path = fetch(args.source, options(args.cache, args.base_url))
+    path = fetch(args.source, options(args.cache, args.base_url, max_gib=args.max_gib))
     print(path)
     write_json_option(args, {"path": str(path)})
     return DONE

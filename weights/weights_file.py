@@ -16,18 +16,9 @@ from numpy.typing import NDArray
 
 from detectron_gn.weights.categories import Category
 from detectron_gn.weights.errors import MalformedFile, OverBudget, UnsupportedArray
+from detectron_gn.weights.limits import MAX_DIMENSIONS, MAX_ITERATION, MAX_NAME_BYTES, MAX_TIED
 
 Array = NDArray[Any]
-
-MAX_NAME_BYTES = 1024
-MAX_CFG_BYTES = 4 << 20
-MAX_DIMENSIONS = 32
-MAX_ITERATION = 2**63 - 1
-MAX_BLOBS = 10_000
-MAX_ALL_DIMENSIONS = 90_000
-"""What is written at most, so that it can be read again within the budgets of every format."""
-MAX_TIED = 8
-"""How many times the size of its file all arrays may have together, counted with each of their names."""
 
 ELEMENT_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 """The element types every format can hold, as numpy writes them: plain numbers and nothing else."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import LARGEST_NAMES_FILE, LONGEST_CLASS_NAME
+from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.wording import listed, printable
 
 BACKGROUND = "__background__"
-_LARGEST_FILE = 4 << 20
-_LONGEST_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     Raises InputError, naming the file, for what is no such list, and OSError where there is no file.
     """
-    with open(path, "rb") as file:
-        content = file.read(_LARGEST_FILE + 1)
+    content = read_plain_file(path, LARGEST_NAMES_FILE + 1)
     try:
-        lines = content.decode("utf-8-sig").splitlines() if len(content) <= _LARGEST_FILE else None
+        lines = content.decode("utf-8-sig").splitlines() if len(content) <= LARGEST_NAMES_FILE else None
     except UnicodeDecodeError:
         lines = None
     if lines is None:
@@ -57,8 +56,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path} names no class: give class names, one a line")
     seen: set[str] = set()
     for name in names:
-        if len(name.encode()) > _LONGEST_NAME:
-            raise InputError(f"{path}: the class {name[:40]}... has a name longer than {_LONGEST_NAME} bytes")
+        if len(name.encode()) > LONGEST_CLASS_NAME:
+            raise InputError(f"{path}: the class {name[:40]}... has a name longer than {LONGEST_CLASS_NAME} bytes")
         if name in seen or name == BACKGROUND:
             raise InputError(
                 f"{path}: the class {name} " + ("is given twice: " if name != BACKGROUND else "is what is no object: ")

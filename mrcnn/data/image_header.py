@@ -3,6 +3,7 @@
 Only what OpenCV decodes is known here. A size in a header costs nothing; the pixels behind it may cost gigabytes.
 """
 
+import math
 import re
 import struct
 import zlib
@@ -14,6 +15,7 @@ TURNED_BY_A_QUARTER = (5, 6, 7, 8)
 
 _EXIF_ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 256, 257, 322, 323
+_TIFF_STRIPS, _TIFF_SAMPLES, _TIFF_ROWS_OF_A_STRIP, _TIFF_STRIP_SIZES, _TIFF_PLANAR = 273, 277, 278, 279, 284
 _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
 
 # A JPEG marker that ends entropy-coded data: not a stuffed zero, not a restart, not padding.
@@ -21,6 +23,7 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 class ImageHeader(NamedTuple):
@@ -50,7 +53,7 @@ def read_header(content: bytes) -> ImageHeader:
         if magic.match(content):
             try:
                 return read(content)
-            except (struct.error, LookupError, ValueError, TypeError):
+            except (struct.error, LookupError, ValueError, TypeError, ArithmeticError):
                 raise UnknownImage("the header is damaged or cut off") from None
     raise UnknownImage("the content is no image of a format that OpenCV reads")
 
@@ -97,6 +100,23 @@ def _png(content: bytes) -> ImageHeader:
     return ImageHeader("PNG", width, height, orientation)
 
 
+def still_png(content: bytes) -> bytes:
+    """The bytes of a whole PNG file without those of its animation.
+
+    `cv2.imread` gives the picture that programs without animation show. `cv2.imdecode` gives the first frame of the
+    animation, which may be another one, or black where there is no frame.
+    """
+    if b"acTL" not in content:
+        return content
+    kept, place = [content[:8]], 8
+    while place < len(content):
+        end = place + int.from_bytes(content[place : place + 4], "big") + 12
+        if content[place + 4 : place + 8] not in _PNG_ANIMATION:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
 def _gif(content: bytes) -> ImageHeader:
     return ImageHeader("GIF", *struct.unpack_from("<HH", content, 6))
 
@@ -130,11 +150,22 @@ def _webp(content: bytes) -> ImageHeader:
 
 
 def _tiff(content: bytes) -> ImageHeader:
-    tags = dict(_tiff_tags(content))
+    tags, counts = {}, {}
+    for tag, count, value in _tiff_tags(content):
+        counts[tag] = count
+        if value is not None:
+            tags[tag] = value
     # A tile is held whole, however little of it the image covers.
     width = max(tags[_TIFF_WIDTH], tags.get(_TIFF_TILE_WIDTH, 0))
     height = max(tags[_TIFF_HEIGHT], tags.get(_TIFF_TILE_HEIGHT, 0))
-    return ImageHeader("TIFF", width, height)
+    damage = None
+    if counts.keys() >= {_TIFF_STRIPS, _TIFF_STRIP_SIZES}:
+        # OpenCV takes whatever lies in memory for strips that are not there.
+        strips = math.ceil(tags[_TIFF_HEIGHT] / tags.get(_TIFF_ROWS_OF_A_STRIP, tags[_TIFF_HEIGHT] or 1))
+        planes = tags.get(_TIFF_SAMPLES, counts.get(_TIFF_SAMPLES, 1)) if tags.get(_TIFF_PLANAR) == 2 else 1
+        if min(counts[_TIFF_STRIPS], counts[_TIFF_STRIP_SIZES]) < strips * planes:
+            damage = "is damaged: it has fewer strips than its size asks for"
+    return ImageHeader("TIFF", width, height, damage=damage)
 
 
 def _jpeg2000(content: bytes) -> ImageHeader:
@@ -201,23 +232,27 @@ _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], ImageHeader]], ...] =
 def _exif_orientation(tiff: bytes) -> int:
     """The orientation in EXIF data; 1 where there is none, and where the data are damaged, as OpenCV has it."""
     try:
-        orientation = dict(_tiff_tags(tiff)).get(_EXIF_ORIENTATION, 1)
+        found = [value for tag, _, value in _tiff_tags(tiff) if tag == _EXIF_ORIENTATION and value is not None]
     except (struct.error, ValueError):
         return 1
-    return orientation if 1 <= orientation <= 8 else 1
+    return found[-1] if found and 1 <= found[-1] <= 8 else 1
 
 
-def _tiff_tags(content: bytes) -> Iterator[tuple[int, int]]:
-    """Tags of the first directory of a TIFF that hold one whole number, and their numbers."""
+def _tiff_tags(content: bytes) -> Iterator[tuple[int, int, int | None]]:
+    """Tags of the first directory of a TIFF, how many values each has, and the value where it is one whole number."""
     order = {b"II": "<", b"MM": ">"}[content[:2]] if content[:2] in (b"II", b"MM") else ""
     if not order:
         raise ValueError("no TIFF")
     big = struct.unpack_from(f"{order}H", content, 2)[0] == 43
     (place,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", content, 8 if big else 4)
+    if place > len(content):
+        raise ValueError("its directory is beyond its end")
     (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", content, place)
     place += 8 if big else 2
     for _ in range(min(count, 65535)):
         tag, kind, values = struct.unpack_from(f"{order}HHQ" if big else f"{order}HHI", content, place)
+        value = None
         if kind in _TIFF_FORMATS and values == 1:
-            yield tag, struct.unpack_from(f"{order}{_TIFF_FORMATS[kind]}", content, place + (12 if big else 8))[0]
+            (value,) = struct.unpack_from(f"{order}{_TIFF_FORMATS[kind]}", content, place + (12 if big else 8))
+        yield tag, values, value
         place += 20 if big else 12

@@ -14,7 +14,13 @@ import cv2
 import numpy as np
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.image_header import TURNED_BY_A_QUARTER, ImageHeader, UnknownImage, read_header
+from detectron_gn.mrcnn.data.image_header import (
+    TURNED_BY_A_QUARTER,
+    ImageHeader,
+    UnknownImage,
+    read_header,
+    still_png,
+)
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
 
@@ -148,6 +154,7 @@ def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes
 def _decoded(
     path: str | Path, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
 ) -> Image:
+    content = still_png(content) if header.format == "PNG" else content
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if reading.exif == "ignore" else 0)
     buffer = np.frombuffer(content, dtype=np.uint8)
     try:

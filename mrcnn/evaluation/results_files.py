@@ -1,12 +1,12 @@
 """COCO's results files, checked before pycocotools sees them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.json_file import read_json
 from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind, told
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
@@ -25,12 +25,7 @@ def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
 
     A file of nothing has an AP, but there is nothing in it to compare.
     """
-    try:
-        rows = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    rows = read_json(path, "a COCO results file")
     if not isinstance(rows, list):
         raise InputError(f"{path} is not a results file: it holds a {kind(rows)}, not a list of detections")
     if not rows and not may_be_empty:

@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 
 from detectron_gn.mrcnn.config import Config, flatten, key_use, unsupported_values, with_values
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import MAX_CONFIG_CHARACTERS
+from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.port.config.renamed_keys import DROPPED_KEYS, RENAMED_KEYS
 from detectron_gn.port.config.saved import (
     BOX_WEIGHTS,
@@ -22,7 +24,7 @@ from detectron_gn.port.config.saved import (
 )
 from detectron_gn.port.config.values import coerce
 from detectron_gn.port.config.yaml_dumper import dump_config
-from detectron_gn.port.config.yaml_loader import MAX_CHARACTERS, load_yaml
+from detectron_gn.port.config.yaml_loader import load_yaml
 
 __all__ = ["bundled_config", "bundled_names", "dump_config", "merge_overrides", "parse_config", "read_config"]
 
@@ -40,7 +42,7 @@ def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 _KINDS: dict[str, Any] = dict(_kinds(Config, ""))
 _SECTIONS = {key for key, kind in _KINDS.items() if dataclasses.is_dataclass(kind)}
 _DEFAULTS = flatten(Config())
-_MAX_BYTES = 4 * MAX_CHARACTERS
+_MAX_BYTES = 4 * MAX_CONFIG_CHARACTERS
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -52,8 +54,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises InputError, naming the file and the line, as `parse_config` does, and for a file that cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_plain_file(path, _MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise InputError(f"{path}: it is too large for a configuration: give a Detectron YAML file")
         # A byte order mark of UTF-16 names its codec; that of UTF-8 is dropped.

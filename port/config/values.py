@@ -10,9 +10,8 @@ from ast import literal_eval
 from typing import Any, get_args, get_origin
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import MAX_VALUE_CHARACTERS
 
-# The longest value of a published configuration, a list of URLs, has under a thousand.
-MAX_CHARACTERS = 20_000
 _LARGEST_INT = 2**63 - 1
 
 
@@ -29,8 +28,8 @@ def decode(key: str, value: object) -> object:
             raise InputError(f"{key} holds bytes that are not UTF-8 text: write it as text") from error
     if not isinstance(value, str):
         return value
-    if len(value) > MAX_CHARACTERS:
-        raise InputError(f"{key} has {len(value)} characters: give at most {MAX_CHARACTERS}")
+    if len(value) > MAX_VALUE_CHARACTERS:
+        raise InputError(f"{key} has {len(value)} characters: give at most {MAX_VALUE_CHARACTERS}")
     try:
         with warnings.catch_warnings():
             # Of text that is almost Python, such as "1if", it would print one.

@@ -18,11 +18,7 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from detectron_gn.mrcnn.errors import InputError
-
-# Detectron's own dump of all its keys has 10 thousand characters, 600 nodes and 8 levels.
-MAX_CHARACTERS = 100_000
-MAX_NODES = 20_000
-MAX_DEPTH = 30
+from detectron_gn.mrcnn.limits import MAX_CONFIG_CHARACTERS, MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 
 _TAG = "tag:yaml.org,2002:"
 _PYTHON = f"{_TAG}python/"
@@ -55,7 +51,8 @@ def load_yaml(text: str, source: str, *, lenient: bool = False) -> Document:
         lenient: give a value of an unknown tag as `Unreadable` instead of raising an error.
 
     Raises InputError, naming source and line, for anything else: broken YAML, unknown tags, keys that are no names
-    or given twice, aliases that unfold to more than `MAX_NODES` values, more than `MAX_CHARACTERS` of text.
+    or given twice, aliases that unfold to more than `MAX_CONFIG_VALUES` values, more than `MAX_CONFIG_CHARACTERS` of
+    text.
     """
     with _told(source):
         loader = _loader(text, source, _LenientLoader if lenient else _DataLoader)
@@ -95,10 +92,10 @@ def _told(source: str) -> Iterator[None]:
 
 
 def _loader(text: str, source: str, kind: "type[_DataLoader]") -> "_DataLoader":
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > MAX_CONFIG_CHARACTERS:
         raise InputError(
-            f"{source}: it has more than {MAX_CHARACTERS} characters, too many for a configuration of Detectron's: "
-            "give a YAML file of Detectron's"
+            f"{source}: it has more than {MAX_CONFIG_CHARACTERS} characters, too many for a configuration of "
+            "Detectron's: give a YAML file of Detectron's"
         )
     return kind(text)
 
@@ -113,9 +110,9 @@ class _DataLoader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         # Counted here, for composing is what takes the time: seconds for every hundred thousand values.
         self._nodes += 1
-        if self._nodes > MAX_NODES:
+        if self._nodes > MAX_CONFIG_VALUES:
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            sentence = f"it has more than {MAX_NODES} values: write fewer"
+            sentence = f"it has more than {MAX_CONFIG_VALUES} values: write fewer"
             raise ConstructorError(None, None, sentence, event.start_mark)
         node: Node | None = super().compose_node(parent, index)
         return node
@@ -259,10 +256,10 @@ def _check_extent(root: Node) -> None:
     while waiting:
         node, depth = waiting.pop()
         seen += 1
-        if depth > MAX_DEPTH:
+        if depth > MAX_CONFIG_DEPTH:
             raise _error(node, "it is nested too deeply, or in itself: a configuration has sections and keys alone")
-        if seen > MAX_NODES:
-            raise _error(node, f"with its aliases unfolded, it has more than {MAX_NODES} values: write fewer")
+        if seen > MAX_CONFIG_VALUES:
+            raise _error(node, f"with its aliases unfolded, it has more than {MAX_CONFIG_VALUES} values: write fewer")
         if isinstance(node, MappingNode):
             waiting += [(child, depth + 1) for pair in node.value for child in pair]
         elif isinstance(node, SequenceNode):

@@ -6,13 +6,14 @@ from typing import Any
 
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.plain_file import read_plain_file
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
     """What `run.json` in a run's folder holds; InputError where it cannot be read or lacks something."""
     path = folder / "run.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain_file(path))
         kinds = {"config": dict, "classes": list, "data": str, "weights": str, "precision": str}
         is_whole = all(isinstance(content[key], kind) for key, kind in kinds.items())
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.limits import MOST_REFERENCE_VALUES
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 Array = npt.NDArray[Any]
 Value = TypeVar("Value")
 
-# Four times as many as the largest blob of a published model in an image of 1333 x 1333 pixels.
-MOST_VALUES = 2**28
 
 
 def open_hdf5(path: Path, way_out: str) -> h5py.File:
@@ -100,7 +99,7 @@ class GuardedGroup:
         if stride < 1 or min(shape, default=0) < 0 or dataset.size != -(-size // stride):
             fault = f"it holds {dataset.size} values at stride {stride}"
             raise InputError(f"{self.place}: blob {key} is damaged: {fault}: {self._way_out}")
-        if size > MOST_VALUES:
+        if size > MOST_REFERENCE_VALUES:
             self.refuse(key, f"is {shape_text(shape)}, more than any blob")
         return ReferenceBlob(self._numbers(key, dataset).reshape(-1), shape, stride)
 
@@ -134,7 +133,7 @@ class GuardedGroup:
     def _numbers(self, key: str, dataset: h5py.Dataset) -> Array:
         if dataset.dtype.kind not in "iufb":
             self.refuse(key, f"holds {dataset.dtype}, not numbers")
-        if dataset.size > MOST_VALUES:
+        if dataset.size > MOST_REFERENCE_VALUES:
             self.refuse(key, f"is {shape_text(tuple(dataset.shape))}, more than any blob")
         return self._guarded(key, lambda: np.asarray(dataset[()]))
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import stat
@@ -42,6 +43,7 @@ from detectron_gn.weights.files.lock import locked
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.files.shared_folder import remove_link
 from detectron_gn.weights.formats import recognise
+from detectron_gn.weights.limits import MAX_DOWNLOAD_GIB
 from detectron_gn.weights.shown import without_secrets
 
 Item = Literal["model", "boxes", "masks", "keypoints"]
@@ -58,6 +60,7 @@ class Options:
         offline: use the cache only.
         progress: show a progress bar on stderr.
         patience: how long to wait for a server.
+        max_bytes: the largest file that is fetched.
     """
 
     cache: Path
@@ -65,23 +68,43 @@ class Options:
     offline: bool = False
     progress: bool = False
     patience: Patience = Patience()
+    max_bytes: int = MAX_DOWNLOAD_GIB << 30
 
 
 def options(
-    cache: str | os.PathLike[str] | None = None, base_url: str | None = None, offline: bool | None = None
+    cache: str | os.PathLike[str] | None = None,
+    base_url: str | None = None,
+    offline: bool | None = None,
+    max_gib: float | None = None,
 ) -> Options:
     """Options from the command line, else from the environment, else the defaults.
 
     DETECTRON_GN_CACHE is the cache folder (`detectron-gn` in XDG_CACHE_HOME or ~/.cache without it),
     DETECTRON_GN_BASE_URL the base URL; it, and `base_url`, may hold several, separated by blanks.
-    DETECTRON_GN_OFFLINE set to anything but 0 forbids the network.
+    DETECTRON_GN_OFFLINE set to anything but 0 forbids the network. DETECTRON_GN_MAX_GIB is the size of the largest file
+    that is fetched. Raises WeightsError where a value makes no sense.
     """
     environment = os.environ
     folder = cache or environment.get("DETECTRON_GN_CACHE") or _default_cache()
     bases = base_url or environment.get("DETECTRON_GN_BASE_URL") or catalog().base_url
     if offline is None:
         offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
-    return Options(Path(folder), tuple(bases.split()), offline, sys.stderr.isatty())
+    most = _max_gib(environment.get("DETECTRON_GN_MAX_GIB")) if max_gib is None else max_gib
+    return Options(
+        Path(folder), tuple(bases.split()), offline, sys.stderr.isatty(), max_bytes=int(most * (1 << 30))
+    )
+
+
+def _max_gib(text: str | None) -> float:
+    if not text:
+        return MAX_DOWNLOAD_GIB
+    try:
+        most = float(text)
+    except ValueError:
+        most = math.nan
+    if not 0 < most < math.inf:
+        raise WeightsError(f"DETECTRON_GN_MAX_GIB is {text!r}, which is no number of GiB: set it to one such as 32")
+    return most
 
 
 def _default_cache() -> Path:
@@ -266,7 +289,7 @@ def _download_from(
         _set_aside(target)
     resumed = part.is_file() and not part.is_symlink()
     for again in (resumed, False):
-        size = resumable_http.fetch_part(url, part, session, given.patience, given.progress)
+        size = resumable_http.fetch_part(url, part, session, given.patience, given.progress, given.max_bytes)
         problem = _problem(part, target, size, reference)
         if problem is None:
             _publish(part, target, url)

@@ -29,14 +29,10 @@ from detectron_gn.weights.errors import DownloadFailed
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.json_file import read_json_record
 from detectron_gn.weights.files.shared_folder import is_own_file, open_without_following, remove_link
+from detectron_gn.weights.limits import MAX_DOWNLOAD_GIB, MAX_REDIRECTS, SPARE_BYTES
 from detectron_gn.weights.shown import stream_for_progress
 
 _CHUNK = 1 << 18
-_SPARE = 64 << 20
-"""Bytes that must stay free on the disk after a download."""
-MAX_BYTES = 16 << 30
-_TOO_LARGE = f"no weights file has more than {MAX_BYTES >> 30} GiB: fetch it with another program, and name the file"
-_MAX_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -70,11 +66,15 @@ class _TryAgain(Exception):
 
 @dataclass
 class _State:
-    """What is known of the file on the server, kept beside the part so that another process can resume."""
+    """What is known of the file on the server, kept beside the part so that another process can resume.
+
+    `max_bytes`, which is not kept, is the largest size that is taken.
+    """
 
     url: str
     validator: str | None = None
     size: int | None = None
+    max_bytes: int = MAX_DOWNLOAD_GIB << 30
 
     @property
     def source(self) -> str:
@@ -88,24 +88,35 @@ def get(url: str, session: requests.Session, patience: Patience) -> bytes | None
     for attempt in range(patience.attempts):
         time.sleep(patience.pause * (2 ** (attempt - 1)) if attempt else 0)
         try:
-            with _answer(url, session, {}, patience) as response, deadline(response, patience.window) as limit:
+            with _answer(url, session, {}, patience) as response:
                 if response.status_code in (403, 404, 410):
                     return None
                 if response.status_code == 200:
-                    body = b""
-                    while len(body) < 4096 and (piece := _read1(response, 4096)):
-                        body += piece
-                    if not limit.expired:
-                        return body
-                    failure = "the server does not answer in time"
-                else:
-                    failure = f"the server answers {response.status_code}"
+                    return _small_body(response, patience)
+                failure = f"the server answers {response.status_code}"
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = _in_words(error)
     raise Refused(failure)
 
 
-def fetch_part(url: str, part: Path, session: requests.Session, patience: Patience, progress: bool) -> int | None:
+def _small_body(response: requests.Response, patience: Patience) -> bytes:
+    """The first 4096 bytes; TimeoutError where they do not come in time."""
+    body = b""
+    with deadline(response, patience.window) as limit:
+        try:
+            while len(body) < 4096 and (piece := _read1(response, 4096)):
+                body += piece
+        except (urllib3.exceptions.HTTPError, OSError):
+            if not limit.expired:
+                raise
+    if limit.expired:
+        raise TimeoutError("timed out")
+    return body
+
+
+def fetch_part(
+    url: str, part: Path, session: requests.Session, patience: Patience, progress: bool, max_bytes: int
+) -> int | None:
     """Bring the whole content of `url` into `part`; returns its size where the server told one.
 
     A part that is there already is resumed if the server still has the same file (ETag or Last-Modified).
@@ -116,6 +127,7 @@ def fetch_part(url: str, part: Path, session: requests.Session, patience: Patien
     if not is_own_file(part):
         discard(part)
     state = _load_state(part, url)
+    state.max_bytes = max_bytes
     failures = 0
     bar: tqdm[NoReturn]
     out = stream_for_progress()
@@ -162,9 +174,11 @@ def _attempt(state: _State, part: Path, session: requests.Session, patience: Pat
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
         if response.status_code == 200:
             state.validator, state.size = _validator(response), None if encoded else _length(response)
+        if (state.size or 0) > state.max_bytes:
+            discard(part)
+            raise Refused(f"the file has {state.size} bytes; {_too_large(state)}")
+        if response.status_code == 200:
             _save_state(state, part)
-        if (state.size or 0) > MAX_BYTES:
-            raise Refused(f"the file has {state.size} bytes; {_TOO_LARGE}")
         _check_space(part, (state.size or 0) - start)
         bar.total, bar.n = state.size, start
         bar.refresh()
@@ -172,7 +186,7 @@ def _attempt(state: _State, part: Path, session: requests.Session, patience: Pat
             with open(part, "r+b" if start else "wb", opener=open_without_following) as handle:
                 handle.truncate(start)
                 handle.seek(start)
-                _copy(response, handle, patience, bar)
+                _copy(response, handle, state, patience, bar)
                 handle.flush()
                 os.fsync(handle.fileno())
         except (DownloadFailed, Refused):
@@ -216,7 +230,7 @@ def _answer(
     url: str, session: requests.Session, headers: dict[str, str], patience: Patience
 ) -> Iterator[requests.Response]:
     """The answer at the end of all redirects, each of which is checked; nothing of their bodies is read."""
-    for _ in range(_MAX_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         try:
             response = session.get(
                 url, headers=headers, stream=True, timeout=(patience.connect, patience.read)
@@ -253,7 +267,9 @@ def _start(response: requests.Response, state: _State, have: int) -> int | None:
     return have
 
 
-def _copy(response: requests.Response, part: BinaryIO, patience: Patience, bar: tqdm[NoReturn]) -> None:
+def _copy(
+    response: requests.Response, part: BinaryIO, state: _State, patience: Patience, bar: tqdm[NoReturn]
+) -> None:
     """Append the body to `part`, watching for error pages, a server that only drips, and a body without an end."""
     since, received, have = time.monotonic(), 0, part.tell()
     checked = have
@@ -275,9 +291,9 @@ def _copy(response: requests.Response, part: BinaryIO, patience: Patience, bar: 
             part.write(chunk)
             bar.update(len(chunk))
             received, have = received + len(chunk), have + len(chunk)
-            if have > MAX_BYTES:
-                raise Refused(f"the server sent {have} bytes and goes on; {_TOO_LARGE}")
-            if have - checked > _SPARE // 2:
+            if have > state.max_bytes:
+                raise Refused(f"the server sent {have} bytes and goes on; {_too_large(state)}")
+            if have - checked > SPARE_BYTES // 2:
                 _check_space(Path(part.name), 1)
                 checked = have
             if time.monotonic() - since > patience.window:
@@ -285,6 +301,13 @@ def _copy(response: requests.Response, part: BinaryIO, patience: Patience, bar: 
                     raise _TryAgain(f"only {received} bytes came in {patience.window:.0f} s")
                 since, received = time.monotonic(), 0
                 limit.renew()
+
+
+def _too_large(state: _State) -> str:
+    return (
+        f"more than {state.max_bytes / 2**30:g} GiB are not fetched: for a weights file of that size, set "
+        "DETECTRON_GN_MAX_GIB to a larger number, or pass it to download as --max-gib"
+    )
 
 
 def _read1(response: requests.Response, most: int) -> bytes:
@@ -324,8 +347,11 @@ def _retry_after(response: requests.Response) -> float | None:
 
 def _check_space(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
-    if needed > 0 and free < needed + _SPARE:
-        raise DownloadFailed(f"{part.parent}: {needed} bytes are needed but only {free} are free on that disk")
+    if needed > 0 and free < needed + SPARE_BYTES:
+        raise DownloadFailed(
+            f"{part.parent}: {needed} bytes are needed but only {free} are free on that disk, of which "
+            f"{SPARE_BYTES >> 20} MiB are to stay free: make room, or choose another cache"
+        )
 
 
 def _state_path(part: Path) -> Path:

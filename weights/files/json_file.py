@@ -12,9 +12,7 @@ from typing import Any
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.shared_folder import open_without_following
-
-_MAX_RECORD = 1 << 16
-"""Characters of a record, which has a dozen short fields."""
+from detectron_gn.weights.limits import MAX_RECORD_CHARACTERS
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
@@ -54,7 +52,7 @@ def read_json_record(path: Path) -> dict[str, Any] | None:
         with open(path, encoding="utf-8", opener=open_without_following) as handle:
             if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
                 return None
-            content = json.loads(handle.read(_MAX_RECORD))
+            content = json.loads(handle.read(MAX_RECORD_CHARACTERS))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

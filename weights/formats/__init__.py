@@ -22,12 +22,9 @@ from detectron_gn.weights.formats.recognise import (
     refuse_other_signatures,
     refuse_unrecognised,
 )
+from detectron_gn.weights.limits import MAX_ALL_DIMENSIONS, MAX_BLOBS, MAX_CFG_BYTES, MAX_ITERATION
 from detectron_gn.weights.weights_file import (
     ELEMENT_TYPES,
-    MAX_ALL_DIMENSIONS,
-    MAX_BLOBS,
-    MAX_CFG_BYTES,
-    MAX_ITERATION,
     Array,
     WeightsFile,
     check_blob_name,

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from detectron_gn.weights.categories import CATEGORIES, MAX_CATEGORIES_BYTES, Category, categories_or_reason
+from detectron_gn.weights.categories import CATEGORIES, Category, categories_or_reason
 from detectron_gn.weights.errors import MalformedFile
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
-from detectron_gn.weights.weights_file import MAX_CFG_BYTES, check_blob_name, valid_iteration
+from detectron_gn.weights.limits import MAX_CATEGORIES_BYTES, MAX_CFG_BYTES
+from detectron_gn.weights.weights_file import check_blob_name, valid_iteration
 
 Kind = TypeVar("Kind")
 

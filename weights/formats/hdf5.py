@@ -29,8 +29,8 @@ from detectron_gn.weights.errors import ForbiddenContent, MalformedFile, OverBud
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.hdf5_image import Hdf5Image, add_dataset
+from detectron_gn.weights.limits import MAX_ATTRIBUTE_BYTES, MAX_BLOCKS, MAX_NAME_BYTES
 from detectron_gn.weights.weights_file import (
-    MAX_NAME_BYTES,
     Array,
     WeightsFile,
     array_bytes,
@@ -42,9 +42,6 @@ from detectron_gn.weights.weights_file import (
     valid_iteration,
 )
 
-_MAX_TEXT_BYTES = 64_000
-"""What an attribute of fixed length holds, with room for its header."""
-_MAX_BLOCKS = 100_000
 _UNDEFINED = 2**64 - 1
 _FLOATS = {
     2: (b"\x20\x0f\x00", bytes.fromhex("0000 1000 0a 05 00 0a 0f000000")),
@@ -98,7 +95,7 @@ def _portions(names: Iterable[str]) -> list[list[str]]:
         size = len(name.encode()) + 1
         if size > room:
             portions.append([])
-            room = _MAX_TEXT_BYTES
+            room = MAX_ATTRIBUTE_BYTES
         portions[-1].append(name)
         room -= size
     return portions
@@ -111,8 +108,8 @@ def _order(number: int) -> str:
 
 def _write_text(handle: h5py.File, name: str, text: str) -> None:
     content = text.encode()
-    if len(content) > _MAX_TEXT_BYTES:
-        raise OSError(f"{name} has {len(content)} bytes, an HDF5 attribute holds {_MAX_TEXT_BYTES}")
+    if len(content) > MAX_ATTRIBUTE_BYTES:
+        raise OSError(f"{name} has {len(content)} bytes, an HDF5 attribute holds {MAX_ATTRIBUTE_BYTES}")
     if content.endswith(b"\0"):
         raise OSError(f"{name} ends in a zero byte, which an HDF5 text does not keep")
     handle.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", max(1, len(content))))
@@ -256,7 +253,7 @@ class _Reader:
             raise MalformedFile(self._source, "an HDF5 structure is used twice", offset)
         self._visited.add(offset)
         self._budget -= count
-        if self._budget < 0 or len(self._visited) > _MAX_BLOCKS:
+        if self._budget < 0 or len(self._visited) > MAX_BLOCKS:
             raise OverBudget(self._source, "its HDF5 structures overlap or are too many", offset)
 
     def _messages(self, address: int) -> Iterator[tuple[int, bytes]]:

@@ -15,15 +15,14 @@ from typing import ClassVar, Literal, NoReturn, Protocol
 
 from detectron_gn.weights.errors import FileError, ForbiddenContent, MalformedFile, OverBudget, TruncatedFile
 from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe, unescape
-from detectron_gn.weights.weights_file import MAX_NAME_BYTES
-
-MAX_OPCODES = 500_000
-"""The largest published model takes 16,000, a `.pth` of `MAX_BLOBS` tensors 380,000. This many opcodes fill at most
-50 MiB, in a second or two."""
-MAX_STACK = 10_000
-MAX_OPEN_MARKS = 64
-MAX_LINE = 256
-MAX_INTEGER_BYTES = 16
+from detectron_gn.weights.limits import (
+    MAX_INTEGER_BYTES,
+    MAX_LINE,
+    MAX_NAME_BYTES,
+    MAX_OPCODES,
+    MAX_OPEN_MARKS,
+    MAX_STACK,
+)
 
 
 class Grammar(Protocol):

@@ -6,9 +6,8 @@ import zipfile
 
 from detectron_gn.weights.errors import MalformedFile, OverBudget, TruncatedFile
 from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.limits import MAX_DIRECTORY_BYTES
 
-_MAX_DIRECTORY_BYTES = 4 << 20
-"""zipfile takes some 600 bytes of memory for an entry that has as few as 47 in the file."""
 _END_RECORD = b"PK\x05\x06"
 
 
@@ -21,7 +20,7 @@ def zip_members(file: MappedFile) -> list[zipfile.ZipInfo]:
     end = bytes(file.map[-22:])
     if not end.startswith(_END_RECORD):
         raise TruncatedFile(file.source, "is a PyTorch file whose end is missing; copy it again")
-    if int.from_bytes(end[12:16], "little") > _MAX_DIRECTORY_BYTES:
+    if int.from_bytes(end[12:16], "little") > MAX_DIRECTORY_BYTES:
         raise OverBudget(file.source, "has a directory larger than that of any weights file")
     try:
         with zipfile.ZipFile(file.path) as archive:

@@ -1,9 +1,9 @@
 """The JSON of a COCO annotation file, before anything is asked of its records."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from detectron_gn.mrcnn.data.json_file import read_json
 from detectron_gn.mrcnn.errors import InputError
 
 
@@ -14,15 +14,7 @@ def read_annotation_file(path: str | Path) -> dict[str, Any]:
     what is wrong with it.
     """
     path = Path(path)
-    try:
-        # From bytes, so that json finds the encoding.
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): give a COCO annotation file") from None
-    except RecursionError:
-        raise InputError(f"{path} is not JSON (lists are nested too deep): give a COCO annotation file") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): give a COCO annotation file") from None
+    content = read_json(path, "a COCO annotation file")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a JSON {type(content).__name__}: a COCO annotation file holds an object")
     for key in ("images", "annotations", "categories"):

@@ -173,6 +173,58 @@ def test_a_png_with_a_changed_byte_is_refused_and_a_text_chunk_does_not_matter(t
     assert np.array_equal(read_image(path), picture())
 
 
+def animated_png(first: np.ndarray, *others: np.ndarray, first_is_shown: bool) -> bytes:
+    height, width = first.shape[:2]
+
+    def data(pixels: np.ndarray) -> bytes:
+        png, place, found = encoded(".png", pixels), 8, b""
+        while place < len(png):
+            end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+            found += png[place + 8 : end - 4] if png[place + 4 : place + 8] == b"IDAT" else b""
+            place = end
+        return found
+
+    numbers = iter(range(99))
+
+    def control() -> bytes:
+        return png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", next(numbers), width, height, 0, 0, 1, 10, 0, 0))
+
+    chunks = [
+        png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        png_chunk(b"acTL", struct.pack(">II", max(len(others) + first_is_shown, 1), 0)),
+        *([control()] if first_is_shown else []),
+        png_chunk(b"IDAT", data(first)),
+    ]
+    for other in others:
+        chunks += [control(), png_chunk(b"fdAT", struct.pack(">I", next(numbers)) + data(other))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("first_is_shown", [True, False])
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_of_an_animated_png_the_picture_is_read_that_imread_reads(
+    tmp_path: Path, first_is_shown: bool, others: int
+) -> None:
+    content = animated_png(picture(), *[255 - picture()] * others, first_is_shown=first_is_shown)
+    path = written(tmp_path, "animated.png", content)
+    assert np.array_equal(read_image(path), picture())
+    assert np.array_equal(cv2.imread(str(path)), picture())
+
+
+@pytest.mark.parametrize("tag", [273, 279])
+def test_a_tiff_with_fewer_strips_than_its_size_asks_for_is_refused(tmp_path: Path, tag: int) -> None:
+    """OpenCV gives what lay in memory before."""
+    tiff = bytearray(encoded(".tiff", picture()))
+    (start,) = struct.unpack_from("<I", tiff, 4)
+    for entry in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", tiff, start)[0], 12):
+        if struct.unpack_from("<H", tiff, entry)[0] == tag:
+            (count,) = struct.unpack_from("<I", tiff, entry + 4)
+            struct.pack_into("<I", tiff, entry + 4, count - 1)
+    assert np.array_equal(read_image(written(tmp_path, "a.tiff", encoded(".tiff", picture()))), picture())
+    with pytest.raises(InputError, match="the TIFF file is damaged: it has fewer strips than its size asks for"):
+        read_image(written(tmp_path, "b.tiff", bytes(tiff)))
+
+
 BOMBS = {
     "png": png_that_declares(60000, 60000),
     "smaller png": png_that_declares(20000, 20000),
@@ -321,6 +373,7 @@ def test_what_is_no_image_is_told_for_what_it_is(tmp_path: Path) -> None:
         ("phone.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), "is HEIC, .*: convert it to JPEG"),
         ("film.mp4", b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "the header is damaged"),
         ("head.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "the header is damaged or cut off; copy it again"),
+        ("far.tiff", b"II+\0\x08\0\0\0" + b"\xff" * 8, "the header is damaged or cut off; copy it again"),
         ("no_size.tiff", b"II*\0\x08\0\0\0\0\0", "the header is damaged or cut off; copy it again"),
         ("no_codestream.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "the header is damaged or cut off; copy it again"),
         ("no_size.pam", b"P7\nWIDTH 3\n", "the header is damaged or cut off; copy it again"),

@@ -71,7 +71,7 @@ def test_a_damaged_annotation_file_is_refused(tmp_path: Path, document: Any, sen
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json: cannot be read \(No such file or directory\)"):
+    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file or directory; give a COCO an"):
         read_annotations(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_results(tmp_path)

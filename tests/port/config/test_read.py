@@ -7,7 +7,7 @@ import pytest
 from detectron_gn.mrcnn.config import Config, flatten, with_values
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import dump_config, merge_overrides, parse_config, read_config
-from detectron_gn.port.config.yaml_loader import MAX_CHARACTERS
+from detectron_gn.port.config.yaml_loader import MAX_CONFIG_CHARACTERS
 
 
 def error_of(function, *arguments, **keywords):
@@ -268,7 +268,7 @@ def test_a_file_is_read_whatever_its_byte_order_mark(tmp_path):
         (b"<!DOCTYPE html>\n<html>", "{path}: it is the value '<!DOCTYPE html> <html>', but a configuration is"),
         (b"NUM_GPUS: 1\0", "{path}: it is not YAML text (unacceptable character #x0000"),
         (b"#" * 500_000, "{path}: it is too large for a configuration: give a Detectron YAML file"),
-        (b"#" * (MAX_CHARACTERS + 1), "{path}: it has more than 100000 characters, too many for a configuration"),
+        (b"#" * (MAX_CONFIG_CHARACTERS + 1), "{path}: it has more than 100000 characters, too many for a config"),
         (b"NUM_GPUS: 1\nTEST:\n\tNMS: 0.3", "{path}, line 3: a tab stands where YAML takes only spaces"),
         (b"TEST:\n  NMSS: 1", "{path}, line 2: TEST.NMSS is no key"),
     ],

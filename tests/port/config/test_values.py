@@ -12,7 +12,7 @@ import yaml
 from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import parse_config
-from detectron_gn.port.config.values import MAX_CHARACTERS, coerce, decode
+from detectron_gn.port.config.values import MAX_VALUE_CHARACTERS, coerce, decode
 
 INTS, FLOATS, TEXTS = tuple[int, ...], tuple[float, ...], tuple[str, ...]
 MEANS = tuple[float, float, float]
@@ -109,7 +109,7 @@ def test_pixel_means_take_any_nesting_and_become_floats(value):
         ({"a": 1}, str, "a", "KEY is {'a': 1}, but it must be text, such as 'a'"),
         pytest.param(16**6000, str, "a", "KEY is too large, but it must be text, such as 'a'", id="large for text"),
         (b"\xff", str, "a", "KEY holds bytes that are not UTF-8 text: write it as text"),
-        ("x" * (MAX_CHARACTERS + 1), str, "a", "KEY has 20001 characters: give at most 20000"),
+        ("x" * (MAX_VALUE_CHARACTERS + 1), str, "a", "KEY has 20001 characters: give at most 20000"),
         (800, INTS, (600,), "KEY is 800, but it must be a list: write [800]"),
         ("(800)", INTS, (600,), "KEY is 800, but it must be a list: write [800]"),
         ("coco", TEXTS, (), "KEY is 'coco', but it must be a list: write ['coco']"),

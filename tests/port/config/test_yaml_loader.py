@@ -14,9 +14,9 @@ from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import bundled_config, parse_config
 from detectron_gn.port.config.yaml_loader import (
-    MAX_CHARACTERS,
-    MAX_DEPTH,
-    MAX_NODES,
+    MAX_CONFIG_CHARACTERS,
+    MAX_CONFIG_DEPTH,
+    MAX_CONFIG_VALUES,
     Unreadable,
     load_yaml,
     yaml_nodes,
@@ -206,7 +206,7 @@ def test_what_is_no_configuration_is_refused_with_its_line(text, error):
 
 
 def test_a_long_text_is_refused_before_it_is_parsed():
-    assert error_of("a" * (MAX_CHARACTERS + 1)).startswith("x.yaml: it has more than 100000 characters, too many")
+    assert error_of("a" * (MAX_CONFIG_CHARACTERS + 1)).startswith("x.yaml: it has more than 100000 characters, too")
 
 
 BOMBS = {
@@ -229,7 +229,7 @@ BOMBS = {
     ids=["a list in a line", "a list in lines", "keys", "aliases"],
 )
 def test_more_values_than_any_configuration_has_are_refused_while_they_are_counted(text, monkeypatch):
-    monkeypatch.setattr("detectron_gn.port.config.yaml_loader.MAX_NODES", 2_000)
+    monkeypatch.setattr("detectron_gn.port.config.yaml_loader.MAX_CONFIG_VALUES", 2_000)
     started = time.perf_counter()
     assert "it has more than 2000 values: write fewer" in error_of(text)
     with pytest.raises(InputError, match="it has more than 2000 values: write fewer"):
@@ -240,7 +240,7 @@ def test_more_values_than_any_configuration_has_are_refused_while_they_are_count
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
 def test_an_alias_bomb_is_refused_at_once(bomb):
     start = time.monotonic()
-    assert f"it has more than {MAX_NODES} values" in error_of(bomb)
+    assert f"it has more than {MAX_CONFIG_VALUES} values" in error_of(bomb)
     assert time.monotonic() - start < 10
 
 
@@ -255,7 +255,7 @@ def test_a_deep_text_is_refused_whatever_its_depth(text):
 
 
 def test_the_depth_of_a_configuration_is_well_within_the_limit():
-    deep = "a: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    deep = "a: " + "[" * (MAX_CONFIG_DEPTH - 1) + "]" * (MAX_CONFIG_DEPTH - 1)
     assert value_of(deep[3:])
     assert "nested too deeply" in error_of(deep.replace("[", "[[", 1).replace("]", "]]", 1))
 

@@ -81,18 +81,35 @@ def test_a_body_that_comes_in_time_may_take_many_windows(given: Options, server:
     ids=["chunked", "until the connection ends"],
 )
 def test_a_body_without_an_end_is_cut_off(
-    head: bytes, given: Options, server: Server, monkeypatch: pytest.MonkeyPatch
+    head: bytes, given: Options, server: Server
 ) -> None:
-    monkeypatch.setattr(transfer, "MAX_BYTES", 10 << 20)
+    given = replace(given, max_bytes=10 << 20)
     piece = b"\x80" * 65536
     server.faults[PATH] = [faults.endless(head, b"10000\r\n" + piece + b"\r\n" if head is CHUNKED else piece)]
-    refused(given, r"the server sent 10\d+ bytes and goes on; no weights file has more than 16 GiB: fetch it with")
+    refused(given, r"the server sent 10\d+ bytes and goes on; more than 0.00976562 GiB are not fetched")
     assert not beside(given, ".part").exists()
 
 
 def test_a_length_beyond_every_weights_file_is_refused(given: Options, server: Server) -> None:
     server.faults[PATH] = [faults.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000000\r\n\r\n\x80")]
-    refused(given, "the file has 20000000000 bytes; no weights file has more than 16 GiB")
+    refused(given, "the file has 20000000000 bytes; more than 16 GiB are not fetched: .* set DETECTRON_GN_MAX_GIB to")
+    assert not list(given.cache.rglob("*.part*"))
+
+
+def test_the_bound_on_a_download_is_raised_and_lowered(
+    given: Options, server: Server, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = len(content) / 2**30
+    monkeypatch.setenv("DETECTRON_GN_MAX_GIB", repr(exact - 2**-30))
+    lower = options(given.cache, server.url)
+    refused(replace(given, max_bytes=lower.max_bytes), f"the file has {len(content)} bytes; more than ")
+    monkeypatch.setenv("DETECTRON_GN_MAX_GIB", "32")
+    assert options().max_bytes == 32 << 30 and options(max_gib=exact).max_bytes == len(content)
+    assert fetch(MODEL, replace(given, max_bytes=len(content))).read_bytes() == content
+    for text in ("much", "-1", "0", "nan", "inf"):
+        monkeypatch.setenv("DETECTRON_GN_MAX_GIB", text)
+        with pytest.raises(WeightsError, match=f"DETECTRON_GN_MAX_GIB is '{text}', which is no number of GiB"):
+            options()
 
 
 def test_free_space_is_looked_at_while_a_body_of_unknown_length_comes(
@@ -100,7 +117,7 @@ def test_free_space_is_looked_at_while_a_body_of_unknown_length_comes(
 ) -> None:
     free = iter([10**12] + [1000] * 9)
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
-    monkeypatch.setattr(transfer, "_SPARE", 1 << 20)
+    monkeypatch.setattr(transfer, "SPARE_BYTES", 1 << 20)
     next(free)
     server.faults[PATH] = [faults.endless(b"HTTP/1.1 200 OK\r\n\r\n", b"\x80" * 65536)]
     refused(given, "bytes are needed but only 1000 are free")
