@@ -78,7 +78,11 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 def add_batch(parser: argparse.ArgumentParser) -> None:
     """--batch of a network that detects."""
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="images of one padded size that run together (default 1)"
+        "--batch",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="images of one padded size that run together (default 1)",
     )
 
 

@@ -74,8 +74,10 @@ def at_least(least: int) -> Callable[[str], int]:
     """An option's type: a whole number from `least` up."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        # Python refuses to read thousands of digits.
+        if not text.isdecimal() or len(text) > 100 or int(text) < least:
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            raise argparse.ArgumentTypeError(f"{shown!r} is no whole number from {least} up")
         return int(text)
 
     return number

@@ -13,6 +13,7 @@ from detectron_gn.weights.command_line import (
     DONE,
     Commands,
     add_source,
+    at_least,
     between,
     progress_bar,
     write_json_option,
@@ -136,7 +137,9 @@ def add_imagenet(checks: Commands) -> None:
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="lines `name label`, where there are no class folders"
     )
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="images that run together (default 32)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=32, metavar="N", help="images that run together (default 32)"
+    )
     parser.add_argument(
         "--expect-error", type=between(0, 100), metavar="X", help="top-1 error in percent (default: the catalog's)"
     )
@@ -199,7 +202,11 @@ def add_training(checks: Commands) -> None:
     parser.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
     add_image_reading(parser)
     parser.add_argument(
-        "--replicas", type=int, default=4, metavar="N", help="replays that measure what rounding does (default 4)"
+        "--replicas",
+        type=at_least(1),
+        default=4,
+        metavar="N",
+        help="replays that measure what rounding does (default 4)",
     )
 
 

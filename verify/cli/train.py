@@ -142,10 +142,11 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
 def _command_to_go_on(arguments: Sequence[str]) -> str:
     """The command line that goes on with the run that these arguments began."""
     resumed = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    # All three are torchrun's; what is left of one in a shell means nothing.
+    if not os.environ.keys() >= {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"}:
         return shlex.join(["detectron-gn", *resumed])
-    count, machines = os.environ["LOCAL_WORLD_SIZE"], int(os.environ["GROUP_WORLD_SIZE"])
-    launcher = f"torchrun --standalone --nproc_per_node {count}" if machines == 1 else "torchrun, as before,"
+    count, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
+    launcher = f"torchrun --standalone --nproc_per_node {count}" if machines == "1" else "torchrun, as before,"
     return f"{launcher} -m detectron_gn {shlex.join(resumed)}"
 
 
@@ -174,7 +175,9 @@ def add_check_data(commands: Commands) -> None:
     add_image_reading(parser)
     add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
     parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
-    parser.add_argument("--most", type=int, default=20, metavar="N", help="findings shown of a kind (default 20)")
+    parser.add_argument(
+        "--most", type=at_least(0), default=20, metavar="N", help="findings shown of a kind (default 20)"
+    )
 
 
 def _check_data(args: argparse.Namespace) -> int:

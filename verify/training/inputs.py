@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, read_class_names
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_dataset
 from detectron_gn.mrcnn.errors import InputError
@@ -88,8 +88,12 @@ def rename_classes(datasets: Sequence[CocoDataset], names: Path) -> list[CocoDat
 
 
 def write_scaled_schedule(cfg: Config, gpus: int, out: Path) -> tuple[Path, list[str]]:
-    """Write the configuration for another number of GPUs into a folder; returns the file and what changed."""
+    """Write the configuration for another number of GPUs into a folder; returns the file and what changed.
+
+    Raises InputError where there are too many of them.
+    """
     scaled = scaled_schedule(cfg, gpus)
+    check_config(scaled)
     path = out / f"config_{gpus}gpu.yaml"
     with replacing(path) as temporary:
         temporary.write_text(dump_config(scaled), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.training.curves import Panel, draw_curves
+from detectron_gn.mrcnn.wording import in_one_line
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import replacing
 
@@ -117,9 +118,10 @@ class RunFigures:
         except ModuleNotFoundError:
             self._can_draw = False
             self._say("curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it")
-        except OSError as error:
-            # matplotlib looks for a folder of its own.
-            self._say(f"curves.png cannot be drawn ({error}); training goes on without it")
+        except Exception as error:
+            # matplotlib looks for a folder of its own, and takes its settings from files and variables of the user.
+            # Whatever it raises, the figures are kept, and a picture of them is not worth a run.
+            self._say(f"curves.png cannot be drawn ({in_one_line(str(error))[:200]}); training goes on without it")
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

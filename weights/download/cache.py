@@ -86,12 +86,12 @@ def options(
     """
     environment = os.environ
     folder = cache or environment.get("DETECTRON_GN_CACHE") or _default_cache()
-    bases = base_url or environment.get("DETECTRON_GN_BASE_URL") or catalog().base_url
+    bases = (base_url or environment.get("DETECTRON_GN_BASE_URL") or "").split() or catalog().base_url.split()
     if offline is None:
         offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
     most = _max_gib(environment.get("DETECTRON_GN_MAX_GIB")) if max_gib is None else max_gib
     return Options(
-        Path(folder), tuple(bases.split()), offline, sys.stderr.isatty(), max_bytes=int(most * (1 << 30))
+        Path(folder), tuple(bases), offline, sys.stderr.isatty(), max_bytes=int(most * (1 << 30))
     )
 
 
@@ -280,6 +280,7 @@ def _download_from(
     url: str, part: Path, target: Path, md5: str | None, session: requests.Session, given: Options
 ) -> None:
     """Fetch, check and publish; a wrong content is fetched once more from the beginning, then set aside."""
+    check_address(url)
     reference = md5 or _published_md5(url, session, given.patience)
     if target.exists():
         # Put there by hand, or altered since it was fetched.

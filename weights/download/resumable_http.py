@@ -239,6 +239,11 @@ def _answer(
             raise
         except ValueError:  # from within a library, about an address or a header
             raise Refused("the server's answer makes no sense") from None
+        except OSError as error:
+            if "certificate" not in str(error):
+                raise
+            # It is no error of the network: requests found no file before it asked.
+            raise Refused("the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names is not there") from None
         with response:
             if not response.is_redirect:
                 yield response

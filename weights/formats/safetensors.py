@@ -13,9 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from detectron_gn.weights.categories import CATEGORIES, categories_or_reason, categories_text
-from detectron_gn.weights.errors import MalformedFile, WriteFailed
+from detectron_gn.weights.errors import MalformedFile, OverBudget, WriteFailed
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
+from detectron_gn.weights.limits import MAX_BLOBS
 from detectron_gn.weights.weights_file import (
     Array,
     WeightsFile,
@@ -69,6 +70,10 @@ def read_safetensors(file: MappedFile) -> WeightsFile:
     try:
         with safe_open(_path_for_library(file), framework="numpy") as handle:
             metadata = dict(handle.metadata() or {})
+            if len(handle.keys()) > MAX_BLOBS:
+                raise OverBudget(
+                    file.source, f"has {len(handle.keys())} arrays, but a weights file has at most {MAX_BLOBS}"
+                )
             names = [check_blob_name(name, file.source) for name in handle.keys()]
     except (SafetensorError, OSError) as error:
         raise MalformedFile(file.source, f"is a damaged safetensors file: {str(error)[:200]}") from None

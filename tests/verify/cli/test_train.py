@@ -12,6 +12,7 @@ from detectron_gn.mrcnn import distributed
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, dump_config, read_config
+from detectron_gn.verify.cli import train
 from detectron_gn.verify.training.metrics import RunFigures
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.recipe import recipe_weights
@@ -149,6 +150,32 @@ def test_scale_schedule_writes_the_configuration_and_trains_nothing(tmp_path, ca
     cfg = read_config(tmp_path / "config_2gpu.yaml")
     assert (cfg.NUM_GPUS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (2, 720000, (0, 480000, 640000))
     assert [path.name for path in tmp_path.iterdir()] == ["config_2gpu.yaml"]
+    assert detectron_gn.main(["train", *scale[:3], "9" * 30, *scale[4:], *TRAIN]) == 2
+    assert "NUM_GPUS is 9999" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config_2gpu.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("torchrun", "expected"),
+    [
+        ({}, "detectron-gn train --out run --resume"),
+        ({"TORCHELASTIC_RUN_ID": "left over"}, "detectron-gn train --out run --resume"),
+        (
+            {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --standalone --nproc_per_node 2 -m detectron_gn train --out run --resume",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"},
+            "torchrun, as before, -m detectron_gn train --out run --resume",
+        ),
+    ],
+)
+def test_the_command_that_goes_on_is_that_of_the_launcher(monkeypatch, torchrun, expected):
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    assert train._command_to_go_on(["train", "--out", "run"]) == expected
 
 
 def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
@@ -250,12 +277,31 @@ def test_an_evaluation_that_cannot_be_kept_does_not_end_a_run(tmp_path, capsys):
     assert set(json.loads(document.read_text())["ap"]["train_images"]) == {"box", "mask"}
 
 
-@pytest.mark.parametrize("option", [("--keep", "0"), ("--workers", "-1"), ("--scale-schedule", "0"), ("--keep", "x")])
+@pytest.mark.parametrize(
+    "option",
+    [("--keep", "0"), ("--keep", "1" * 5000), ("--workers", "-1"), ("--scale-schedule", "0"), ("--keep", "x")],
+)
 def test_numbers_of_options_that_make_no_sense_are_refused(capsys, option):
     with pytest.raises(SystemExit) as leaving:
         detectron_gn.main(["train", *CONFIG, *TRAIN, "--out", "run", *option])
     assert leaving.value.code == 2
-    assert f"argument {option[0]}: {option[1]!r} is no whole number from" in capsys.readouterr().err
+    shown = option[1] if len(option[1]) < 40 else option[1][:40] + "..."
+    assert f"argument {option[0]}: {shown!r} is no whole number from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "test m.pkl --annotations a.json --images i --out o --batch 0",
+        "verify imagenet m.pkl --images i --batch -1",
+        "verify training m.pkl --reference t.h5 --annotations a.json --images i --replicas 0",
+        "check-data --annotations a.json --images i --most -1",
+    ],
+)
+def test_counts_of_other_commands_that_make_no_sense_are_refused(capsys, command):
+    with pytest.raises(SystemExit) as leaving:
+        detectron_gn.main(command.split())
+    assert leaving.value.code == 2 and "is no whole number from" in capsys.readouterr().err
 
 
 @pytest.mark.slow

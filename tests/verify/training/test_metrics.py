@@ -92,9 +92,10 @@ def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its
     assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
 
 
-def test_a_picture_for_which_matplotlib_finds_no_folder_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, ValueError])  # a folder; MPLBACKEND with a name that it does not know
+def test_a_picture_that_matplotlib_does_not_draw_is_told(tmp_path, monkeypatch, kind):
     def refuse(_panels):
-        raise OSError("Matplotlib requires access to a writable cache directory")
+        raise kind("Matplotlib requires access to a writable cache directory")
 
     monkeypatch.setattr("detectron_gn.verify.training.metrics.draw_curves", refuse)
     lines = []

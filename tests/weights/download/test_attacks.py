@@ -72,6 +72,20 @@ def test_a_body_that_comes_in_time_may_take_many_windows(given: Options, server:
     assert fetch(MODEL, given).read_bytes() == content and len(server.gets(PATH)) == 1
 
 
+def test_a_base_url_that_is_none_is_told_at_once(given: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON_GN_BASE_URL", " ")
+    assert options(given.cache).base_urls == options(given.cache, "https://dl.fbaipublicfiles.com/detectron").base_urls
+    refused(replace(given, base_urls=("nowhere",)), "only http and https addresses are fetched")
+
+
+def test_a_file_of_certificates_that_is_not_there_is_told(
+    given: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    away = "https://127.0.0.1:1/m.pkl"
+    refused(given, "the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names is not there", away)
+
+
 # Disk.
 
 

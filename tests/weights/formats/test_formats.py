@@ -1,5 +1,6 @@
 """Facts of the four formats: what survives every conversion, and how a file is recognised."""
 
+import json
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.convert import convert
 from detectron_gn.weights.errors import (
     MalformedFile,
+    OverBudget,
     UnreadableFile,
     UnsupportedArray,
     WeightsError,
@@ -178,6 +180,18 @@ def test_metadata_name_of_safetensors_is_refused(tmp_path: Path, small: WeightsF
     taken = replace(small, blobs={"__metadata__": np.ones(1, "f4")})
     with pytest.raises(WriteFailed, match="keeps the name __metadata__"):
         write_blobs(tmp_path / "m.safetensors", taken)
+
+
+def test_safetensors_of_a_million_empty_arrays_are_refused(tmp_path: Path) -> None:
+    """The library takes them; a minute went by until all of them were arrays."""
+    header = {f"w{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(10_001)}
+    for count in (10_000, 10_001):
+        text = json.dumps(dict(list(header.items())[:count])).encode()
+        (tmp_path / "m.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+        if count == 10_000:
+            assert len(read_blobs(tmp_path / "m.safetensors").blobs) == count
+    with pytest.raises(OverBudget, match="has 10001 arrays, but a weights file has at most 10000"):
+        read_blobs(tmp_path / "m.safetensors")
 
 
 names = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=20)
