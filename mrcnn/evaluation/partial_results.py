@@ -8,6 +8,7 @@ writes a file of its own.
 import contextlib
 import hashlib
 import json
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -117,6 +118,7 @@ class PartialResults:
                 if file == digests[image_id]:
                     self.done[image_id] = results
         self._path = folder / _PATTERN.replace("*", str(rank))
+        _refuse_what_is_no_file(self._path)
         try:
             whole = self._path.read_bytes() if self._path.exists() else b""
             # Not opened for appending: a torn last line is written over.
@@ -166,6 +168,7 @@ def remove_partial_results(folder: Path) -> None:
 
 def _read(path: Path, identity: EvaluationIdentity) -> list[tuple[int, str, ImageResults]]:
     """The images of one file: id, digest of the file, results."""
+    _refuse_what_is_no_file(path)
     try:
         *lines, _torn = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -179,6 +182,16 @@ def _read(path: Path, identity: EvaluationIdentity) -> list[tuple[int, str, Imag
         raise _damaged(path) from None
     _check_same_run(path, header, asdict(identity))
     return results
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """Refuse a link, which leads to a file that is written over, and a pipe, which would be waited for."""
+    try:
+        is_file = stat.S_ISREG(path.lstat().st_mode)
+    except OSError:  # there is nothing, or what is told when it is opened
+        return
+    if not is_file:
+        raise InputError(f"{path} is a link, a pipe or a folder, and no partial results: move it away")
 
 
 def _entry(line: bytes) -> dict[str, Any]:

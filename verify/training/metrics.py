@@ -4,11 +4,13 @@ None of them is worth a run: what cannot be read or written is said in a line an
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
+from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.training.curves import Panel, draw_curves
 from detectron_gn.mrcnn.wording import in_one_line
 from detectron_gn.weights.errors import WeightsError
@@ -49,7 +51,7 @@ class RunFigures:
         """Append figures."""
         text = json.dumps(dict(line)) + "\n"
         try:
-            with open(self._stats, "a", encoding="utf-8") as file:
+            with open(self._stats, "a", encoding="utf-8", opener=_without_waiting) as file:
                 # What a full disk has cut short must not swallow the line after it.
                 file.write("\n" + text if self._is_torn else text)
             self._is_torn = False
@@ -133,12 +135,17 @@ class RunFigures:
     def _read(self) -> tuple[list[Line], int]:
         """Whole lines, and how many are not, such as one that a kill cut short."""
         try:
-            text = self._stats.read_text(encoding="utf-8", errors="replace")
+            text = read_plain_file(self._stats).decode("utf-8", "replace")
         except OSError:
             return [], 0
         read = [_line(line) for line in text.splitlines() if line]
         whole = [line for line in read if line is not None]
         return whole, len(read) - len(whole)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener for `open`, which would wait at a pipe for somebody who reads."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _line(text: str) -> Line | None:
@@ -157,7 +164,7 @@ def _line(text: str) -> Line | None:
 def _read_ap(path: Path) -> dict[str, float] | None:
     """Box AP, and mask AP where there is one, of an `ap.json`; None where it is damaged."""
     try:
-        (kinds,) = json.loads(path.read_text(encoding="utf-8")).values()
+        (kinds,) = json.loads(read_plain_file(path)).values()
         found = {kind: float(kinds[kind]["AP"]) for kind in AP_JSON_KEY.values() if kind in kinds}
         return found if "box" in found else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

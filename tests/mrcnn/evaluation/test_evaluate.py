@@ -179,6 +179,18 @@ def test_a_partial_results_that_a_disk_has_no_room_for_is_named(tmp_path, model,
             partial.add([ImageResults(300000, [], [], [])], ["0" * 64])
 
 
+def test_what_is_no_file_in_the_place_of_partial_results_is_refused(tmp_path, model, some_images):
+    victim, place = tmp_path / "victim", tmp_path / "out" / "partial_results_0.jsonl"
+    place.parent.mkdir()
+    victim.write_text("precious")
+    for put in (lambda: place.symlink_to(victim), lambda: os.mkfifo(place), place.mkdir):
+        put()
+        with pytest.raises(InputError, match="is a link, a pipe or a folder, and no partial results: move it away"):
+            PartialResults(place.parent, run_identity(model, some_images, 1), {})
+        place.rmdir() if place.is_dir() else place.unlink()
+    assert victim.read_text() == "precious"
+
+
 def test_an_image_that_is_not_of_the_data_set_damages_partial_results(tmp_path, model, some_images, kept):
     (tmp_path / "partial_results_0.jsonl").write_text(kept)
     with pytest.raises(InputError, match=r"partial_results_0\.jsonl is damaged"):

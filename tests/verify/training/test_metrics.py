@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its
         figures.draw()
     assert said == ["curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it"]
     assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
+
+
+def test_a_pipe_in_the_place_of_the_figures_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "json_stats.jsonl")
+    lines = []
+    figures = RunFigures(tmp_path, lines.append)
+    figures.begin_at(0)
+    assert figures.lines() == []
+    figures.add({"iter": 0, "loss": 1.0})
+    assert "cannot be written" in lines[-1] and "training goes on without these figures" in lines[-1]
 
 
 @pytest.mark.parametrize("kind", [OSError, ValueError])  # a folder; MPLBACKEND with a name that it does not know
