@@ -16,6 +16,7 @@ from detectron_gn.port.config.read import read_config
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.verify.imagenet import labelled_images
 from detectron_gn.weights import read_blobs
+from detectron_gn.weights.formats.proposals_pickle import read_proposals
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes on this system")
 READERS: dict[str, Callable[[Path], object]] = {
@@ -26,6 +27,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "picture": read_image,
     "list of images": lambda path: labelled_images(path.parent, 5, path),
     "weights": read_blobs,
+    "proposals": read_proposals,
 }
 
 

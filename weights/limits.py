@@ -33,6 +33,11 @@ MAX_OPEN_MARKS = 64
 MAX_LINE = 256
 MAX_INTEGER_BYTES = 16
 
+# Proposals: an image takes some 50 opcodes, so a data set may have 400,000 of them. There are no more opcodes above
+# MAX_OPCODES than a fourth of the file's bytes; those of a real file are less than a tenth.
+MAX_PROPOSALS_OPCODES = 20_000_000
+BYTES_OF_AN_OPCODE = 4
+
 # Zip archives: zipfile takes some 600 bytes of memory for an entry that has as few as 47 in the file.
 MAX_DIRECTORY_BYTES = 4 << 20
 

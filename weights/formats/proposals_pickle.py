@@ -20,14 +20,10 @@ from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.pickle_reader import NumpyGrammar, PickledArray, read_array
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
-from detectron_gn.weights.formats.pickle_vm import MAX_OPCODES, PickleVM
+from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.formats.pickle_writer import Pickler
-from detectron_gn.weights.weights_file import MAX_CFG_BYTES, Array, array_bytes
-
-MOST_OPCODES = 20_000_000
-"""An image takes some 50, so a data set may have 400,000 of them."""
-BYTES_PER_OPCODE = 4
-"""No more opcodes than a fourth of the file's bytes; those of a real file are less than a tenth."""
+from detectron_gn.weights.limits import BYTES_OF_AN_OPCODE, MAX_CFG_BYTES, MAX_OPCODES, MAX_PROPOSALS_OPCODES
+from detectron_gn.weights.weights_file import Array, array_bytes
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def read_proposals(path: str | os.PathLike[str]) -> ProposalsPickle:
     than proposals need.
     """
     with MappedFile(path) as file:
-        budget = min(MOST_OPCODES, MAX_OPCODES + file.size // BYTES_PER_OPCODE)
+        budget = min(MAX_PROPOSALS_OPCODES, MAX_OPCODES + file.size // BYTES_OF_AN_OPCODE)
         machine = PickleVM(file.map, file.source, NumpyGrammar(), budget)
         top = machine.run()
         if not isinstance(top, dict):
