@@ -110,7 +110,7 @@ def image_reading(args: argparse.Namespace) -> ImageReading:
 def add_out(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
     """--out, a folder; required where there is no default."""
     meaning = "folder for what is written" + (f" (default: {default})" if default else "")
-    parser.add_argument("--out", type=Path, required=default is None, default=default, metavar="DIR", help=meaning)
+    parser.add_argument("--out", type=_folder, required=default is None, default=default, metavar="DIR", help=meaning)
 
 
 def add_proposals(parser: argparse.ArgumentParser) -> None:
@@ -122,3 +122,10 @@ def add_proposals(parser: argparse.ArgumentParser) -> None:
         help="rpn_proposals.pkl of the images, for a model without an RPN (default: TEST.PROPOSAL_FILES, where that is "
         "one file)",
     )
+
+
+def _folder(text: str) -> Path:
+    """A folder; no text at all, as of a shell's variable that is not set, would be the current one."""
+    if not text:
+        raise argparse.ArgumentTypeError("names no folder (is a variable of the shell empty?); give . for this one")
+    return Path(text)

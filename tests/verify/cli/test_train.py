@@ -289,6 +289,12 @@ def test_numbers_of_options_that_make_no_sense_are_refused(capsys, option):
     assert f"argument {option[0]}: {shown!r} is no whole number from" in capsys.readouterr().err
 
 
+def test_an_empty_name_of_the_output_folder_is_refused(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        detectron_gn.main(["train", *CONFIG, *TRAIN, "--out", ""])
+    assert leaving.value.code == 2 and "argument --out: names no folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "command",
     [
