@@ -1,4 +1,4 @@
-"""detectron2's Mask R-CNN with GroupNorm in the setting of one of our configurations, to be measured beside ours.
+"""detectron2's model of the same kind in the setting of one of our configurations, to be measured beside ours.
 
 detectron2 is not a dependency: the module imports without it, `available` tells whether it is there. Its own compiled
 operators are not needed, only torchvision's. Weights are random and nothing of detectron2 is changed, except that the
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import Parts
+from benchmarks.common import Parts, affine_scale
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.config.functions import CONV_BODIES
 from detectron_gn.mrcnn.data.image_blob import Image
@@ -38,13 +38,18 @@ def available() -> bool:
 
 
 def network(cfg: Config) -> Any:
-    """A Mask R-CNN on a ResNet and a feature pyramid with GroupNorm, randomly filled, on the CPU.
+    """A detector of the configuration's family, randomly filled, on the CPU.
 
     Where detectron2 and Detectron have the same setting, ours is taken over: sizes, numbers of proposals, RoIs and
     detections, thresholds, samples of RoIAlign. The rest is detectron2's default, so RoIAlign is shifted by half a
-    pixel. The configuration must be one with GroupNorm and the heads of Detectron's GN baselines.
+    pixel. Families: Faster, Mask and Keypoint R-CNN with a feature pyramid or C4, and RetinaNet.
     """
-    return _from("modeling", "build_model")(_peer_config(cfg))
+    model = _from("modeling", "build_model")(_peer_config(cfg))
+    frozen = _from("layers", "FrozenBatchNorm2d")
+    for path, module in model.named_modules():
+        if isinstance(module, frozen):
+            module.weight.fill_(affine_scale("conv3" in path))
+    return model
 
 
 def inference(model: Any, image: Image) -> Callable[[], int]:
@@ -55,41 +60,54 @@ def inference(model: Any, image: Image) -> Callable[[], int]:
     proposals.
     """
     model.eval()
-    predictor = model.roi_heads.box_predictor
-    wanted = model.proposal_generator.post_nms_topk[False]
+    if hasattr(model, "roi_heads"):
+        scores, most = model.roi_heads.box_predictor.cls_score, model.roi_heads.box_predictor.test_topk_per_image
+        wanted = model.proposal_generator.post_nms_topk[False]
 
-    def check_proposals(_module: Any, inputs: tuple[Tensor]) -> None:
-        assert len(inputs[0]) == wanted, f"{len(inputs[0])} proposals of detectron2, not {wanted}"
+        def check_proposals(_module: Any, inputs: tuple[Tensor]) -> None:
+            assert len(inputs[0]) == wanted, f"{len(inputs[0])} proposals of detectron2, not {wanted}"
 
-    predictor.cls_score.register_forward_pre_hook(check_proposals)
+        scores.register_forward_pre_hook(check_proposals)
+    else:
+        scores, most = model.head.cls_score, model.max_detections_per_image
 
     @torch.no_grad()
     def detect() -> int:
         pixels = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
         found = model([{"image": pixels, "height": image.shape[0], "width": image.shape[1]}])[0]["instances"]
-        assert found.pred_masks.shape[1:] == image.shape[:2]
+        assert not found.has("pred_masks") or found.pred_masks.shape[1:] == image.shape[:2]
         return len(found)
 
-    while detect() < predictor.test_topk_per_image:
+    while detect() < most:
         with torch.no_grad():
-            predictor.cls_score.weight.mul_(2)
+            scores.weight.mul_(2)
     return detect
 
 
 def inference_parts(model: Any) -> Parts:
     """The parts of a detection, for `timed_parts`."""
-    heads, rpn = model.roi_heads, model.proposal_generator
-    return {
-        "ResNet": (model.backbone.bottom_up, "forward"),
-        "ResNet and FPN": (model.backbone, "forward"),
-        "RPN head": (rpn.rpn_head, "forward"),
-        "proposals": (rpn, "predict_proposals"),
-        "box RoIAlign": (heads.box_pooler, "forward"),
-        "box head": (heads.box_head, "forward"),
-        "mask RoIAlign": (heads.mask_pooler, "forward"),
-        "mask head": (heads.mask_head, "layers"),
-        "paste": (importlib.import_module("detectron2.modeling.meta_arch.rcnn"), "detector_postprocess"),
+    parts = {
+        "ResNet": ("backbone.bottom_up", "forward"),
+        "ResNet and FPN": ("backbone", "forward"),
+        "RPN head": ("proposal_generator.rpn_head", "forward"),
+        "proposals": ("proposal_generator", "predict_proposals"),
+        "RetinaNet head": ("head", "forward"),
+        "box RoIAlign": ("roi_heads.box_pooler", "forward"),
+        "box head": ("roi_heads.box_head", "forward"),
+        "RoIAlign of res5": ("roi_heads.pooler", "forward"),
+        "res5": ("roi_heads.res5", "forward"),
+        "mask RoIAlign": ("roi_heads.mask_pooler", "forward"),
+        "mask head": ("roi_heads.mask_head", "layers"),
+        "keypoint RoIAlign": ("roi_heads.keypoint_pooler", "forward"),
+        "keypoint head": ("roi_heads.keypoint_head", "forward"),
     }
+    modules = dict(model.named_modules())
+    found: dict[str, tuple[Any, str]] = {
+        name: (modules[path], attribute) for name, (path, attribute) in parts.items() if path in modules
+    }
+    if "roi_heads" in modules:
+        found["paste"] = (importlib.import_module("detectron2.modeling.meta_arch.rcnn"), "detector_postprocess")
+    return found
 
 
 def training_step(
@@ -150,50 +168,103 @@ def _from(module: str, name: str) -> Any:
 
 
 def _peer_config(cfg: Config) -> Any:
-    assert cfg.FPN.USE_GN, "detectron2 is built with GroupNorm here: choose a configuration that has it"
-    sizes = [[cfg.FPN.RPN_ANCHOR_START_SIZE * 2**level] for level in range(5)]
+    with_pyramid = cfg.FPN.FPN_ON
     settings: dict[str, Any] = {
         "MODEL.DEVICE": "cpu",
-        "MODEL.MASK_ON": True,
+        "MODEL.MASK_ON": cfg.MODEL.MASK_ON,
+        "MODEL.KEYPOINT_ON": cfg.MODEL.KEYPOINTS_ON,
         "MODEL.PIXEL_MEAN": list(cfg.PIXEL_MEANS),
-        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
         "MODEL.BACKBONE.FREEZE_AT": cfg.TRAIN.FREEZE_AT,
-        "MODEL.RESNETS.DEPTH": CONV_BODIES[cfg.MODEL.CONV_BODY],
-        "MODEL.RESNETS.NORM": "GN",
-        "MODEL.RESNETS.STRIDE_IN_1X1": False,
-        "MODEL.RESNETS.OUT_FEATURES": STAGES,
-        "MODEL.FPN.IN_FEATURES": STAGES,
-        "MODEL.FPN.NORM": "GN",
+        "MODEL.RESNETS.DEPTH": CONV_BODIES[cfg.MODEL.CONV_BODY].depth,
+        "MODEL.RESNETS.NUM_GROUPS": cfg.RESNETS.NUM_GROUPS,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": cfg.RESNETS.WIDTH_PER_GROUP,
+        "MODEL.RESNETS.NORM": "GN" if cfg.FPN.USE_GN else "FrozenBN",
+        "MODEL.RESNETS.STRIDE_IN_1X1": cfg.RESNETS.STRIDE_1X1,
+        "SOLVER.MOMENTUM": cfg.SOLVER.MOMENTUM,
+        "SOLVER.WEIGHT_DECAY": cfg.SOLVER.WEIGHT_DECAY,
+        "TEST.DETECTIONS_PER_IMAGE": cfg.TEST.DETECTIONS_PER_IM,
+    }
+    if cfg.RETINANET.RETINANET_ON:
+        settings |= _retinanet(cfg)
+    else:
+        settings |= _roi_heads(cfg) | (_pyramid(cfg) if with_pyramid else _c4(cfg))
+    peer_config = _from("config", "get_cfg")()
+    peer_config.merge_from_list([part for setting in settings.items() for part in setting])
+    return peer_config
+
+
+def _retinanet(cfg: Config) -> dict[str, Any]:
+    octaves, smallest = cfg.RETINANET.SCALES_PER_OCTAVE, cfg.RETINANET.ANCHOR_SCALE
+    sizes = [[smallest * 2 ** (level + octave / octaves) for octave in range(octaves)] for level in range(3, 8)]
+    return {
+        "MODEL.META_ARCHITECTURE": "RetinaNet",
+        "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": STAGES[1:],
+        "MODEL.FPN.IN_FEATURES": STAGES[1:],
         "MODEL.ANCHOR_GENERATOR.SIZES": sizes,
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.FPN.RPN_ASPECT_RATIOS)],
-        "MODEL.RPN.IN_FEATURES": [*LEVELS, "p6"],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.RETINANET.ASPECT_RATIOS)],
+        "MODEL.RETINANET.NUM_CLASSES": cfg.MODEL.NUM_CLASSES - 1,
+        "MODEL.RETINANET.NUM_CONVS": cfg.RETINANET.NUM_CONVS,
+        "MODEL.RETINANET.SCORE_THRESH_TEST": cfg.RETINANET.INFERENCE_TH,
+        "MODEL.RETINANET.TOPK_CANDIDATES_TEST": cfg.RETINANET.PRE_NMS_TOP_N,
+        "MODEL.RETINANET.NMS_THRESH_TEST": cfg.TEST.NMS,
+    }
+
+
+def _roi_heads(cfg: Config) -> dict[str, Any]:
+    """The settings of everything with an RPN and RoIs."""
+    return {
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE": cfg.TRAIN.RPN_BATCH_SIZE_PER_IM,
         "MODEL.RPN.PRE_NMS_TOPK_TRAIN": cfg.TRAIN.RPN_PRE_NMS_TOP_N,
         "MODEL.RPN.POST_NMS_TOPK_TRAIN": cfg.TRAIN.RPN_POST_NMS_TOP_N,
         "MODEL.RPN.PRE_NMS_TOPK_TEST": cfg.TEST.RPN_PRE_NMS_TOP_N,
         "MODEL.RPN.POST_NMS_TOPK_TEST": cfg.TEST.RPN_POST_NMS_TOP_N,
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
-        "MODEL.ROI_HEADS.IN_FEATURES": LEVELS,
+        "MODEL.RPN.NMS_THRESH": cfg.TEST.RPN_NMS_THRESH,
         "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.NUM_CLASSES - 1,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": cfg.TRAIN.BATCH_SIZE_PER_IM,
         "MODEL.ROI_HEADS.POSITIVE_FRACTION": cfg.TRAIN.FG_FRACTION,
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST": cfg.TEST.SCORE_THRESH,
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": cfg.TEST.NMS,
-        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
-        "MODEL.ROI_BOX_HEAD.NUM_CONV": cfg.FAST_RCNN.NUM_STACKED_CONVS,
-        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-        "MODEL.ROI_BOX_HEAD.NORM": "GN",
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": cfg.FAST_RCNN.ROI_XFORM_RESOLUTION,
         "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": cfg.FAST_RCNN.ROI_XFORM_SAMPLING_RATIO,
-        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-        "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
-        "MODEL.ROI_MASK_HEAD.NORM": "GN",
         "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": cfg.MRCNN.ROI_XFORM_RESOLUTION,
         "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": cfg.MRCNN.ROI_XFORM_SAMPLING_RATIO,
-        "SOLVER.MOMENTUM": cfg.SOLVER.MOMENTUM,
-        "SOLVER.WEIGHT_DECAY": cfg.SOLVER.WEIGHT_DECAY,
-        "TEST.DETECTIONS_PER_IMAGE": cfg.TEST.DETECTIONS_PER_IM,
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": cfg.KRCNN.ROI_XFORM_RESOLUTION,
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO": cfg.KRCNN.ROI_XFORM_SAMPLING_RATIO,
     }
-    peer_config = _from("config", "get_cfg")()
-    peer_config.merge_from_list([part for setting in settings.items() for part in setting])
-    return peer_config
+
+
+def _pyramid(cfg: Config) -> dict[str, Any]:
+    norm, convolutions = ("GN", cfg.FAST_RCNN.NUM_STACKED_CONVS) if cfg.FPN.USE_GN else ("", 0)
+    return {
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": STAGES,
+        "MODEL.FPN.IN_FEATURES": STAGES,
+        "MODEL.FPN.NORM": norm,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[cfg.FPN.RPN_ANCHOR_START_SIZE * 2**level] for level in range(5)],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.FPN.RPN_ASPECT_RATIOS)],
+        "MODEL.RPN.IN_FEATURES": [*LEVELS, "p6"],
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES": LEVELS,
+        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV": convolutions,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1 if convolutions else 2,
+        "MODEL.ROI_BOX_HEAD.NORM": norm,
+        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+        "MODEL.ROI_MASK_HEAD.NORM": norm,
+    }
+
+
+def _c4(cfg: Config) -> dict[str, Any]:
+    return {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": ["res4"],
+        "MODEL.ANCHOR_GENERATOR.SIZES": [list(cfg.RPN.SIZES)],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.RPN.ASPECT_RATIOS)],
+        "MODEL.RPN.IN_FEATURES": ["res4"],
+        "MODEL.ROI_HEADS.NAME": "Res5ROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES": ["res4"],
+        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 0,
+    }

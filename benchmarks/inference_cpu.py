@@ -1,16 +1,18 @@
 """How far CPU inference is from the time of its bare convolutions and matrix products, and from detectron2.
 
     python -m benchmarks.inference_cpu [--precision bf16] [--config NAME] [--rounds 7] [--threads 2] [--peer]
-        [--json FILE]
+        [--cpu-time] [--json FILE]
 
 One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections. Ours is everything from the decoded
-image to the run lengths of its masks. The floor is our process running every convolution and matrix product of that
-run again by torch's own operators, on inputs of the same shapes in channels-last memory, and nothing else.
+image to the run lengths of its masks and to its keypoints, whatever heads the configuration has. The floor is our
+process running every convolution and matrix product of that run again by torch's own operators, on inputs of the same
+shapes in channels-last memory, and nothing else.
 
 Every side lives in a process of its own and they take turns, so that a ratio compares seconds of the same minute, and
-each says how much memory it had at its peak: resident, beyond the interpreter with everything imported and the weights.
-Ours keeps freed memory, as the commands of `detectron-gn` do. `--peer` lets detectron2 take part, everything up to
-pasted masks: once as it is, and once in a process that keeps freed memory too, which spares it touching new pages.
+each says how much memory it had at its peak: resident, beyond the interpreter with everything imported and the
+weights. Ours keeps freed memory, as the commands of `detectron-gn` do. `--peer` lets detectron2 take part, everything
+up to pasted masks or keypoints: once as it is, and once in a process that keeps freed memory too, which spares it
+touching new pages.
 `--precision bf16` rounds ours and its floor; detectron2 stays in float32.
 """
 
@@ -18,6 +20,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +30,11 @@ from torch import Tensor, nn
 from benchmarks import common
 from benchmarks import detectron2_peer as peer
 from benchmarks.common import Parts, Seconds, seconds, timed_parts
+from detectron_gn.mrcnn import structures
+from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.detectors import GeneralizedRCNN
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
+from detectron_gn.mrcnn.layers import AffineChannel
 from detectron_gn.mrcnn.memory import keep_freed_memory
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.config.read import bundled_config
@@ -40,6 +46,7 @@ OURS, PEER, WARM_PEER = "ours", "detectron2", "detectron2, memory kept"
 def main() -> None:
     parser = common.options(__doc__)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of ours (default fp32)")
+    parser.add_argument("--cpu-time", action="store_true", help="count the processor's time; with --threads 1")
     parser.add_argument("--peer", action="store_true", help="run detectron2 too")
     parser.add_argument("--side", choices=(OURS, PEER, WARM_PEER), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -84,7 +91,7 @@ class Side:
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmarks.inference_cpu", "--side", name, "--config", args.config]
-        options = ["--precision", args.precision, "--threads", str(args.threads)]
+        options = ["--precision", args.precision, "--threads", str(args.threads)] + ["--cpu-time"] * args.cpu_time
         self._process = subprocess.Popen(
             [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -110,6 +117,7 @@ class Side:
 def serve(args: argparse.Namespace) -> None:
     """Be one side: a line with the number of detections, then an answer to each line of the input."""
     common.set_up(args)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     if args.side != PEER:
         keep_freed_memory()
     image = common.picture(800, 1200)
@@ -124,7 +132,7 @@ def serve(args: argparse.Namespace) -> None:
         _, peak_mib = common.resident_mib()
         products = recorded_products(model, image)
     else:
-        peer_model = peer.network(bundled_config(args.config))
+        peer_model = peer.network(configuration(args.config))
         weights_mib, _ = common.resident_mib()
         detect, parts = peer.inference(peer_model, image), peer.inference_parts(peer_model)
         detections = detect()
@@ -135,45 +143,78 @@ def serve(args: argparse.Namespace) -> None:
             print(json.dumps({"weights": weights_mib, "peak": peak_mib, "above": peak_mib - weights_mib}), flush=True)
             continue
         stages: Seconds = {}
-        taken = {"floor": seconds(lambda: replay(products))} if args.side == OURS else {}
-        with timed_parts(parts, stages):
-            taken[args.side] = seconds(detect)
+        taken = {"floor": seconds(lambda: replay(products), clock)} if args.side == OURS else {}
+        with timed_parts(parts, stages, clock=clock):
+            taken[args.side] = seconds(detect, clock)
         print(json.dumps({"seconds": taken, "stages": {name: value for name, (value,) in stages.items()}}), flush=True)
 
 
-def random_model(config: str) -> GeneralizedRCNN:
-    """A network as Caffe2 fills it."""
+def random_model(config: str) -> Detector:
+    """A network as Caffe2 fills it, but for affine channels that hold its values down, as trained ones do."""
     torch.manual_seed(0)
-    return GeneralizedRCNN(bundled_config(config)).eval().to(memory_format=torch.channels_last)
+    model = build_detector(configuration(config)).eval().to(memory_format=torch.channels_last)
+    for path, module in model.named_modules():
+        if isinstance(module, AffineChannel):
+            module.weight.data.fill_(common.affine_scale(path.removesuffix(".norm").endswith("branch2c")))
+    return model
 
 
-def spread_scores(model: GeneralizedRCNN, image: Image) -> None:
+def configuration(name: str) -> Config:
+    """Of `yaml_configs/`; without a pyramid the RPN's NMS leaves more boxes, so that there are 1000 of them."""
+    cfg = bundled_config(name)
+    return cfg if cfg.FPN.FPN_ON else with_values(cfg, {"TEST.RPN_NMS_THRESH": 0.95})
+
+
+def spread_scores(model: Detector, image: Image) -> None:
     """Raise the weights of the class scores until as many detections stay as the configuration allows."""
+    scores = {"box_head": "cls_score", "head": "cls_pred"}
+    layer = next(getattr(getattr(model, head), name) for head, name in scores.items() if hasattr(model, head))
     while len(model.detect(image)) < model.cfg.TEST.DETECTIONS_PER_IM:
         with torch.no_grad():
-            model.box_head.cls_score.weight.mul_(2)
+            layer.weight.mul_(2)
+    if isinstance(model, GeneralizedRCNN):
+        wanted = model.cfg.TEST.RPN_POST_NMS_TOP_N
+
+        def check_proposals(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            assert len(inputs[0]) == wanted, f"{len(inputs[0])} proposals, not {wanted}"
+
+        handle = layer.register_forward_pre_hook(check_proposals)
+        model.detect(image)
+        handle.remove()
 
 
-def inference(model: GeneralizedRCNN, image: Image) -> Callable[[], int]:
+def inference(model: Detector, image: Image) -> Callable[[], int]:
     """A function that detects, pastes the masks and encodes them, and gives the number of detections."""
-    return lambda: len(model.detect(image).rles())
+    if model.cfg.MODEL.MASK_ON:
+        return lambda: len(model.detect(image).rles())
+    return lambda: len(model.detect(image))
 
 
-def inference_parts(model: GeneralizedRCNN) -> Parts:
-    """The parts of a detection, for `timed_parts`."""
-    return {
-        "image": (model, "prepare"),
-        "ResNet": (model.backbone.body, "forward"),
-        "FPN": (model.backbone.fpn, "forward"),
-        "RPN head": (model.rpn, "forward"),
-        "proposals": (model.rpn, "proposals"),
-        "box RoIAlign and head": (model.box_head, "outputs"),
-        "mask RoIAlign and head": (model.mask_head, "outputs"),
-        "paste and run lengths": (Detections, "rles"),
+def inference_parts(model: Detector) -> Parts:
+    """The parts of a detection that a model has, for `timed_parts`."""
+    parts: dict[str, tuple[str, str]] = {
+        "image": ("", "prepare"),
+        "ResNet": ("backbone.body", "forward"),
+        "FPN": ("backbone.fpn", "forward"),
+        "RPN head": ("rpn", "forward"),
+        "proposals": ("rpn", "proposals"),
+        "RetinaNet head": ("head", "forward"),
+        "box RoIAlign and head": ("box_head", "outputs"),
+        "mask RoIAlign and head": ("mask_head", "outputs"),
+        "keypoint RoIAlign and head": ("keypoint_head", "outputs"),
     }
+    modules = dict(model.named_modules())
+    found: dict[str, tuple[Any, str]] = {
+        name: (modules[path], attribute) for name, (path, attribute) in parts.items() if path in modules
+    }
+    if model.cfg.MODEL.MASK_ON:
+        found["paste and run lengths"] = (Detections, "rles")
+    if model.cfg.MODEL.KEYPOINTS_ON:
+        found["keypoints off heatmaps"] = (structures, "decode_heatmaps")
+    return found
 
 
-def recorded_products(model: GeneralizedRCNN, image: Image) -> list[tuple[nn.Module, Tensor]]:
+def recorded_products(model: Detector, image: Image) -> list[tuple[nn.Module, Tensor]]:
     """Each convolution and matrix product of one run, with an input of the shape that it had."""
     calls: list[tuple[nn.Module, torch.Size]] = []
     hooks = [

@@ -117,16 +117,11 @@ def find_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def names_config(source: str) -> bool:
-    """Whether SOURCE is a configuration: a YAML, or a name in `yaml_configs/` that no published weights file has."""
+    """Whether SOURCE is a configuration: a YAML, or a name in `yaml_configs/`, with or without its folder."""
     if source.endswith((".yaml", ".yml")):
         return True
     known = [name.removesuffix(".yaml") for name in bundled_names()]
-    if Path(source).exists() or not any(source in (name, name.rpartition("/")[2]) for name in known):
-        return False
-    try:
-        return lookup(source).path is None
-    except UnknownModel:
-        return True
+    return not Path(source).exists() and any(source in (name, name.rpartition("/")[2]) for name in known)
 
 
 def _own_config(source: str, path: Path, weights: WeightsFile, overrides: Sequence[str]) -> Config:

@@ -161,3 +161,17 @@ def test_every_family_survives_the_round_trip_to_the_byte(name, tmp_path, run):
         assert run("convert", first, "--out", between)[0] == 0
         assert run("convert", between, "--out", back)[0] == 0
         assert back.read_bytes() == first.read_bytes(), suffix
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_inspect_tells_every_blob_of_a_configuration_by_its_name(name, tmp_path, run):
+    short, whole = tmp_path / "short.json", tmp_path / "whole.json"
+    bare = name.removesuffix(".yaml")
+    assert run("inspect", bare.rpartition("/")[2] if "12_2017" in name else bare, "--json", short)[0] == 0
+    assert run("inspect", name, "--json", whole)[0] == 0
+    document, other = json.loads(whole.read_text()), json.loads(short.read_text())
+    assert document | {"source": ""} == other | {"source": ""}
+    rows = BlobTable.from_config(bundled_config(name)).rows
+    assert [(blob["name"], tuple(blob["shape"])) for blob in document["blobs"]] == [
+        (r.blob, tuple(r.shape)) for r in rows
+    ]
