@@ -30,6 +30,7 @@ from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.memory import keep_freed_memory
 from detectron_gn.mrcnn.ops.proposals import ImInfo
 from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
 from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD
@@ -141,7 +142,7 @@ def training_step(
 
     def forward() -> Tensor:
         outputs = network(minibatch, CloseSampler(cfg, close))
-        return torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
+        return torch.stack(list(losses_of(outputs).values())).sum()
 
     def update() -> None:
         solver.step()

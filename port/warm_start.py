@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -114,20 +115,40 @@ def start_from(
         partly_copied=partly_copied,
         initialised=tuple(row.blob for row in match.missing),
         source_classes=None if source_classes is None else tuple(source_classes),
-        by_place=source_classes is None and _class_count(weights) == len(classes),
+        by_place=source_classes is None and _class_count(weights, model.cfg) == len(classes),
         reordered=fitted is not weights and not partly_copied,
         preserved=preserved,
         iteration=weights.iteration if whole else None,
     )
 
 
-def _class_rows(table: BlobTable, cfg: Config) -> dict[str, tuple[BlobRow, int]]:
-    """The rows of the dictionary that have rows a class, by blob, and how many."""
-    layers = {"box_head.cls_score": 1}
+class _ClassRows(NamedTuple):
+    """How a blob's rows hang on the classes: `[anchors, classes, rows a class]`, with the background or without it."""
+
+    rows_a_class: int
+    anchors: int = 1
+    with_background: bool = True
+
+    def of_classes(self, array: Array, count: int) -> Array:
+        """A view `[anchors, classes, ...]` of a blob of so many classes, the background among them."""
+        return array.reshape(self.anchors, count - (not self.with_background), self.rows_a_class, -1)
+
+    def rows(self, count: int) -> int:
+        """How many rows the blob has of so many classes."""
+        return self.anchors * (count - (not self.with_background)) * self.rows_a_class
+
+
+def _class_rows(table: BlobTable, cfg: Config) -> dict[str, tuple[BlobRow, _ClassRows]]:
+    """The rows of the dictionary that have rows a class, by blob, and how these are laid out."""
+    layers = {"box_head.cls_score": _ClassRows(1)}
     if not cfg.MODEL.CLS_AGNOSTIC_BBOX_REG:
-        layers["box_head.bbox_pred"] = 4
+        layers["box_head.bbox_pred"] = _ClassRows(4)
     if cfg.MRCNN.CLS_SPECIFIC_MASK:
-        layers["mask_head.mask_fcn_logits"] = cfg.MRCNN.RESOLUTION**2 if cfg.MRCNN.USE_FC_OUTPUT else 1
+        layers["mask_head.mask_fcn_logits"] = _ClassRows(cfg.MRCNN.RESOLUTION**2 if cfg.MRCNN.USE_FC_OUTPUT else 1)
+    if cfg.RETINANET.RETINANET_ON:
+        layers["head.cls_pred"] = _ClassRows(1, _anchors(cfg), with_background=cfg.RETINANET.SOFTMAX)
+        if cfg.RETINANET.CLASS_SPECIFIC_BBOX:
+            layers["head.bbox_pred"] = _ClassRows(4, _anchors(cfg), with_background=False)
     return {
         row.blob: (row, layers[layer])
         for row in table.rows
@@ -135,8 +156,19 @@ def _class_rows(table: BlobTable, cfg: Config) -> dict[str, tuple[BlobRow, int]]
     }
 
 
-def _class_count(weights: WeightsFile) -> int | None:
-    """The classes of a weights file, the background included; None where it has no box head."""
+def _anchors(cfg: Config) -> int:
+    return cfg.RETINANET.SCALES_PER_OCTAVE * len(cfg.RETINANET.ASPECT_RATIOS)
+
+
+def _class_count(weights: WeightsFile, cfg: Config) -> int | None:
+    """The classes of a weights file, the background included; None where it has no head for them.
+
+    Args:
+        cfg: which tells how many rows a RetinaNet has for each class, and whether the background is among them.
+    """
+    if cfg.RETINANET.RETINANET_ON:
+        bias = weights.blobs.get(f"retnet_cls_pred_fpn{cfg.FPN.RPN_MIN_LEVEL}_b")
+        return None if bias is None else bias.size // _anchors(cfg) + (not cfg.RETINANET.SOFTMAX)
     family = family_of(weights.blobs)
     return family.classes if family.is_detector else None
 
@@ -149,7 +181,7 @@ def _fit_classes(
     source_classes: Sequence[str] | None,
 ) -> tuple[WeightsFile, dict[str, tuple[str, ...]]]:
     """The weights with the heads' rows brought to the network's classes, and which classes were found, by blob."""
-    count = _class_count(weights)
+    count = _class_count(weights, model.cfg)
     if count is None or (count == len(classes) and source_classes is None):
         return weights, {}
     if source_classes is not None and len(source_classes) != count:
@@ -164,13 +196,16 @@ def _fit_classes(
     taken = [(place, source) for place, name in enumerate(classes) if (source := places.find(name)) is not None]
     is_reordered = len(taken) == len(classes) == count
 
-    def with_taken(array: Array, fresh: Array, rows_a_class: int) -> Array:
+    def with_taken(array: Array, fresh: Array, layout: _ClassRows) -> Array:
         """The rows that are taken, in their new places, among fresh ones."""
         result: Array = fresh.copy()
-        by_class = result.reshape(len(classes), rows_a_class, -1)
-        source_by_class = np.asarray(array, dtype=np.float32).reshape(count, rows_a_class, -1)
+        by_class = layout.of_classes(result, len(classes))
+        source_by_class = layout.of_classes(np.asarray(array, dtype=np.float32), count)
         for place, source in taken:
-            by_class[place] = source_by_class[source]
+            if layout.with_background:
+                by_class[:, place] = source_by_class[:, source]
+            elif place:
+                by_class[:, place - 1] = source_by_class[:, source - 1]
         return result
 
     parameters = dict(model.named_parameters())
@@ -179,21 +214,21 @@ def _fit_classes(
     for row in table.rows:
         if row.parameter.startswith(_UPSAMPLING) and row.blob in blobs:
             blobs[row.blob] = parameters[row.parameter].detach().cpu().numpy()
-    for blob, (row, rows_a_class) in class_rows.items():
+    for blob, (row, layout) in class_rows.items():
         for name in (blob, blob + MOMENTUM):
             if name not in blobs:
                 continue
             shape = blobs[name].shape
-            if shape[1:] != row.shape[1:] or shape[0] != count * rows_a_class:
+            if shape[1:] != row.shape[1:] or shape[0] != layout.rows(count):
                 raise InputError(
                     f"{name} is {list(shape)} in {weights.source}, but the configuration makes it {list(row.shape)}: "
                     "only the number of classes may differ"
                 )
             if name == blob:
                 fresh = parameters[row.parameter].detach().cpu().numpy()
-                blobs[name] = with_taken(blobs[name], fresh, rows_a_class)
+                blobs[name] = with_taken(blobs[name], fresh, layout)
             elif is_reordered:
-                blobs[name] = with_taken(blobs[name], np.zeros(row.shape, np.float32), rows_a_class)
+                blobs[name] = with_taken(blobs[name], np.zeros(row.shape, np.float32), layout)
             else:
                 del blobs[name]
     found = tuple(classes[place] for place, _ in taken)

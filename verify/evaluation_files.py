@@ -8,6 +8,7 @@ from detectron_gn.mrcnn.evaluation.ap import ap_document
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals
 from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
+from detectron_gn.mrcnn.evaluation.recall import recall_document
 from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.weights.files.json_file import write_json
 from detectron_gn.weights.formats.proposals_pickle import ProposalsPickle, write_proposals
@@ -38,6 +39,6 @@ def write_generated_proposals(found: GeneratedProposals, cfg: Config, name: str,
     """
     stored = ProposalsPickle(found.boxes, found.scores, found.ids, dump_config(cfg))
     write_proposals(folder / "rpn_proposals.pkl", stored)
-    document = {name: {"proposal": found.recall}}
+    document = recall_document(name, found.recall)
     write_json(folder / "ap.json", document)
     return document

@@ -49,23 +49,39 @@ def check_config(cfg: Config) -> None:
 def refuse_training(cfg: Config) -> None:
     """Raise InputError for a model that detects here but cannot be trained."""
     way_out = (
-        "cannot be trained here yet: give the configuration of a Faster or Mask R-CNN on a feature pyramid, or use "
-        "`test` and `detect` on this one"
+        "cannot be trained here yet: give the configuration of a RetinaNet, an RPN, or a Faster or Mask R-CNN on a "
+        "feature pyramid, or use `test` and `detect` on this one"
     )
-    _require(not cfg.RETINANET.RETINANET_ON, f"RETINANET.RETINANET_ON is True, but a RetinaNet {way_out}")
     _require(
         not takes_proposals(cfg),
         f"MODEL.FASTER_RCNN is False, but a {model_family(cfg)} on proposals from files {way_out}",
     )
-    for key, is_on in (("RPN_ONLY", cfg.MODEL.RPN_ONLY), ("KEYPOINTS_ON", cfg.MODEL.KEYPOINTS_ON)):
-        _require(not is_on, f"MODEL.{key} is True, but a model of that kind {way_out}")
+    _require(not cfg.MODEL.KEYPOINTS_ON, f"MODEL.KEYPOINTS_ON is True, but a model of that kind {way_out}")
     told = f"MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}, but a {model_family(cfg)} without a feature pyramid {way_out}"
-    _require(cfg.FPN.FPN_ON, told)
+    _require(cfg.FPN.FPN_ON or (cfg.MODEL.RPN_ONLY and body(cfg).kind == "C4"), told)
     for section, pooling in pooling_sections(cfg).items():
         method = pooling.ROI_XFORM_METHOD
         _require(
             method == "RoIAlign",
             f"{section}.ROI_XFORM_METHOD is {method}, but a model that pools in that way {way_out}",
+        )
+    _check_anchor_field(cfg)
+
+
+def _check_anchor_field(cfg: Config) -> None:
+    """The field of anchors that targets are made on has the positions of the maps, where Detectron trusts the keys.
+
+    Detectron roi_data/rpn.py:add_rpn_blobs, roi_data/retinanet.py:_get_retinanet_blobs.
+    """
+    if not (cfg.FPN.FPN_ON or takes_proposals(cfg)):
+        stride = cfg.RPN.STRIDE
+        _require(stride == 16, f"RPN.STRIDE is {stride}, but {cfg.MODEL.CONV_BODY} ends at stride 16: set it to 16")
+    if cfg.RETINANET.RETINANET_ON:
+        stride, coarsest = cfg.FPN.COARSEST_STRIDE, 2**cfg.FPN.RPN_MAX_LEVEL
+        _require(
+            stride % coarsest == 0,
+            f"FPN.COARSEST_STRIDE is {stride}, but FPN.RPN_MAX_LEVEL is {cfg.FPN.RPN_MAX_LEVEL}, whose stride is "
+            f"{coarsest}: set it to {coarsest} to train",
         )
 
 
@@ -167,6 +183,12 @@ def _check_retinanet(cfg: Config) -> None:
     _require(
         0 < dense.PRIOR_PROB < 1, f"RETINANET.PRIOR_PROB is {dense.PRIOR_PROB}: set it to a share between 0 and 1"
     )
+    for key in ("POSITIVE_OVERLAP", "NEGATIVE_OVERLAP", "LOSS_ALPHA"):
+        share = getattr(dense, key)
+        _require(0 <= share <= 1, f"RETINANET.{key} is {share}: set it to a share from 0 to 1")
+    for key in ("LOSS_GAMMA", "BBOX_REG_WEIGHT", "BBOX_REG_BETA"):
+        number = getattr(dense, key)
+        _require(number >= 0, f"RETINANET.{key} is {number}: set it to a number from 0 up")
 
 
 def _check_rois(cfg: Config) -> None:

@@ -30,7 +30,6 @@ _KEYPOINT_TRAINING = "it is about training a keypoint head, which only detects h
 _UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
 _COMMAND_LINE = "the command line says it"
-_RETINANET_TRAINING = "it is about training a RetinaNet, which only detects here"
 
 POOLING = ("RoIAlign", "RoIPoolF")
 FILLERS = ("GaussianFill", "MSRAFill", "XavierFill")
@@ -53,15 +52,8 @@ INERT: dict[str, str] = {
     "TEST.MASK_AUG.AREA_TH": _UNREAD,
     "TEST.BBOX_VOTE.SCORING_METHOD_BETA": _UNREAD,
     "MODEL.EXECUTION_TYPE": _CAFFE2,
-    "RETINANET.BBOX_REG_WEIGHT": _RETINANET_TRAINING,
-    "RETINANET.BBOX_REG_BETA": _RETINANET_TRAINING,
-    "RETINANET.POSITIVE_OVERLAP": _RETINANET_TRAINING,
-    "RETINANET.NEGATIVE_OVERLAP": _RETINANET_TRAINING,
-    "RETINANET.LOSS_ALPHA": _RETINANET_TRAINING,
-    "RETINANET.LOSS_GAMMA": _RETINANET_TRAINING,
     "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
     "RPN.RPN_ON": "it is inferred",
-    "RPN.STRIDE": "it is about training an RPN without a pyramid, which only detects here",
     "KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH": _KEYPOINT_TRAINING,
     "KRCNN.LOSS_WEIGHT": _KEYPOINT_TRAINING,
     "KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS": _KEYPOINT_TRAINING,

@@ -39,6 +39,10 @@ class ProposalNetwork(Detector):
         return found
 
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
-        """Not supported yet: raises InputError."""
+        """The losses of a minibatch, as Detectron names them, none of them summed; nothing is proposed."""
         refuse_training(self.cfg)
-        raise AssertionError("refuse_training lets a model of proposals pass")
+        with self.products():
+            features = self.features(minibatch.data.to(self.device, non_blocking=True))
+            # Losses are in float32 whatever the network computed in.
+            outputs = [(logits.float(), deltas.float()) for logits, deltas in self.rpn(features)]
+            return self.rpn.losses(outputs, sampler.anchors(self.rpn.training_anchors(), minibatch))

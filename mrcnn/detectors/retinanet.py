@@ -72,6 +72,9 @@ class RetinaNet(Detector):
         return Detections.from_tensors(*dense_detections(candidates, self.cfg), None, size, self.cfg)
 
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
-        """Raises InputError: a RetinaNet only detects here."""
+        """The losses of a minibatch, as Detectron names them, and two metrics; none of them summed."""
         refuse_training(self.cfg)
-        raise AssertionError("a RetinaNet is refused above")
+        targets = sampler.dense(self.head.training_anchors(), minibatch)
+        with self.products():
+            features = self.features(minibatch.data.to(self.device, non_blocking=True))
+            return self.head.losses(self.head(features), targets)

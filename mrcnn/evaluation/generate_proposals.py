@@ -19,7 +19,7 @@ from detectron_gn.mrcnn.evaluation.evaluate import (
     plan_batches,
     read_listed,
 )
-from detectron_gn.mrcnn.evaluation.recall import proposal_recall
+from detectron_gn.mrcnn.evaluation.recall import RECALL_JSON_KEY, RECALL_MEASURED, proposal_recall
 from detectron_gn.mrcnn.inference.predict import predict
 
 Floats = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ class GeneratedProposals:
     @property
     def measured(self) -> dict[str, float]:
         """The recall that papers print, of the 1,000 best: `{"proposal": AR}`, 0..1."""
-        return {"proposal": self.recall["AR@1000"]}
+        return {RECALL_JSON_KEY: self.recall[RECALL_MEASURED]}
 
 
 def generate_proposals(

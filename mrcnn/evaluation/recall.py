@@ -19,6 +19,9 @@ Boxes = npt.NDArray[np.float32]
 # Areas of objects in pixels, as the annotations give them; both ends belong to a range.
 AREAS = {"": (0.0, 1e10), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
 LIMITS = (100, 1000)
+# The number that papers print, and what ap.json calls the proposals that it is of.
+RECALL_MEASURED = "AR@1000"
+RECALL_JSON_KEY = "proposal"
 THRESHOLDS = np.arange(0.5, 0.95 + 1e-5, 0.05)
 
 
@@ -43,6 +46,11 @@ def proposal_recall(proposals: Mapping[int, Boxes], coco: COCO, cfg: Config) -> 
         for limit in LIMITS
         for suffix, area in AREAS.items()
     }
+
+
+def recall_document(name: str, recall: Mapping[str, float]) -> dict[str, object]:
+    """What ap.json holds of the recall of proposals for the data set `name`, the annotation file's stem."""
+    return {name: {RECALL_JSON_KEY: dict(recall)}}
 
 
 def recall_table(recall: Mapping[str, float]) -> str:

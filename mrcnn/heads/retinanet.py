@@ -1,6 +1,7 @@
 """RetinaNet's head, one for all levels; answers to Detectron modeling/retinanet_heads.py."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.layers import ConvNorm, FilledConv2d, gauss_fill
 from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets
+from detectron_gn.mrcnn.training.retinanet_losses import retinanet_losses
 
 
 class LevelOutputs(NamedTuple):
@@ -30,6 +33,7 @@ class RetinaNetHead(nn.Module):
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
+        self.cfg = cfg
         dense, dim = cfg.RETINANET, cfg.FPN.DIM
         self.num_anchors = dense.SCALES_PER_OCTAVE * len(dense.ASPECT_RATIOS)
         self.softmax = dense.SOFTMAX
@@ -42,6 +46,7 @@ class RetinaNetHead(nn.Module):
         boxes = self.num_anchors * (num_classes if dense.CLASS_SPECIFIC_BBOX else 1)
         self.bbox_pred = FilledConv2d(dim, 4 * boxes, 3, fill=gauss_fill(0.01))
         self._fill_class_bias(num_classes)
+        self._field: DenseField | None = None
 
     def forward(self, features: Features) -> list[LevelOutputs]:
         """The outputs of each level, finest first."""
@@ -51,6 +56,19 @@ class RetinaNetHead(nn.Module):
             of_boxes = of_classes if self.bbox_convs is None else self.bbox_convs(level)
             outputs.append(LevelOutputs(self.cls_pred(of_classes), self.bbox_pred(of_boxes)))
         return outputs
+
+    def training_anchors(self) -> DenseField:
+        """The anchors that are trained on, on the device of the parameters; made once."""
+        device = self.cls_pred.weight.device
+        if self._field is None or self._field.anchors.device != device:
+            self._field = DenseField(self.cfg, device)
+        return self._field
+
+    def losses(self, outputs: Sequence[LevelOutputs], targets: Sequence[DenseTargets]) -> dict[str, Tensor]:
+        """`retnet_loss_bbox_fpnL` and `fl_fpnL` of each level L and two metrics, from the targets of each image."""
+        # Losses are in float32 whatever the network computed in.
+        in_full = [(cls_pred.float(), bbox_pred.float()) for cls_pred, bbox_pred in outputs]
+        return retinanet_losses(in_full, targets, self.training_anchors(), self.cfg)
 
     def probabilities(self, cls_pred: Tensor) -> Tensor:
         """Class logits of a level to probabilities of the same shape `[N, A * C, H, W]`, float32.

@@ -95,7 +95,10 @@ class RPN(nn.Module):
         return self._field
 
     def losses(self, outputs: RpnOutputs, samples: Sequence[AnchorSample]) -> dict[str, Tensor]:
-        """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L, from the samples of each image."""
+        """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L, from the samples of each image.
+
+        Of one map: `loss_rpn_cls` and `loss_rpn_bbox`.
+        """
         return rpn_losses(outputs, samples, self.training_anchors(), self.cfg)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.ops.anchors import anchor_grid, pyramid_anchors
+from detectron_gn.mrcnn.ops.anchors import anchor_grid, pyramid_anchors, single_level_anchors
 from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, ImInfo
 
@@ -26,17 +26,18 @@ class AnchorSample(NamedTuple):
 class AnchorField:
     """The anchors of every level on a square that holds the largest training image, and where they lie on the maps.
 
-    The square has the side `cfg.TRAIN.MAX_SIZE` rounded up to `cfg.FPN.COARSEST_STRIDE`, whatever the size of the
-    images (Detectron roi_data/data_utils.py:get_field_of_anchors). `anchors [F, 4]` has the levels one after the
-    other, finest first, and rows (y, x, anchor) within a level.
+    `anchors [F, 4]` has the levels one after the other, finest first, and rows (y, x, anchor) within a level. Without a
+    pyramid there is one level, of the stride `cfg.RPN.STRIDE`.
     """
 
     def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
-        stride = cfg.FPN.COARSEST_STRIDE
-        side = -(-cfg.TRAIN.MAX_SIZE // stride) * stride
-        strides = [2**level for level in range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)]
-        positions = [-(-side // stride) for stride in strides]
-        bases = pyramid_anchors(cfg)
+        if cfg.FPN.FPN_ON:
+            strides = [2**level for level in range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)]
+            bases = pyramid_anchors(cfg)
+        else:
+            strides = [cfg.RPN.STRIDE]
+            bases = [single_level_anchors(cfg, cfg.RPN.STRIDE)]
+        positions = [field_side(cfg, stride) for stride in strides]
         grids = [anchor_grid(base, s, n, n) for base, s, n in zip(bases, strides, positions, strict=True)]
         self.anchors = torch.cat(grids).to(device)
         self._anchors_a_position = len(bases[0])
@@ -67,6 +68,24 @@ class AnchorField:
         return level, where, (y < heights[level]) & (x < widths[level])
 
 
+def level_suffixes(cfg: Config) -> list[str]:
+    """What Detectron's names of an RPN's blobs and losses end in, level by level; nothing without a pyramid."""
+    if not cfg.FPN.FPN_ON:
+        return [""]
+    return [f"_fpn{level}" for level in range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)]
+
+
+def field_side(cfg: Config, stride: int) -> int:
+    """How many positions of a stride lie side by side in the field of anchors.
+
+    The field is a square with the side `cfg.TRAIN.MAX_SIZE` rounded up to `cfg.FPN.COARSEST_STRIDE`, whatever the size
+    of the images (Detectron roi_data/data_utils.py:get_field_of_anchors).
+    """
+    coarsest = cfg.FPN.COARSEST_STRIDE
+    side = -(-cfg.TRAIN.MAX_SIZE // coarsest) * coarsest
+    return -(-side // stride)
+
+
 def sample_anchors(
     anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config, generator: torch.Generator
 ) -> AnchorSample:
@@ -83,24 +102,16 @@ def sample_anchors(
     under `RPN_NEGATIVE_OVERLAP` *with replacement*, which also draws, and so turns over, objects that are only the
     best of a poor lot (Detectron roi_data/rpn.py:_get_rpn_blobs).
     """
-    train = cfg.TRAIN
-    candidates = _within_image(anchors, im_info, train.RPN_STRADDLE_THRESH).nonzero()[:, 0]
-    boxes = anchors[candidates]
-    overlaps = box_overlaps(boxes, gt_boxes)
-    # Without gt boxes, where Detectron would stop with an UnboundLocalError, everything is background.
-    labels = torch.full_like(candidates, -1)
-    best_overlap, best_gt = boxes.new_zeros(len(boxes)), torch.zeros_like(candidates)
-    if overlaps.numel():
-        best_overlap, best_gt = overlaps.max(dim=1)
-        labels[(overlaps == overlaps.amax(dim=0)).any(dim=1)] = 1
-        labels[best_overlap >= train.RPN_POSITIVE_OVERLAP] = 1
+    found = _candidates(anchors, gt_boxes, im_info, cfg)
+    boxes, best_gt = anchors[found.anchors], found.matched.best_gt
+    labels = torch.where(found.matched.is_object, 1, -1)
     objects = (labels == 1).nonzero()[:, 0]
-    surplus = len(objects) - int(train.RPN_FG_FRACTION * train.RPN_BATCH_SIZE_PER_IM)
+    surplus = len(objects) - _most_objects(cfg)
     if surplus > 0:
         labels[random_subset(objects, surplus, generator)] = -1
         objects = (labels == 1).nonzero()[:, 0]
-    background = (best_overlap < train.RPN_NEGATIVE_OVERLAP).nonzero()[:, 0]
-    wanted = train.RPN_BATCH_SIZE_PER_IM - len(objects)
+    background = found.background.nonzero()[:, 0]
+    wanted = cfg.TRAIN.RPN_BATCH_SIZE_PER_IM - len(objects)
     if len(background) > wanted:
         drawn = torch.randint(len(background), (wanted,), generator=generator, device=background.device)
         background = background[drawn]
@@ -110,12 +121,68 @@ def sample_anchors(
         box_targets = encode_boxes(boxes[sampled], gt_boxes[best_gt[sampled]], RPN_BOX_WEIGHTS)
     else:
         box_targets = boxes.new_zeros((len(sampled), 4))
-    return AnchorSample(candidates[sampled], labels[sampled].to(boxes.dtype), box_targets)
+    return AnchorSample(found.anchors[sampled], labels[sampled].to(boxes.dtype), box_targets)
+
+
+def is_drawn_whole(anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config) -> bool:
+    """Whether `sample_anchors` of the same arguments takes all there are, so that nothing is random."""
+    found = _candidates(anchors, gt_boxes, im_info, cfg)
+    objects, background = int(found.matched.is_object.sum()), int(found.background.sum())
+    return objects <= _most_objects(cfg) and background <= cfg.TRAIN.RPN_BATCH_SIZE_PER_IM - objects
+
+
+class _Candidates(NamedTuple):
+    """The anchors `[S]` int64 of the field that lie in an image, and which of them are objects or background."""
+
+    anchors: Tensor
+    matched: "MatchedAnchors"
+    background: Tensor
+
+
+def _candidates(anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config) -> _Candidates:
+    train = cfg.TRAIN
+    inside = _within_image(anchors, im_info, train.RPN_STRADDLE_THRESH).nonzero()[:, 0]
+    matched = match_anchors(anchors[inside], gt_boxes, train.RPN_POSITIVE_OVERLAP)
+    return _Candidates(inside, matched, matched.best_overlap < train.RPN_NEGATIVE_OVERLAP)
+
+
+def _most_objects(cfg: Config) -> int:
+    return int(cfg.TRAIN.RPN_FG_FRACTION * cfg.TRAIN.RPN_BATCH_SIZE_PER_IM)
 
 
 def random_subset(indices: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """`size` of the indices `[N]`, each subset equally likely."""
     return indices[torch.randperm(len(indices), generator=generator, device=indices.device)[:size]]
+
+
+class MatchedAnchors(NamedTuple):
+    """How anchors meet the gt boxes of their image.
+
+    Attributes:
+        best_overlap: `[S]` with the gt box that each overlaps most; 0 where there is none.
+        best_gt: `[S]` int64, that gt box; the first of equals.
+        is_object: `[S]`, whether an anchor may stand for an object.
+    """
+
+    best_overlap: Tensor
+    best_gt: Tensor
+    is_object: Tensor
+
+
+def match_anchors(anchors: Tensor, gt_boxes: Tensor, positive_overlap: float) -> MatchedAnchors:
+    """Match `[S, 4]` anchors with `[G, 4]` gt boxes.
+
+    Objects are the anchors that overlap a gt box by `positive_overlap`, and for each gt box those that overlap it most,
+    all of them where they tie: every anchor, where none overlaps it. Without gt boxes, where Detectron stops, there are
+    no objects (Detectron roi_data/rpn.py:_get_rpn_blobs, roi_data/retinanet.py:_get_retinanet_blobs).
+    """
+    overlaps = box_overlaps(anchors, gt_boxes)
+    if not overlaps.numel():
+        nothing = anchors.new_zeros(len(anchors))
+        return MatchedAnchors(nothing, nothing.long(), nothing.bool())
+    best_overlap, best_gt = overlaps.max(dim=1)
+    is_best = (overlaps == overlaps.amax(dim=0)).any(dim=1)
+    return MatchedAnchors(best_overlap, best_gt, is_best | (best_overlap >= positive_overlap))
 
 
 def _within_image(anchors: Tensor, im_info: ImInfo, straddle: float) -> Tensor:

@@ -16,6 +16,7 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.outputs import METRICS, losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 
@@ -42,7 +43,7 @@ class IterationResult:
     @property
     def loss(self) -> float:
         """The total loss."""
-        return sum(value for name, value in self.outputs.items() if name.startswith("loss"))
+        return sum(losses_of(self.outputs).values())
 
 
 def train(
@@ -87,7 +88,8 @@ def train(
         stop = torch.tensor(float(stop_asked()), device=ranks.device)
         *totals, stops = ranks.sum(torch.stack([*outputs.values(), stop])).tolist()
         summed = dict(zip(outputs, totals, strict=True))
-        summed["accuracy_cls"] /= cfg.NUM_GPUS
+        for name in summed.keys() & set(METRICS):
+            summed[name] /= cfg.NUM_GPUS
         if not all(math.isfinite(value) for value in summed.values()):
             raise NonFiniteLoss(_sentence(iteration, lr, summed, names))
         solver.step()
@@ -112,7 +114,7 @@ def _backward(
     with model.products():
         with forward_context():
             outputs: dict[str, Tensor] = network(minibatch, sampler)
-        loss = torch.stack([value for name, value in outputs.items() if name.startswith("loss")]).sum()
+        loss = torch.stack(list(losses_of(outputs).values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     return {name: value.detach() for name, value in outputs.items()}
 
@@ -125,7 +127,7 @@ def _synchronised_last(network: nn.Module, *, is_last: bool) -> AbstractContextM
 
 
 def _sentence(iteration: int, lr: float, outputs: dict[str, float], names: Sequence[str]) -> str:
-    parts = ", ".join(f"{name} {value:g}" for name, value in outputs.items() if name.startswith("loss"))
+    parts = ", ".join(f"{name} {value:g}" for name, value in losses_of(outputs).items())
     return (
         f"the loss is not finite at iteration {iteration} (learning rate {lr:g}; {parts}; images {', '.join(names)}): "
         "look at these images with check-data, or lower SOLVER.BASE_LR"

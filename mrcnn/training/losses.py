@@ -1,4 +1,4 @@
-"""The losses of one GPU's minibatch; answers to Detectron modeling/FPN.py, fast_rcnn_heads.py and mask_rcnn_heads.py.
+"""The losses of one GPU's minibatch; answers to Detectron modeling/FPN.py, rpn_heads.py and the heads of RoIs.
 
 Every loss is scaled by 1 / `cfg.NUM_GPUS` and the gradients of all GPUs are summed, so that each GPU's minibatch is
 normalised by itself (Detectron modeling/detector.py:GetLossScale).
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, num_box_classes
-from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, level_suffixes
 from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
 
 RPN_BOX_BETA = 1.0 / 9.0
@@ -21,24 +21,28 @@ ROI_BOX_BETA = 1.0
 def rpn_losses(
     rpn_outputs: Sequence[tuple[Tensor, Tensor]], samples: Sequence[AnchorSample], field: AnchorField, cfg: Config
 ) -> dict[str, Tensor]:
-    """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L.
+    """`loss_rpn_cls_fpnL` and `loss_rpn_bbox_fpnL` of each level L; `loss_rpn_cls` and `loss_rpn_bbox` of one map.
 
     Args:
         rpn_outputs: logits `[N, A, H, W]` and deltas `[N, 4A, H, W]` of each level.
         samples: of each image.
 
-    The sigmoid cross-entropy is summed and divided by `RPN_BATCH_SIZE_PER_IM` and the number of images, however few
-    anchors were drawn; the smooth L1 loss of an image by the number that *was* drawn, objects and background
-    (Detectron modeling/FPN.py:add_fpn_rpn_losses, roi_data/rpn.py: bbox_outside_weights).
+    The sigmoid cross-entropy is summed. On a pyramid it is divided by `RPN_BATCH_SIZE_PER_IM` and the number of images,
+    however few anchors were drawn; without one by the anchors that were drawn and lie on the map. The smooth L1 loss of
+    an image is divided by the number that was drawn there, objects and background (Detectron
+    modeling/FPN.py:add_fpn_rpn_losses, modeling/rpn_heads.py:add_single_scale_rpn_losses, whose
+    SigmoidCrossEntropyLoss has normalize=1, and roi_data/rpn.py: bbox_outside_weights).
     """
     logits = torch.cat([logits.permute(0, 2, 3, 1).flatten(1) for logits, _ in rpn_outputs], dim=1)
     deltas = torch.cat([deltas.permute(0, 2, 3, 1).flatten(1) for _, deltas in rpn_outputs], dim=1)
     deltas = deltas.view(*logits.shape, 4)
     map_sizes = [(logits.shape[2], logits.shape[3]) for logits, _ in rpn_outputs]
     cls_losses, bbox_losses = logits.new_zeros(len(rpn_outputs)), logits.new_zeros(len(rpn_outputs))
+    drawn = 0
     for image, sample in enumerate(samples):
         level, where, on_map = field.locate(sample.anchors, map_sizes)
         level, where, labels = level[on_map], where[on_map], sample.labels[on_map]
+        drawn += len(labels)
         cls = F.binary_cross_entropy_with_logits(logits[image, where], labels, reduction="none")
         cls_losses = cls_losses.index_add(0, level, cls)
         chosen = labels == 1
@@ -49,11 +53,12 @@ def rpn_losses(
             reduction="none",
         )
         bbox_losses = bbox_losses.index_add(0, level[chosen], bbox.sum(dim=1) / max(len(sample.anchors), 1))
-    cls_losses = cls_losses / (cfg.NUM_GPUS * cfg.TRAIN.RPN_BATCH_SIZE_PER_IM * cfg.TRAIN.IMS_PER_BATCH)
+    anchors = cfg.TRAIN.RPN_BATCH_SIZE_PER_IM * cfg.TRAIN.IMS_PER_BATCH if cfg.FPN.FPN_ON else max(drawn, 1)
+    cls_losses = cls_losses / (cfg.NUM_GPUS * anchors)
     bbox_losses = bbox_losses / (cfg.NUM_GPUS * len(samples))
-    levels = range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)
-    losses = {f"loss_rpn_cls_fpn{level}": loss for level, loss in zip(levels, cls_losses.unbind(), strict=True)}
-    losses |= {f"loss_rpn_bbox_fpn{level}": loss for level, loss in zip(levels, bbox_losses.unbind(), strict=True)}
+    suffixes = level_suffixes(cfg)
+    losses = {f"loss_rpn_cls{suffix}": loss for suffix, loss in zip(suffixes, cls_losses.unbind(), strict=True)}
+    losses |= {f"loss_rpn_bbox{suffix}": loss for suffix, loss in zip(suffixes, bbox_losses.unbind(), strict=True)}
     return losses
 
 

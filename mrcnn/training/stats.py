@@ -8,6 +8,8 @@ from statistics import median
 
 import torch
 
+from detectron_gn.mrcnn.training.outputs import losses_of
+
 PERIOD = 20
 
 
@@ -24,7 +26,7 @@ class TrainingStats:
 
     def add(self, iteration: int, outputs: Mapping[str, float], seconds: float) -> None:
         """Take in the losses and metrics of an iteration and the time it took."""
-        total = sum(value for name, value in outputs.items() if name.startswith("loss"))
+        total = sum(losses_of(outputs).values())
         for name, value in {**outputs, "loss": total}.items():
             self._values.setdefault(name, deque(maxlen=PERIOD)).append(value)
         if iteration == self._start + PERIOD:

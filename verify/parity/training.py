@@ -20,6 +20,7 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField
 from detectron_gn.mrcnn.training.network import TrainingNetwork
+from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.port.blobs.table import BlobTable
@@ -97,18 +98,18 @@ def replay(
         solver: of that model, with its momentum.
         roidb: where the reference's images and their ground truth are looked up, by file name.
 
-    Where the configuration is exhaustive the samples are drawn here and compared as sets; otherwise the reference's
-    are taken as given. Raises InputError for a trace that is damaged, or of which nothing can be compared.
+    Where a minibatch is trained on whole the samples are drawn here and compared as sets; otherwise the reference's are
+    taken as given. Raises InputError for a trace that is damaged, or of which nothing can be compared.
     """
     parameters = _parameters_by_blob(model)
     trained = {blob: parameter for blob, parameter in parameters.items() if parameter.requires_grad}
     trace.check_blobs({blob: tuple(parameter.shape) for blob, parameter in parameters.items()}, trained.keys())
     network = TrainingNetwork(model)
     field = AnchorField(model.cfg, model.device)
-    random = not is_exhaustive(model.cfg, field)
     entries = {(entry.image.name, entry.flipped): entry for entry in roidb}
     for iteration in trace.iterations:
         minibatch = reference_minibatch(iteration, entries, model.cfg, reading)
+        random = not is_exhaustive(model.cfg, field, minibatch)
         reference_sampler = ReferenceSampler(iteration, model.cfg, model.device)
         drawn = reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0)
         sampler = RecordingSampler(drawn, reference_sampler)
@@ -117,7 +118,7 @@ def replay(
         solver.zero_grad()
         with model.products():
             outputs = network(minibatch, sampler)
-            losses = {name: value for name, value in outputs.items() if name.startswith("loss")}
+            losses = losses_of(outputs)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         solver.step()
         theirs = {
@@ -127,7 +128,7 @@ def replay(
         }
         samples = None
         if not random:
-            anchors_too = iteration.has_anchors(model.cfg)
+            anchors_too = bool(sampler.drawn_anchors) and iteration.has_anchors(model.cfg)
             samples = compare_samples(sampler, reference_sampler, field, minibatch, anchors_too=anchors_too)
         yield IterationParity(
             iteration.number,

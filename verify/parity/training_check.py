@@ -53,7 +53,7 @@ class Verdict:
 class TrainingParity:
     """A replayed run: its iterations, the final parameters, and the verdicts over both.
 
-    `different_samples` counts anchors, RoIs and masks that were drawn otherwise while the runs were still the same.
+    `different_samples` counts anchors that were drawn otherwise, and RoIs and masks while the runs were still the same.
     """
 
     iterations: tuple[IterationParity, ...]
@@ -127,7 +127,9 @@ def check_training(
         updates.judge_blobs(errors, moves)
     ends = [other.parameters for _, other in others]
     parameters.judge_blobs(final.errors, [_moved(end, final.parameters, final.travelled) for end in ends])
-    different = sum(i.samples.different for i in _until_parted(iterations) if i.samples)
+    # Anchors hang on the images alone, RoIs on what the network proposes.
+    different = sum(i.samples.different_anchors for i in iterations if i.samples)
+    different += sum(i.samples.different_proposed for i in _until_parted(iterations) if i.samples)
     return TrainingParity(
         tuple(iterations), final.errors, losses.verdict(), updates.verdict(), parameters.verdict(), different
     )

@@ -1,16 +1,17 @@
 """The anchors and RoIs that an iteration of training is run on: Detectron's own, and how ours compare with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch
-from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample
+from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, is_drawn_whole
+from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
-from detectron_gn.mrcnn.training.samplers import Sampler
+from detectron_gn.mrcnn.training.samplers import Sampler, network_boxes
 from detectron_gn.verify.parity.matching import Pairs, pair_boxes
 from detectron_gn.verify.reference.training_trace import TraceIteration
 
@@ -24,6 +25,7 @@ class SampleParity:
 
     Attributes:
         anchors, reference_anchors: anchors trained on; `different_anchors` have another label or are on one side only.
+            RetinaNet's are those on the maps.
         rois, reference_rois: RoIs trained on; `different_rois` have no partner of the same image, box and label.
         box_target_error: largest difference of a box target of an anchor or RoI.
         masks, different_masks: mask targets, and those that differ in a pixel or in their class.
@@ -42,7 +44,12 @@ class SampleParity:
     @property
     def different(self) -> int:
         """How many anchors, RoIs and masks differ."""
-        return self.different_anchors + self.different_rois + self.different_masks
+        return self.different_anchors + self.different_proposed
+
+    @property
+    def different_proposed(self) -> int:
+        """How many RoIs and masks differ, which come from what the network proposes."""
+        return self.different_rois + self.different_masks
 
 
 class ReferenceSampler:
@@ -55,6 +62,15 @@ class ReferenceSampler:
         """Those of each image."""
         samples = self._iteration.anchors(self._cfg, len(field.anchors))
         return [AnchorSample(*(part.to(self._device) for part in sample)) for sample in samples]
+
+    def dense(self, field: DenseField, minibatch: Minibatch) -> list[DenseTargets]:
+        """Those of each image, as far as the reference holds them: on the maps."""
+        return self.dense_on_maps(field)[0]
+
+    def dense_on_maps(self, field: DenseField) -> tuple[list[DenseTargets], list[tuple[int, ...]]]:
+        """Those of each image, and the (height, width) of each level's map."""
+        targets, shapes = self._iteration.dense(self._cfg, field)
+        return [DenseTargets(*(part.to(self._device) for part in image)) for image in targets], shapes
 
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
         """Those of the minibatch, whatever is proposed."""
@@ -73,6 +89,8 @@ class RecordingSampler:
     def __init__(self, sampler: Sampler, reference: ReferenceSampler) -> None:
         self._sampler, self._reference = sampler, reference
         self.drawn_anchors: Sequence[AnchorSample] = ()
+        self.drawn_dense: Sequence[DenseTargets] = ()
+        self.dense_field: DenseField | None = None
         self.drawn_rois: RoiSample | None = None
 
     def anchors(self, field: AnchorField, minibatch: Minibatch) -> Sequence[AnchorSample]:
@@ -80,17 +98,27 @@ class RecordingSampler:
         self.drawn_anchors = self._sampler.anchors(field, minibatch)
         return self.drawn_anchors
 
+    def dense(self, field: DenseField, minibatch: Minibatch) -> Sequence[DenseTargets]:
+        """Those that were made here."""
+        self.drawn_dense, self.dense_field = self._sampler.dense(field, minibatch), field
+        return self.drawn_dense
+
     def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
         """The reference's."""
         self.drawn_rois = self._sampler.rois(proposals, minibatch)
         return self._reference.rois(proposals, minibatch)
 
 
-def is_exhaustive(cfg: Config, field: AnchorField) -> bool:
-    """Whether a configuration trains on every anchor and RoI there is, so that nothing is random."""
+def is_exhaustive(cfg: Config, field: AnchorField, minibatch: Minibatch) -> bool:
+    """Whether a minibatch is trained on every anchor and RoI there is, so that nothing is random."""
+    if cfg.RETINANET.RETINANET_ON:
+        return True
     train = cfg.TRAIN
-    every_anchor = train.RPN_BATCH_SIZE_PER_IM * train.RPN_FG_FRACTION >= len(field.anchors)
-    return every_anchor and train.BATCH_SIZE_PER_IM * train.FG_FRACTION >= 2 * train.RPN_POST_NMS_TOP_N
+    every_roi = cfg.MODEL.RPN_ONLY or train.BATCH_SIZE_PER_IM * train.FG_FRACTION >= 2 * train.RPN_POST_NMS_TOP_N
+    return every_roi and all(
+        is_drawn_whole(field.anchors, network_boxes(objects, im_info, field.anchors.device), im_info, cfg)
+        for objects, im_info in zip(minibatch.ground_truth, minibatch.im_info, strict=True)
+    )
 
 
 def compare_samples(
@@ -101,26 +129,60 @@ def compare_samples(
     *,
     anchors_too: bool,
 ) -> SampleParity:
-    """Compare what was drawn here with what Detectron drew.
+    """Compare what was drawn here with what Detectron drew, of what the network is trained on.
 
     Args:
-        anchors_too: whether the reference holds the anchors.
+        field: of the RPN.
+        anchors_too: whether the reference holds the RPN's anchors.
     """
+    parity = SampleParity(0, 0, 0, 0, 0, 0, 0.0, 0, 0)
+    if ours.dense_field is not None:
+        parity = _compare_dense(ours.drawn_dense, reference, ours.dense_field)
+    if anchors_too:
+        parity = _compare_anchors(ours.drawn_anchors, reference.anchors(field, minibatch), len(field.anchors))
+    if ours.drawn_rois is not None:
+        parity = _with_rois(parity, ours.drawn_rois, reference.rois(torch.empty(0), minibatch))
+    return parity
+
+
+def _compare_anchors(ours: Sequence[AnchorSample], reference: Sequence[AnchorSample], size: int) -> SampleParity:
+    """Compare the anchors of an RPN, from a field of `size`, image by image."""
     box_error = 0.0
     anchors = reference_anchors = different_anchors = 0
-    if anchors_too:
-        for mine, theirs in zip(ours.drawn_anchors, reference.anchors(field, minibatch), strict=True):
-            my_labels, their_labels = (_label_map(sample, len(field.anchors)) for sample in (mine, theirs))
-            anchors, reference_anchors = anchors + len(mine.anchors), reference_anchors + len(theirs.anchors)
-            different_anchors += int((my_labels != their_labels).sum())
-            if torch.equal(mine.anchors, theirs.anchors) and bool((theirs.labels == 1).any()):
-                objects = theirs.labels == 1
-                box_error = max(box_error, float((mine.box_targets - theirs.box_targets)[objects].abs().max()))
-    drawn, expected = ours.drawn_rois, reference.rois(torch.empty(0), minibatch)
-    assert drawn is not None
+    for mine, theirs in zip(ours, reference, strict=True):
+        my_labels, their_labels = (_label_map(sample, size) for sample in (mine, theirs))
+        anchors, reference_anchors = anchors + len(mine.anchors), reference_anchors + len(theirs.anchors)
+        different_anchors += int((my_labels != their_labels).sum())
+        if torch.equal(mine.anchors, theirs.anchors) and bool((theirs.labels == 1).any()):
+            objects = theirs.labels == 1
+            box_error = max(box_error, float((mine.box_targets - theirs.box_targets)[objects].abs().max()))
+    return SampleParity(anchors, reference_anchors, different_anchors, 0, 0, 0, box_error, 0, 0)
+
+
+def _compare_dense(ours: Sequence[DenseTargets], reference: ReferenceSampler, field: DenseField) -> SampleParity:
+    """Compare RetinaNet's anchors: their labels on the maps, and the objects and their boxes on the whole field."""
+    expected, shapes = reference.dense_on_maps(field)
+    box_error = 0.0
+    anchors = reference_anchors = different = 0
+    for mine, theirs in zip(ours, expected, strict=True):
+        for my_map, their_map, (height, width) in zip(field.maps(mine.labels), field.maps(theirs.labels), shapes):
+            my_labels, their_labels = my_map[:, :height, :width], their_map[:, :height, :width]
+            anchors += int((my_labels >= 0).sum())
+            reference_anchors += int((their_labels >= 0).sum())
+            different += int((my_labels != their_labels).sum())
+        if torch.equal(mine.objects, theirs.objects):
+            errors = (mine.box_targets - theirs.box_targets).abs().flatten()
+            box_error = max([box_error, *errors.tolist()])
+        else:
+            different += len(set(mine.objects.tolist()) ^ set(theirs.objects.tolist()))
+    return SampleParity(anchors, reference_anchors, different, 0, 0, 0, box_error, 0, 0)
+
+
+def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> SampleParity:
+    """The comparison with that of the RoIs and masks beside it."""
     pairs = _pair_rois(drawn.rois, drawn.labels, expected.rois, expected.labels)
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()
-    box_error = max(box_error, float(targets.max()) if len(pairs) else 0.0)
+    box_error = max(parity.box_target_error, float(targets.max()) if len(pairs) else 0.0)
     masks = different_masks = 0
     if drawn.masks is not None and expected.masks is not None:
         mask_pairs = _pair_rois(drawn.masks.rois, drawn.masks.classes, expected.masks.rois, expected.masks.classes)
@@ -128,16 +190,14 @@ def compare_samples(
         equal = int((ours_of_pair == theirs_of_pair).flatten(1).all(dim=1).sum())
         masks = len(drawn.masks.targets)
         different_masks = max(masks, len(expected.masks.targets)) - equal
-    return SampleParity(
-        anchors,
-        reference_anchors,
-        different_anchors,
-        len(drawn.rois),
-        len(expected.rois),
-        max(len(drawn.rois), len(expected.rois)) - len(pairs),
-        box_error,
-        masks,
-        different_masks,
+    return replace(
+        parity,
+        rois=len(drawn.rois),
+        reference_rois=len(expected.rois),
+        different_rois=max(len(drawn.rois), len(expected.rois)) - len(pairs),
+        box_target_error=box_error,
+        masks=masks,
+        different_masks=different_masks,
     )
 
 

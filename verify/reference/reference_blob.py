@@ -41,7 +41,8 @@ class ReferenceBlob:
         return self.values.astype(np.float64)
 
     def sample_of(self, ours: Tensor | Array) -> npt.NDArray[np.float64]:
-        """Of a blob of ours in the same shape, the values that the reference has kept of its own."""
+        """A copy of the values, of a blob of ours in the same shape, that the reference has kept of its own."""
         if isinstance(ours, Tensor):
-            return np.asarray(ours.detach().cpu().reshape(-1)[:: self.stride].double().numpy())
-        return np.asarray(ours.reshape(-1)[:: self.stride], dtype=np.float64)
+            ours = ours.detach().reshape(-1)[:: self.stride].cpu().numpy()
+            return ours.astype(np.float64)
+        return ours.reshape(-1)[:: self.stride].astype(np.float64)

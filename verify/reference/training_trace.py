@@ -17,9 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.training.anchor_targets import AnchorSample
+from detectron_gn.mrcnn.training.anchor_targets import AnchorSample, level_suffixes
+from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets, Places
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, open_hdf5, shape_text, value_text
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
@@ -133,18 +134,19 @@ class TraceIteration:
 
     def has_anchors(self, cfg: Config) -> bool:
         """Whether the trace holds the anchors that were sampled."""
-        return f"rpn_labels_int32_wide_fpn{cfg.FPN.RPN_MIN_LEVEL}" in self._group
+        return f"rpn_labels_int32_wide{level_suffixes(cfg)[0]}" in self._group
 
     def anchors(self, cfg: Config, count: int) -> list[AnchorSample]:
         """The anchors that Detectron sampled in each image, on the CPU.
 
-        From the `*_wide_fpnL` blobs, which cover the field of `count` anchors level by level.
+        From the `*_wide_fpnL` blobs, or `*_wide` without a pyramid, which cover the field of `count` anchors level by
+        level.
         """
-        parts = [self._level(level, cfg) for level in range(cfg.FPN.RPN_MIN_LEVEL, cfg.FPN.RPN_MAX_LEVEL + 1)]
+        parts = [self._level(suffix, cfg) for suffix in level_suffixes(cfg)]
         labels, targets = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
         if labels.shape[1] != count:
             fault = f"cover {labels.shape[1]} anchors, the model has {count}"
-            self._group.refuse("rpn_labels_int32_wide_fpn*", fault, "is TRAIN.MAX_SIZE that of the trace?")
+            self._group.refuse("rpn_labels_int32_wide*", fault, "is TRAIN.MAX_SIZE that of the trace?")
         samples = []
         for image_labels, image_targets in zip(labels[..., 0], targets, strict=True):
             index = np.flatnonzero(image_labels >= 0)
@@ -152,15 +154,64 @@ class TraceIteration:
             samples.append(AnchorSample(*map(torch.from_numpy, arrays)))
         return samples
 
+    def dense(self, cfg: Config, field: DenseField) -> tuple[list[DenseTargets], list[Shape]]:
+        """What RetinaNet's anchors of each image were trained towards, on the CPU, and the shape of each level's map.
+
+        From `retnet_cls_labels_fpnL`, which cover the maps and not the field: beyond them the labels are -1. Objects
+        come from `retnet_roi_fg_bbox_locs_fpnL` and `retnet_roi_bbox_targets_fpnL`, which are absent where there are
+        none.
+        """
+        images, whole = len(self.images), field.maps(torch.arange(len(field.anchors)))
+        labels, shapes = torch.full((images, len(field.anchors)), -1), []
+        rows = [np.zeros((0, 5), np.int64)]
+        targets = [np.zeros((0, 4), np.float32)]
+        for number, index in enumerate(whole):
+            level = cfg.FPN.RPN_MIN_LEVEL + number
+            name = f"retnet_cls_labels_fpn{level}"
+            values = self._sampled(name)
+            anchors, side, _ = index.shape
+            if values.ndim != 4 or values.shape[:2] != (images, anchors) or max(values.shape[2:]) > side:
+                fault = f"is {shape_text(values.shape)}, not [{images}, {anchors}, H, W] of up to {side} x {side}"
+                self._group.refuse(name, fault, _OTHER_MODEL)
+            self._check_values(name, values, -1, cfg.MODEL.NUM_CLASSES - 1)
+            shapes.append(values.shape[2:])
+            on_map = index[:, : values.shape[2], : values.shape[3]].flatten()
+            labels[:, on_map] = _tensor(values.reshape(images, -1).astype(np.int64))
+            if f"retnet_roi_fg_bbox_locs_fpn{level}" in self._group:
+                located = self._located(level, number, (images, anchors, side), cfg)
+                rows.append(located)
+                targets.append(self._rows(f"retnet_roi_bbox_targets_fpn{level}", len(located), (4,)).astype(np.float32))
+        image, *places = _tensor(np.concatenate(rows)).unbind(1)
+        objects, box_targets = field.index(Places(*places)), _tensor(np.concatenate(targets))
+        fg_num, bg_num = (torch.tensor(self._rows(f"retnet_{kind}_num", 1, ())[0] / images) for kind in ("fg", "bg"))
+        found = []
+        for number in range(images):
+            order = objects[image == number].argsort()
+            own = objects[image == number][order], box_targets[image == number][order]
+            found.append(DenseTargets(labels[number], *own, fg_num, bg_num))
+        return found, shapes
+
+    def _located(self, level: int, number: int, limits: tuple[int, int, int], cfg: Config) -> Array:
+        """Rows `[M, 5]` (image, level, anchor, y, x) of the objects of a level, whose number is from 0."""
+        name, (images, anchors, side) = f"retnet_roi_fg_bbox_locs_fpn{level}", limits
+        rows = self._sampled(name)
+        if rows.ndim != 2 or rows.shape[1] != 4:
+            self._group.refuse(name, f"is {shape_text(rows.shape)}, not [M, 4]")
+        kinds = cfg.MODEL.NUM_CLASSES - 1 if cfg.RETINANET.CLASS_SPECIFIC_BBOX else 1
+        for column, limit in enumerate((images, 4 * kinds * anchors, side, side)):
+            self._check_values(f"{name} (column {column})", rows[:, column], 0, limit - 1)
+        image, channel, y, x = rows.astype(np.int64).T
+        return np.stack((image, np.full_like(image, number), channel // (4 * kinds), y, x), axis=1)
+
     def rois(self, cfg: Config) -> RoiSample:
         """The RoIs that Detectron sampled, on the CPU.
 
         From `rois`, `labels_int32`, `bbox_*` and, with a mask head, `mask_rois` and `masks_int32`.
         """
-        classes = cfg.MODEL.NUM_CLASSES
+        classes = num_box_classes(cfg)
         rois = self._rois("rois")
         labels = self._rows("labels_int32", len(rois), ())
-        self._check_values("labels_int32", labels, 0, classes - 1)
+        self._check_values("labels_int32", labels, 0, cfg.MODEL.NUM_CLASSES - 1)
         weights = self._rows("bbox_inside_weights", len(rois), (classes, 4))
         box_classes = weights.any(axis=2).argmax(axis=1)
         targets = self._rows("bbox_targets", len(rois), (classes, 4))[np.arange(len(rois)), box_classes]
@@ -181,10 +232,11 @@ class TraceIteration:
         targets = class_masks[np.arange(len(rois)), classes]
         return MaskSample(_tensor(rois.astype(np.float32)), _tensor(classes), _tensor(targets.astype(np.int8)))
 
-    def _level(self, level: int, cfg: Config) -> tuple[Array, Array]:
+    def _level(self, suffix: str, cfg: Config) -> tuple[Array, Array]:
         """Labels `[N, H * W * A, 1]` and targets `[N, H * W * A, 4]` of a level, rows (y, x, anchor)."""
-        images, anchors = len(self.images), len(cfg.FPN.RPN_ASPECT_RATIOS)
-        names = (f"rpn_labels_int32_wide_fpn{level}", f"rpn_bbox_targets_wide_fpn{level}")
+        images, rpn = len(self.images), cfg.RPN
+        anchors = len(cfg.FPN.RPN_ASPECT_RATIOS) if cfg.FPN.FPN_ON else len(rpn.ASPECT_RATIOS) * len(rpn.SIZES)
+        names = (f"rpn_labels_int32_wide{suffix}", f"rpn_bbox_targets_wide{suffix}")
         labels, targets = map(self._sampled, names)
         for name, blob, values in zip(names, (labels, targets), (1, 4), strict=True):
             expected = (images, values * anchors, *labels.shape[2:])

@@ -1,22 +1,26 @@
 """Training with an eye on the AP: a run of `verify.training.run` whose checkpoints are evaluated as they come."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.data.read_image import ImageReading
+from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids
+from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
+from detectron_gn.mrcnn.evaluation.recall import recall_document, recall_table
 from detectron_gn.mrcnn.stopping import until_stopped
-from detectron_gn.verify.evaluation_files import write_evaluation
+from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
 from detectron_gn.verify.training.run import RunOptions, run_training
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.weights_file import WeightsFile
@@ -63,7 +67,8 @@ def train_and_evaluate(
     names = datasets[0].classes[1:]
     if evaluation_data is not None:
         coco = read_annotations(evaluation_data.annotations)
-        names = _names_used(cfg, coco, evaluation_data, names)
+        if not cfg.MODEL.RPN_ONLY:
+            names = _names_used(cfg, coco, evaluation_data, names)
         if ranks.is_first:
             for remark in coco.remarks:
                 say(f"{evaluation_data.annotations}: {remark}")
@@ -73,30 +78,53 @@ def train_and_evaluate(
     def on_checkpoint(model: Detector, iteration: int) -> None:
         if evaluation_data is None:
             return
-        evaluation = evaluate(
-            model.eval(),
-            evaluation_data.annotations,
-            evaluation_data.images,
-            lambda results, _: until_stopped(results),
-            ranks=ranks,
-            reading=options.reading,
-            names=names,
-        )
-        if evaluation is None:
+        evaluated = _evaluated(model.eval(), evaluation_data, names, ranks, options.reading)
+        if evaluated is None:
             return
-        say(ap_table(evaluation.summaries))
-        name = evaluation_data.annotations.stem
-        documents.append(ap_document(name, evaluation.summaries))
+        say(evaluated.table)
+        documents.append(evaluated.document)
         folder = options.out / f"eval_iter{iteration}"
         try:
             folder.mkdir(exist_ok=True)
-            write_evaluation(evaluation, name, folder)
+            evaluated.write(folder)
         except (WeightsError, OSError) as error:
             # The checkpoint is there, and so is the table above: no reason to end hours of training.
             say(f"this evaluation could not be kept: {error}; training goes on")
 
     final = run_training(cfg, datasets, weights, ranks, options, say=say, on_checkpoint=on_checkpoint)
     return Trained(final, documents[-1] if documents else None)
+
+
+class _Evaluated(NamedTuple):
+    """What a checkpoint finds: a table to print, what `ap.json` holds, and what writes all of it into a folder."""
+
+    table: str
+    document: dict[str, Any]
+    write: Callable[[Path], object]
+
+
+def _evaluated(
+    model: Detector, data: EvaluationData, names: Sequence[str], ranks: Ranks, reading: ImageReading
+) -> _Evaluated | None:
+    """The AP of a detector, or the recall of an RPN by itself; None in every process but the first."""
+    name = data.annotations.stem
+
+    def stopping(results: Iterable[Any], _count: int) -> Iterable[Any]:
+        return until_stopped(results)
+
+    if isinstance(model, ProposalNetwork):
+        proposed = generate_proposals(model, data.annotations, data.images, stopping, ranks=ranks, reading=reading)
+        if proposed is None:
+            return None
+        write = partial(write_generated_proposals, proposed, model.cfg, name)
+        return _Evaluated(recall_table(proposed.recall), recall_document(name, proposed.recall), write)
+    found = evaluate(
+        model, data.annotations, data.images, stopping, ranks=ranks, reading=reading, names=names
+    )
+    if found is None:
+        return None
+    summaries = found.summaries
+    return _Evaluated(ap_table(summaries), ap_document(name, summaries), partial(write_evaluation, found, name))
 
 
 def _names_used(cfg: Config, coco: COCO, data: EvaluationData, names: tuple[str, ...]) -> tuple[str, ...]:

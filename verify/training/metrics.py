@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
+from detectron_gn.mrcnn.evaluation.recall import RECALL_JSON_KEY, RECALL_MEASURED
 from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.training.curves import Panel, draw_curves
 from detectron_gn.mrcnn.wording import in_one_line
@@ -17,6 +18,16 @@ from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import replacing
 
 Line = dict[str, Any]
+
+# What curves.png calls the losses that every level has one of, and what their names begin with.
+_LOSSES_OF_LEVELS = {
+    "rpn_cls": "loss_rpn_cls",
+    "rpn_bbox": "loss_rpn_bbox",
+    "focal": "fl_",
+    "retnet_bbox": "retnet_loss_bbox",
+}
+# What is measured of each kind of results in ap.json.
+_MEASURES = {**dict.fromkeys(AP_JSON_KEY.values(), "AP"), RECALL_JSON_KEY: "AR"}
 
 
 class RunFigures:
@@ -73,7 +84,7 @@ class RunFigures:
     def evaluations(self) -> dict[int, dict[str, float]]:
         """AP by iteration and kind (box, mask) of the checkpoints that were evaluated: `eval_iterN/ap.json`.
 
-        A model without a mask head has only box AP.
+        A model without a mask head has only box AP; an RPN by itself has the average recall of its proposals.
         """
         found = {}
         for path in self._path.glob("eval_iter*/ap.json"):
@@ -94,27 +105,30 @@ class RunFigures:
             series = {name: [line.get(name, float("nan")) for line in lines] for name in names}
             return Panel(title, [line["iter"] for line in lines], series | more)
 
-        rpn = {
-            kind: [sum(v for k, v in line.items() if k.startswith(f"loss_{kind}")) for line in medians]
-            for kind in ("rpn_cls", "rpn_bbox")
+        # Losses of a level each are added up; what a model has no head for it has no loss of.
+        names = {name for line in medians for name in line}
+        parts = [name for name in ("loss_cls", "loss_bbox", "loss_mask") if name in names]
+        levels = {
+            title: [sum(v for k, v in line.items() if k.startswith(beginning)) for line in medians]
+            for title, beginning in _LOSSES_OF_LEVELS.items()
+            if any(name.startswith(beginning) for name in names)
         }
-        # A model without a mask head has no loss_mask.
-        parts = [name for name in ("loss_cls", "loss_bbox", "loss_mask") if any(name in line for line in medians)]
-        panels = [
-            panel("loss", medians, "loss"),
-            panel("parts of the loss", medians, *parts, **rpn),
-            panel("share of RoIs that are classified correctly", medians, "accuracy_cls"),
-            panel("learning rate", lines, "lr"),
-        ]
+        panels = [panel("loss", medians, "loss")]
+        if parts or levels:
+            panels.append(panel("parts of the loss", medians, *parts, **levels))
         evaluations = self.evaluations()
         if evaluations:
             missing = float("nan")
-            ap = {
-                f"{kind} AP": [100 * of_kinds.get(kind, missing) for of_kinds in evaluations.values()]
-                for kind in AP_JSON_KEY.values()
+            measured = {
+                f"{kind} {measure}": [100 * of_kinds.get(kind, missing) for of_kinds in evaluations.values()]
+                for kind, measure in _MEASURES.items()
                 if any(kind in of_kinds for of_kinds in evaluations.values())
             }
-            panels.insert(2, Panel("AP in percent", list(evaluations), ap, least_top=1.0))
+            title = "average recall in percent" if f"{RECALL_JSON_KEY} AR" in measured else "AP in percent"
+            panels.append(Panel(title, list(evaluations), measured, least_top=1.0))
+        if "accuracy_cls" in names:
+            panels.append(panel("share of RoIs that are classified correctly", medians, "accuracy_cls"))
+        panels.append(panel("learning rate", lines, "lr"))
         try:
             self._write(self._path / "curves.png", draw_curves(panels))
         except ModuleNotFoundError:
@@ -162,9 +176,11 @@ def _line(text: str) -> Line | None:
 
 
 def _read_ap(path: Path) -> dict[str, float] | None:
-    """Box AP, and mask AP where there is one, of an `ap.json`; None where it is damaged."""
+    """Box AP, and mask AP where there is one, or the recall of proposals, of an `ap.json`; None where it is damaged."""
     try:
         (kinds,) = json.loads(read_plain_file(path)).values()
+        if RECALL_JSON_KEY in kinds:
+            return {RECALL_JSON_KEY: float(kinds[RECALL_JSON_KEY][RECALL_MEASURED])}
         found = {kind: float(kinds[kind]["AP"]) for kind in AP_JSON_KEY.values() if kind in kinds}
         return found if "box" in found else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

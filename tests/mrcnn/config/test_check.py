@@ -181,6 +181,12 @@ OF_RETINANET_REFUSED = [
     ({"RETINANET.ASPECT_RATIOS": (1.0, 0.0)}, "RETINANET.ASPECT_RATIOS is [1.0, 0.0]: give ratios above 0"),
     ({"RETINANET.PRE_NMS_TOP_N": -1}, "RETINANET.PRE_NMS_TOP_N is -1: set it to 1000, or to 0 for all"),
     ({"RETINANET.PRIOR_PROB": 1.0}, "RETINANET.PRIOR_PROB is 1.0"),
+    ({"RETINANET.POSITIVE_OVERLAP": 1.5}, "RETINANET.POSITIVE_OVERLAP is 1.5: set it to a share from 0 to 1"),
+    ({"RETINANET.NEGATIVE_OVERLAP": -0.1}, "RETINANET.NEGATIVE_OVERLAP is -0.1: set it to a share from 0 to 1"),
+    ({"RETINANET.LOSS_ALPHA": 2.0}, "RETINANET.LOSS_ALPHA is 2.0: set it to a share from 0 to 1"),
+    ({"RETINANET.LOSS_GAMMA": -1.0}, "RETINANET.LOSS_GAMMA is -1.0: set it to a number from 0 up"),
+    ({"RETINANET.BBOX_REG_BETA": -1.0}, "RETINANET.BBOX_REG_BETA is -1.0: set it to a number from 0 up"),
+    ({"RETINANET.BBOX_REG_WEIGHT": -1.0}, "RETINANET.BBOX_REG_WEIGHT is -1.0: set it to a number from 0 up"),
 ]
 
 
@@ -196,10 +202,43 @@ def test_a_retinanet_that_cannot_be_built_is_refused_by_key_and_value(changes, s
     assert str(error.value).startswith(sentence)
 
 
-def test_the_training_of_a_retinanet_is_refused():
-    refuse_training(GN)
-    with pytest.raises(InputError, match="a RetinaNet cannot be trained here yet"):
-        refuse_training(RETINANET)
+RPN_C4 = with_values(
+    Config(),
+    {
+        "MODEL.TYPE": "rpn",
+        "MODEL.CONV_BODY": "ResNet.add_ResNet50_conv4_body",
+        "MODEL.NUM_CLASSES": 81,
+        "MODEL.RPN_ONLY": True,
+    },
+)
+
+OF_ANCHORS_REFUSED = [
+    (RETINANET, "FPN.COARSEST_STRIDE is 32, but FPN.RPN_MAX_LEVEL is 7, whose stride is 128: set it to 128 to train"),
+    (with_values(RPN_C4, {"RPN.STRIDE": 8}), "RPN.STRIDE is 8, but ResNet.add_ResNet50_conv4_body ends at stride 16"),
+]
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        GN,
+        with_values(RETINANET, {"FPN.COARSEST_STRIDE": 128}),
+        with_values(GN, {"MODEL.RPN_ONLY": True, "MODEL.MASK_ON": False}),
+        RPN_C4,
+    ],
+    ids=["Mask R-CNN", "RetinaNet", "RPN", "RPN C4"],
+)
+def test_these_families_are_trained(cfg):
+    check_config(cfg)
+    refuse_training(cfg)
+
+
+@pytest.mark.parametrize(("cfg", "sentence"), OF_ANCHORS_REFUSED, ids=["RetinaNet", "RPN C4"])
+def test_anchors_that_would_lie_beside_their_maps_are_refused(cfg, sentence):
+    check_config(cfg)
+    with pytest.raises(InputError) as error:
+        refuse_training(cfg)
+    assert str(error.value).startswith(sentence)
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
@@ -278,7 +317,7 @@ def test_a_c4_model_that_cannot_be_built_is_refused_by_key_and_value(changes, se
         (C4, "MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body, but a Mask R-CNN without a feature pyramid"),
         (with_values(GN, {"MODEL.FASTER_RCNN": False}), "MODEL.FASTER_RCNN is False, but a Mask R-CNN on proposals"),
         (with_values(GN, KEYPOINTS), "MODEL.KEYPOINTS_ON is True, but a model of that kind cannot be trained here yet"),
-        (with_values(GN, {"MODEL.RPN_ONLY": True}), "MODEL.RPN_ONLY is True"),
+        (with_values(RPN_C4, {"MODEL.CONV_BODY": "VGG16.add_VGG16_conv5_body"}), "MODEL.CONV_BODY is VGG16.add_VGG16"),
         (with_values(GN, {"MRCNN.ROI_XFORM_METHOD": "RoIPoolF"}), "MRCNN.ROI_XFORM_METHOD is RoIPoolF"),
     ],
 )

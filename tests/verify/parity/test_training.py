@@ -153,7 +153,7 @@ def test_a_run_of_a_faster_rcnn_on_an_affine_body_is_caffe2s(shared, monkeypatch
         cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x", options)
         weights = zoo_weights(BlobTable.from_config(cfg), file)
     # 12000 anchors of an image may be sampled, and there are fewer that are neither ignored nor outside of it.
-    monkeypatch.setattr(training, "is_exhaustive", lambda cfg, field: True)
+
     dataset = read_dataset(demo / "instances_train.json", demo / "train")
     parity = check_training(cfg, weights, dataset, path, replicas=0)
     assert (parity.losses.count, parity.updates.count, parity.parameters.count) == (4 * 12, 4 * 72, 72)

@@ -51,7 +51,8 @@ def test_a_model_without_a_mask_head_has_curves_of_what_it_has(tmp_path, monkeyp
     lines, drawn = [], {}
     figures = RunFigures(tmp_path, lines.append)
     figures.begin_at(0)
-    figures.add({"iter": 0, "loss": 1.0, "loss_cls": 0.5, "loss_bbox": 0.5, "lr": 0.1})
+    losses = {"loss_cls": 0.5, "loss_bbox": 0.5, "loss_rpn_cls_fpn2": 0.25, "loss_rpn_bbox_fpn2": 0.25}
+    figures.add({"iter": 0, "loss": 1.5, **losses, "lr": 0.1})
     monkeypatch.setattr(
         "detectron_gn.verify.training.metrics.draw_curves",
         lambda panels: drawn.update((panel.title, list(panel.series)) for panel in panels) or b"",
@@ -60,6 +61,30 @@ def test_a_model_without_a_mask_head_has_curves_of_what_it_has(tmp_path, monkeyp
     assert figures.evaluations() == {0: {"box": 0.5}} and lines == []
     assert drawn["AP in percent"] == ["box AP"]
     assert drawn["parts of the loss"] == ["loss_cls", "loss_bbox", "rpn_cls", "rpn_bbox"]
+    assert "share of RoIs that are classified correctly" not in drawn
+
+
+def test_a_family_has_curves_of_its_own_losses_and_of_what_it_is_evaluated_by(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "detectron_gn.verify.training.metrics.draw_curves",
+        lambda panels: drawn.update((panel.title, dict(panel.series)) for panel in panels) or b"",
+    )
+    dense, rpn = tmp_path / "retinanet", tmp_path / "rpn"
+    for folder in (dense, rpn):
+        (folder / "eval_iter0").mkdir(parents=True)
+    figures = RunFigures(dense)
+    figures.add({"iter": 0, "fl_fpn3": 1.0, "fl_fpn4": 0.5, "retnet_loss_bbox_fpn3": 0.25, "retnet_fg_num": 9.0})
+    figures.draw()
+    assert drawn["parts of the loss"] == {"focal": [1.5], "retnet_bbox": [0.25]}
+    recall = {"val": {"proposal": {"AR@100": 0.25, "AR@1000": 0.5}}}
+    (rpn / "eval_iter0" / "ap.json").write_text(json.dumps(recall))
+    figures = RunFigures(rpn)
+    figures.add({"iter": 0, "loss_rpn_cls": 1.0, "loss_rpn_bbox": 0.5})
+    figures.draw()
+    assert figures.evaluations() == {0: {"proposal": 0.5}}
+    assert drawn["average recall in percent"] == {"proposal AR": [50.0]}
+    assert drawn["parts of the loss"] == {"rpn_cls": [1.0], "rpn_bbox": [0.5]}
 
 
 def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):

@@ -1,0 +1,204 @@
+"""Detectron's own training of RetinaNet, of RPNs by themselves and of Faster R-CNN, replayed step by step.
+
+`tests/data/zoo/train_*.h5.xz` are four iterations each on tests/data/train_images, every anchor and RoI trained on, so
+that nothing is random (docs/training_traces.md). They are replayed in float64: of the millions of ReLUs of an iteration
+rounding decides one or two in float32, which moves what lies below them by up to 3e-3, and none in float64. Where it
+decided one in Caffe2, the file's own `noise`, which is Caffe2 run again from weights changed in their last bits, says
+how far that moves gradients.
+"""
+
+import json
+import lzma
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.heads import rpn
+from detectron_gn.mrcnn.training import anchor_targets, dense_targets, focal_losses, losses
+from detectron_gn.mrcnn.training.solver import MomentumSGD
+from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.port.config.read import merge_overrides
+from detectron_gn.verify.parity.training import compare_final, replay
+from detectron_gn.verify.parity.training_check import check_training
+from detectron_gn.verify.reference.training_trace import open_trace
+from tests.helpers.recipe import zoo_weights
+from tests.helpers.zoo_reference import zoo_config
+
+# pycocotools under numpy 2, once for every outline.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Losses of an iteration, updates, anchors and RoIs of the first iteration.
+TRACES = {
+    "train_retinanet": (10, 78, 24299, 0),
+    "train_retinanet_softmax": (10, 78, 24299, 0),
+    "train_faster_fpn": (12, 72, 8254, 155),
+    "train_rpn_fpn": (10, 64, 8254, 0),
+    "train_retinanet_specific": (10, 70, 24213, 0),
+    "train_rpn_c4": (2, 38, 1395, 0),
+    "train_faster_agnostic": (12, 72, 8255, 155),
+}
+
+
+@pytest.fixture(scope="module")
+def trace_of(data, tmp_path_factory):
+    """The path of a trace by its name, unpacked."""
+    folder = tmp_path_factory.mktemp("traces")
+
+    def unpacked(name):
+        path = folder / f"{name}.h5"
+        if not path.exists():
+            path.write_bytes(lzma.decompress((data / "zoo" / f"{name}.h5.xz").read_bytes()))
+        return path
+
+    return unpacked
+
+
+def beginning(data, path):
+    """Configuration, weights and data set of a trace."""
+    with h5py.File(path) as file:
+        cfg = merge_overrides(zoo_config(file), ["NUM_GPUS", "1"])
+        weights = zoo_weights(BlobTable.from_config(cfg), file)
+    return cfg, weights, read_dataset(data / "train_images.json", data / "train_images")
+
+
+def replayed(data, path):
+    """The iterations and the end of a replay in float64."""
+    cfg, weights, dataset = beginning(data, path)
+    model = build_model(cfg, weights).double()
+    solver = MomentumSGD.from_config(model, cfg)
+    with open_trace(path) as trace:
+        steps = list(replay(model, solver, training_roidb([dataset], cfg), trace))
+        return steps, compare_final(model, solver, weights.blobs, trace)
+
+
+def largest_share(ours, theirs):
+    """How far apart two samples of a blob are, as a share of the largest value."""
+    return float(np.abs(ours - theirs).max() / (np.abs(theirs).max() or 1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACES)
+def test_losses_gradients_and_parameters_are_caffe2s(data, trace_of, name):
+    path = trace_of(name)
+    steps, final = replayed(data, path)
+    count, updates, anchors, rois = TRACES[name]
+    with h5py.File(path) as file:
+        noise = json.loads(file.attrs["noise"])
+    assert len(steps) == 4
+    for step in steps:
+        assert step.lr == step.reference_lr and len(step.losses) == count
+        tolerance = 10 * noise["loss"][step.iteration] if step.iteration else 1e-5
+        assert step.losses == pytest.approx(step.reference_losses, rel=tolerance, abs=1e-9)
+        assert len(step.updates) == updates
+        errors = sorted(largest_share(step.updates[b], theirs) for b, theirs in step.reference_updates.items())
+        assert errors[int(0.9 * updates)] < max(1e-4, noise["grad"][step.iteration]) and errors[-1] < 5e-3
+        assert step.samples.different == 0 and step.samples.box_target_error < 1e-4
+    first = steps[0].samples
+    assert (first.anchors, first.reference_anchors) == (anchors, anchors)
+    assert (first.rois, first.reference_rois) == (rois, rois)
+    assert len(final.parameters) >= updates
+    for blob, parameter in final.parameters.items():
+        assert largest_share(parameter, final.reference_parameters[blob]) < 2e-6
+    assert len(final.momentum_errors) == updates and max(final.momentum_errors.values()) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train_retinanet", "train_rpn_c4", "train_faster_agnostic"])
+def test_verify_training_holds_in_float32(data, trace_of, name):
+    cfg, weights, dataset = beginning(data, trace_of(name))
+    parity = check_training(cfg, weights, dataset, trace_of(name), replicas=2, say=lambda line: None)
+    assert parity.holds and parity.losses.count == 4 * TRACES[name][0]
+
+
+def _wrong_sign(monkeypatch):
+    """Of the focal loss's gradient, not of the loss."""
+    backward = focal_losses._SigmoidFocalLoss.backward
+
+    def turned(ctx, gradient):
+        return backward(ctx, -gradient)
+
+    monkeypatch.setattr(focal_losses._SigmoidFocalLoss, "backward", staticmethod(turned))
+
+
+def _wrong_normaliser(monkeypatch):
+    """Without the one more that Detectron counts in every image."""
+    label = dense_targets.label_anchors
+
+    def fewer(*args):
+        targets = label(*args)
+        return targets._replace(fg_num=targets.fg_num - 1)
+
+    monkeypatch.setattr("detectron_gn.mrcnn.training.samplers.label_anchors", fewer)
+
+
+def _wrong_class(monkeypatch):
+    """The gt box that an anchor is the best of, in place of the one that it overlaps most."""
+    match = anchor_targets.match_anchors
+
+    def worst(*args):
+        matched = match(*args)
+        return matched._replace(best_gt=(matched.best_gt + 1) % len(args[1]))
+
+    monkeypatch.setattr(dense_targets, "match_anchors", worst)
+
+
+def _wrong_threshold(monkeypatch):
+    """Objects that are only the best of a poor lot stay objects."""
+    label = dense_targets.label_anchors
+
+    def kept(field, gt_boxes, gt_classes, cfg):
+        targets = label(field, gt_boxes, gt_classes, cfg)
+        matched = anchor_targets.match_anchors(field.anchors, gt_boxes, cfg.RETINANET.POSITIVE_OVERLAP)
+        labels = torch.where(matched.is_object, gt_classes[matched.best_gt], targets.labels)
+        return targets._replace(labels=labels)
+
+    monkeypatch.setattr("detectron_gn.mrcnn.training.samplers.label_anchors", kept)
+
+
+def _wrong_rpn_normaliser(monkeypatch):
+    """The number of anchors that were wanted, as on a pyramid, in place of those that were drawn."""
+    rpn_losses = losses.rpn_losses
+
+    def as_on_a_pyramid(outputs, samples, field, cfg):
+        found = rpn_losses(outputs, samples, field, cfg)
+        drawn = sum(len(sample.anchors) for sample in samples)
+        wanted = cfg.TRAIN.RPN_BATCH_SIZE_PER_IM * cfg.TRAIN.IMS_PER_BATCH
+        return {**found, "loss_rpn_cls": found["loss_rpn_cls"] * drawn / wanted}
+
+    monkeypatch.setattr(rpn, "rpn_losses", as_on_a_pyramid)
+
+
+def _wrong_beta(monkeypatch):
+    monkeypatch.setattr(losses, "RPN_BOX_BETA", 1.0)
+
+
+INJECTED = [
+    ("train_retinanet", _wrong_sign, "updates"),
+    ("train_retinanet", _wrong_normaliser, "losses"),
+    ("train_retinanet", _wrong_class, "samples"),
+    ("train_retinanet_specific", _wrong_threshold, "samples"),
+    ("train_rpn_c4", _wrong_rpn_normaliser, "losses"),
+    ("train_rpn_fpn", _wrong_beta, "losses"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "inject", "shown_by"), INJECTED, ids=lambda value: getattr(value, "__name__", None))
+def test_what_is_wrong_is_found(data, trace_of, name, inject, shown_by, monkeypatch):
+    inject(monkeypatch)
+    cfg, weights, dataset = beginning(data, trace_of(name))
+    parity = check_training(cfg, weights, dataset, trace_of(name), replicas=1, say=lambda line: None)
+    assert not parity.holds
+    found = {
+        "losses": parity.losses.over,
+        "updates": parity.updates.over,
+        "samples": parity.different_samples,
+    }
+    assert found[shown_by]
+    if shown_by == "updates":
+        assert not [loss for loss in parity.losses.over if loss.endswith("iteration 0")]
