@@ -40,6 +40,7 @@ from detectron_gn.mrcnn.inference.static_shapes import (
 from detectron_gn.mrcnn.inference.tta import is_augmented
 from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
 from detectron_gn.mrcnn.structures import Detections, Features
+from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler, Sampler
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Detector(nn.Module, ABC):
             raise InputError("in training mode a detector takes targets with its images: call model.eval() to detect")
         sampler = RandomSampler(self.cfg, self.device, int(torch.randint(2**62, ())))
         outputs = self.losses(minibatch_of(images, targets, self.cfg), sampler)
-        return {name: value for name, value in outputs.items() if name.startswith("loss")}
+        return losses_of(outputs)
 
     @overload
     def detect(self, image: list[AnyImage], proposals: Sequence[Boxes] | None = None) -> list[Detections]: ...

@@ -16,6 +16,7 @@ from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.load import load_model
+from tests.helpers.dense_run import dense_config
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,23 @@ def test_in_training_mode_a_call_gives_losses_that_train(model, image):
         optimizer.step()
         totals.append(float(total))
     assert totals[-1] < totals[0]
+
+
+@pytest.mark.parametrize("name", ["retinanet", "rpn", "rpn_c4", "faster_agnostic"])
+def test_every_trained_family_gives_its_losses_and_no_metrics(name, image):
+    model = build_detector(dense_config(name)).train()
+    losses = model([image], [{"boxes": [[8, 8, 40, 40]], "labels": [1]}])
+    levels = range(3, 8) if name == "retinanet" else range(2, 7)
+    of_rpn = [f"loss_rpn_{kind}_fpn{level}" for kind in ("cls", "bbox") for level in levels]
+    expected = {
+        "retinanet": [f"{kind}_fpn{level}" for kind in ("retnet_loss_bbox", "fl") for level in levels],
+        "rpn": of_rpn,
+        "rpn_c4": ["loss_rpn_cls", "loss_rpn_bbox"],
+        "faster_agnostic": [*of_rpn, "loss_cls", "loss_bbox"],
+    }
+    assert list(losses) == expected[name]
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_masks_as_bitmaps_tensors_run_lengths_and_polygons_give_the_same_losses(model, image):

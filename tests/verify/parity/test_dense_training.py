@@ -67,9 +67,9 @@ def beginning(data, path):
 
 
 def replayed(data, path):
-    """The iterations and the end of a replay in float64."""
+    """The iterations and the end of a replay in float64, which a detector refuses of its own."""
     cfg, weights, dataset = beginning(data, path)
-    model = build_model(cfg, weights).double()
+    model = torch.nn.Module.double(build_model(cfg, weights))
     solver = MomentumSGD.from_config(model, cfg)
     with open_trace(path) as trace:
         steps = list(replay(model, solver, training_roidb([dataset], cfg), trace))
