@@ -17,8 +17,10 @@ import torch
 
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.heads import rpn
 from detectron_gn.mrcnn.training import anchor_targets, dense_targets, focal_losses, losses
+from detectron_gn.mrcnn.training.dense_targets import DenseField
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.table import BlobTable
@@ -113,6 +115,31 @@ def test_verify_training_holds_in_float32(data, trace_of, name):
     cfg, weights, dataset = beginning(data, trace_of(name))
     parity = check_training(cfg, weights, dataset, trace_of(name), replicas=2, say=lambda line: None)
     assert parity.holds and parity.losses.count == 4 * TRACES[name][0]
+
+
+DAMAGED = [
+    ("retnet_cls_labels_fpn3", lambda values: values[:, :8], "is 2x8x32x32, not [2, 9, H, W] of up to 32 x 32"),
+    ("retnet_cls_labels_fpn4", lambda values: values + 4, "holds other values than -1 to 4"),
+    ("retnet_roi_fg_bbox_locs_fpn3", lambda values: values[:, :3], "is 146x3, not [M, 4]"),
+    ("retnet_roi_fg_bbox_locs_fpn3", lambda values: values + 1, "(column 0) holds other values than 0 to 1"),
+    ("retnet_roi_bbox_targets_fpn3", lambda values: values[1:], "is 145x4, not 146x4"),
+    ("retnet_roi_bbox_targets_fpn4", lambda values: values * np.nan, "holds values that are not finite"),
+    ("retnet_fg_num", lambda values: np.repeat(values, 2), "is 2, not 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "told"), DAMAGED, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_damaged_trace_of_a_retinanet_is_bad_input(trace_of, tmp_path, name, damage, told):
+    path = tmp_path / "trace.h5"
+    path.write_bytes(trace_of("train_retinanet").read_bytes())
+    with h5py.File(path, "r+") as file:
+        cfg = zoo_config(file)
+        group, values = file["iter0"], damage(file["iter0"][name][()])
+        del group[name]
+        group[name] = values
+    with open_trace(path) as trace, pytest.raises(InputError) as error:
+        trace.iterations[0].dense(cfg, DenseField(cfg))
+    assert name in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
 
 def _wrong_sign(monkeypatch):
