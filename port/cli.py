@@ -19,6 +19,7 @@ from detectron_gn.port.options import (
     image_reading,
 )
 from detectron_gn.weights.command_line import DONE, Commands, between, check_writable, write_json_option
+from detectron_gn.weights.shown import one_line
 
 
 def add_commands(commands: Commands) -> None:
@@ -125,9 +126,10 @@ def _detect(args: argparse.Namespace) -> int:
             if isinstance(image, UnreadFile):
                 unread.append(image)
                 if len(args.images) > 1:
-                    print(f"detectron-gn: {image.error}", file=sys.stderr, flush=True)
+                    print(one_line(f"detectron-gn: {image.error}"), file=sys.stderr, flush=True)
                 continue
-            print(f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}", flush=True)
+            told = f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}"
+            print(one_line(told), flush=True)
             detected.append(image.path)
             rows += image.rows
     except Stopped as stopped:

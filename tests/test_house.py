@@ -84,10 +84,10 @@ def test_no_path_of_a_machine_and_no_foreign_tool_stands_in_the_tree() -> None:
     assert not found
 
 
-def test_embedded_data_stays_under_25_megabytes() -> None:
+def test_embedded_data_stays_under_45_megabytes() -> None:
     embedded = [ROOT / "tests" / "data", ROOT / "verify" / "demo_model"]
     size = sum(path.stat().st_size for folder in embedded for path in folder.rglob("*") if path.is_file())
-    assert size < 25_000_000
+    assert size < 45_000_000
 
 
 def test_the_front_door_opens_without_torch_or_opencv() -> None:

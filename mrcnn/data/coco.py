@@ -80,6 +80,11 @@ class CocoDataset:
         found = self._folder.find(image.id, image.file_name)
         if found is None:
             expected = self._folder.expected(image.id, image.file_name)
+            if not image.file_name:
+                raise InputError(
+                    f"image {image.id} has no 'file_name' in {self.annotation_file}, and {expected}, as COCO would "
+                    "name it, is no file"
+                )
             raise InputError(f"{expected}: no such image file, but {self.annotation_file} lists it")
         return found
 

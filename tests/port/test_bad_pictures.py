@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -125,3 +126,12 @@ def test_max_pixels_and_exif_are_options(run: Run, pickle: Path, photo: bytes, t
     command = ["detect", pickle, tmp_path / "a.png", "--out", tmp_path / "out", "--exif", "ignore", "--max-pixels"]
     assert_one_sentence(run(*command, "1000"), "more than the limit of 1,000: scale it down, or pass --max-pixels")
     assert run(*command, "100000")[0] == 0
+
+
+def test_a_name_with_an_end_of_line_is_told_in_one_line(pickle, demo_model, tmp_path, run):
+    first = sorted((demo_model / "val").iterdir())[0]
+    shutil.copy(first, tmp_path / "a\nb.png")
+    (tmp_path / "c\nd.png").write_bytes(b"no picture")
+    images = [tmp_path / "a\nb.png", tmp_path / "c\nd.png"]
+    code, out, err = run("detect", pickle, *images, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 2 and "a\\nb.png: " in out and "c\\nd.png cannot be decoded" in err

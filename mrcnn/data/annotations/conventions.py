@@ -54,14 +54,15 @@ class BoxConventions:
     def fault(self) -> str | None:
         """What is wrong with the boxes of the file, with the way out; None where nothing speaks against COCO's."""
         corners, _, shares = _OTHERS
+        if self._boxes >= _ENOUGH and self._could_be_shares == self._boxes:
+            # Outlines may be shares as well, and then fit their boxes.
+            return _sentence(shares, "all numbers are between 0 and 1, and COCO's are pixels")
         outlines = {name: count for name, count in self._by_outline.items() if name is not None}
         for name, count in outlines.items():
             if count >= _ENOUGH and count > 9 * self._by_outline[None]:
                 return _sentence(name, f"{count} outlines fit into that and not into COCO's x, y, width, height")
         if outlines or self._by_outline[None]:
             return None
-        if self._boxes >= _ENOUGH and self._could_be_shares == self._boxes:
-            return _sentence(shares, "all numbers are between 0 and 1, and COCO's are pixels")
         if (
             self._boxes >= _ENOUGH
             and self._could_be_corners == self._boxes

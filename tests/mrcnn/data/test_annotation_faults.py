@@ -5,6 +5,7 @@ import json
 import pytest
 
 from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.annotations.reader import read_instances
 from detectron_gn.mrcnn.data.check import check_dataset
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.roidb import training_roidb
@@ -110,3 +111,18 @@ def test_run_lengths_that_fit_are_taken_in_both_codings(write_dataset, annotatio
     cfg = with_values(Config(), {"MODEL.NUM_CLASSES": 3, "TRAIN.USE_FLIPPED": False})
     (entry,) = training_roidb([read_dataset(file, folder)], cfg)
     assert entry.ground_truth.is_crowd.tolist() == [False, True, True]
+
+
+def test_boxes_and_outlines_that_are_both_shares_are_told_as_shares(tmp_path):
+    rows = [
+        {
+            "id": n, "image_id": 1, "category_id": 1, "area": 0.01, "bbox": [0.1, 0.2, 0.3, 0.4],
+            "segmentation": [[0.1, 0.2, 0.4, 0.2, 0.4, 0.6]],
+        }
+        for n in range(1, 5)
+    ]  # fmt: skip
+    images = [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1, "name": "a"}]}))
+    faults = map(str, read_instances(path).faults)
+    assert any("seem to be shares of the image's width and height" in fault for fault in faults)

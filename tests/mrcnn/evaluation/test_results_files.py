@@ -40,7 +40,7 @@ def read(tmp_path: Path, document: Any) -> Any:
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ("<html>", r"a\.json is not JSON \(Expecting value"),
+        ("<html>", r"a\.json is not JSON but XML or HTML"),
         ("[" * 100_000, r"a\.json is not JSON \("),
         ([], r"a\.json holds a JSON list: a COCO annotation file holds an object"),
         ({"images": []}, r"has no 'annotations'"),
