@@ -24,12 +24,12 @@ from detectron_gn.port.config.read import bundled_config
 from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
 from detectron_gn.verify.training.run import RunOptions
 
-# AP by kind, and seconds per iteration.
+# AP by kind, seconds per iteration, and how far AP may be from that. The RetinaNet stops long before it has learned all
+# it can, where seeds differ more.
 DETECTRON = {
-    "e2e_mask_rcnn_R-50-FPN_shapes_gn": ({"box": 0.904, "mask": 0.894}, 0.6),
-    "retinanet_R-50-FPN_shapes_gn": ({"box": 0.0}, 0.88),
+    "e2e_mask_rcnn_R-50-FPN_shapes_gn": ({"box": 0.904, "mask": 0.894}, 0.6, 0.02),
+    "retinanet_R-50-FPN_shapes_gn": ({"box": 0.153}, 0.95, 0.04),
 }
-TOLERANCE = 0.02
 
 
 def main() -> int:
@@ -45,11 +45,11 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    theirs, their_seconds = DETECTRON[args.config]
+    theirs, their_seconds, tolerance = DETECTRON[args.config]
     rows, holds = [("Detectron", *(f"{ap:.4f}" for ap in theirs.values()), f"{their_seconds:.3f}", "", "")], True
     for seed in args.seeds:
         ap, median, total = train(args, seed)
-        holds &= all(abs(ap[kind] - theirs[kind]) <= TOLERANCE for kind in theirs)
+        holds &= all(abs(ap[kind] - theirs[kind]) <= tolerance for kind in theirs)
         ours = (f"{ap[kind]:.4f}" for kind in theirs)
         rows.append((f"seed {seed}", *ours, f"{median:.3f}", f"{their_seconds / median:.1f} x", f"{total:.0f}"))
     kinds = (f"{kind} AP" for kind in theirs)
