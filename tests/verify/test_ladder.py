@@ -213,7 +213,7 @@ def test_an_ap_that_is_not_the_expected_one_fails_the_last_rung(pickle, demo_mod
     code, rungs, _ = climb(pickle, tmp_path, *data, "--expect-box", "90.8", "--expect-mask", "88.6")
     assert code == 1
     assert rungs["detections"]["state"] == "not run"
-    assert rungs["AP"]["state"] == "differs" and "mask +0.26" in rungs["AP"]["seen"]
+    assert rungs["AP"]["state"] == "differs" and "mask AP +0.26" in rungs["AP"]["seen"]
 
 
 def assert_asks_nobody(page):

@@ -203,7 +203,7 @@ def add_training(checks: Commands) -> None:
     add_image_reading(parser)
     parser.add_argument(
         "--replicas",
-        type=at_least(1),
+        type=at_least(0),
         default=4,
         metavar="N",
         help="replays that measure what rounding does (default 4)",

@@ -43,6 +43,5 @@ class ReferenceBlob:
     def sample_of(self, ours: Tensor | Array) -> npt.NDArray[np.float64]:
         """A copy of the values, of a blob of ours in the same shape, that the reference has kept of its own."""
         if isinstance(ours, Tensor):
-            ours = ours.detach().reshape(-1)[:: self.stride].cpu().numpy()
-            return ours.astype(np.float64)
+            return ours.detach().reshape(-1)[:: self.stride].cpu().to(torch.float64, copy=True).numpy()
         return ours.reshape(-1)[:: self.stride].astype(np.float64)

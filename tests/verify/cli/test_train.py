@@ -300,7 +300,7 @@ def test_an_empty_name_of_the_output_folder_is_refused(capsys):
     [
         "test m.pkl --annotations a.json --images i --out o --batch 0",
         "verify imagenet m.pkl --images i --batch -1",
-        "verify training m.pkl --reference t.h5 --annotations a.json --images i --replicas 0",
+        "verify training m.pkl --reference t.h5 --annotations a.json --images i --replicas -1",
         "check-data --annotations a.json --images i --most -1",
     ],
 )
