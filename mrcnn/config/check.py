@@ -49,16 +49,11 @@ def check_config(cfg: Config) -> None:
 def refuse_training(cfg: Config) -> None:
     """Raise InputError for a model that detects here but cannot be trained."""
     way_out = (
-        "cannot be trained here yet: give the configuration of a RetinaNet, an RPN, or a Faster or Mask R-CNN on a "
-        "feature pyramid, or use `test` and `detect` on this one"
+        "cannot be trained here: give the configuration of a ResNet with RoIAlign, which all of Detectron's are, or "
+        "use `test` and `detect` on this one"
     )
-    _require(
-        not takes_proposals(cfg),
-        f"MODEL.FASTER_RCNN is False, but a {model_family(cfg)} on proposals from files {way_out}",
-    )
-    _require(not cfg.MODEL.KEYPOINTS_ON, f"MODEL.KEYPOINTS_ON is True, but a model of that kind {way_out}")
-    told = f"MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}, but a {model_family(cfg)} without a feature pyramid {way_out}"
-    _require(cfg.FPN.FPN_ON or (cfg.MODEL.RPN_ONLY and body(cfg).kind == "C4"), told)
+    told = f"MODEL.CONV_BODY is {cfg.MODEL.CONV_BODY}, but a model on that body {way_out}"
+    _require(body(cfg).kind != "VGG", told)
     for section, pooling in pooling_sections(cfg).items():
         method = pooling.ROI_XFORM_METHOD
         _require(
@@ -342,6 +337,8 @@ def _check_keypoint_head(cfg: Config) -> None:
             points.CONV_HEAD_KERNEL % 2 == 1,
             f"KRCNN.CONV_HEAD_KERNEL is {points.CONV_HEAD_KERNEL}: set it to an odd number, such as 3",
         )
+    weight = points.LOSS_WEIGHT
+    _require(weight >= 0, f"KRCNN.LOSS_WEIGHT is {weight}: set it to a number from 0 up")
     if points.USE_DECONV or points.USE_DECONV_OUTPUT:
         kernel = points.DECONV_KERNEL
         _require(

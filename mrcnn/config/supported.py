@@ -25,8 +25,6 @@ class Limit(NamedTuple):
     reason: str
 
 
-_TRAINING_ON_PROPOSALS = "it is about training on proposals from files, which is not done here"
-_KEYPOINT_TRAINING = "it is about training a keypoint head, which only detects here"
 _UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
 _COMMAND_LINE = "the command line says it"
@@ -36,8 +34,6 @@ FILLERS = ("GaussianFill", "MSRAFill", "XavierFill")
 
 INERT: dict[str, str] = {
     "TRAIN.DATASETS": _COMMAND_LINE,
-    "TRAIN.PROPOSAL_FILES": _TRAINING_ON_PROPOSALS,
-    "TRAIN.CROWD_FILTER_THRESH": _TRAINING_ON_PROPOSALS,
     "TRAIN.GENERATE_PROPOSALS_ON_GPU": _CAFFE2,
     "TRAIN.AUTO_RESUME": _COMMAND_LINE,
     "DATA_LOADER.*": _CAFFE2,
@@ -54,9 +50,6 @@ INERT: dict[str, str] = {
     "MODEL.EXECUTION_TYPE": _CAFFE2,
     "SOLVER.LOG_LR_CHANGE_THRESHOLD": "it is about log lines",
     "RPN.RPN_ON": "it is inferred",
-    "KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH": _KEYPOINT_TRAINING,
-    "KRCNN.LOSS_WEIGHT": _KEYPOINT_TRAINING,
-    "KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS": _KEYPOINT_TRAINING,
     "USE_NCCL": _CAFFE2,
     "EPS": _UNREAD,
     "ROOT_DIR": _COMMAND_LINE,

@@ -49,7 +49,7 @@ class CocoDataset:
     (Detectron datasets/json_dataset.py: json_category_id_to_contiguous_id).
 
     `images` and their annotations are those without fault; `faults` has the others. `remarks` says what was mended.
-    `image_count` and `annotation_count` are those of the file.
+    `image_count` and `annotation_count` are those of the file; `categories` are its records of classes 1, 2, ...
     """
 
     annotation_file: Path
@@ -61,6 +61,7 @@ class CocoDataset:
     remarks: tuple[str, ...]
     image_count: int
     annotation_count: int
+    categories: tuple[Annotation, ...]
 
     def refuse_faults(self) -> None:
         """Raise InputError where a record of the file cannot be used."""
@@ -116,6 +117,7 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
         read.remarks,
         read.image_count,
         read.annotation_count,
+        read.categories,
     )
 
 

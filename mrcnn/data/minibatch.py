@@ -15,11 +15,13 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, padding_stride
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
+from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_stored_proposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry
 from detectron_gn.mrcnn.data.segms import flip_segm
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import flip_boxes
+from detectron_gn.mrcnn.ops.keypoints import flip_keypoints
 from detectron_gn.mrcnn.ops.proposals import ImInfo
 from detectron_gn.mrcnn.prefetch import mapped_ahead
 
@@ -41,6 +43,7 @@ class Minibatch:
         ground_truth: of each image, in pixels of the image on disk, mirrored where the entry is.
         names: the image files, for messages.
         remarks: what is to be said about the image files, a sentence each.
+        proposals: of each image, from a file; None for a model that makes its own.
     """
 
     number: int
@@ -49,6 +52,7 @@ class Minibatch:
     ground_truth: list[GroundTruth]
     names: list[str]
     remarks: list[str] = field(default_factory=list)
+    proposals: list[MatchedProposals] | None = None
 
     def pin_memory(self) -> "Minibatch":
         """Page-locked, so that the copy to a GPU can overlap."""
@@ -59,7 +63,21 @@ class Minibatch:
 def mirror(objects: GroundTruth, width: int) -> GroundTruth:
     """The ground truth of the mirrored image, `width` pixels wide."""
     boxes = flip_boxes(torch.from_numpy(objects.boxes), width).numpy()
-    return objects._replace(boxes=boxes, segms=tuple(flip_segm(segm, width) for segm in objects.segms))
+    keypoints = None if objects.keypoints is None else flip_keypoints(objects.keypoints, width)
+    segms = tuple(flip_segm(segm, width) for segm in objects.segms)
+    return objects._replace(boxes=boxes, segms=segms, keypoints=keypoints)
+
+
+def entry_proposals(entry: RoidbEntry, cfg: Config) -> MatchedProposals | None:
+    """The proposals from a file of an entry, mirrored where it is; None where there are none.
+
+    A mirrored entry has the overlaps of its original (Detectron datasets/roidb.py:extend_with_flipped_entries).
+    """
+    if entry.proposals is None:
+        return None
+    objects, size = entry.ground_truth, (entry.height, entry.width)
+    matched = match_stored_proposals(entry.proposals, objects.boxes, objects.is_crowd, *size, cfg)
+    return matched._replace(boxes=flip_boxes(matched.boxes, entry.width)) if entry.flipped else matched
 
 
 def load_minibatch(
@@ -91,7 +109,9 @@ def load_minibatch(
         im_info.append(ImInfo(height, width, prepared.scale))
         objects.append(mirror(entry.ground_truth, entry.width) if entry.flipped else entry.ground_truth)
     names = [entry.image.name + (" (flipped)" if entry.flipped else "") for entry in entries]
-    return Minibatch(number, image_blob(pixels, padding_stride(cfg)), im_info, objects, names, remarks)
+    proposals = [found for entry in entries if (found := entry_proposals(entry, cfg)) is not None]
+    data = image_blob(pixels, padding_stride(cfg))
+    return Minibatch(number, data, im_info, objects, names, remarks, proposals or None)
 
 
 def sampling_seed(seed: int, number: int) -> int:

@@ -60,12 +60,16 @@ class StoredProposals:
 
     def of_image(self, image_id: int, height: int, width: int, limit: int) -> Boxes:
         """The proposals of an image, as `of_images` gives them; InputError where the file has none."""
+        return usable_proposals(self.as_stored(image_id), height, width, limit)
+
+    def as_stored(self, image_id: int) -> npt.NDArray[np.floating[Any]]:
+        """The proposals `[R, 4]` of an image as they stand in the file; InputError where it has none."""
         if image_id not in self._place:
             raise InputError(
                 f"{self.source} holds no proposals for image {image_id}: give those of the same images, which are "
                 "found by the id in the annotations, or in a file's name such as COCO_val2014_000000000139.jpg"
             )
-        return usable_proposals(self.boxes[self._place[image_id]], height, width, limit)
+        return self.boxes[self._place[image_id]]
 
     @cached_property
     def _place(self) -> dict[int, int]:

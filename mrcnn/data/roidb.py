@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, model_family, takes_proposals
+from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, Keypoints, names_fault, read_keypoints
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
+from detectron_gn.mrcnn.data.proposal_matches import match_stored_proposals
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
 
@@ -17,27 +20,34 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-
 NO_OUTLINES = (
     "no object has an outline, which masks are trained on: pass --set MODEL.MASK_ON False to train a model of boxes"
+)
+NO_KEYPOINTS = (
+    "no object has a visible keypoint, which keypoints are trained on: pass --set MODEL.KEYPOINTS_ON False to train a "
+    "model without them"
 )
 
 
 class GroundTruth(NamedTuple):
     """The objects of an image, in pixels of the image as it is on disk.
 
-    `boxes [G, 4]` float32 with inclusive corners, `classes [G]` int64 from 1, `is_crowd [G]`, and an outline each.
+    `boxes [G, 4]` float32 with inclusive corners, `classes [G]` int64 from 1, `is_crowd [G]`, and an outline each;
+    `keypoints [G, 3, 17]` int32, rows x, y and visibility, or None for a model without keypoints.
     """
 
     boxes: FloatArray
     classes: IntArray
     is_crowd: BoolArray
     segms: tuple[Segm, ...]
+    keypoints: npt.NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
 class RoidbEntry:
     """One training image. `height` and `width` are those of the annotation file.
+
+    `proposals [R, 4]` are as they stand in a file, for a model that is trained on such; None for others.
 
     A flipped entry shares the ground truth of its original; `mrcnn.data.minibatch` mirrors it when it is loaded, so
     that the doubled roidb costs no memory.
@@ -48,6 +58,7 @@ class RoidbEntry:
     width: int
     flipped: bool
     ground_truth: GroundTruth
+    proposals: npt.NDArray[np.floating[Any]] | None = None
 
 
 def clean_box(annotation: Annotation, height: int, width: int) -> tuple[float, float, float, float]:
@@ -78,33 +89,58 @@ def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config)
 def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
     """The annotations of an image that Detectron trains on, in the order of the file.
 
-    They are as `mrcnn.data.annotations.reader` leaves them.
+    They are as `mrcnn.data.annotations.reader` leaves them. Raises InputError for keypoints that cannot be trained on,
+    where `cfg` has the model trained on such.
     """
     boxes, classes, is_crowd, segms = [], [], [], []
+    keypoints: list[Keypoints] = []
     for annotation in image.annotations:
         if reason_to_drop(annotation, image.height, image.width, cfg) is None:
             boxes.append(clean_box(annotation, image.height, image.width))
             classes.append(class_of_category[annotation["category_id"]])
             is_crowd.append(bool(annotation.get("iscrowd", 0)))
             segms.append(read_segm(annotation["segmentation"]))
+            if cfg.MODEL.KEYPOINTS_ON:
+                keypoints.append(_keypoints_of(annotation, image))
     return GroundTruth(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
         np.asarray(classes, dtype=np.int64),
         np.asarray(is_crowd, dtype=np.bool_),
         tuple(segms),
+        np.stack(keypoints or [np.zeros((3, COUNT), np.int32)])[: len(boxes)] if cfg.MODEL.KEYPOINTS_ON else None,
     )
 
 
-def is_trainable(objects: GroundTruth, cfg: Config) -> bool:
+def _keypoints_of(annotation: Annotation, image: CocoImage) -> Keypoints:
+    try:
+        return read_keypoints(annotation)
+    except InputError as error:
+        raise InputError(f"annotation {annotation['id']} of {image.file_name}: {error}") from None
+
+
+def is_trainable(objects: GroundTruth, cfg: Config, proposal_overlaps: FloatArray | None = None) -> bool:
     """Whether an image stays in the roidb: one of its boxes counts as foreground or as background.
 
-    A gt box overlaps itself by 1 and a crowd counts as -1, so an image of crowds alone, or of nothing, goes
+    A gt box overlaps itself by 1 and a crowd counts as -1, so an image of crowds alone, or of nothing, goes, unless
+    proposals from a file are its background. Where keypoints are trained, one must be visible
     (Detectron datasets/roidb.py:filter_for_training).
+
+    Args:
+        proposal_overlaps: `[P]`, of each proposal with an object; None where proposals are made in training.
     """
+    if objects.keypoints is not None and not has_visible_keypoint(objects):
+        return False
     overlaps = np.where(objects.is_crowd, -1.0, 1.0)
+    if proposal_overlaps is not None:
+        overlaps = np.concatenate((overlaps, proposal_overlaps))
     foreground = overlaps >= cfg.TRAIN.FG_THRESH
     background = (overlaps < cfg.TRAIN.BG_THRESH_HI) & (overlaps >= cfg.TRAIN.BG_THRESH_LO)
     return bool((foreground | background).any())
+
+
+def has_visible_keypoint(objects: GroundTruth) -> bool:
+    """Whether an object, be it a crowd, has visibilities whose sum is above 0, as Detectron asks."""
+    return objects.keypoints is not None and bool((objects.keypoints[:, 2].sum(axis=1) > 0).any())
 
 
 def has_mask_to_train(objects: GroundTruth) -> bool:
@@ -112,38 +148,49 @@ def has_mask_to_train(objects: GroundTruth) -> bool:
     return any(segm and not crowd for segm, crowd in zip(objects.segms, objects.is_crowd.tolist(), strict=True))
 
 
-def training_roidb(datasets: Sequence[CocoDataset], cfg: Config) -> list[RoidbEntry]:
+def training_roidb(
+    datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals] = ()
+) -> list[RoidbEntry]:
     """The images of the data sets that can be trained on, each followed, as a whole set, by its flipped copies.
+
+    Args:
+        proposals: those of each data set, for a model that takes them; none for one that makes its own.
 
     With `cfg.TRAIN.USE_FLIPPED` every image is there twice; nothing is flipped at random
     (Detectron datasets/roidb.py:combined_roidb_for_training).
 
     Raises InputError when an image file is missing or a record of it is unusable, when data sets differ in their
-    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when no image is left, or no outline for a model of masks.
+    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when an image has no proposals in its file, when no image is
+    left, or no outline for a model of masks, or no visible keypoint for one of keypoints.
     """
+    _check_proposals(datasets, cfg, proposals)
     roidb: list[RoidbEntry] = []
-    for dataset in datasets:
+    for place, dataset in enumerate(datasets):
         check_classes(dataset, cfg)
         if dataset.classes != datasets[0].classes:
             raise InputError(
                 f"{dataset.annotation_file} and {datasets[0].annotation_file} list different categories: "
                 "data sets that are trained on together need the same ones in the same order"
             )
-        entries = list(_entries(dataset, cfg))
+        entries = list(_entries(dataset, cfg, proposals[place] if proposals else None))
         roidb += entries
         if cfg.TRAIN.USE_FLIPPED:
             roidb += [replace(entry, flipped=True) for entry in entries]
+    names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
+    if not roidb and cfg.MODEL.KEYPOINTS_ON and any(image.annotations for each in datasets for image in each.images):
+        raise InputError(f"{names}: {NO_KEYPOINTS}")
     if not roidb:
-        names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
         raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")
     if cfg.MODEL.MASK_ON and not any(has_mask_to_train(entry.ground_truth) for entry in roidb):
-        names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
         raise InputError(f"{names}: {NO_OUTLINES}")
     return roidb
 
 
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
-    """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background."""
+    """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background.
+
+    Where keypoints are trained, those that a category names must be COCO's.
+    """
     dataset.refuse_faults()
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         raise InputError(
@@ -151,12 +198,35 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
             f"{len(dataset.classes)} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}: "
             f"pass --set MODEL.NUM_CLASSES {len(dataset.classes)}"
         )
+    for category in dataset.categories if cfg.MODEL.KEYPOINTS_ON else ():
+        fault = names_fault(category)
+        if fault is not None:
+            raise InputError(f"{dataset.annotation_file}: category {category['name']}: {fault}")
 
 
-def _entries(dataset: CocoDataset, cfg: Config) -> Iterable[RoidbEntry]:
+def _check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals]) -> None:
+    wanted = len(datasets) if takes_proposals(cfg) else 0
+    if len(proposals) == wanted:
+        return
+    if not wanted:
+        raise InputError(f"a {model_family(cfg)} makes its own proposals or needs none: leave --proposals out")
+    raise InputError(
+        f"a {model_family(cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from files, one for each "
+        f"data set, but there are {len(proposals)} for {len(datasets)}: give --proposals with the rpn_proposals.pkl "
+        "that `test` writes for an RPN on the same images, as often as --annotations"
+    )
+
+
+def _entries(dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None) -> Iterable[RoidbEntry]:
     class_of_category = dataset.class_of_category
     for image in dataset.images:
         path = dataset.image_path(image)
         objects = ground_truth(image, class_of_category, cfg)
-        if is_trainable(objects, cfg):
-            yield RoidbEntry(path, image.height, image.width, False, objects)
+        stored = overlaps = None
+        if proposals is not None:
+            stored = proposals.as_stored(image.id)
+            if not is_trainable(objects, cfg):
+                size = (image.height, image.width)
+                overlaps = match_stored_proposals(stored, objects.boxes, objects.is_crowd, *size, cfg).overlaps.numpy()
+        if is_trainable(objects, cfg, overlaps):
+            yield RoidbEntry(path, image.height, image.width, False, objects, stored)

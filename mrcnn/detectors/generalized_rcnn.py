@@ -25,7 +25,6 @@ from detectron_gn.mrcnn.inference.network_input import NetworkInput, network_inp
 from detectron_gn.mrcnn.inference.rois import ImageRois, given_rois, rois_of_boxes
 from detectron_gn.mrcnn.inference.static_shapes import StaticDetections, static_detections, static_proposals
 from detectron_gn.mrcnn.inference.tta import is_augmented
-from detectron_gn.mrcnn.ops.proposals import collect_proposals
 from detectron_gn.mrcnn.structures import Detections, Features
 from detectron_gn.mrcnn.training.samplers import Sampler
 
@@ -174,26 +173,26 @@ class GeneralizedRCNN(Detector):
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
         """The losses of a minibatch, as Detectron names them, and the metric `accuracy_cls`; none of them summed.
 
-        Proposals are collected over all images of the minibatch, of which the best
-        `cfg.TRAIN.RPN_POST_NMS_TOP_N` stay, so an image may take more than its share
-        (Detectron ops/collect_and_distribute_fpn_rpn_proposals.py:collect).
+        Without an RPN the minibatch brings its proposals.
         """
         refuse_training(self.cfg)
-        assert self.rpn is not None
-        train = self.cfg.TRAIN
+        if self.rpn is None:
+            self.check_proposals(minibatch.proposals is not None)
+        outputs: dict[str, Tensor] = {}
         with self.products():
             features = self.features(minibatch.data.to(self.device, non_blocking=True))
-            # Boxes and losses are in float32 whatever the network computed in.
-            rpn_outputs = [(logits.float(), deltas.float()) for logits, deltas in self.rpn(features)]
-            outputs = self.rpn.losses(rpn_outputs, sampler.anchors(self.rpn.training_anchors(), minibatch))
+            proposals = None
+            if self.rpn is not None:
+                # Boxes and losses are in float32 whatever the network computed in.
+                rpn_outputs = [(logits.float(), deltas.float()) for logits, deltas in self.rpn(features)]
+                outputs |= self.rpn.losses(rpn_outputs, sampler.anchors(self.rpn.training_anchors(), minibatch))
+                proposals = self.rpn.training_rois(rpn_outputs, features.strides, minibatch.im_info)
             with torch.no_grad():
-                parts = [
-                    part
-                    for index, im_info in enumerate(minibatch.im_info)
-                    for part in self.rpn.proposals(rpn_outputs, features.strides, index, im_info, train)
-                ]
-                sample = sampler.rois(collect_proposals(parts, train.RPN_POST_NMS_TOP_N).rois, minibatch)
-            outputs |= self.box_head.losses(features, sample)
+                sample = sampler.rois(proposals, minibatch)
+            maps = self.box_head.trunk(self.box_head.roi_features(features, sample.rois))
+            outputs |= self.box_head.losses(maps, sample)
             if self.mask_head is not None:
-                outputs |= self.mask_head.losses(features, sample)
+                outputs |= self.mask_head.losses(features, sample, maps)
+            if self.keypoint_head is not None:
+                outputs |= self.keypoint_head.losses(features, sample)
         return outputs

@@ -73,9 +73,9 @@ class BoxHead(nn.Module):
         parts = [self.conv_features(self.roi_features(features, part)) for part in kernels.roi_parts(rois)]
         return self.predict(torch.cat(parts))
 
-    def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
-        """`loss_cls`, `loss_bbox` and the metric `accuracy_cls` of sampled RoIs."""
-        cls_score, bbox_pred = self.outputs(features, sample.rois)
+    def losses(self, maps: Tensor, sample: RoiSample) -> dict[str, Tensor]:
+        """`loss_cls`, `loss_bbox` and the metric `accuracy_cls` of sampled RoIs, of which `trunk` gave the maps."""
+        cls_score, bbox_pred = self.predict(self._flat(maps))
         losses = fast_rcnn_losses(cls_score, bbox_pred, sample, self.cfg)
         return {**losses, "accuracy_cls": accuracy_cls(cls_score, sample)}
 
@@ -89,13 +89,20 @@ class BoxHead(nn.Module):
 
     def conv_features(self, roi_features: Tensor) -> Tensor:
         """The convolutions' output `[R, C * S * S]`, channel by channel as fc6 reads it; of res5 its means `[R, C]`."""
+        return self._flat(self.trunk(roi_features))
+
+    def trunk(self, roi_features: Tensor) -> Tensor:
+        """The convolutions' output `[R, C, S, S]`; of res5, which a mask head may share, `[R, 2048, 7, 7]`."""
+        maps: Tensor = (self.convs if self.res5 is None else self.res5)(roi_features)
+        return maps
+
+    def _flat(self, maps: Tensor) -> Tensor:
         if self.res5 is not None:
-            return F.avg_pool2d(self.res5(roi_features), kernel_size=7, stride=1).flatten(1)
-        x: Tensor = self.convs(roi_features)
-        if x.requires_grad:
+            return F.avg_pool2d(maps, kernel_size=7, stride=1).flatten(1)
+        if maps.requires_grad:
             # The gradient comes back in fc6's order; what is before this layer is fast in channels-last memory alone.
-            x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
-        return x.flatten(1)
+            maps.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+        return maps.flatten(1)
 
     def predict(self, conv_features: Tensor) -> tuple[Tensor, Tensor]:
         """The second half of `forward`, from what `conv_features` gives."""

@@ -17,6 +17,8 @@ from detectron_gn.mrcnn.layers import (
 )
 from detectron_gn.mrcnn.ops.pool_rois import pool_rois
 from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.training.losses import keypoint_loss
+from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
 # The width inside res5 of a keypoint head, whatever the body's is (Detectron keypoint_rcnn_heads.py).
 RES5_WIDTH = 512
@@ -70,6 +72,13 @@ class KeypointHead(nn.Module):
             side = self.cfg.KRCNN.HEATMAP_SIZE
             return rois.new_zeros((0, self.cfg.KRCNN.NUM_KEYPOINTS, side, side))
         return torch.cat([self(self.roi_features(features, part)) for part in kernels.roi_parts(rois)])
+
+    def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
+        """`loss_kps` of the RoIs that hold visible keypoints; 0 where there is none."""
+        keypoints = sample.keypoints
+        assert keypoints is not None
+        # Of no RoI as well: every parameter has a gradient in every process.
+        return keypoint_loss(self(self.roi_features(features, keypoints.rois)), keypoints, self.cfg)
 
     def roi_features(self, features: Features, rois: Tensor) -> Tensor:
         """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""

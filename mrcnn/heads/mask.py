@@ -34,7 +34,8 @@ class MaskHead(nn.Module):
     """What comes before it, a 2x2 deconvolution, and one 1x1 map a class, as `cfg.MRCNN.ROI_MASK_HEAD` names it.
 
     Before it are 3x3 convolutions (`v1up`, `v1up4convs`, `v1up4convs_gn`), or stage res5 of the ResNet: its own
-    (`v0up`) or the box head's (`v0upshare`), computed anew, since the RoIs are others.
+    (`v0up`) or the box head's (`v0upshare`): computed anew in detection, since the RoIs are others, and in training
+    taken from the box head, whose RoIs those of objects are among (Detectron modeling/mask_rcnn_heads.py: SampleAs).
 
     `cfg.MRCNN` has variants of the last layer: one map for all classes (CLS_SPECIFIC_MASK False), a fully connected
     layer (USE_FC_OUTPUT), bilinear upsampling after it (UPSAMPLE_RATIO), whose kernel is in the file and never trained.
@@ -95,10 +96,19 @@ class MaskHead(nn.Module):
         """Mask logits `[R, K, M, M]` of `[R, 5]` RoIs; K is 1 for one mask for all classes."""
         return torch.cat([self(self.roi_features(features, part)) for part in kernels.roi_parts(rois)])
 
-    def losses(self, features: Features, sample: RoiSample) -> dict[str, Tensor]:
-        """`loss_mask` of the sampled RoIs that are objects."""
-        assert sample.masks is not None
-        return mask_loss(self.outputs(features, sample.masks.rois, sample.masks.classes), sample.masks, self.cfg)
+    def losses(self, features: Features, sample: RoiSample, box_maps: Tensor) -> dict[str, Tensor]:
+        """`loss_mask` of the sampled RoIs that are objects.
+
+        Args:
+            box_maps: `[R, C, S, S]`, what `BoxHead.trunk` made of all sampled RoIs.
+        """
+        masks = sample.masks
+        assert masks is not None
+        if self._shared:
+            logits = self._of_classes(box_maps[masks.rows], masks.classes)
+        else:
+            logits = self.outputs(features, masks.rois, masks.classes)
+        return mask_loss(logits, masks, self.cfg)
 
     def roi_features(self, features: Features, rois: Tensor) -> Tensor:
         """The features `[R, C, S, S]` of `[R, 5]` RoIs in the resolution that this head takes."""
@@ -106,7 +116,10 @@ class MaskHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """`[R, C, S, S]` features to mask logits `[R, K, M, M]`, one map a class or one for all."""
-        x = self._upsampled(roi_features)
+        return self._of_all(self._trunk(roi_features))
+
+    def _of_all(self, maps: Tensor) -> Tensor:
+        x = F.relu_(self.conv5_mask(maps))
         if isinstance(self.mask_fcn_logits, FilledLinear):
             size = self.cfg.MRCNN.RESOLUTION
             flat: Tensor = self.mask_fcn_logits(x.flatten(1))
@@ -119,20 +132,23 @@ class MaskHead(nn.Module):
 
         The other classes' maps, 80 of 81 on COCO, are neither computed nor given a gradient, which would be zero.
         """
+        return self._of_classes(self._trunk(roi_features), classes)
+
+    def _of_classes(self, maps: Tensor, classes: Tensor) -> Tensor:
         channels = classes.clamp(max=self.num_classes - 1)
         if isinstance(self.mask_fcn_logits, FilledLinear) or self.mask_fcn_logits_up is not None:
-            every: Tensor = self(roi_features)
+            every = self._of_all(maps)
             return every[torch.arange(len(channels), device=channels.device), channels]
-        x = self._upsampled(roi_features)
+        x = F.relu_(self.conv5_mask(maps))
         weight, bias = self.mask_fcn_logits.weight.flatten(1), self.mask_fcn_logits.bias
         assert bias is not None
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)
         logits = torch.baddbmm(bias[channels][:, None, None], rows, weight[channels][:, :, None])
         return logits.view(len(x), x.shape[2], x.shape[3])
 
-    def _upsampled(self, roi_features: Tensor) -> Tensor:
-        trunk = self.res5 or next(iter(self._shared), self.convs)
-        return F.relu_(self.conv5_mask(trunk(roi_features)))
+    def _trunk(self, roi_features: Tensor) -> Tensor:
+        maps: Tensor = (self.res5 or next(iter(self._shared), self.convs))(roi_features)
+        return maps
 
 
 def _last_layers(cfg: Config, fill: Filler) -> tuple[FilledConv2d | FilledLinear, FilledDeconv2d | None]:

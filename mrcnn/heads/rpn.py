@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -86,6 +87,24 @@ class RPN(nn.Module):
         if not self.cfg.FPN.FPN_ON:
             return parts[0]
         return collect_proposals(parts, self.cfg.TEST.RPN_POST_NMS_TOP_N)
+
+    @torch.no_grad()
+    def training_rois(self, outputs: RpnOutputs, strides: Sequence[int], im_infos: Sequence[ImInfo]) -> Tensor:
+        """The proposals `[P, 5]` that a minibatch is trained on.
+
+        On a pyramid they are collected over all images of the minibatch, of which the best
+        `cfg.TRAIN.RPN_POST_NMS_TOP_N` stay, so an image may take more than its share; on one map each image has as
+        many as it has (Detectron ops/collect_and_distribute_fpn_rpn_proposals.py:collect, ops/generate_proposals.py).
+        """
+        train = self.cfg.TRAIN
+        parts = [
+            part
+            for index, im_info in enumerate(im_infos)
+            for part in self.proposals(outputs, strides, index, im_info, train)
+        ]
+        if not self.cfg.FPN.FPN_ON:
+            return torch.cat([part.rois for part in parts])
+        return collect_proposals(parts, train.RPN_POST_NMS_TOP_N).rois
 
     def training_anchors(self) -> AnchorField:
         """The anchors that samples are drawn from, on the device of the parameters; made once."""

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.ops.boxes import side
@@ -67,6 +68,43 @@ def flip_heatmaps(heatmaps: Tensor) -> Tensor:
     Detectron utils/keypoints.py:flip_heatmaps.
     """
     return heatmaps[:, list(MIRRORED)].flip(-1)
+
+
+def flip_keypoints(keypoints: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.int32]:
+    """Keypoints `[G, 3, 17]` of the mirrored people, rows x, y and visibility, in an image `width` pixels wide.
+
+    Left and right change over. Of a keypoint that is not labelled x stays 0
+    (Detectron utils/keypoints.py:flip_keypoints).
+    """
+    flipped = keypoints[:, :, list(MIRRORED)]
+    flipped[:, 0] = np.where(flipped[:, 2] == 0, 0, width - flipped[:, 0] - 1)
+    return flipped
+
+
+def encode_keypoints(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Where the keypoints of each box lie in its heatmap: positions `[Q, K]` int64, row by row, and which are there.
+
+    Args:
+        keypoints: `[Q, 3, K]`, rows x, y (pixels) and visibility.
+        boxes: `[Q, 4]` float32, same pixels.
+        size: positions per side of a heatmap.
+
+    The range from x1 up to x2, without + 1, is cut into `size` positions; a keypoint on x2 itself belongs to the last
+    one, and likewise y. What is outside of the box, or has a visibility of 0, is not there: position 0
+    (Detectron utils/keypoints.py:keypoints_to_heatmap_labels).
+    """
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    column = _position(keypoints[:, 0].to(boxes.dtype), x1, x2, size)
+    row = _position(keypoints[:, 1].to(boxes.dtype), y1, y2, size)
+    inside = (column >= 0) & (row >= 0) & (column < size) & (row < size)
+    is_there = inside & (keypoints[:, 2] > 0)
+    return torch.where(is_there, row * size + column, 0).long(), is_there
+
+
+def _position(coordinate: Tensor, first: Tensor, last: Tensor, size: int) -> Tensor:
+    # A number divided by a tensor would be its reciprocal times the number, which is rounded twice.
+    scale = torch.full_like(first, size) / (last - first)
+    return torch.where(coordinate == last, size - 1, ((coordinate - first) * scale).floor())
 
 
 def nms_oks(keypoints: Floats, boxes: Floats, threshold: float = NMS_OKS_THRESHOLD) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, level_suffixes
+from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
 from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
 
 RPN_BOX_BETA = 1.0 / 9.0
@@ -100,3 +101,24 @@ def mask_loss(mask_logits: Tensor, sample: MaskSample, cfg: Config) -> dict[str,
     )
     scale = cfg.MRCNN.WEIGHT_LOSS_MASK / cfg.NUM_GPUS
     return {"loss_mask": loss / trained.sum().clamp(min=1e-5) * scale}
+
+
+def keypoint_loss(heatmaps: Tensor, sample: KeypointSample, cfg: Config) -> dict[str, Tensor]:
+    """`loss_kps`: the cross-entropy of a softmax over each heatmap's positions, averaged over the visible keypoints.
+
+    Args:
+        heatmaps: `[Q, 17, M, M]` logits.
+
+    With `cfg.KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS` off, `loss_kps_normalized`: the same divided not by how many are
+    visible but by how many could be, in as many objects as a minibatch may have (Detectron
+    modeling/keypoint_rcnn_heads.py:add_keypoint_losses, roi_data/keypoint_rcnn.py:finalize_keypoint_minibatch).
+    """
+    train, points = cfg.TRAIN, cfg.KRCNN
+    logits = heatmaps.float().flatten(2)[sample.visible]
+    count = len(logits)
+    loss = F.cross_entropy(logits, sample.positions[sample.visible], reduction="sum")
+    loss = loss / max(count, 1) * (points.LOSS_WEIGHT / cfg.NUM_GPUS)
+    if points.NORMALIZE_BY_VISIBLE_KEYPOINTS:
+        return {"loss_kps": loss}
+    most = train.IMS_PER_BATCH * train.BATCH_SIZE_PER_IM * train.FG_FRACTION * points.NUM_KEYPOINTS
+    return {"loss_kps_normalized": loss * (count / most)}

@@ -1,4 +1,4 @@
-"""What the heads are trained towards: RoIs sampled, with classes, boxes and masks.
+"""What the heads are trained towards: RoIs sampled, with classes, boxes, masks and keypoints.
 
 Answers to Detectron roi_data/fast_rcnn.py, roi_data/mask_rcnn.py and, for the overlaps, datasets/json_dataset.py and
 datasets/roidb.py.
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_proposals
 from detectron_gn.mrcnn.data.roidb import FloatArray, GroundTruth
 from detectron_gn.mrcnn.data.segms import segm_boxes, segm_in_box
 from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
 from detectron_gn.mrcnn.training.anchor_targets import random_subset
+from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample, sample_keypoints
 
 # A mask pixel that is not trained on.
 IGNORE = -1
@@ -30,11 +32,13 @@ class MaskSample(NamedTuple):
             that has no object.
         classes: `[Q]` int64, whose map is trained; 0 for that background RoI.
         targets: `[Q, M, M]` int8, 1 object, 0 not, -1 not trained on.
+        rows: `[Q]` int64, which of the box head's RoIs each is.
     """
 
     rois: Tensor
     classes: Tensor
     targets: Tensor
+    rows: Tensor
 
 
 class RoiSample(NamedTuple):
@@ -45,7 +49,7 @@ class RoiSample(NamedTuple):
         labels: `[R]` int64, class, 0 for the background.
         box_classes: `[R]` int64, whose four outputs are trained; 0 for none.
         box_targets: `[R, 4]` float32, encoded with `cfg.MODEL.BBOX_REG_WEIGHTS`.
-        masks: what the mask head is trained on; None for a model without one.
+        masks, keypoints: what these heads are trained on; None for a model without them.
     """
 
     rois: Tensor
@@ -53,6 +57,7 @@ class RoiSample(NamedTuple):
     box_classes: Tensor
     box_targets: Tensor
     masks: MaskSample | None
+    keypoints: KeypointSample | None = None
 
 
 def sample_rois(
@@ -63,10 +68,27 @@ def sample_rois(
     cfg: Config,
     generator: torch.Generator,
 ) -> RoiSample:
+    """`sample_matched` of the proposals that an RPN makes: `[P, 4]` float32 in network pixels.
+
+    Detectron holds the scale as float32 and scales the boxes back in float32.
+    """
+    boxes = proposals * float(np.float32(1.0 / float(np.float32(scale))))
+    matched = match_proposals(boxes, torch.from_numpy(objects.boxes).to(boxes.device))
+    return sample_matched(matched, objects, image_index, scale, cfg, generator)
+
+
+def sample_matched(
+    proposals: MatchedProposals,
+    objects: GroundTruth,
+    image_index: int,
+    scale: float,
+    cfg: Config,
+    generator: torch.Generator,
+) -> RoiSample:
     """Draw the RoIs of one image and set their targets.
 
     Args:
-        proposals: `[P, 4]` float32 in network pixels.
+        proposals: in pixels of the image on disk.
         objects: the ground truth, in pixels of the image on disk.
         image_index: written into column 0 of the RoIs.
         scale: network pixels per image pixel.
@@ -76,25 +98,30 @@ def sample_rois(
     is an object from an overlap of `cfg.TRAIN.FG_THRESH`, background within `[BG_THRESH_LO, BG_THRESH_HI)`; a crowd's
     own box is neither. `FG_FRACTION` of `BATCH_SIZE_PER_IM` are objects and the rest background, both without
     replacement and without making up for what is lacking. Box targets lead to the gt box of most overlap that is no
-    crowd (Detectron roi_data/fast_rcnn.py:_sample_rois, datasets/json_dataset.py:add_proposals,
+    crowd. Where there is none, no box is trained, and what lies on a crowd has its class
+    (Detectron roi_data/fast_rcnn.py:_sample_rois, datasets/json_dataset.py:add_proposals,
     datasets/roidb.py:compute_bbox_regression_targets).
     """
     train = cfg.TRAIN
-    device = proposals.device
+    device = proposals.boxes.device
     gt_boxes = torch.from_numpy(objects.boxes).to(device)
     gt_classes = torch.from_numpy(objects.classes).to(device)
     is_crowd = torch.from_numpy(objects.is_crowd).to(device)
-    # Detectron holds the scale as float32 and both scalings of the boxes are in float32.
     scale = float(np.float32(scale))
-    boxes = torch.cat((gt_boxes, proposals * float(np.float32(1.0 / scale))))
-    overlap, best_gt = box_overlaps(boxes[len(gt_boxes) :], gt_boxes).max(dim=1)
-    overlaps = torch.cat((torch.where(is_crowd, -1.0, 1.0), overlap))
-    classes = torch.cat((gt_classes.where(~is_crowd, 0), gt_classes[best_gt].where(overlap > 0, 0)))
+    boxes = torch.cat((gt_boxes, proposals.boxes))
+    overlaps = torch.cat((torch.where(is_crowd, -1.0, 1.0), proposals.overlaps))
+    best_gt = torch.cat((torch.arange(len(gt_boxes), device=device), proposals.best_gt))
+    # An image without objects may have proposals from a file.
+    classes = gt_classes[best_gt] if len(gt_boxes) else best_gt
+    classes = classes.where(overlaps > 0, 0)
 
     foreground = (overlaps >= train.FG_THRESH).nonzero()[:, 0]
     background = ((overlaps < train.BG_THRESH_HI) & (overlaps >= train.BG_THRESH_LO)).nonzero()[:, 0]
     foreground = random_subset(foreground, round(train.FG_FRACTION * train.BATCH_SIZE_PER_IM), generator)
     background = random_subset(background, train.BATCH_SIZE_PER_IM - len(foreground), generator)
+    keypoints = None
+    if cfg.MODEL.KEYPOINTS_ON:
+        keypoints = sample_keypoints(boxes, overlaps, best_gt, objects, image_index, scale, cfg, generator)
     sampled = torch.cat((foreground, background))
 
     boxes, classes = boxes[sampled], classes[sampled]
@@ -102,21 +129,37 @@ def sample_rois(
     labels[len(foreground) :] = 0
     box_classes = classes.where(overlaps[sampled] >= train.BBOX_THRESH, 0)
     no_crowd = gt_boxes[~is_crowd]
-    best_gt = box_overlaps(boxes, no_crowd).argmax(dim=1)
-    box_targets = encode_boxes(boxes, no_crowd[best_gt], cfg.MODEL.BBOX_REG_WEIGHTS)
-    box_targets = box_targets * (box_classes > 0)[:, None]
+    if len(no_crowd):
+        nearest = no_crowd[box_overlaps(boxes, no_crowd).argmax(dim=1)]
+        box_targets = encode_boxes(boxes, nearest, cfg.MODEL.BBOX_REG_WEIGHTS) * (box_classes > 0)[:, None]
+    else:
+        box_classes, box_targets = torch.zeros_like(box_classes), torch.zeros_like(boxes)
 
     rois = torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes * scale), dim=1)
     masks = _sample_masks(boxes, rois, labels, objects, cfg.MRCNN.RESOLUTION) if cfg.MODEL.MASK_ON else None
-    return RoiSample(rois, labels, box_classes, box_targets, masks)
+    return RoiSample(rois, labels, box_classes, box_targets, masks, keypoints)
 
 
 def join_samples(samples: Sequence[RoiSample]) -> RoiSample:
     """The samples of the images of a minibatch as one."""
     rois, labels, box_classes, box_targets = (torch.cat(column) for column in list(zip(*samples, strict=True))[:4])
-    masks = [sample.masks for sample in samples if sample.masks is not None]
-    joined = MaskSample(*map(torch.cat, zip(*masks, strict=True))) if masks else None
-    return RoiSample(rois, labels, box_classes, box_targets, joined)
+    masks, first = [], 0
+    for sample in samples:
+        if sample.masks is not None:
+            masks.append(sample.masks._replace(rows=sample.masks.rows + first))
+        first += len(sample.rois)
+    joined_masks = MaskSample(*map(torch.cat, zip(*masks, strict=True))) if masks else None
+    keypoints = [sample.keypoints for sample in samples if sample.keypoints is not None]
+    joined_keypoints = KeypointSample(*map(torch.cat, zip(*keypoints, strict=True))) if keypoints else None
+    return RoiSample(rois, labels, box_classes, box_targets, joined_masks, joined_keypoints)
+
+
+def moved(sample: RoiSample, device: torch.device) -> RoiSample:
+    """The sample on another device."""
+    masks = None if sample.masks is None else MaskSample(*(part.to(device) for part in sample.masks))
+    keypoints = None if sample.keypoints is None else KeypointSample(*(part.to(device) for part in sample.keypoints))
+    rois, labels, box_classes, box_targets = (part.to(device) for part in sample[:4])
+    return RoiSample(rois, labels, box_classes, box_targets, masks, keypoints)
 
 
 def _sample_masks(boxes: Tensor, rois: Tensor, labels: Tensor, objects: GroundTruth, resolution: int) -> MaskSample:
@@ -131,7 +174,7 @@ def _sample_masks(boxes: Tensor, rois: Tensor, labels: Tensor, objects: GroundTr
     else:
         with_mask = torch.zeros(min(1, len(boxes)), dtype=torch.int64, device=boxes.device)
         targets = torch.full((len(with_mask), resolution, resolution), IGNORE, device=boxes.device).to(torch.int8)
-    return MaskSample(rois[with_mask], labels[with_mask], targets)
+    return MaskSample(rois[with_mask], labels[with_mask], targets, with_mask)
 
 
 def _mask_targets(boxes: FloatArray, objects: GroundTruth, resolution: int) -> Tensor:
@@ -141,10 +184,13 @@ def _mask_targets(boxes: FloatArray, objects: GroundTruth, resolution: int) -> T
     (Detectron roi_data/mask_rcnn.py:add_mask_rcnn_blobs).
     """
     chosen = np.flatnonzero(~objects.is_crowd)
+    masks = np.full((len(boxes), resolution, resolution), IGNORE, dtype=np.int8)
+    if not len(chosen):
+        # Boxes of a crowd, from a file of proposals; Detectron crashes on them.
+        return torch.from_numpy(masks)
     segms: list[Segm] = [objects.segms[i] for i in chosen]
     bounds = segm_boxes(segms, fallback=objects.boxes[chosen])
     nearest = box_overlaps(torch.from_numpy(boxes), torch.from_numpy(bounds)).argmax(dim=1).tolist()
-    masks = np.full((len(boxes), resolution, resolution), IGNORE, dtype=np.int8)
     for mask, box, index in zip(masks, boxes, nearest, strict=True):
         target = segm_in_box(segms[index], box, resolution)
         if target is not None:

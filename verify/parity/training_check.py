@@ -15,8 +15,9 @@ import numpy as np
 
 from detectron_gn.mrcnn.config import Config, refuse_training
 from detectron_gn.mrcnn.data.coco import CocoDataset
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.data.roidb import RoidbEntry, training_roidb
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import build_model, match_blobs
@@ -92,6 +93,7 @@ def check_training(
     dataset: CocoDataset,
     reference: Path,
     *,
+    proposals: StoredProposals | None = None,
     replicas: int = 4,
     reading: ImageReading = AS_IMREAD,
     say: Callable[[str], None] = print,
@@ -100,16 +102,20 @@ def check_training(
 
     Args:
         weights: what the reference started from.
+        proposals: what it was trained on, for a model that takes them.
         replicas: further replays from weights changed in their last bits; 0 judges only by the tolerances.
 
     Raises InputError where the inputs do not belong together, or where nothing can be compared.
     """
+    refuse_training(cfg)
     with open_trace(reference) as trace:
-        iterations, final = _replayed(cfg, weights, dataset, trace, reading)
+        given = () if proposals is None else (proposals,)
+        roidb = training_roidb([dataset], cfg, given)
+        iterations, final = _replayed(cfg, weights, roidb, trace, reading)
         others = []
         for replica in range(replicas):
             say(f"replay {replica + 1} of {replicas} with the last bits of the weights changed")
-            others.append(_replayed(cfg, _last_bits_changed(weights, replica), dataset, trace, reading))
+            others.append(_replayed(cfg, _last_bits_changed(weights, replica), roidb, trace, reading))
     losses, updates, parameters = _Judge(LOSS_TOLERANCE), _Judge(UPDATE_TOLERANCE), _Judge(FINAL_TOLERANCE)
     for place, iteration in enumerate(iterations):
         moved = [other[place] for other, _ in others]
@@ -219,14 +225,12 @@ class _Judge:
 
 
 def _replayed(
-    cfg: Config, weights: WeightsFile, dataset: CocoDataset, trace: TrainingTrace, reading: ImageReading
+    cfg: Config, weights: WeightsFile, roidb: Sequence[RoidbEntry], trace: TrainingTrace, reading: ImageReading
 ) -> tuple[list[IterationParity], FinalParity]:
     """One replay from the given weights and their momentum."""
-    refuse_training(cfg)
     model = build_model(cfg, weights)
     solver = MomentumSGD.from_config(model, cfg)
     load_momentum(model, solver, match_blobs(BlobTable.from_model(model), weights))
-    roidb = training_roidb([dataset], cfg)
     iterations = list(replay(model, solver, roidb, trace, reading))
     return iterations, compare_final(model, solver, weights.blobs, trace)
 

@@ -10,7 +10,8 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, is_drawn_whole
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets
-from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
+from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
+from detectron_gn.mrcnn.training.roi_targets import RoiSample, moved
 from detectron_gn.mrcnn.training.samplers import Sampler, network_boxes
 from detectron_gn.verify.parity.matching import Pairs, pair_boxes
 from detectron_gn.verify.reference.training_trace import TraceIteration
@@ -29,6 +30,8 @@ class SampleParity:
         rois, reference_rois: RoIs trained on; `different_rois` have no partner of the same image, box and label.
         box_target_error: largest difference of a box target of an anchor or RoI.
         masks, different_masks: mask targets, and those that differ in a pixel or in their class.
+        keypoints, different_keypoints: RoIs whose keypoints are trained on, and those that have no partner or differ
+            from it in the place of a keypoint, or in whether it counts.
     """
 
     anchors: int
@@ -40,16 +43,18 @@ class SampleParity:
     box_target_error: float
     masks: int
     different_masks: int
+    keypoints: int = 0
+    different_keypoints: int = 0
 
     @property
     def different(self) -> int:
-        """How many anchors, RoIs and masks differ."""
+        """How many anchors, RoIs, masks and keypoints differ."""
         return self.different_anchors + self.different_proposed
 
     @property
     def different_proposed(self) -> int:
-        """How many RoIs and masks differ, which come from what the network proposes."""
-        return self.different_rois + self.different_masks
+        """How many RoIs, masks and keypoints differ, which come from what the network proposes."""
+        return self.different_rois + self.different_masks + self.different_keypoints
 
 
 class ReferenceSampler:
@@ -72,12 +77,9 @@ class ReferenceSampler:
         targets, shapes = self._iteration.dense(self._cfg, field)
         return [DenseTargets(*(part.to(self._device) for part in image)) for image in targets], shapes
 
-    def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
+    def rois(self, proposals: Tensor | None, minibatch: Minibatch) -> RoiSample:
         """Those of the minibatch, whatever is proposed."""
-        sample, device = self._iteration.rois(self._cfg), self._device
-        masks = None if sample.masks is None else MaskSample(*(part.to(device) for part in sample.masks))
-        rois, labels, box_classes, box_targets = (part.to(device) for part in sample[:4])
-        return RoiSample(rois, labels, box_classes, box_targets, masks)
+        return moved(self._iteration.rois(self._cfg), self._device)
 
 
 class RecordingSampler:
@@ -103,7 +105,7 @@ class RecordingSampler:
         self.drawn_dense, self.dense_field = self._sampler.dense(field, minibatch), field
         return self.drawn_dense
 
-    def rois(self, proposals: Tensor, minibatch: Minibatch) -> RoiSample:
+    def rois(self, proposals: Tensor | None, minibatch: Minibatch) -> RoiSample:
         """The reference's."""
         self.drawn_rois = self._sampler.rois(proposals, minibatch)
         return self._reference.rois(proposals, minibatch)
@@ -114,7 +116,11 @@ def is_exhaustive(cfg: Config, field: AnchorField, minibatch: Minibatch) -> bool
     if cfg.RETINANET.RETINANET_ON:
         return True
     train = cfg.TRAIN
-    every_roi = cfg.MODEL.RPN_ONLY or train.BATCH_SIZE_PER_IM * train.FG_FRACTION >= 2 * train.RPN_POST_NMS_TOP_N
+    sampled = train.BATCH_SIZE_PER_IM * train.FG_FRACTION
+    if minibatch.proposals is not None:
+        found = zip(minibatch.proposals, minibatch.ground_truth, strict=True)
+        return all(sampled >= len(proposals.boxes) + len(objects.boxes) for proposals, objects in found)
+    every_roi = cfg.MODEL.RPN_ONLY or sampled >= 2 * train.RPN_POST_NMS_TOP_N
     return every_roi and all(
         is_drawn_whole(field.anchors, network_boxes(objects, im_info, field.anchors.device), im_info, cfg)
         for objects, im_info in zip(minibatch.ground_truth, minibatch.im_info, strict=True)
@@ -141,7 +147,7 @@ def compare_samples(
     if anchors_too:
         parity = _compare_anchors(ours.drawn_anchors, reference.anchors(field, minibatch), len(field.anchors))
     if ours.drawn_rois is not None:
-        parity = _with_rois(parity, ours.drawn_rois, reference.rois(torch.empty(0), minibatch))
+        parity = _with_rois(parity, ours.drawn_rois, reference.rois(None, minibatch))
     return parity
 
 
@@ -190,6 +196,11 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
         equal = int((ours_of_pair == theirs_of_pair).flatten(1).all(dim=1).sum())
         masks = len(drawn.masks.targets)
         different_masks = max(masks, len(expected.masks.targets)) - equal
+    keypoints = different_keypoints = 0
+    if drawn.keypoints is not None and expected.keypoints is not None:
+        keypoints = len(drawn.keypoints.rois)
+        equal = _equal_keypoints(drawn.keypoints, expected.keypoints)
+        different_keypoints = max(keypoints, len(expected.keypoints.rois)) - equal
     return replace(
         parity,
         rois=len(drawn.rois),
@@ -198,7 +209,18 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
         box_target_error=box_error,
         masks=masks,
         different_masks=different_masks,
+        keypoints=keypoints,
+        different_keypoints=different_keypoints,
     )
+
+
+def _equal_keypoints(drawn: KeypointSample, expected: KeypointSample) -> int:
+    """How many RoIs have a partner with the same keypoints in the same places."""
+    same = torch.zeros(len(drawn.rois)), torch.zeros(len(expected.rois))
+    pairs = _pair_rois(drawn.rois, same[0], expected.rois, same[1])
+    positions = drawn.positions[pairs[:, 0]] == expected.positions[pairs[:, 1]]
+    visible = drawn.visible[pairs[:, 0]] == expected.visible[pairs[:, 1]]
+    return int((positions & visible).all(dim=1).sum())
 
 
 def _pair_rois(rois: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Pairs:

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config, num_box_classes
+from detectron_gn.mrcnn.config import Config, mask_head_kind, num_box_classes
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.anchor_targets import AnchorSample, level_suffixes
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets, Places
+from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, open_hdf5, shape_text, value_text
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
@@ -206,7 +207,8 @@ class TraceIteration:
     def rois(self, cfg: Config) -> RoiSample:
         """The RoIs that Detectron sampled, on the CPU.
 
-        From `rois`, `labels_int32`, `bbox_*` and, with a mask head, `mask_rois` and `masks_int32`.
+        From `rois`, `labels_int32`, `bbox_*`; with a mask head `mask_rois` and `masks_int32`, and `roi_has_mask_int32`
+        where it shares res5; with a keypoint head `keypoint_rois`, `keypoint_locations_int32` and `keypoint_weights`.
         """
         classes = num_box_classes(cfg)
         rois = self._rois("rois")
@@ -220,17 +222,38 @@ class TraceIteration:
             _tensor(labels.astype(np.int64)),
             _tensor(box_classes),
             _tensor(targets.astype(np.float32)),
-            self._masks(cfg) if cfg.MODEL.MASK_ON else None,
+            self._masks(cfg, len(rois)) if cfg.MODEL.MASK_ON else None,
+            self._keypoints(cfg) if cfg.MODEL.KEYPOINTS_ON else None,
         )
 
-    def _masks(self, cfg: Config) -> MaskSample:
+    def _masks(self, cfg: Config, count: int) -> MaskSample:
+        """Those of the `count` RoIs that have a mask."""
         side = cfg.MRCNN.RESOLUTION
         rois = self._rois("mask_rois")
+        rows = np.arange(len(rois))
+        if mask_head_kind(cfg) == "v0upshare":
+            rows = np.flatnonzero(self._rows("roi_has_mask_int32", count, ()))
+            if len(rows) != len(rois):
+                self._group.refuse("roi_has_mask_int32", f"marks {len(rows)} RoIs, but mask_rois has {len(rois)}")
         class_masks = self._rows("masks_int32", len(rois), (cfg.MODEL.NUM_CLASSES, side, side))
         self._check_values("masks_int32", class_masks, -1, 1)
         classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
         targets = class_masks[np.arange(len(rois)), classes]
-        return MaskSample(_tensor(rois.astype(np.float32)), _tensor(classes), _tensor(targets.astype(np.int8)))
+        arrays = (rois.astype(np.float32), classes, targets.astype(np.int8), rows)
+        return MaskSample(*map(_tensor, arrays))
+
+    def _keypoints(self, cfg: Config) -> KeypointSample:
+        points = cfg.KRCNN
+        rois = self._rois("keypoint_rois", least=0)
+        by_roi = (len(rois), points.NUM_KEYPOINTS)
+        positions, weights = (
+            self._rows(name, len(rois) * points.NUM_KEYPOINTS, ()).reshape(by_roi)
+            for name in ("keypoint_locations_int32", "keypoint_weights")
+        )
+        self._check_values("keypoint_locations_int32", positions, 0, points.HEATMAP_SIZE**2 - 1)
+        self._check_values("keypoint_weights", weights, 0, 1)
+        arrays = (rois.astype(np.float32), positions.astype(np.int64), weights.astype(np.bool_))
+        return KeypointSample(*map(_tensor, arrays))
 
     def _level(self, suffix: str, cfg: Config) -> tuple[Array, Array]:
         """Labels `[N, H * W * A, 1]` and targets `[N, H * W * A, 4]` of a level, rows (y, x, anchor)."""
@@ -246,11 +269,11 @@ class TraceIteration:
         self._check_values(names[0], labels, -1, 1)
         return _by_anchor(labels, 1), _by_anchor(targets, 4)
 
-    def _rois(self, name: str) -> Array:
-        """Rows `[R, 5]` (index of the image, x1, y1, x2, y2); Detectron always has one."""
+    def _rois(self, name: str, least: int = 1) -> Array:
+        """Rows `[R, 5]` (index of the image, x1, y1, x2, y2); Detectron always has one, but for keypoints."""
         rois = self._sampled(name)
-        if rois.ndim != 2 or rois.shape[1] != 5 or not len(rois):
-            self._group.refuse(name, f"is {shape_text(rois.shape)}, not [R, 5] with a RoI at least")
+        if rois.ndim != 2 or rois.shape[1] != 5 or len(rois) < least:
+            self._group.refuse(name, f"is {shape_text(rois.shape)}, not [R, 5]" + " with a RoI at least" * least)
         self._check_values(f"{name} (column 0, the image)", rois[:, 0], 0, len(self.images) - 1)
         return rois
 
