@@ -6,7 +6,6 @@ from detectron_gn.mrcnn.config.functions import (
     has_box_head,
     keypoint_head_kind,
     mask_head_kind,
-    model_family,
     norm_of_backbone,
     pooling_sections,
     takes_proposals,

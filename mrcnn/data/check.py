@@ -8,10 +8,19 @@ from functools import partial
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.annotations.keypoints import names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
-from detectron_gn.mrcnn.data.roidb import NO_OUTLINES, ground_truth, is_trainable, reason_to_drop
+from detectron_gn.mrcnn.data.roidb import (
+    NO_KEYPOINTS,
+    NO_OUTLINES,
+    GroundTruth,
+    ground_truth,
+    has_visible_keypoint,
+    is_trainable,
+    reason_to_drop,
+)
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import in_one_line
 
@@ -92,9 +101,14 @@ def check_dataset(
         if image.id in spoiled:
             continue
         findings += _check_annotations(image, cfg)
+        of_keypoints = [finding for annotation in image.annotations for finding in _check_keypoints(annotation, image)]
+        if cfg.MODEL.KEYPOINTS_ON and any(finding.severity == "error" for finding in of_keypoints):
+            findings += of_keypoints
+            continue
+        findings += [replace(finding, severity="note") for finding in of_keypoints]
         found = ground_truth(image, dataset.class_of_category, cfg)
         if not is_trainable(found, cfg):
-            findings.append(Finding("dropped", image.file_name, _why_untrained(image)))
+            findings.append(Finding("dropped", image.file_name, _why_untrained(image, found)))
         elif not any(finding.severity == "error" for finding in of_file):
             images += 1
             crowds += int(found.is_crowd.sum())
@@ -102,7 +116,8 @@ def check_dataset(
         outlined += any(map(has_outline, image.annotations))
     findings += [finding for of_file in of_files for finding in of_file]
     if not images:
-        findings.append(Finding("error", str(dataset.annotation_file), "no image is left to train on"))
+        why = NO_KEYPOINTS if cfg.MODEL.KEYPOINTS_ON and dataset.annotation_count else "no image is left to train on"
+        findings.append(Finding("error", str(dataset.annotation_file), why))
     elif cfg.MODEL.MASK_ON and not outlined:
         findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
     return DataReport(tuple(findings), dataset.image_count, images, dataset.annotation_count, objects, crowds)
@@ -142,6 +157,25 @@ def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
     for category_id, name in zip(dataset.category_ids, dataset.classes[1:], strict=True):
         if category_id not in used:
             yield Finding("note", f"category {name}", "has no annotation")
+    yield from _check_keypoint_names(dataset, cfg)
+
+
+def _check_keypoint_names(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
+    """What the categories of annotations with keypoints say of these."""
+    pointed = {
+        annotation["category_id"]
+        for image in dataset.images
+        for annotation in image.annotations
+        if annotation.get("keypoints") is not None
+    }
+    for category in dataset.categories:
+        subject, fault = f"category {category['name']}", names_fault(category)
+        if fault is not None:
+            yield Finding("error" if cfg.MODEL.KEYPOINTS_ON else "note", subject, fault)
+        elif category["id"] in pointed and category.get("keypoints") is None:
+            yield Finding("note", subject, "does not name its keypoints: they are taken to be COCO's, in COCO's order")
+        elif category.get("keypoints") is not None and not category.get("skeleton"):
+            yield Finding("note", subject, "has no skeleton: training does without, other tools draw no limbs")
 
 
 def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
@@ -172,9 +206,21 @@ def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
         yield Finding("dropped", subject, f"{short} of {len(segm)} polygons have fewer than three points")
 
 
-def _why_untrained(image: CocoImage) -> str:
+def _check_keypoints(annotation: Annotation, image: CocoImage) -> Iterator[Finding]:
+    """Keypoints that cannot be trained on, as an error, and what is odd about others."""
+    subject = f"annotation {annotation['id']} of {image.file_name}"
+    try:
+        for oddity in oddities(annotation, image.height, image.width):
+            yield Finding("note", subject, oddity)
+    except InputError as error:
+        yield Finding("error", subject, str(error))
+
+
+def _why_untrained(image: CocoImage, found: GroundTruth) -> str:
     if not image.annotations:
         return "the image has no annotation"
+    if found.keypoints is not None and len(found.boxes) and not has_visible_keypoint(found):
+        return "the image has no visible keypoint"
     return "the image has no annotation to train on but crowds and those listed"
 
 

@@ -4,8 +4,9 @@ Everything random is a function of the seed and of the minibatch's number. A run
 ranks can share the work without messages: the n-th minibatch is the same, whichever process loads it.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,11 @@ from detectron_gn.mrcnn.ops.proposals import ImInfo
 from detectron_gn.mrcnn.prefetch import mapped_ahead
 
 # What the random numbers of a (seed, purpose, number) are for.
-_ORDER, _SCALE, _SAMPLING = range(3)
+_ORDER, _SCALE, _SAMPLING, _REPLACEMENT = range(4)
+
+# How many others are tried in place of a minibatch that is not trained on.
+_TRIES = 1000
+_FEW_KEYPOINTS = "no more visible keypoints than KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH,"
 
 AHEAD = 4  # minibatches per thread: a disk that is slow now and then is not waited for
 
@@ -152,11 +157,23 @@ class MinibatchSchedule:
         """Indices `[cfg.TRAIN.IMS_PER_BATCH]` into the roidb of the n-th minibatch of the run."""
         epoch, row = divmod(number, self.minibatches_per_epoch)
         if epoch != self._epoch:
-            rng = np.random.default_rng([self._seed, _ORDER, epoch])
-            rows = [np.resize(rng.permutation(group), (count, self._size)) for group, count in self._groups if count]
-            self._order, self._epoch = rng.permutation(np.concatenate(rows), axis=0), epoch
+            self._order, self._epoch = self._order_of(epoch), epoch
         images: npt.NDArray[np.int64] = self._order[row]
         return images
+
+    def others(self, number: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Other minibatches of the epoch of the n-th, in an order that hangs on nothing but the seed and n."""
+        epoch, row = divmod(number, self.minibatches_per_epoch)
+        order = self._order_of(epoch)
+        rng = np.random.default_rng([self._seed, _REPLACEMENT, number])
+        return (order[other] for other in rng.permutation(len(order))[:_TRIES] if other != row)
+
+    def _order_of(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The minibatches `[M, cfg.TRAIN.IMS_PER_BATCH]` of an epoch."""
+        rng = np.random.default_rng([self._seed, _ORDER, epoch])
+        rows = [np.resize(rng.permutation(group), (count, self._size)) for group, count in self._groups if count]
+        order: npt.NDArray[np.int64] = rng.permutation(np.concatenate(rows), axis=0)
+        return order
 
 
 def minibatches(
@@ -167,6 +184,7 @@ def minibatches(
     workers: int,
     pin_memory: bool = False,
     reading: ImageReading = AS_IMREAD,
+    is_trained_on: Callable[[Minibatch], bool] = lambda minibatch: True,
 ) -> Generator[Minibatch, None, None]:
     """The minibatches of the given numbers, in that order, loaded ahead by threads.
 
@@ -179,15 +197,25 @@ def minibatches(
             each ahead of the network.
         pin_memory: put the images where a copy to a GPU can overlap.
         reading: how image files are read.
+        is_trained_on: whether a minibatch is. In place of another one, one of the same epoch is taken. Detectron takes
+            the next one, so that all later ones move up (roi_data/loader.py:get_next_minibatch).
 
     Raises InputError at once where there are too few images for a minibatch, and for an image that cannot be read when
-    its turn comes.
+    its turn comes, or where no other minibatch is trained on.
     """
     schedule = MinibatchSchedule(roidb, cfg, seed)
 
     def load(chosen: _Chosen) -> Minibatch:
-        minibatch = load_minibatch([roidb[i] for i in chosen.images], chosen.sizes, cfg, chosen.number, reading)
-        return minibatch.pin_memory() if pin_memory else minibatch
+        number = chosen.number
+        for images in chain([chosen.images], (other.tolist() for other in schedule.others(number))):
+            minibatch = load_minibatch([roidb[i] for i in images], chosen.sizes, cfg, number, reading)
+            if is_trained_on(minibatch):
+                return minibatch.pin_memory() if pin_memory else minibatch
+        raise InputError(
+            f"minibatch {number} and all others that were tried have {_FEW_KEYPOINTS} "
+            f"{cfg.KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH}: lower it, or raise TRAIN.IMS_PER_BATCH or "
+            "TRAIN.BATCH_SIZE_PER_IM"
+        )
 
     return mapped_ahead(load, (_chosen(schedule, cfg, seed, number) for number in numbers), workers, AHEAD * workers)
 

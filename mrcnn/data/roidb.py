@@ -160,10 +160,9 @@ def training_roidb(
     (Detectron datasets/roidb.py:combined_roidb_for_training).
 
     Raises InputError when an image file is missing or a record of it is unusable, when data sets differ in their
-    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when an image has no proposals in its file, when no image is
-    left, or no outline for a model of masks, or no visible keypoint for one of keypoints.
+    classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when an image has no proposals in its file, when no image
+    is left, or no outline for a model of masks, or no visible keypoint for one of keypoints.
     """
-    _check_proposals(datasets, cfg, proposals)
     roidb: list[RoidbEntry] = []
     for place, dataset in enumerate(datasets):
         check_classes(dataset, cfg)
@@ -204,7 +203,8 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
             raise InputError(f"{dataset.annotation_file}: category {category['name']}: {fault}")
 
 
-def _check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals]) -> None:
+def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals]) -> None:
+    """Raise InputError unless there are proposals for each data set where the model takes them, and none elsewhere."""
     wanted = len(datasets) if takes_proposals(cfg) else 0
     if len(proposals) == wanted:
         return

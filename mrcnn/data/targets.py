@@ -8,11 +8,12 @@ import numpy.typing as npt
 import pycocotools.mask
 import torch
 
-from detectron_gn.mrcnn.config import Config, padding_stride
+from detectron_gn.mrcnn.config import Config, padding_stride, takes_proposals
 from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_stored_proposals
 from detectron_gn.mrcnn.data.roidb import GroundTruth
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.proposals import ImInfo
@@ -35,6 +36,9 @@ def minibatch_of(images: Sequence[AnyImage], targets: Sequence[Target], cfg: Con
             - `masks`, for a model with a mask head: `[G, H, W]` of zeros and others, or of each object its COCO
               `segmentation`, polygons or run lengths.
             - `iscrowd`: `[G]`, left out where there is no crowd.
+            - `keypoints`, for a model with a keypoint head: `[G, 17, 3]`, x, y and a visibility above 0 of each
+              keypoint that is trained on, in COCO's order.
+            - `proposals`, for a model without an RPN: `[P, 4]`, inclusive corners in pixels of the image.
 
     Raises InputError, naming the image and the key, for targets that are not so, and for images without an object.
     """
@@ -43,6 +47,7 @@ def minibatch_of(images: Sequence[AnyImage], targets: Sequence[Target], cfg: Con
     if not images:
         raise InputError("there are no images to train on")
     pixels, im_info, objects = [], [], []
+    proposals: list[MatchedProposals] = []
     drawn = torch.randint(len(cfg.TRAIN.SCALES), (len(images),)).tolist()
     for number, (given, target, scale) in enumerate(zip(images, targets, drawn, strict=True)):
         image = as_image(given)
@@ -51,9 +56,14 @@ def minibatch_of(images: Sequence[AnyImage], targets: Sequence[Target], cfg: Con
         pixels.append(prepared.pixels)
         scaled_height, scaled_width = (float(np.round(side * prepared.scale)) for side in (height, width))
         im_info.append(ImInfo(scaled_height, scaled_width, prepared.scale))
-        objects.append(_Reader(target, f"targets[{number}]", height, width, cfg).read())
+        reader = _Reader(target, f"targets[{number}]", height, width, cfg)
+        objects.append(reader.read())
+        if takes_proposals(cfg):
+            found, stored = objects[-1], reader.read_proposals()
+            proposals.append(match_stored_proposals(stored, found.boxes, found.is_crowd, height, width, cfg))
     names = [f"images[{number}]" for number in range(len(images))]
-    return Minibatch(0, image_blob(pixels, padding_stride(cfg)), im_info, objects, names)
+    data = image_blob(pixels, padding_stride(cfg))
+    return Minibatch(0, data, im_info, objects, names, proposals=proposals or None)
 
 
 class _Reader:
@@ -80,7 +90,26 @@ class _Reader:
             crowd = self._array("iscrowd", np.bool_, len(boxes))
         if crowd.all():
             raise self._fault("iscrowd", "calls every object a crowd, so that there is none to train on")
-        return GroundTruth(boxes, labels, crowd, self._outlines(len(boxes)))
+        return GroundTruth(boxes, labels, crowd, self._outlines(len(boxes)), self._keypoints(len(boxes)))
+
+    def read_proposals(self) -> npt.NDArray[np.float32]:
+        if "proposals" not in self._target:
+            raise InputError(f"{self._name} has no 'proposals', which a model without an RPN is trained on")
+        proposals: npt.NDArray[np.float32] = self._array("proposals", np.float32)
+        if proposals.ndim != 2 or proposals.shape[1:] != (4,) or not np.isfinite(proposals).all():
+            raise self._fault("proposals", f"is {list(proposals.shape)}, not [P, 4] of finite numbers")
+        return proposals
+
+    def _keypoints(self, count: int) -> npt.NDArray[np.int32] | None:
+        if not self._cfg.MODEL.KEYPOINTS_ON:
+            return None
+        if "keypoints" not in self._target:
+            raise InputError(f"{self._name} has no 'keypoints', which a model with a keypoint head is trained on")
+        keypoints = self._array("keypoints", np.float64)
+        wanted = (count, self._cfg.KRCNN.NUM_KEYPOINTS, 3)
+        if keypoints.shape != wanted or not np.isfinite(keypoints).all() or np.abs(keypoints).max(initial=0) >= 2**31:
+            raise self._fault("keypoints", f"is {list(keypoints.shape)}, not {list(wanted)} of places in an image")
+        return np.ascontiguousarray(keypoints.astype(np.int32).transpose(0, 2, 1))
 
     def _outlines(self, count: int) -> tuple[Segm, ...]:
         if not self._cfg.MODEL.MASK_ON:

@@ -1,5 +1,6 @@
 """The proposals that a model without an RPN is given: of the command line, or of its configuration."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config, takes_proposals
@@ -8,8 +9,11 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.weights.formats.proposals_pickle import read_proposals
 
 
-def stored_proposals(cfg: Config, path: Path | None) -> StoredProposals | None:
+def stored_proposals(cfg: Config, path: Path | None, option: str = "--proposals") -> StoredProposals | None:
     """The proposals of a file, or of `cfg.TEST.PROPOSAL_FILES` where no file is given and that is one which exists.
+
+    Args:
+        option: what the command line calls them, for a sentence.
 
     None for a model that makes its own, without a file. Raises InputError where a model needs proposals and there are
     none, and FileError for a file that holds something else.
@@ -19,11 +23,25 @@ def stored_proposals(cfg: Config, path: Path | None) -> StoredProposals | None:
         if len(named) != 1 or not Path(named[0]).is_file():
             found = f"names {', '.join(named)}, which is no one file here" if named else "names none"
             raise InputError(
-                f"the model has no RPN (MODEL.FASTER_RCNN is False) and TEST.PROPOSAL_FILES {found}: give --proposals "
+                f"the model has no RPN (MODEL.FASTER_RCNN is False) and TEST.PROPOSAL_FILES {found}: give {option} "
                 "with the rpn_proposals.pkl that `test` writes for an RPN on the same images"
             )
         path = Path(named[0])
-    if path is None:
-        return None
+    return None if path is None else _read(path)
+
+
+def training_proposals(cfg: Config, paths: Sequence[Path]) -> list[StoredProposals]:
+    """The proposals to train on, file by file: of the command line or, where it gives none, TRAIN.PROPOSAL_FILES.
+
+    None for a model that makes its own; that files belong to data sets is `training_roidb`'s to say. Raises FileError
+    for a file that holds something else.
+    """
+    named = [Path(name) for name in cfg.TRAIN.PROPOSAL_FILES]
+    if not paths and takes_proposals(cfg) and all(path.is_file() for path in named):
+        paths = named
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> StoredProposals:
     proposals = read_proposals(path)
     return StoredProposals(proposals.boxes, proposals.ids, str(path))

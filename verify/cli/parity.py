@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.port.options import add_config, add_device, add_image_reading, add_model, image_reading
+from detectron_gn.port.options import (
+    add_config,
+    add_device,
+    add_image_reading,
+    add_model,
+    add_proposals,
+    image_reading,
+)
 from detectron_gn.verify.cli.options import add_data, add_tolerance, add_type
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -200,6 +207,7 @@ def add_training(checks: Commands) -> None:
     add_config(parser, "what it was trained with (default: the model's own)")
     add_data(parser)
     parser.add_argument("--reference", type=Path, required=True, metavar="T.h5", help="the trace of the run")
+    add_proposals(parser)
     add_image_reading(parser)
     parser.add_argument(
         "--replicas",
@@ -213,11 +221,20 @@ def add_training(checks: Commands) -> None:
 def _training(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_dataset
     from detectron_gn.port.runs.load import configured_weights
+    from detectron_gn.port.runs.proposals import stored_proposals
     from detectron_gn.verify.parity.training_check import check_training, training_tables
 
     cfg, weights = configured_weights(args.source, args.config, args.overrides)
     dataset = read_dataset(args.annotations, args.images)
-    parity = check_training(cfg, weights, dataset, args.reference, replicas=args.replicas, reading=image_reading(args))
+    parity = check_training(
+        cfg,
+        weights,
+        dataset,
+        args.reference,
+        proposals=stored_proposals(cfg, args.proposals),
+        replicas=args.replicas,
+        reading=image_reading(args),
+    )
     print(training_tables(parity))
     print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
     write_json_option(args, parity.document())

@@ -50,6 +50,14 @@ def add_train(commands: Commands) -> None:
         help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
     )
     add_data_sets(parser)
+    add(
+        "--proposals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="P.pkl",
+        help="rpn_proposals.pkl of each --annotations, for a model without an RPN (default: TRAIN.PROPOSAL_FILES)",
+    )
     add_out(parser)
     add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
@@ -59,6 +67,12 @@ def add_train(commands: Commands) -> None:
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
     add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
     add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
+    add(
+        "--eval-proposals",
+        type=Path,
+        metavar="P.pkl",
+        help="rpn_proposals.pkl of the --eval-annotations, for a model without an RPN (default: TEST.PROPOSAL_FILES)",
+    )
     add_image_reading(parser)
     add("--workers", type=at_least(0), default=2, metavar="N", help="threads that load images (default 2)")
     add_device(parser)
@@ -90,6 +104,7 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.port.classes import known_categories
+    from detectron_gn.port.runs.proposals import stored_proposals, training_proposals
     from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
     from detectron_gn.verify.training.inputs import refuse_old_box_weights, rename_classes, training_data
     from detectron_gn.verify.training.run import RunOptions, print_line
@@ -119,7 +134,10 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     evaluation_data = None
     if args.eval_annotations is not None:
         evaluation_data = EvaluationData(
-            args.eval_annotations, args.eval_images or args.images[0], own[0].classes[1:]
+            args.eval_annotations,
+            args.eval_images or args.images[0],
+            stored_proposals(cfg, args.eval_proposals, "--eval-proposals"),
+            own[0].classes[1:],
         )
     options = RunOptions(
         args.out,
@@ -136,7 +154,8 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         command=_command_to_go_on(args.arguments),
         reading=image_reading(args),
     )
-    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line)
+    proposals = training_proposals(cfg, args.proposals)
+    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line, proposals)
 
 
 def _command_to_go_on(arguments: Sequence[str]) -> str:

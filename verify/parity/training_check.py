@@ -17,7 +17,7 @@ from detectron_gn.mrcnn.config import Config, refuse_training
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.data.roidb import RoidbEntry, training_roidb
+from detectron_gn.mrcnn.data.roidb import RoidbEntry, check_proposals, training_roidb
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.convert import build_model, match_blobs
@@ -110,6 +110,7 @@ def check_training(
     refuse_training(cfg)
     with open_trace(reference) as trace:
         given = () if proposals is None else (proposals,)
+        check_proposals([dataset], cfg, given)
         roidb = training_roidb([dataset], cfg, given)
         iterations, final = _replayed(cfg, weights, roidb, trace, reading)
         others = []

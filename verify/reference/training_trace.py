@@ -239,7 +239,7 @@ class TraceIteration:
         self._check_values("masks_int32", class_masks, -1, 1)
         classes = (class_masks >= 0).any(axis=(2, 3)).argmax(axis=1)
         targets = class_masks[np.arange(len(rois)), classes]
-        arrays = (rois.astype(np.float32), classes, targets.astype(np.int8), rows)
+        arrays: tuple[Array, ...] = (rois.astype(np.float32), classes, targets.astype(np.int8), rows)
         return MaskSample(*map(_tensor, arrays))
 
     def _keypoints(self, cfg: Config) -> KeypointSample:
@@ -252,7 +252,7 @@ class TraceIteration:
         )
         self._check_values("keypoint_locations_int32", positions, 0, points.HEATMAP_SIZE**2 - 1)
         self._check_values("keypoint_weights", weights, 0, 1)
-        arrays = (rois.astype(np.float32), positions.astype(np.int64), weights.astype(np.bool_))
+        arrays: tuple[Array, ...] = (rois.astype(np.float32), positions.astype(np.int64), weights.astype(np.bool_))
         return KeypointSample(*map(_tensor, arrays))
 
     def _level(self, suffix: str, cfg: Config) -> tuple[Array, Array]:

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, model_family, takes_proposals
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import ImageReading
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table
+from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table, check_keypoints
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids
 from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
 from detectron_gn.mrcnn.evaluation.recall import recall_document, recall_table
@@ -31,12 +32,14 @@ class EvaluationData:
     """What to evaluate on: a COCO instances file and the folder of its images.
 
     Attributes:
+        proposals: of its images, for a model that takes them.
         other_names: what classes 1, 2, ... are called in the annotations that were trained on, where the run has other
             names for them; the evaluation's categories may go by either.
     """
 
     annotations: Path
     images: Path
+    proposals: StoredProposals | None = None
     other_names: tuple[str, ...] | None = None
 
 
@@ -56,11 +59,15 @@ def train_and_evaluate(
     options: RunOptions,
     evaluation_data: EvaluationData | None,
     say: Callable[[str], None] = print,
+    proposals: Sequence[StoredProposals] = (),
 ) -> Trained:
     """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
 
     The results of the model after iteration N lie in `eval_iterN/` of the run's folder; a run that goes on evaluates
     its checkpoint first where they are missing. All processes share the images out.
+
+    Args:
+        proposals: of each data set that is trained on, for a model that takes them.
 
     Raises InputError before any training where the evaluation could not be done.
     """
@@ -73,6 +80,14 @@ def train_and_evaluate(
             for remark in coco.remarks:
                 say(f"{evaluation_data.annotations}: {remark}")
         image_files(coco, evaluation_data.images)
+        if cfg.MODEL.KEYPOINTS_ON:
+            check_keypoints(coco)
+        if evaluation_data.proposals is not None:
+            if not takes_proposals(cfg):
+                raise InputError(
+                    f"a {model_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out"
+                )
+            evaluation_data.proposals.of_images(coco, cfg.TEST.PROPOSAL_LIMIT)
     documents: list[dict[str, Any]] = []
 
     def on_checkpoint(model: Detector, iteration: int) -> None:
@@ -91,7 +106,9 @@ def train_and_evaluate(
             # The checkpoint is there, and so is the table above: no reason to end hours of training.
             say(f"this evaluation could not be kept: {error}; training goes on")
 
-    final = run_training(cfg, datasets, weights, ranks, options, say=say, on_checkpoint=on_checkpoint)
+    final = run_training(
+        cfg, datasets, weights, ranks, options, proposals=proposals, say=say, on_checkpoint=on_checkpoint
+    )
     return Trained(final, documents[-1] if documents else None)
 
 
@@ -119,7 +136,14 @@ def _evaluated(
         write = partial(write_generated_proposals, proposed, model.cfg, name)
         return _Evaluated(recall_table(proposed.recall), recall_document(name, proposed.recall), write)
     found = evaluate(
-        model, data.annotations, data.images, stopping, ranks=ranks, reading=reading, names=names
+        model,
+        data.annotations,
+        data.images,
+        stopping,
+        proposals=data.proposals,
+        ranks=ranks,
+        reading=reading,
+        names=names,
     )
     if found is None:
         return None

@@ -14,8 +14,9 @@ from detectron_gn.mrcnn.config import Config, check_config, refuse_training
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.data.roidb import check_proposals, training_roidb
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
@@ -23,6 +24,7 @@ from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.stopping import Stopped, stop_request
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
 from detectron_gn.mrcnn.training.network import recompute_activations
+from detectron_gn.mrcnn.training.samplers import has_enough_keypoints
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
 from detectron_gn.mrcnn.wording import listed
@@ -103,6 +105,7 @@ def run_training(
     ranks: Ranks,
     options: RunOptions,
     *,
+    proposals: Sequence[StoredProposals] = (),
     say: Callable[[str], None] = print,
     on_checkpoint: Callable[[Detector, int], None] | None = None,
 ) -> Path | None:
@@ -110,6 +113,7 @@ def run_training(
 
     Args:
         weights: what to start from; None for from scratch. A run that is resumed does not look at them.
+        proposals: of each data set, for a model that takes them.
         say: prints a line; only the first process calls it.
         on_checkpoint: called in every process with the model and the last iteration whenever one was written.
 
@@ -121,7 +125,8 @@ def run_training(
     check_config(cfg)
     refuse_training(cfg)
     _refuse_precision(options, ranks)
-    roidb = training_roidb(datasets, cfg)
+    check_proposals(datasets, cfg, proposals)
+    roidb = training_roidb(datasets, cfg, proposals)
     classes = datasets[0].classes
     source_classes = _source_classes(weights, options)
     categories = file_categories(Categories(classes[1:], datasets[0].category_ids), datasets[0].annotation_file)
@@ -153,6 +158,7 @@ def run_training(
         options.workers,
         pin_memory=ranks.device.type == "cuda",
         reading=options.reading,
+        is_trained_on=partial(has_enough_keypoints, cfg=cfg),
     )
     # Before anything is written every process has looked at what is there, and nothing is left that could be refused.
     ranks.wait()

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from detectron_gn.mrcnn.config import Config, flatten
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
@@ -21,7 +23,14 @@ from detectron_gn.weights.files.lock import occupied
 
 # Keys that a run may change when it goes on: they do not touch what was trained so far, nor the order of the data.
 _FREE_SECTIONS = ("TEST.", "CLUSTER.", "DATA_LOADER.", "USE_NCCL", "VIS", "OUTPUT_DIR", "EXPECTED_RESULTS", "ROOT_DIR")
-_FREE_KEYS = ("TRAIN.SNAPSHOT_ITERS", "TRAIN.AUTO_RESUME", "TRAIN.WEIGHTS", "TRAIN.DATASETS", "TRAIN.COPY_WEIGHTS")
+_FREE_KEYS = (
+    "TRAIN.SNAPSHOT_ITERS",
+    "TRAIN.AUTO_RESUME",
+    "TRAIN.WEIGHTS",
+    "TRAIN.DATASETS",
+    "TRAIN.PROPOSAL_FILES",
+    "TRAIN.COPY_WEIGHTS",
+)
 # The length of a run shapes the learning rate of these policies from its beginning.
 _POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
 # What a run leaves in its folder, apart from `run.json`.
@@ -161,7 +170,7 @@ class RunFolder:
             raise InputError(f"the categories are not those that the run in {self.path} was started with")
         if content["data"] != identity.data:
             raise InputError(
-                f"the annotations or images are not those that the run in {self.path} was started with: "
+                f"the annotations, images or proposals are not those that the run in {self.path} was started with: "
                 "go on with the old ones, or start another run"
             )
 
@@ -247,8 +256,8 @@ class RunFolder:
 def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
     """A sha256 over what a roidb is trained on, but for the pixels.
 
-    Image names and sizes, order, flips, boxes, classes and outlines. Image files are not looked at: to read them takes
-    as long as an epoch, and one that is mended may be trained on.
+    Image names and sizes, order, flips, boxes, classes and outlines, and keypoints and proposals as there are. Image
+    files are not looked at: to read them takes as long as an epoch, and one that is mended may be trained on.
     """
     digest = hashlib.sha256()
     for entry in roidb:
@@ -260,6 +269,9 @@ def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
             digest.update(array.tobytes())
         for segm in entry.ground_truth.segms:
             _add_segm(digest, segm)
+        for further in (entry.ground_truth.keypoints, entry.proposals):
+            if further is not None:
+                digest.update(np.ascontiguousarray(further).tobytes())
     return digest.hexdigest()
 
 

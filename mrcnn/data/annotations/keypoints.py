@@ -1,4 +1,7 @@
-"""The keypoints of a person as annotations give them; answers to Detectron datasets/json_dataset.py:_get_gt_keypoints."""
+"""The keypoints of a person as annotations give them; answers to Detectron datasets/json_dataset.py.
+
+Detectron's names: _get_gt_keypoints, _init_keypoints.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

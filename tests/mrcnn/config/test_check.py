@@ -202,6 +202,22 @@ def test_a_retinanet_that_cannot_be_built_is_refused_by_key_and_value(changes, s
     assert str(error.value).startswith(sentence)
 
 
+C4 = with_values(
+    Config(),
+    {
+        "MODEL.TYPE": "generalized_rcnn",
+        "MODEL.CONV_BODY": "ResNet.add_ResNet50_conv4_body",
+        "MODEL.NUM_CLASSES": 81,
+        "MODEL.FASTER_RCNN": True,
+        "MODEL.MASK_ON": True,
+        "FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head",
+        "FAST_RCNN.ROI_XFORM_METHOD": "RoIAlign",
+        "MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare",
+        "MRCNN.ROI_XFORM_RESOLUTION": 14,
+        "MRCNN.DILATION": 1,
+    },
+)
+
 RPN_C4 = with_values(
     Config(),
     {
@@ -225,8 +241,11 @@ OF_ANCHORS_REFUSED = [
         with_values(RETINANET, {"FPN.COARSEST_STRIDE": 128}),
         with_values(GN, {"MODEL.RPN_ONLY": True, "MODEL.MASK_ON": False}),
         RPN_C4,
+        with_values(GN, {"MODEL.FASTER_RCNN": False}),
+        with_values(GN, KEYPOINTS),
+        C4,
     ],
-    ids=["Mask R-CNN", "RetinaNet", "RPN", "RPN C4"],
+    ids=["Mask R-CNN", "RetinaNet", "RPN", "RPN C4", "on proposals", "keypoints", "C4"],
 )
 def test_these_families_are_trained(cfg):
     check_config(cfg)
@@ -271,22 +290,6 @@ def test_a_two_layer_box_head_needs_no_convolutions():
     check_config(with_values(BN, {"FAST_RCNN.NUM_STACKED_CONVS": 0}))
 
 
-C4 = with_values(
-    Config(),
-    {
-        "MODEL.TYPE": "generalized_rcnn",
-        "MODEL.CONV_BODY": "ResNet.add_ResNet50_conv4_body",
-        "MODEL.NUM_CLASSES": 81,
-        "MODEL.FASTER_RCNN": True,
-        "MODEL.MASK_ON": True,
-        "FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head",
-        "FAST_RCNN.ROI_XFORM_METHOD": "RoIAlign",
-        "MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0upshare",
-        "MRCNN.ROI_XFORM_RESOLUTION": 14,
-        "MRCNN.DILATION": 1,
-    },
-)
-
 OF_C4_REFUSED = [
     ({"FPN.FPN_ON": True}, "FPN.FPN_ON is True, but MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body: it has no"),
     ({"FPN.MULTILEVEL_RPN": True}, "FPN.MULTILEVEL_RPN is True, but MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body"),
@@ -314,9 +317,6 @@ def test_a_c4_model_that_cannot_be_built_is_refused_by_key_and_value(changes, se
 @pytest.mark.parametrize(
     ("cfg", "sentence"),
     [
-        (C4, "MODEL.CONV_BODY is ResNet.add_ResNet50_conv4_body, but a Mask R-CNN without a feature pyramid"),
-        (with_values(GN, {"MODEL.FASTER_RCNN": False}), "MODEL.FASTER_RCNN is False, but a Mask R-CNN on proposals"),
-        (with_values(GN, KEYPOINTS), "MODEL.KEYPOINTS_ON is True, but a model of that kind cannot be trained here yet"),
         (with_values(RPN_C4, {"MODEL.CONV_BODY": "VGG16.add_VGG16_conv5_body"}), "MODEL.CONV_BODY is VGG16.add_VGG16"),
         (with_values(GN, {"MRCNN.ROI_XFORM_METHOD": "RoIPoolF"}), "MRCNN.ROI_XFORM_METHOD is RoIPoolF"),
     ],

@@ -34,6 +34,7 @@ def roi_sample(labels, box_classes=None, targets=None, mask_classes=(), masks=No
             torch.zeros(len(mask_classes), 5),
             torch.tensor(mask_classes, dtype=torch.int64),
             torch.zeros(len(mask_classes), 2, 2, dtype=torch.int8) if masks is None else masks,
+            torch.arange(len(mask_classes)),
         ),
     )
 
