@@ -11,7 +11,7 @@ from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, is_drawn_whole
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
-from detectron_gn.mrcnn.training.roi_targets import RoiSample, moved
+from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample, moved
 from detectron_gn.mrcnn.training.samplers import Sampler, network_boxes
 from detectron_gn.verify.parity.matching import Pairs, pair_boxes
 from detectron_gn.verify.reference.training_trace import TraceIteration
@@ -191,7 +191,8 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
     box_error = max(parity.box_target_error, float(targets.max()) if len(pairs) else 0.0)
     masks = different_masks = 0
     if drawn.masks is not None and expected.masks is not None:
-        mask_pairs = _pair_rois(drawn.masks.rois, drawn.masks.classes, expected.masks.rois, expected.masks.classes)
+        ours, theirs = drawn.masks, expected.masks
+        mask_pairs = _pair_rois(_trained_boxes(ours), ours.classes, _trained_boxes(theirs), theirs.classes)
         ours_of_pair, theirs_of_pair = drawn.masks.targets[mask_pairs[:, 0]], expected.masks.targets[mask_pairs[:, 1]]
         equal = int((ours_of_pair == theirs_of_pair).flatten(1).all(dim=1).sum())
         masks = len(drawn.masks.targets)
@@ -212,6 +213,12 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
         keypoints=keypoints,
         different_keypoints=different_keypoints,
     )
+
+
+def _trained_boxes(masks: MaskSample) -> Tensor:
+    """The RoIs `[Q, 5]` with masks; only the image of one that is lent by the background, which stands there by lot."""
+    corners = masks.rois[:, 1:].where(masks.classes[:, None] > 0, 0.0)
+    return torch.cat((masks.rois[:, :1], corners), dim=1)
 
 
 def _equal_keypoints(drawn: KeypointSample, expected: KeypointSample) -> int:

@@ -7,28 +7,17 @@ decided one in Caffe2, the file's own `noise`, which is Caffe2 run again from we
 how far that moves gradients.
 """
 
-import json
-import lzma
-
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from detectron_gn.mrcnn.data.coco import read_dataset
-from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.heads import rpn
 from detectron_gn.mrcnn.training import anchor_targets, dense_targets, focal_losses, losses
 from detectron_gn.mrcnn.training.dense_targets import DenseField
-from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import build_model
-from detectron_gn.port.blobs.table import BlobTable
-from detectron_gn.port.config.read import merge_overrides
-from detectron_gn.verify.parity.training import compare_final, replay
-from detectron_gn.verify.parity.training_check import check_training
 from detectron_gn.verify.reference.training_trace import open_trace
-from tests.helpers.recipe import zoo_weights
+from tests.helpers.training_reference import assert_caffe2s, assert_found, beginning, replayed, unpacked
 from tests.helpers.zoo_reference import zoo_config
 
 # pycocotools under numpy 2, once for every outline.
@@ -50,70 +39,25 @@ TRACES = {
 def trace_of(data, tmp_path_factory):
     """The path of a trace by its name, unpacked."""
     folder = tmp_path_factory.mktemp("traces")
-
-    def unpacked(name):
-        path = folder / f"{name}.h5"
-        if not path.exists():
-            path.write_bytes(lzma.decompress((data / "zoo" / f"{name}.h5.xz").read_bytes()))
-        return path
-
-    return unpacked
-
-
-def beginning(data, path):
-    """Configuration, weights and data set of a trace."""
-    with h5py.File(path) as file:
-        cfg = merge_overrides(zoo_config(file), ["NUM_GPUS", "1"])
-        weights = zoo_weights(BlobTable.from_config(cfg), file)
-    return cfg, weights, read_dataset(data / "train_images.json", data / "train_images")
-
-
-def replayed(data, path):
-    """The iterations and the end of a replay in float64, which a detector refuses of its own."""
-    cfg, weights, dataset = beginning(data, path)
-    model = torch.nn.Module.double(build_model(cfg, weights))
-    solver = MomentumSGD.from_config(model, cfg)
-    with open_trace(path) as trace:
-        steps = list(replay(model, solver, training_roidb([dataset], cfg), trace))
-        return steps, compare_final(model, solver, weights.blobs, trace)
-
-
-def largest_share(ours, theirs):
-    """How far apart two samples of a blob are, as a share of the largest value."""
-    return float(np.abs(ours - theirs).max() / (np.abs(theirs).max() or 1.0))
+    return lambda name: unpacked(data, name, folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRACES)
 def test_losses_gradients_and_parameters_are_caffe2s(data, trace_of, name):
     path = trace_of(name)
-    steps, final = replayed(data, path)
-    count, updates, anchors, rois = TRACES[name]
-    with h5py.File(path) as file:
-        noise = json.loads(file.attrs["noise"])
-    assert len(steps) == 4
-    for step in steps:
-        assert step.lr == step.reference_lr and len(step.losses) == count
-        tolerance = 10 * noise["loss"][step.iteration] if step.iteration else 1e-5
-        assert step.losses == pytest.approx(step.reference_losses, rel=tolerance, abs=1e-9)
-        assert len(step.updates) == updates
-        errors = sorted(largest_share(step.updates[b], theirs) for b, theirs in step.reference_updates.items())
-        assert errors[int(0.9 * updates)] < max(1e-4, noise["grad"][step.iteration]) and errors[-1] < 5e-3
-        assert step.samples.different == 0 and step.samples.box_target_error < 1e-4
+    steps, final = replayed(beginning(data, path), path)
+    losses, updates, anchors, rois = TRACES[name]
+    assert_caffe2s(steps, final, path, losses, updates)
     first = steps[0].samples
     assert (first.anchors, first.reference_anchors) == (anchors, anchors)
     assert (first.rois, first.reference_rois) == (rois, rois)
-    assert len(final.parameters) >= updates
-    for blob, parameter in final.parameters.items():
-        assert largest_share(parameter, final.reference_parameters[blob]) < 2e-6
-    assert len(final.momentum_errors) == updates and max(final.momentum_errors.values()) < 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_retinanet", "train_rpn_c4", "train_faster_agnostic"])
 def test_verify_training_holds_in_float32(data, trace_of, name):
-    cfg, weights, dataset = beginning(data, trace_of(name))
-    parity = check_training(cfg, weights, dataset, trace_of(name), replicas=2, say=lambda line: None)
+    parity = beginning(data, trace_of(name)).check(trace_of(name), replicas=2)
     assert parity.holds and parity.losses.count == 4 * TRACES[name][0]
 
 
@@ -218,14 +162,4 @@ INJECTED = [
 @pytest.mark.parametrize(("name", "inject", "shown_by"), INJECTED, ids=lambda value: getattr(value, "__name__", None))
 def test_what_is_wrong_is_found(data, trace_of, name, inject, shown_by, monkeypatch):
     inject(monkeypatch)
-    cfg, weights, dataset = beginning(data, trace_of(name))
-    parity = check_training(cfg, weights, dataset, trace_of(name), replicas=1, say=lambda line: None)
-    assert not parity.holds
-    found = {
-        "losses": parity.losses.over,
-        "updates": parity.updates.over,
-        "samples": parity.different_samples,
-    }
-    assert found[shown_by]
-    if shown_by == "updates":
-        assert not [loss for loss in parity.losses.over if loss.endswith("iteration 0")]
+    assert_found(beginning(data, trace_of(name)).check(trace_of(name), replicas=1), shown_by)
