@@ -17,8 +17,8 @@ from detectron_gn.mrcnn.data.roidb import (
     NO_OUTLINES,
     GroundTruth,
     ground_truth,
-    has_visible_keypoint,
     is_trainable,
+    lacks_keypoints,
     reason_to_drop,
 )
 from detectron_gn.mrcnn.errors import InputError
@@ -96,7 +96,7 @@ def check_dataset(
     with ThreadPoolExecutor(threads) as pool:
         check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
         of_files = list(pool.map(check, dataset.images))
-    images = objects = crowds = outlined = 0
+    images = objects = crowds = outlined = pointless = 0
     for image, of_file in zip(dataset.images, of_files, strict=True):
         if image.id in spoiled:
             continue
@@ -108,6 +108,7 @@ def check_dataset(
         findings += [replace(finding, severity="note") for finding in of_keypoints]
         found = ground_truth(image, dataset.class_of_category, cfg)
         if not is_trainable(found, cfg):
+            pointless += lacks_keypoints(found)
             findings.append(Finding("dropped", image.file_name, _why_untrained(image, found)))
         elif not any(finding.severity == "error" for finding in of_file):
             images += 1
@@ -116,7 +117,7 @@ def check_dataset(
         outlined += any(map(has_outline, image.annotations))
     findings += [finding for of_file in of_files for finding in of_file]
     if not images:
-        why = NO_KEYPOINTS if cfg.MODEL.KEYPOINTS_ON and dataset.annotation_count else "no image is left to train on"
+        why = NO_KEYPOINTS if pointless else "no image is left to train on"
         findings.append(Finding("error", str(dataset.annotation_file), why))
     elif cfg.MODEL.MASK_ON and not outlined:
         findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
@@ -219,7 +220,7 @@ def _check_keypoints(annotation: Annotation, image: CocoImage) -> Iterator[Findi
 def _why_untrained(image: CocoImage, found: GroundTruth) -> str:
     if not image.annotations:
         return "the image has no annotation"
-    if found.keypoints is not None and len(found.boxes) and not has_visible_keypoint(found):
+    if lacks_keypoints(found):
         return "the image has no visible keypoint"
     return "the image has no annotation to train on but crowds and those listed"
 

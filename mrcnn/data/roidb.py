@@ -143,6 +143,11 @@ def has_visible_keypoint(objects: GroundTruth) -> bool:
     return objects.keypoints is not None and bool((objects.keypoints[:, 2].sum(axis=1) > 0).any())
 
 
+def lacks_keypoints(objects: GroundTruth) -> bool:
+    """Whether there are objects, and none has the visible keypoint that it would be trained on for."""
+    return objects.keypoints is not None and len(objects.boxes) > 0 and not has_visible_keypoint(objects)
+
+
 def has_mask_to_train(objects: GroundTruth) -> bool:
     """Whether an object that is no crowd has an outline."""
     return any(segm and not crowd for segm, crowd in zip(objects.segms, objects.is_crowd.tolist(), strict=True))
@@ -176,9 +181,10 @@ def training_roidb(
         if cfg.TRAIN.USE_FLIPPED:
             roidb += [replace(entry, flipped=True) for entry in entries]
     names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
-    if not roidb and cfg.MODEL.KEYPOINTS_ON and any(image.annotations for each in datasets for image in each.images):
-        raise InputError(f"{names}: {NO_KEYPOINTS}")
     if not roidb:
+        found = (ground_truth(image, each.class_of_category, cfg) for each in datasets for image in each.images)
+        if any(map(lacks_keypoints, found)):
+            raise InputError(f"{names}: {NO_KEYPOINTS}")
         raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")
     if cfg.MODEL.MASK_ON and not any(has_mask_to_train(entry.ground_truth) for entry in roidb):
         raise InputError(f"{names}: {NO_OUTLINES}")

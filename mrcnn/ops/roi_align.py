@@ -102,8 +102,10 @@ def roi_align(features: Tensor, rois: Tensor, spatial_scale: float, resolution: 
         torch.full_like(integers, features.shape[3]),
         torch.full_like(rois[:, 0], spatial_scale),
     )
-    if sampling_ratio > 0:
-        return _align_with_samples(table, maps, rois, resolution, (sampling_ratio, sampling_ratio))
+    if sampling_ratio > 0 or not len(rois):
+        # Of no RoI as well: its features still have a gradient.
+        samples_per_axis = max(sampling_ratio, 1)
+        return _align_with_samples(table, maps, rois, resolution, (samples_per_axis, samples_per_axis))
     corners = rois[:, 1:] * spatial_scale
     sides = (corners[:, 2:] - corners[:, :2]).clamp(min=1)
     samples = torch.ceil(sides / resolution).long().flip(1)
@@ -157,6 +159,9 @@ def pyramid_roi_align(
     Args:
         features: of the pyramid; only the levels `cfg.FPN.ROI_MIN_LEVEL` to `cfg.FPN.ROI_MAX_LEVEL` are read.
         rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in pixels of the network's input.
+
+    A level without a RoI has a gradient of 0, as in Caffe2. So its parameters have one, which decays them by their
+    weight, and which several processes can add up.
     """
     level_of_roi = roi_levels(rois[:, 1:], cfg)
     numbers = range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1)
@@ -168,7 +173,7 @@ def pyramid_roi_align(
     parts, order = [], []
     for number, feature_map, scale in zip(numbers, maps, scales, strict=True):
         chosen = (level_of_roi == number).nonzero()[:, 0]
-        if len(chosen):
+        if len(chosen) or feature_map.requires_grad:
             parts.append(roi_align(feature_map, rois[chosen], scale, resolution, sampling_ratio))
             order.append(chosen)
     if not parts:

@@ -30,7 +30,7 @@ def dataset():
     return read_dataset(DATA / "train_images.json", DATA / "train_images")
 
 
-def run(out, cfg=None, weights=None, lines=None, on_checkpoint=None, data=None, **options):
+def run(out, cfg=None, weights=None, lines=None, on_checkpoint=None, data=None, proposals=(), **options):
     return run_training(
         cfg or config(),
         [data or dataset()],
@@ -39,6 +39,7 @@ def run(out, cfg=None, weights=None, lines=None, on_checkpoint=None, data=None, 
         RunOptions(out, **{"workers": 0} | options),
         say=(lambda line: None) if lines is None else lines.append,
         on_checkpoint=on_checkpoint,
+        proposals=proposals,
     )
 
 

@@ -12,11 +12,16 @@ import torch
 
 import detectron_gn
 from detectron_gn.mrcnn.config import with_values
+from detectron_gn.mrcnn.data.minibatch import load_minibatch
+from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.training.outputs import losses_of
+from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.load import load_model
 from tests.helpers.dense_run import dense_config
+from tests.helpers.roi_run import roi_config, roi_data
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,72 @@ def test_every_trained_family_gives_its_losses_and_no_metrics(name, image):
     assert list(losses) == expected[name]
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+NOSE = [[20, 20, 2], *[[0, 0, 0]] * 16]
+TARGETS = {
+    "keypoint": {"keypoints": [NOSE]},
+    "mask_c4": {"masks": [[[8, 8, 41, 8, 41, 41, 8, 41]]]},
+    "fast": {"proposals": [[10, 8, 43, 41], [50, 50, 80, 90]]},
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_keypoints_shared_stages_and_proposals_are_trained_by_a_call(name, image):
+    model = build_detector(roi_config(name)).train()
+    losses = model([image], [{"boxes": [[8, 8, 40, 40]], "labels": [1], **TARGETS[name]}])
+    of_rpn = [f"loss_rpn_{kind}_fpn{level}" for kind in ("cls", "bbox") for level in range(2, 7)]
+    expected = {
+        "keypoint": [*of_rpn, "loss_cls", "loss_bbox", "loss_kps"],
+        "mask_c4": ["loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"],
+        "fast": ["loss_cls", "loss_bbox"],
+    }
+    assert list(losses) == expected[name]
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    if name == "keypoint":
+        assert losses["loss_kps"] > 0
+        unseen = {"boxes": [[8, 8, 40, 40]], "labels": [1], "keypoints": torch.zeros(1, 17, 3)}
+        assert model([image], [unseen])["loss_kps"] == 0
+
+
+@pytest.mark.parametrize("name", ["keypoint", "fast"])
+def test_a_call_is_a_minibatch_of_a_run(name):
+    """Everything is sampled, so that nothing is random."""
+    cfg = roi_config(name, "TRAIN.BATCH_SIZE_PER_IM", "4000", "TRAIN.SCALES", "(80,)", "TRAIN.USE_FLIPPED", "False")
+    model = build_detector(cfg).train()
+    dataset, proposals = roi_data(name)
+    (entry, *_) = training_roidb([dataset], cfg, proposals)
+    objects, further = entry.ground_truth, {}
+    if name == "keypoint":
+        further = {"keypoints": objects.keypoints.transpose(0, 2, 1)}
+    else:
+        further = {"proposals": entry.proposals}
+    target = {"boxes": objects.boxes, "labels": objects.classes, "iscrowd": objects.is_crowd, **further}
+    called = model([entry.image], [target])
+    minibatch = load_minibatch([entry], [80], cfg, 0)
+    expected = losses_of(model.losses(minibatch, RandomSampler(cfg, model.device, 0)))
+    for loss in ("loss_cls", "loss_bbox", *(["loss_kps"] if name == "keypoint" else [])):
+        assert float(called[loss]) == pytest.approx(float(expected[loss]), rel=1e-5) and called[loss] > 0
+
+
+KEYPOINTS_AND_PROPOSALS = [
+    ("keypoint", {}, r"targets\[0\] has no 'keypoints', which a model with a keypoint head is trained on"),
+    ("keypoint", {"keypoints": [NOSE[:16]]}, r"\['keypoints'\] is \[1, 16, 3\], not \[1, 17, 3\]"),
+    ("keypoint", {"keypoints": [NOSE, NOSE]}, r"\['keypoints'\] is \[2, 17, 3\], not \[1, 17, 3\]"),
+    ("keypoint", {"keypoints": np.full((1, 17, 3), np.inf)}, r"\['keypoints'\] .* of places in an image"),
+    ("keypoint", {"keypoints": [["x"]]}, r"\['keypoints'\] cannot be read"),
+    ("fast", {}, r"targets\[0\] has no 'proposals', which a model without an RPN is trained on"),
+    ("fast", {"proposals": [[1, 2, 3]]}, r"\['proposals'\] is \[1, 3\], not \[P, 4\]"),
+    ("fast", {"proposals": [[0, 0, 9, float("nan")]]}, r"\['proposals'\] .* of finite numbers"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "sentence"), KEYPOINTS_AND_PROPOSALS, ids=str)
+def test_keypoints_and_proposals_that_are_none_are_refused_by_image_and_key(name, change, sentence, image):
+    model = build_detector(roi_config(name)).train()
+    with pytest.raises(InputError, match=sentence):
+        model([image], [{"boxes": [[8, 8, 40, 40]], "labels": [1], **change}])
 
 
 def test_masks_as_bitmaps_tensors_run_lengths_and_polygons_give_the_same_losses(model, image):

@@ -73,8 +73,8 @@ def oddities(annotation: Mapping[str, Any], height: int, width: int) -> Iterator
     counted = annotation.get("num_keypoints")
     if counted is not None and counted != int(seen.sum()):
         yield (
-            f"num_keypoints is {told(counted)}, but {int(seen.sum())} keypoints have a visibility above 0: COCO's AP "
-            "goes by the first, training by the second"
+            f"num_keypoints is {told(counted)}, but {int(seen.sum())} of the keypoints "
+            f"{'is' if seen.sum() == 1 else 'are'} visible: COCO's AP goes by the first, training by the second"
         )
     outside = int((seen & ((x < 0) | (y < 0) | (x >= width) | (y >= height))).sum())
     if outside:

@@ -94,3 +94,15 @@ def test_a_box_of_negative_sides_is_read_from_the_finest_level():
     levels = [torch.full((1, 3, 256 // 2**level, 256 // 2**level), float(level)) for level in range(2, 7)]
     pooled = pyramid_roi_align(Features(levels, STRIDES), rois, Config(), 7, 2)
     assert pooled[:, 0, 0, 0].tolist() == pytest.approx([2.0, 3.0])
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_level_without_a_roi_has_a_gradient_of_zero(sampling_ratio, count):
+    """As in Caffe2, where it makes weights decay; several processes need a gradient of every parameter, too."""
+    maps = [torch.ones(1, 3, 512 // stride, 512 // stride, requires_grad=True) for stride in STRIDES]
+    rois = torch.tensor([[0.0, 0.0, 0.0, 30.0, 30.0]])[:count]
+    pooled = pyramid_roi_align(Features(maps, STRIDES), rois, Config(), 7, sampling_ratio)
+    assert pooled.shape == (count, 3, 7, 7)
+    pooled.sum().backward()
+    assert [float(each.grad.sum()) for each in maps[:4]] == pytest.approx([3 * 49.0 * count, 0, 0, 0], rel=1e-5)

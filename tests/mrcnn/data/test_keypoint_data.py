@@ -1,0 +1,178 @@
+"""Annotations with keypoints: what check-data says of them, what is trained on, and what is refused in which words."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.check import check_dataset
+from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.minibatch import mirror
+from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
+
+KEYPOINTS = with_values(
+    Config(), {"MODEL.NUM_CLASSES": 2, "MODEL.KEYPOINTS_ON": True, "TRAIN.USE_FLIPPED": False}
+)
+BOXES = with_values(KEYPOINTS, {"MODEL.KEYPOINTS_ON": False})
+NOSE, WRIST, UNSEEN = (12, 14, 2), (29, 28, 1), (0, 0, 0)
+
+
+def person(*points, **fields):
+    """Keypoints of an annotation, the first ones as given and the rest without a label."""
+    padded = [*points, *[UNSEEN] * (17 - len(points))]
+    return {"keypoints": [number for point in padded for number in point], "num_keypoints": len(points)} | fields
+
+
+@pytest.fixture
+def people(write_dataset, annotation):
+    """A data set of one class, each annotation a square with the given fields; `category` is changed by the others."""
+
+    def write(*fields, images=None, category=None):
+        annotations = [annotation(**{"category_id": 1} | each) for each in fields]
+        file, folder = write_dataset(images or {1: (60, 80)}, annotations, categories=((1, "person"),))
+        content = json.loads(file.read_text())
+        names = {"keypoints": list(KEYPOINT_NAMES), "skeleton": [[1, 2]]}
+        content["categories"][0] |= names if category is None else category
+        file.write_text(json.dumps(content))
+        return read_dataset(file, folder)
+
+    return write
+
+
+def findings(dataset, severity, cfg=KEYPOINTS):
+    return [str(finding) for finding in check_dataset(dataset, cfg).findings if finding.severity == severity]
+
+
+def test_sound_keypoints_are_read_as_detectron_reads_them(people):
+    dataset = people(person(NOSE, WRIST), person((12.9, -0.5, 2)))
+    assert check_dataset(dataset, KEYPOINTS).findings == ()
+    (entry,) = training_roidb([dataset], KEYPOINTS)
+    found = entry.ground_truth.keypoints
+    assert found.shape == (2, 3, 17) and found.dtype == np.int32
+    assert found[0, :, :3].T.tolist() == [list(NOSE), list(WRIST), list(UNSEEN)]
+    assert found[1, :, 0].tolist() == [12, 0, 2]
+    (entry,) = training_roidb([dataset], BOXES)
+    assert entry.ground_truth.keypoints is None
+
+
+def test_an_annotation_without_keypoints_trains_its_box(people):
+    (entry,) = training_roidb([people(person(NOSE), {})], KEYPOINTS)
+    assert entry.ground_truth.keypoints[1].tolist() == [[0] * 17] * 3
+
+
+def test_a_mirrored_person_has_left_and_right_changed_over(people):
+    left, right = KEYPOINT_NAMES.index("left_eye"), KEYPOINT_NAMES.index("right_eye")
+    points = [NOSE, *[UNSEEN] * 16]
+    points[left] = (20, 11, 1)
+    (entry,) = training_roidb([people(person(*points, num_keypoints=2))], KEYPOINTS)
+    (found,) = mirror(entry.ground_truth, width=80).keypoints
+    assert found[:, 0].tolist() == [80 - 12 - 1, 14, 2]
+    assert found[:, left].tolist() == [0, 0, 0] and found[:, right].tolist() == [80 - 20 - 1, 11, 1]
+
+
+ODD = [
+    (person((12, 14, 3)), "a visibility of 3, where COCO has 0, 1 and 2: it counts as seen where it is above 0"),
+    (person(NOSE, (1, 1, -1), num_keypoints=1), "a visibility of -1"),
+    (person(NOSE, num_keypoints=4), "num_keypoints is 4, but 1 of the keypoints is visible: COCO's AP goes by"),
+    (person(NOSE, num_keypoints="x"), "num_keypoints is 'x'"),
+    (person(NOSE, (80, 5, 1)), "1 of 2 visible keypoints lie outside of the image"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), ODD, ids=lambda value: value if isinstance(value, str) else "")
+def test_odd_keypoints_are_noted_and_trained_on(people, fields, words):
+    dataset = people(fields)
+    for cfg in (KEYPOINTS, BOXES):
+        (note,) = findings(dataset, "note", cfg)
+        assert note.startswith("note: annotation 1 of 1.png: ") and words in note
+        assert not check_dataset(dataset, cfg).errors
+    assert len(training_roidb([dataset], KEYPOINTS)) == 1
+
+
+WRONG = [
+    ([1, 2, 2], "'keypoints' has 3 numbers instead of 51, an x, a y and a visibility for each"),
+    (["a", *[0] * 50], "'keypoints' holds 'a', which is no number that a place in an image can be"),
+    ([float("nan"), *[0] * 50], "no number that a place in an image can be"),
+    ([2**31, *[0] * 50], "no number that a place in an image can be"),
+    ([True, *[0] * 50], "no number that a place in an image can be"),
+    ({"nose": [1, 2, 2]}, "'keypoints' is {'nose': [1, 2, 2]}, which is no list of numbers"),
+]
+
+
+@pytest.mark.parametrize(("keypoints", "words"), WRONG)
+def test_keypoints_that_cannot_be_read_are_an_error_for_keypoints_and_a_note_for_boxes(people, keypoints, words):
+    dataset = people({"keypoints": keypoints}, person(NOSE, image_id=2), images={1: (60, 80), 2: (60, 80)})
+    report = check_dataset(dataset, KEYPOINTS)
+    (error,) = report.errors
+    assert str(error).startswith("error: annotation 1 of 1.png: ") and words in str(error)
+    assert (report.trained_images, report.trained_annotations) == (1, 1)
+    with pytest.raises(InputError, match="annotation 1 of 1.png: 'keypoints'") as refused:
+        training_roidb([dataset], KEYPOINTS)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    assert words in findings(dataset, "note", BOXES)[0]
+    assert len(training_roidb([dataset], BOXES)) == 2 and not check_dataset(dataset, BOXES).errors
+
+
+def test_images_without_a_visible_keypoint_are_filtered_out_as_in_detectron(people):
+    crowd = {"counts": [0, 4800], "size": [60, 80]}
+    sizes = dict.fromkeys(range(1, 4), (60, 80))
+    seen_in_a_crowd = person(NOSE, image_id=3, iscrowd=1, segmentation=crowd)
+    dataset = people(person(NOSE), person(image_id=2), {"image_id": 3}, seen_in_a_crowd, images=sizes)
+    assert [entry.image.name for entry in training_roidb([dataset], KEYPOINTS)] == ["1.png", "3.png"]
+    assert findings(dataset, "dropped") == ["dropped: 2.png: the image has no visible keypoint"]
+    assert len(training_roidb([dataset], BOXES)) == 3
+
+
+def test_a_data_set_without_keypoints_is_refused_with_the_way_out(people):
+    dataset = people({}, person())
+    with pytest.raises(InputError, match=r"no object has a visible keypoint, .*: pass --set MODEL\.KEYPOINTS_ON False"):
+        training_roidb([dataset], KEYPOINTS)
+    assert "no object has a visible keypoint" in findings(dataset, "error")[-1]
+
+
+def test_want_of_objects_is_not_called_want_of_keypoints(people):
+    dataset = people(person(NOSE, area=0))
+    with pytest.raises(InputError, match="no image has an object to train on"):
+        training_roidb([dataset], KEYPOINTS)
+    assert findings(dataset, "error")[-1].endswith("no image is left to train on")
+
+
+ODD_CATEGORIES = [
+    ({}, "note", "does not name its keypoints: they are taken to be COCO's"),
+    ({"keypoints": list(KEYPOINT_NAMES)}, "note", "has no skeleton: training does without"),
+    ({"keypoints": list(KEYPOINT_NAMES), "skeleton": []}, "note", "has no skeleton"),
+    ({"keypoints": ["a", "b"]}, "error", "its 'keypoints' are 2 keypoints, but a person of COCO has 17"),
+    ({"keypoints": 5}, "error", "its 'keypoints' are 5, but a person of COCO has 17"),
+    ({"keypoints": list(KEYPOINT_NAMES[::-1])}, "error", "keypoint 1 is called 'right_ankle', but COCO's is nose"),
+]
+
+
+@pytest.mark.parametrize(("category", "severity", "words"), ODD_CATEGORIES)
+def test_what_a_category_says_of_its_keypoints(people, category, severity, words):
+    dataset = people(person(NOSE), category=category)
+    (found,) = findings(dataset, severity)
+    assert found.startswith(f"{severity}: category person: ") and words in found
+    if severity == "note":
+        assert len(training_roidb([dataset], KEYPOINTS)) == 1
+        return
+    with pytest.raises(InputError, match="category person: ") as refused:
+        training_roidb([dataset], KEYPOINTS)
+    assert words in str(refused.value)
+    assert words in findings(dataset, "note", BOXES)[0] and len(training_roidb([dataset], BOXES)) == 1
+
+
+def test_data_sets_of_people_are_joined(people):
+    first = people(person(NOSE))
+    roidb = training_roidb([first, replace(first)], with_values(KEYPOINTS, {"TRAIN.USE_FLIPPED": True}))
+    assert [entry.flipped for entry in roidb] == [False, True, False, True]
+
+
+def test_people_without_outlines_are_trained_on(people):
+    dataset = people(person(NOSE, segmentation=[]))
+    (entry,) = training_roidb([dataset], KEYPOINTS)
+    assert entry.ground_truth.segms == ((),) and entry.ground_truth.keypoints.any()
+    assert not check_dataset(dataset, KEYPOINTS).errors
