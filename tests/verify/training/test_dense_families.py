@@ -146,11 +146,12 @@ def test_virtual_gpus_are_normalised_by_themselves(name, layer, blob, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["retinanet", "rpn"])
-def test_two_processes_take_the_step_of_one(name, tmp_path):
-    overrides = ("NUM_GPUS", "2", *ONE_STEP)
+@pytest.mark.parametrize(("name", "processes"), [("retinanet", 2), ("retinanet", 3), ("rpn", 2)])
+def test_several_processes_take_the_step_of_one(name, processes, tmp_path):
+    """A RetinaNet's losses are divided by the objects of each GPU's own minibatch, whoever computes it."""
+    overrides = ("NUM_GPUS", str(processes), *ONE_STEP)
     run(tmp_path / "alone", dense_config(name, *overrides))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command = [*torchrun, *COMMAND[1:], *arguments(tmp_path / "shared", config_file(tmp_path, name, *overrides))]
     subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL, timeout=300)
     alone, shared = (read_blobs(tmp_path / run / "model_final.pth").blobs for run in ("alone", "shared"))
