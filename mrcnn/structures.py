@@ -44,7 +44,7 @@ class Detection(NamedTuple):
     Attributes:
         box: `[4]` float32, inclusive corners in the image's own pixels.
         label, name: its class, from 1 on, and what that is called.
-        mask_probs: `[M, M]` float32 over its box; keypoints: `[4, 17]` float32. None where the model has no such head.
+        mask_probs: `[M, M]` float32 over its box; keypoints: `[4, K]` float32. None where the model has no such head.
     """
 
     box: npt.NDArray[np.float32]
@@ -66,7 +66,7 @@ class Detections:
         image_size: (height, width).
         mask_probs: `[D, M, M]` float32, the soft mask of each detection's own class over its box; None where the model
             has no mask head.
-        keypoints: `[D, 4, 17]` float32, for each keypoint x and y in image pixels, logit and probability; None where
+        keypoints: `[D, 4, K]` float32, for each keypoint x and y in image pixels, logit and probability; None where
             the model has no keypoint head.
         mask_threshold: what a pasted mask's pixels must exceed (`cfg.MRCNN.THRESH_BINARIZE`).
         class_names: what `classes` mean, the background first; None where nobody has said.
@@ -98,7 +98,7 @@ class Detections:
         """The detections of one image from the network's tensors, brought to the host.
 
         Args:
-            heatmaps: `[D, 17, M, M]` of a keypoint head, which the keypoints are read off.
+            heatmaps: `[D, K, M, M]` of a keypoint head, which the keypoints are read off.
 
         With `cfg.KRCNN.NMS_OKS`, people that are too similar go, and the rest stands in the order of their keypoints'
         mean logit (Detectron core/test.py:keypoint_results).
@@ -194,7 +194,7 @@ class Detections:
 
     def tensors(self) -> dict[str, Tensor]:
         """`boxes [D, 4]`, `scores [D]`, `labels [D]` and, as there are, `masks [D, height, width]` bool and
-        `keypoints [D, 4, 17]`: on the CPU, all but the masks in the memory of the arrays.
+        `keypoints [D, 4, K]`: on the CPU, all but the masks in the memory of the arrays.
 
         The keys are torchvision's; boxes keep their inclusive corners.
         """

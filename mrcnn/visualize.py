@@ -54,7 +54,7 @@ class DrawnObject(NamedTuple):
         mask: gives its mask when it is drawn, so that only one is held at a time; None draws the box only.
         label: text at the box; may be empty.
         colour: BGR.
-        keypoints: `[4, 17]`, rows x, y, logit, probability; None draws no skeleton.
+        keypoints: `[4, K]`, rows x, y, logit, probability; a person's 17 are drawn with limbs; None draws nothing.
     """
 
     box: tuple[float, float, float, float]
@@ -114,12 +114,13 @@ def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
 
 
 def _draw_skeleton(canvas: Image, keypoints: npt.NDArray[np.float32], factor: int, unit: float) -> None:
-    """Limbs whose two ends are seen, and all keypoints that are."""
+    """Of a person the limbs whose two ends are seen, and all keypoints that are."""
     seen = keypoints[2] > _LEAST_LOGIT
     # A keypoint is a place within a pixel, whose middle is at half.
     places = [(round(float(x) * factor), round(float(y) * factor)) for x, y in keypoints[:2].T]
     width = max(1, round(1.5 * unit))
-    for number, (first, second) in enumerate(_LIMBS):
+    limbs = _LIMBS if len(places) == len(KEYPOINT_NAMES) else ()
+    for number, (first, second) in enumerate(limbs):
         if seen[first] and seen[second]:
             cv2.line(canvas, places[first], places[second], class_colour(number + 1), width, cv2.LINE_AA)
     for place, is_seen in zip(places, seen, strict=True):

@@ -18,6 +18,7 @@ from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.leftovers import told_preserved
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
+from detectron_gn.port.keypoint_rows import KeypointRows, fit_keypoints
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 # A fixed kernel, whatever the classes are.
@@ -39,6 +40,7 @@ class StartingPoint:
         initialised: blobs that the file has nothing for, freshly initialised as Detectron does.
         preserved: blobs that no parameter takes and that travel along, such as an ImageNet classifier.
         iteration: the last iteration that the file's own run had done, if the run can simply go on.
+        keypoints: what became of the rows of another number of keypoints; None where there are as many.
     """
 
     copied: int
@@ -50,6 +52,7 @@ class StartingPoint:
     reordered: bool
     preserved: dict[str, Array]
     iteration: int | None
+    keypoints: KeypointRows | None = None
 
     def report(self) -> list[str]:
         """Lines that say all of it."""
@@ -70,6 +73,8 @@ class StartingPoint:
             )
         if self.reordered:
             lines.append("the file has the same classes in another order: their rows are copied by name")
+        if self.keypoints is not None:
+            lines.append(self.keypoints.report())
         if self.preserved:
             lines.append(told_preserved("the weights", tuple(self.preserved)))
         if self.initialised:
@@ -84,6 +89,7 @@ def start_from(
     classes: Sequence[str],
     source_classes: Sequence[str] | None = None,
     *,
+    keypoints: Sequence[str] | None = None,
     keep_unused: bool = False,
 ) -> StartingPoint:
     """Fill a freshly initialised network, and its solver's momentum, from a weights file.
@@ -92,25 +98,27 @@ def start_from(
         classes: the network's classes, the background first.
         source_classes: those of the file; None for unknown ones. These are taken to be the network's own where there
             are as many, and others where there are not.
+        keypoints: the names of the network's keypoints, where it has such and they are known.
         keep_unused: go on although parts of another network are left over; they are preserved.
 
     An ImageNet file gives the backbone and nothing else. A detector of other classes gives its heads' rows of the
-    classes of the same name, and no momentum for those blobs; one of the same classes in another order gives both.
-    Heads that a detector lacks are initialised. Everything else must fit, else InputError names it. Blobs that are not
-    used are preserved.
+    classes of the same name, and no momentum for those blobs; one of the same classes in another order gives both. One
+    of another number of keypoints gives those of the same name. Heads that a detector lacks are initialised. Everything
+    else must fit, else InputError names it. Blobs that are not used are preserved.
     """
     table = BlobTable.from_model(model)
     weights = with_blob_names(table, weights)
     fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
-    match = match_blobs(table, fitted)
+    fitted_keypoints, keypoint_rows = fit_keypoints(model, table, fitted, keypoints)
+    match = match_blobs(table, fitted_keypoints)
     _check_missing(weights, match)
     check_leftovers(match.leftovers, weights, keep_unused=keep_unused)
     fill_parameters(model, match)
     momenta = load_momentum(model, solver, match)
     preserved = {name: weights.blobs[name] for name in match.leftovers.preserved + match.leftovers.trained}
-    whole = not partly_copied and not match.missing
+    whole = not partly_copied and not match.missing and keypoint_rows is None
     return StartingPoint(
-        copied=len(match.filled) - len(partly_copied),
+        copied=len(match.filled) - len(partly_copied) - (len(keypoint_rows.blobs) if keypoint_rows else 0),
         momenta=momenta,
         partly_copied=partly_copied,
         initialised=tuple(row.blob for row in match.missing),
@@ -119,6 +127,7 @@ def start_from(
         reordered=fitted is not weights and not partly_copied,
         preserved=preserved,
         iteration=weights.iteration if whole else None,
+        keypoints=keypoint_rows,
     )
 
 

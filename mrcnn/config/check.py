@@ -314,12 +314,21 @@ def _check_mask_head(cfg: Config) -> None:
 
 
 def _check_keypoint_head(cfg: Config) -> None:
-    """Heatmaps of as many keypoints as COCO's person has, of the size that the layers give."""
+    """Heatmaps of the size that the layers give; what knows a person's keypoints, for as many as COCO's person has."""
     points, kind = cfg.KRCNN, keypoint_head_kind(cfg)
-    _require(
-        points.NUM_KEYPOINTS == 17,
-        f"KRCNN.NUM_KEYPOINTS is {points.NUM_KEYPOINTS}, but a person of COCO has 17: set it to 17",
-    )
+    _require_positive("KRCNN.NUM_KEYPOINTS", points.NUM_KEYPOINTS)
+    augmented = cfg.TEST.KPS_AUG
+    for key, is_on in {
+        "KRCNN.NMS_OKS": points.NMS_OKS,
+        "TEST.KPS_AUG.H_FLIP": augmented.ENABLED and augmented.H_FLIP,
+        "TEST.KPS_AUG.SCALE_H_FLIP": augmented.ENABLED and augmented.SCALE_H_FLIP,
+        "TEST.KPS_AUG.ASPECT_RATIO_H_FLIP": augmented.ENABLED and augmented.ASPECT_RATIO_H_FLIP,
+    }.items():
+        _require(
+            not is_on or points.NUM_KEYPOINTS == 17,
+            f"{key} is True, which takes the keypoints to be the 17 of COCO's person, but KRCNN.NUM_KEYPOINTS is "
+            f"{points.NUM_KEYPOINTS}: set it to False",
+        )
     side = points.ROI_XFORM_RESOLUTION
     if kind == "res5":
         _require(

@@ -1,14 +1,14 @@
 """What Detectron would make of a data set, said before hours of training are spent: the work of `check-data`."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotations.keypoints import names_fault, oddities
+from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
@@ -19,6 +19,7 @@ from detectron_gn.mrcnn.data.roidb import (
     ground_truth,
     is_trainable,
     lacks_keypoints,
+    mirrored_keypoints,
     reason_to_drop,
 )
 from detectron_gn.mrcnn.errors import InputError
@@ -97,11 +98,13 @@ def check_dataset(
         check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
         of_files = list(pool.map(check, dataset.images))
     images = objects = crowds = outlined = pointless = 0
+    count = cfg.KRCNN.NUM_KEYPOINTS
+    counts = {each["id"]: count if cfg.MODEL.KEYPOINTS_ON else named_count(each) for each in dataset.categories}
     for image, of_file in zip(dataset.images, of_files, strict=True):
         if image.id in spoiled:
             continue
         findings += _check_annotations(image, cfg)
-        of_keypoints = [finding for annotation in image.annotations for finding in _check_keypoints(annotation, image)]
+        of_keypoints = list(_check_keypoints(image, counts))
         if cfg.MODEL.KEYPOINTS_ON and any(finding.severity == "error" for finding in of_keypoints):
             findings += of_keypoints
             continue
@@ -169,14 +172,22 @@ def _check_keypoint_names(dataset: CocoDataset, cfg: Config) -> Iterator[Finding
         for annotation in image.annotations
         if annotation.get("keypoints") is not None
     }
+    trained, faulty = cfg.MODEL.KEYPOINTS_ON, False
     for category in dataset.categories:
-        subject, fault = f"category {category['name']}", names_fault(category)
+        count = cfg.KRCNN.NUM_KEYPOINTS if trained else named_count(category)
+        subject, fault = f"category {category['name']}", names_fault(category, count)
         if fault is not None:
-            yield Finding("error" if cfg.MODEL.KEYPOINTS_ON else "note", subject, fault)
-        elif category["id"] in pointed and category.get("keypoints") is None:
+            faulty = True
+            yield Finding("error" if trained else "note", subject, fault)
+        elif category["id"] in pointed and category.get("keypoints") is None and count == COUNT:
             yield Finding("note", subject, "does not name its keypoints: they are taken to be COCO's, in COCO's order")
         elif category.get("keypoints") is not None and not category.get("skeleton"):
             yield Finding("note", subject, "has no skeleton: training does without, other tools draw no limbs")
+    if trained and not faulty:
+        try:
+            mirrored_keypoints(dataset, cfg)
+        except InputError as error:
+            yield Finding("error", str(dataset.annotation_file), str(error))
 
 
 def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
@@ -207,14 +218,15 @@ def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
         yield Finding("dropped", subject, f"{short} of {len(segm)} polygons have fewer than three points")
 
 
-def _check_keypoints(annotation: Annotation, image: CocoImage) -> Iterator[Finding]:
-    """Keypoints that cannot be trained on, as an error, and what is odd about others."""
-    subject = f"annotation {annotation['id']} of {image.file_name}"
-    try:
-        for oddity in oddities(annotation, image.height, image.width):
-            yield Finding("note", subject, oddity)
-    except InputError as error:
-        yield Finding("error", subject, str(error))
+def _check_keypoints(image: CocoImage, counts: Mapping[int, int]) -> Iterator[Finding]:
+    """Keypoints that cannot be trained on, as an error, and what is odd about others; so many in each category."""
+    for annotation in image.annotations:
+        subject = f"annotation {annotation['id']} of {image.file_name}"
+        try:
+            for oddity in oddities(annotation, image.height, image.width, counts[annotation["category_id"]]):
+                yield Finding("note", subject, oddity)
+        except InputError as error:
+            yield Finding("error", subject, str(error))
 
 
 def _why_untrained(image: CocoImage, found: GroundTruth) -> str:

@@ -68,7 +68,7 @@ class Minibatch:
 def mirror(objects: GroundTruth, width: int) -> GroundTruth:
     """The ground truth of the mirrored image, `width` pixels wide."""
     boxes = flip_boxes(torch.from_numpy(objects.boxes), width).numpy()
-    keypoints = None if objects.keypoints is None else flip_keypoints(objects.keypoints, width)
+    keypoints = None if objects.keypoints is None else flip_keypoints(objects.keypoints, width, objects.mirrored)
     segms = tuple(flip_segm(segm, width) for segm in objects.segms)
     return objects._replace(boxes=boxes, segms=segms, keypoints=keypoints)
 

@@ -9,12 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config, model_family, takes_proposals
-from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, Keypoints, names_fault, read_keypoints
+from detectron_gn.mrcnn.data.annotations.keypoints import (
+    Keypoints,
+    common_names,
+    names_fault,
+    places_when_mirrored,
+    read_keypoints,
+)
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
 from detectron_gn.mrcnn.data.proposal_matches import match_stored_proposals
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
+from detectron_gn.mrcnn.ops.keypoints import MIRRORED
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -33,7 +40,8 @@ class GroundTruth(NamedTuple):
     """The objects of an image, in pixels of the image as it is on disk.
 
     `boxes [G, 4]` float32 with inclusive corners, `classes [G]` int64 from 1, `is_crowd [G]`, and an outline each;
-    `keypoints [G, 3, 17]` int32, rows x, y and visibility, or None for a model without keypoints.
+    `keypoints [G, 3, K]` int32, rows x, y and visibility, or None for a model without keypoints; `mirrored [K]`, for
+    each keypoint the one that is in its place in a mirrored image.
     """
 
     boxes: FloatArray
@@ -41,6 +49,7 @@ class GroundTruth(NamedTuple):
     is_crowd: BoolArray
     segms: tuple[Segm, ...]
     keypoints: npt.NDArray[np.int32] | None = None
+    mirrored: tuple[int, ...] = MIRRORED
 
 
 @dataclass(frozen=True)
@@ -101,19 +110,20 @@ def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Co
             is_crowd.append(bool(annotation.get("iscrowd", 0)))
             segms.append(read_segm(annotation["segmentation"]))
             if cfg.MODEL.KEYPOINTS_ON:
-                keypoints.append(_keypoints_of(annotation, image))
+                keypoints.append(_keypoints_of(annotation, image, cfg.KRCNN.NUM_KEYPOINTS))
+    none = np.zeros((0, 3, cfg.KRCNN.NUM_KEYPOINTS), np.int32) if cfg.MODEL.KEYPOINTS_ON else None
     return GroundTruth(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
         np.asarray(classes, dtype=np.int64),
         np.asarray(is_crowd, dtype=np.bool_),
         tuple(segms),
-        np.stack(keypoints or [np.zeros((3, COUNT), np.int32)])[: len(boxes)] if cfg.MODEL.KEYPOINTS_ON else None,
+        np.stack(keypoints) if keypoints else none,
     )
 
 
-def _keypoints_of(annotation: Annotation, image: CocoImage) -> Keypoints:
+def _keypoints_of(annotation: Annotation, image: CocoImage, count: int) -> Keypoints:
     try:
-        return read_keypoints(annotation)
+        return read_keypoints(annotation, count)
     except InputError as error:
         raise InputError(f"annotation {annotation['id']} of {image.file_name}: {error}") from None
 
@@ -169,6 +179,8 @@ def training_roidb(
     is left, or no outline for a model of masks, or no visible keypoint for one of keypoints.
     """
     roidb: list[RoidbEntry] = []
+    if cfg.MODEL.KEYPOINTS_ON:
+        common_names([category for each in datasets for category in each.categories], cfg.KRCNN.NUM_KEYPOINTS)
     for place, dataset in enumerate(datasets):
         check_classes(dataset, cfg)
         if dataset.classes != datasets[0].classes:
@@ -194,7 +206,8 @@ def training_roidb(
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
     """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background.
 
-    Where keypoints are trained, those that a category names must be COCO's.
+    Where keypoints are trained, those that a category names must be the model's, `cfg.KRCNN.NUM_KEYPOINTS` of them, and
+    with mirrored images each must have its other side.
     """
     dataset.refuse_faults()
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
@@ -203,10 +216,25 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
             f"{len(dataset.classes)} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}: "
             f"pass --set MODEL.NUM_CLASSES {len(dataset.classes)}"
         )
-    for category in dataset.categories if cfg.MODEL.KEYPOINTS_ON else ():
-        fault = names_fault(category)
+    if not cfg.MODEL.KEYPOINTS_ON:
+        return
+    for category in dataset.categories:
+        fault = names_fault(category, cfg.KRCNN.NUM_KEYPOINTS)
         if fault is not None:
             raise InputError(f"{dataset.annotation_file}: category {category['name']}: {fault}")
+    try:
+        mirrored_keypoints(dataset, cfg)
+    except InputError as error:
+        raise InputError(f"{dataset.annotation_file}: {error}") from None
+
+
+def mirrored_keypoints(dataset: CocoDataset, cfg: Config) -> tuple[int, ...]:
+    """For each keypoint, the one in its place in a mirrored image; InputError where there are such and nobody knows.
+
+    Without mirrored images, a person's.
+    """
+    names = common_names(dataset.categories, cfg.KRCNN.NUM_KEYPOINTS)
+    return places_when_mirrored(names, cfg.KRCNN.NUM_KEYPOINTS) if cfg.TRAIN.USE_FLIPPED else MIRRORED
 
 
 def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals]) -> None:
@@ -225,9 +253,10 @@ def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Seq
 
 def _entries(dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None) -> Iterable[RoidbEntry]:
     class_of_category = dataset.class_of_category
+    mirrored = mirrored_keypoints(dataset, cfg) if cfg.MODEL.KEYPOINTS_ON else MIRRORED
     for image in dataset.images:
         path = dataset.image_path(image)
-        objects = ground_truth(image, class_of_category, cfg)
+        objects = ground_truth(image, class_of_category, cfg)._replace(mirrored=mirrored)
         stored = overlaps = None
         if proposals is not None:
             stored = proposals.as_stored(image.id)

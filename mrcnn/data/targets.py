@@ -36,8 +36,8 @@ def minibatch_of(images: Sequence[AnyImage], targets: Sequence[Target], cfg: Con
             - `masks`, for a model with a mask head: `[G, H, W]` of zeros and others, or of each object its COCO
               `segmentation`, polygons or run lengths.
             - `iscrowd`: `[G]`, left out where there is no crowd.
-            - `keypoints`, for a model with a keypoint head: `[G, 17, 3]`, x, y and a visibility above 0 of each
-              keypoint that is trained on, in COCO's order.
+            - `keypoints`, for a model with a keypoint head: `[G, K, 3]`, x, y and a visibility above 0 of each keypoint
+              that is trained on; a person's 17 in COCO's order.
             - `proposals`, for a model without an RPN: `[P, 4]`, inclusive corners in pixels of the image.
 
     Raises InputError, naming the image and the key, for targets that are not so, and for images without an object.

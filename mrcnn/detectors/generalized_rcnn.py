@@ -139,7 +139,7 @@ class GeneralizedRCNN(Detector):
             return self.mask_head.probabilities(features, rois_of_boxes(boxes, scale, image_index), classes)
 
     def heatmaps(self, features: Features, boxes: Tensor, scale: float, image_index: int) -> Tensor:
-        """Heatmaps of keypoints `[D, 17, M, M]` of `[D, 4]` boxes in image pixels; a second pass."""
+        """Heatmaps of keypoints `[D, K, M, M]` of `[D, 4]` boxes in image pixels; a second pass."""
         assert self.keypoint_head is not None
         with self.products():
             return self.keypoint_head.outputs(features, rois_of_boxes(boxes, scale, image_index)).float()

@@ -31,7 +31,7 @@ class SegmRow(TypedDict):
 
 
 class KeypointRow(TypedDict):
-    """One row of a COCO keypoint results file: `keypoints` is x, y and 1 for each of 17."""
+    """One row of a COCO keypoint results file: `keypoints` is x, y and 1 for each, of a person 17."""
 
     image_id: int
     category_id: int

@@ -138,7 +138,7 @@ def evaluate(
         names = model.categories.names
     category_ids = matched_category_ids(model.cfg, coco, annotations, names)
     if model.cfg.MODEL.KEYPOINTS_ON:
-        check_keypoints(coco)
+        check_keypoints(coco, model.cfg.KRCNN.NUM_KEYPOINTS)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()

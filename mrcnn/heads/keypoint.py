@@ -67,7 +67,7 @@ class KeypointHead(nn.Module):
             self.upsample.requires_grad_(False)
 
     def outputs(self, features: Features, rois: Tensor) -> Tensor:
-        """Heatmaps `[R, 17, M, M]` of `[R, 5]` RoIs: logits over the positions of each map; R may be 0."""
+        """Heatmaps `[R, K, M, M]` of `[R, 5]` RoIs: logits over the positions of each map; R may be 0."""
         if not len(rois):
             side = self.cfg.KRCNN.HEATMAP_SIZE
             return rois.new_zeros((0, self.cfg.KRCNN.NUM_KEYPOINTS, side, side))
@@ -85,7 +85,7 @@ class KeypointHead(nn.Module):
         return pool_rois(features, rois, self.cfg, self.cfg.KRCNN)
 
     def forward(self, roi_features: Tensor) -> Tensor:
-        """`[R, C, S, S]` features to heatmaps `[R, 17, M, M]`."""
+        """`[R, C, S, S]` features to heatmaps `[R, K, M, M]`."""
         x: Tensor = (self.res5 or self.convs)(roi_features)
         if self.kps_deconv is not None:
             x = F.relu_(self.kps_deconv(x))

@@ -1,5 +1,7 @@
 """Keypoints from heatmaps, their similarity, and suppression by it; answers to Detectron utils/keypoints.py."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,18 @@ KEYPOINT_NAMES = (
     "right_ankle",
 )  # fmt: skip
 
-# For each keypoint, the one that is in its place in a mirrored person.
-MIRRORED = tuple(
-    KEYPOINT_NAMES.index(name.replace(*sides))
-    for name in KEYPOINT_NAMES
-    for sides in [("left", "right") if "left" in name else ("right", "left")]
-)
+
+def mirrored_places(names: Sequence[str]) -> tuple[int, ...] | None:
+    """For each named keypoint, the one that is in its place in a mirrored object; None where it is not among them.
+
+    What `left` is in a name is `right` in the name of that one.
+    """
+    others = [name.replace("left", "right") if "left" in name else name.replace("right", "left") for name in names]
+    return tuple(map(list(names).index, others)) if set(others) <= set(names) else None
+
+
+# For each of a person's keypoints, the one that is in its place in a mirrored person.
+MIRRORED = tuple(mirrored_places(KEYPOINT_NAMES) or ())
 
 # How far annotators are apart, as a share of an object's size.
 OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
@@ -70,13 +78,15 @@ def flip_heatmaps(heatmaps: Tensor) -> Tensor:
     return heatmaps[:, list(MIRRORED)].flip(-1)
 
 
-def flip_keypoints(keypoints: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.int32]:
-    """Keypoints `[G, 3, 17]` of the mirrored people, rows x, y and visibility, in an image `width` pixels wide.
+def flip_keypoints(
+    keypoints: npt.NDArray[np.int32], width: int, mirrored: Sequence[int] = MIRRORED
+) -> npt.NDArray[np.int32]:
+    """Keypoints `[G, 3, K]` of the mirrored objects, rows x, y and visibility, in an image `width` pixels wide.
 
-    Left and right change over. Of a keypoint that is not labelled x stays 0
+    Left and right change over, as `mirrored` has them. Of a keypoint that is not labelled x stays 0
     (Detectron utils/keypoints.py:flip_keypoints).
     """
-    flipped = keypoints[:, :, list(MIRRORED)]
+    flipped = keypoints[:, :, list(mirrored)]
     flipped[:, 0] = np.where(flipped[:, 2] == 0, 0, width - flipped[:, 0] - 1)
     return flipped
 

@@ -16,8 +16,8 @@ class KeypointSample(NamedTuple):
 
     Attributes:
         rois: `[Q, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
-        positions: `[Q, 17]` int64, of each keypoint in its heatmap, row by row; 0 for one that is not trained on.
-        visible: `[Q, 17]` bool, which keypoints are trained on.
+        positions: `[Q, K]` int64, of each keypoint in its heatmap, row by row; 0 for one that is not trained on.
+        visible: `[Q, K]` bool, which keypoints are trained on.
     """
 
     rois: Tensor
@@ -59,7 +59,7 @@ def sample_keypoints(
 
 
 def _holds_visible(keypoints: Tensor, boxes: Tensor) -> Tensor:
-    """Whether each of `[P, 4]` boxes, ends included, holds a visible one of its keypoints `[P, 3, 17]`."""
+    """Whether each of `[P, 4]` boxes, ends included, holds a visible one of its keypoints `[P, 3, K]`."""
     x, y, visibility = keypoints.unbind(1)
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     inside = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)

@@ -107,7 +107,7 @@ def keypoint_loss(heatmaps: Tensor, sample: KeypointSample, cfg: Config) -> dict
     """`loss_kps`: the cross-entropy of a softmax over each heatmap's positions, averaged over the visible keypoints.
 
     Args:
-        heatmaps: `[Q, 17, M, M]` logits.
+        heatmaps: `[Q, K, M, M]` logits.
 
     With `cfg.KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS` off, `loss_kps_normalized`: the same divided not by how many are
     visible but by how many could be, in as many objects as a minibatch may have (Detectron

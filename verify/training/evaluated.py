@@ -81,7 +81,7 @@ def train_and_evaluate(
                 say(f"{evaluation_data.annotations}: {remark}")
         image_files(coco, evaluation_data.images)
         if cfg.MODEL.KEYPOINTS_ON:
-            check_keypoints(coco)
+            check_keypoints(coco, cfg.KRCNN.NUM_KEYPOINTS)
         if evaluation_data.proposals is not None:
             if not takes_proposals(cfg):
                 raise InputError(

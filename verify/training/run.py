@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from detectron_gn.mrcnn.config import Config, check_config, refuse_training
+from detectron_gn.mrcnn.data.annotations.keypoints import common_names
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
@@ -148,7 +149,8 @@ def run_training(
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
         _refuse_frozen_scratch(cfg, weights, options)
-        run = _prepare(cfg, weights, classes, source_classes, categories, ranks, options)
+        names = common_names(datasets[0].categories, cfg.KRCNN.NUM_KEYPOINTS) if cfg.MODEL.KEYPOINTS_ON else None
+        run = _prepare(cfg, weights, classes, source_classes, categories, ranks, options, names)
     _refuse_nothing_to_do(run, cfg, checkpoint, weights)
     batches = minibatches(
         roidb,
@@ -262,6 +264,7 @@ def _prepare(
     categories: tuple[Category, ...],
     ranks: Ranks,
     options: RunOptions,
+    keypoints: Sequence[str] | None = None,
 ) -> TrainingRun:
     """The network and its solver, filled as a new one is and then from the weights."""
     with torch.random.fork_rng(devices=[]):
@@ -276,7 +279,9 @@ def _prepare(
     text = dump_config(cfg)
     if weights is None:
         return TrainingRun(model, solver, 0, None, text, categories)
-    point = start_from(model, solver, weights, classes, source_classes, keep_unused=options.keep_unused)
+    point = start_from(
+        model, solver, weights, classes, source_classes, keypoints=keypoints, keep_unused=options.keep_unused
+    )
     start = 0 if point.iteration is None else point.iteration + 1
     return TrainingRun(model, solver, start, point, text, categories)
 

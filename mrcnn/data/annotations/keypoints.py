@@ -1,55 +1,71 @@
-"""The keypoints of a person as annotations give them; answers to Detectron datasets/json_dataset.py.
+"""The keypoints of objects as annotations give them; answers to Detectron datasets/json_dataset.py.
 
 Detectron's names: _get_gt_keypoints, _init_keypoints.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.data.json_values import is_number, told
+from detectron_gn.mrcnn.data.json_values import is_number, is_text, told
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, MIRRORED, mirrored_places
 
 Keypoints = npt.NDArray[np.int32]
 
 COUNT = len(KEYPOINT_NAMES)
-_WANTED = f"{3 * COUNT}, an x, a y and a visibility for each of a person's {COUNT} keypoints"
 
 
-def read_keypoints(annotation: Mapping[str, Any]) -> Keypoints:
-    """Keypoints `[3, 17]` of an annotation, rows x, y (pixels, rounded towards zero) and visibility.
+def read_keypoints(annotation: Mapping[str, Any], count: int = COUNT) -> Keypoints:
+    """Keypoints `[3, count]` of an annotation, rows x, y (pixels, rounded towards zero) and visibility.
 
     A keypoint counts where its visibility is above 0. An annotation without `keypoints` has none that do. Raises
-    InputError for what is not 17 times three numbers.
+    InputError for what is not `count` times three numbers.
     """
     given = annotation.get("keypoints")
     if given is None:
-        return np.zeros((3, COUNT), np.int32)
+        return np.zeros((3, count), np.int32)
+    of_whom = "a person's" if count == COUNT else "the"
+    wanted = f"{3 * count}, an x, a y and a visibility for each of {of_whom} {count} keypoints"
     if not isinstance(given, list):
-        raise InputError(f"'keypoints' is {told(given)}, which is no list of numbers: give {_WANTED}")
-    if len(given) != 3 * COUNT:
-        raise InputError(f"'keypoints' has {len(given)} numbers instead of {_WANTED}")
+        raise InputError(f"'keypoints' is {told(given)}, which is no list of numbers: give {wanted}")
+    if len(given) != 3 * count:
+        raise InputError(f"'keypoints' has {len(given)} numbers instead of {wanted}")
     for value in given:
         if not is_number(value) or abs(value) >= 2**31:
             raise InputError(f"'keypoints' holds {told(value)}, which is no number that a place in an image can be")
-    keypoints: Keypoints = np.array([int(value) for value in given], np.int32).reshape(COUNT, 3).T
+    keypoints: Keypoints = np.array([int(value) for value in given], np.int32).reshape(count, 3).T
     return np.ascontiguousarray(keypoints)
 
 
-def names_fault(category: Mapping[str, Any]) -> str | None:
-    """What is wrong with the names that a category gives its keypoints; None where they are COCO's, or there are none.
+def named_count(category: Mapping[str, Any]) -> int:
+    """How many keypoints a category names; a person's, where it names none."""
+    names = category.get("keypoints")
+    return len(names) if isinstance(names, list) and names else COUNT
 
-    Mirrored images have left and right changed over by these names, and a model's heatmaps stand in COCO's order.
+
+def names_fault(category: Mapping[str, Any], count: int) -> str | None:
+    """What is wrong with the names that a category gives its keypoints, for a model of `count`; None without fault.
+
+    Mirrored images have left and right changed over by these names. 17 are those of COCO's person, whose order a model
+    of 17 has.
     """
     names = category.get("keypoints")
-    if names is None or names == list(KEYPOINT_NAMES):
+    if names is None or names == list(KEYPOINT_NAMES) and count == COUNT:
         return None
-    if not isinstance(names, list) or len(names) != COUNT:
-        found = f"{len(names)} keypoints" if isinstance(names, list) else told(names)
-        return f"its 'keypoints' are {found}, but a person of COCO has {COUNT}"
+    if not isinstance(names, list) or not all(map(is_text, names)):
+        return f"its 'keypoints' are {told(names)}, which is no list of names"
+    if len(names) != count:
+        return (
+            f"it has {len(names)} keypoints, but KRCNN.NUM_KEYPOINTS is {count}: pass --set KRCNN.NUM_KEYPOINTS "
+            f"{len(names)} to train as many"
+        )
+    if len(set(names)) < count:
+        return "two of its 'keypoints' have the same name: give each a name of its own"
+    if count != COUNT:
+        return None
     place = next(place for place, name in enumerate(names) if name != KEYPOINT_NAMES[place])
     return (
         f"keypoint {place + 1} is called {told(names[place])}, but COCO's is {KEYPOINT_NAMES[place]}: list the "
@@ -57,7 +73,46 @@ def names_fault(category: Mapping[str, Any]) -> str | None:
     )
 
 
-def oddities(annotation: Mapping[str, Any], height: int, width: int) -> Iterator[str]:
+def common_names(categories: Iterable[Mapping[str, Any]], count: int) -> tuple[str, ...] | None:
+    """The names of the `count` keypoints of categories without fault; None for unknown ones.
+
+    Those of 17 are COCO's. Raises InputError where two categories name theirs otherwise.
+    """
+    if count == COUNT:
+        return KEYPOINT_NAMES
+    named = [(category["name"], tuple(category["keypoints"])) for category in categories if category.get("keypoints")]
+    for other, names in named[1:]:
+        if names != named[0][1]:
+            raise InputError(
+                f"the categories {named[0][0]} and {other} name other keypoints, but a model has the same ones for "
+                "every class: give them the same names in the same order"
+            )
+    return named[0][1] if named else None
+
+
+def places_when_mirrored(names: tuple[str, ...] | None, count: int) -> tuple[int, ...]:
+    """For each of `count` keypoints, the one that is in its place in a mirrored object, by their names.
+
+    Raises InputError where nobody knows: for keypoints without names, and for a left one without a right one.
+    """
+    if count == COUNT:
+        return MIRRORED
+    places = None if names is None else mirrored_places(names)
+    if places is not None:
+        return places
+    way_out = "or pass --set TRAIN.USE_FLIPPED False to train without mirrored images"
+    if names is None:
+        raise InputError(
+            f"no category names its {count} keypoints, so that left and right cannot be told apart in mirrored "
+            f"images: list their names as its 'keypoints', {way_out}"
+        )
+    raise InputError(
+        f"of the keypoints {', '.join(names[:8])}{' and so on' if len(names) > 8 else ''} a left or a right one has no "
+        f"other side to change places with in mirrored images: name both, {way_out}"
+    )
+
+
+def oddities(annotation: Mapping[str, Any], height: int, width: int, count: int = COUNT) -> Iterator[str]:
     """What is odd about the keypoints of an annotation that `read_keypoints` takes.
 
     Args:
@@ -65,7 +120,7 @@ def oddities(annotation: Mapping[str, Any], height: int, width: int) -> Iterator
     """
     if annotation.get("keypoints") is None:
         return
-    x, y, visibility = read_keypoints(annotation)
+    x, y, visibility = read_keypoints(annotation, count)
     others = sorted(set(annotation["keypoints"][2::3]) - {0, 1, 2})
     if others:
         yield f"a visibility of {others[0]:g}, where COCO has 0, 1 and 2: it counts as seen where it is above 0"

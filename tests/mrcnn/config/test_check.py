@@ -49,6 +49,7 @@ KEYPOINTS = {
 ACCEPTED = [
     {},
     KEYPOINTS,
+    {**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 5},
     {"MODEL.FASTER_RCNN": False, "FPN.MULTILEVEL_RPN": False},
     {"FAST_RCNN.ROI_XFORM_METHOD": "RoIPoolF"},
     {"MODEL.TYPE": "mask_rcnn"},
@@ -77,7 +78,15 @@ REFUSED = [
     ({"MODEL.RPN_ONLY": True}, "MODEL.RPN_ONLY and MODEL.MASK_ON are both True: set one of them to False"),
     ({"FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head"}, "FAST_RCNN.ROI_BOX_HEAD is ResNet.add_ResNet_roi"),
     ({"MODEL.KEYPOINTS_ON": True}, "KRCNN.ROI_KEYPOINTS_HEAD is not set: set it to keypoint_rcnn_heads.add_roi_pose"),
-    ({**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 14}, "KRCNN.NUM_KEYPOINTS is 14, but a person of COCO has 17"),
+    ({**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 0}, "KRCNN.NUM_KEYPOINTS is 0"),
+    (
+        {**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 5, "KRCNN.NMS_OKS": True},
+        "KRCNN.NMS_OKS is True, which takes the keypoints to be the 17 of COCO's person, but KRCNN.NUM_KEYPOINTS is 5",
+    ),
+    (
+        {**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 5, "TEST.KPS_AUG.ENABLED": True, "TEST.KPS_AUG.H_FLIP": True},
+        "TEST.KPS_AUG.H_FLIP is True, which takes the keypoints to be the 17 of COCO's person",
+    ),
     ({**KEYPOINTS, "KRCNN.HEATMAP_SIZE": 28}, "KRCNN.HEATMAP_SIZE is 28, but the layers of the keypoint head make it"),
     ({**KEYPOINTS, "KRCNN.UP_SCALE": 3}, "KRCNN.UP_SCALE is 3: set it to an even number"),
     ({**KEYPOINTS, "KRCNN.DECONV_KERNEL": 3}, "KRCNN.DECONV_KERNEL is 3: set it to an even number"),
@@ -258,6 +267,7 @@ def test_anchors_that_would_lie_beside_their_maps_are_refused(cfg, sentence):
     with pytest.raises(InputError) as error:
         refuse_training(cfg)
     assert str(error.value).startswith(sentence)
+    assert "cannot be trained here: give the configuration of a ResNet with RoIAlign" in str(error.value)
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
@@ -325,3 +335,4 @@ def test_the_training_of_what_only_detects_is_refused(cfg, sentence):
     with pytest.raises(InputError) as error:
         refuse_training(cfg)
     assert str(error.value).startswith(sentence)
+    assert "cannot be trained here: give the configuration of a ResNet with RoIAlign" in str(error.value)

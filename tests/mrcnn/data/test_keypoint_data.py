@@ -15,7 +15,8 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 
 KEYPOINTS = with_values(
-    Config(), {"MODEL.NUM_CLASSES": 2, "MODEL.KEYPOINTS_ON": True, "TRAIN.USE_FLIPPED": False}
+    Config(),
+    {"MODEL.NUM_CLASSES": 2, "MODEL.KEYPOINTS_ON": True, "KRCNN.NUM_KEYPOINTS": 17, "TRAIN.USE_FLIPPED": False},
 )
 BOXES = with_values(KEYPOINTS, {"MODEL.KEYPOINTS_ON": False})
 NOSE, WRIST, UNSEEN = (12, 14, 2), (29, 28, 1), (0, 0, 0)
@@ -145,8 +146,10 @@ ODD_CATEGORIES = [
     ({}, "note", "does not name its keypoints: they are taken to be COCO's"),
     ({"keypoints": list(KEYPOINT_NAMES)}, "note", "has no skeleton: training does without"),
     ({"keypoints": list(KEYPOINT_NAMES), "skeleton": []}, "note", "has no skeleton"),
-    ({"keypoints": ["a", "b"]}, "error", "its 'keypoints' are 2 keypoints, but a person of COCO has 17"),
-    ({"keypoints": 5}, "error", "its 'keypoints' are 5, but a person of COCO has 17"),
+    ({"keypoints": ["a", "b"]}, "error", "it has 2 keypoints, but KRCNN.NUM_KEYPOINTS is 17: pass --set KRCNN.NUM_"),
+    ({"keypoints": 5}, "error", "its 'keypoints' are 5, which is no list of names"),
+    ({"keypoints": [1] * 17}, "error", "which is no list of names"),
+    ({"keypoints": ["a"] * 17}, "error", "two of its 'keypoints' have the same name"),
     ({"keypoints": list(KEYPOINT_NAMES[::-1])}, "error", "keypoint 1 is called 'right_ankle', but COCO's is nose"),
 ]
 
@@ -162,7 +165,7 @@ def test_what_a_category_says_of_its_keypoints(people, category, severity, words
     with pytest.raises(InputError, match="category person: ") as refused:
         training_roidb([dataset], KEYPOINTS)
     assert words in str(refused.value)
-    assert words in findings(dataset, "note", BOXES)[0] and len(training_roidb([dataset], BOXES)) == 1
+    assert len(training_roidb([dataset], BOXES)) == 1 and not findings(dataset, "error", BOXES)
 
 
 def test_data_sets_of_people_are_joined(people):
@@ -176,3 +179,44 @@ def test_people_without_outlines_are_trained_on(people):
     (entry,) = training_roidb([dataset], KEYPOINTS)
     assert entry.ground_truth.segms == ((),) and entry.ground_truth.keypoints.any()
     assert not check_dataset(dataset, KEYPOINTS).errors
+
+
+FEW = with_values(KEYPOINTS, {"KRCNN.NUM_KEYPOINTS": 3, "TRAIN.USE_FLIPPED": True})
+CORNERS = {"keypoints": ["left_corner", "top", "right_corner"], "skeleton": [[1, 2], [2, 3]]}
+POINTS = {"keypoints": [12, 14, 2, 20, 10, 1, 0, 0, 0], "num_keypoints": 2}
+
+
+def test_other_keypoints_than_a_persons_are_read_and_mirrored_by_their_names(people):
+    dataset = people(POINTS, category=CORNERS)
+    assert check_dataset(dataset, FEW).findings == () == check_dataset(dataset, BOXES).findings
+    plain, flipped = training_roidb([dataset], FEW)
+    assert plain.ground_truth.keypoints.tolist() == [[[12, 20, 0], [14, 10, 0], [2, 1, 0]]]
+    assert mirror(flipped.ground_truth, 80).keypoints.tolist() == [[[0, 59, 67], [0, 10, 14], [0, 1, 2]]]
+
+
+UNMIRRORED = [
+    ({}, "no category names its 3 keypoints, so that left and right cannot be told apart in mirrored images: list"),
+    ({"keypoints": ["left_corner", "top", "end"]}, "a left or a right one has no other side to change places with"),
+]
+
+
+@pytest.mark.parametrize(("category", "words"), UNMIRRORED)
+def test_keypoints_whose_other_side_nobody_knows_are_not_mirrored(people, category, words):
+    dataset = people(POINTS, category=category)
+    with pytest.raises(InputError, match=r"instances.json: .*pass --set TRAIN\.USE_FLIPPED False") as refused:
+        training_roidb([dataset], FEW)
+    assert words in str(refused.value) and words in findings(dataset, "error", FEW)[0]
+    (entry,) = training_roidb([dataset], with_values(FEW, {"TRAIN.USE_FLIPPED": False}))
+    assert entry.ground_truth.keypoints.shape == (1, 3, 3)
+
+
+def test_keypoints_are_as_many_as_the_models_and_the_same_in_every_data_set(people):
+    dataset = people(POINTS, category=CORNERS)
+    with pytest.raises(InputError, match="it has 3 keypoints, but .* is 17: pass --set KRCNN.NUM_KEYPOINTS 3"):
+        training_roidb([dataset], KEYPOINTS)
+    others = replace(dataset, categories=({**dataset.categories[0], "keypoints": ["left", "right", "x"]},))
+    with pytest.raises(InputError, match="name other keypoints, but a model has the same ones"):
+        training_roidb([dataset, others], FEW)
+    short = people({"keypoints": [1, 2, 2]}, category=CORNERS)
+    with pytest.raises(InputError, match="'keypoints' has 3 numbers instead of 9, .* for each of the 3 keypoints"):
+        training_roidb([short], FEW)

@@ -240,3 +240,51 @@ def test_the_configuration_may_name_the_proposals(tmp_path):
     assert main(["train", *(argument for argument in given if argument not in ("--proposals", str(PROPOSALS)))]) == 0
     roi_run("fast", tmp_path / "given", *ONE_STEP)
     assert_equal_blobs(tmp_path / "run" / "model_final.pkl", tmp_path / "given" / "model_final.pkl")
+
+
+CORNERS = ["left_eye", "tail", "right_eye"]
+
+
+@pytest.fixture(scope="module")
+def corners(tmp_path_factory):
+    """The data set with three keypoints, two of them of a person's names."""
+    document = json.loads((DATA / FAMILIES["keypoint"].annotations).read_text())
+    document["categories"][0]["keypoints"] = CORNERS
+    for annotation in document["annotations"]:
+        annotation["keypoints"] = annotation["keypoints"][:9]
+        annotation["num_keypoints"] = sum(mark > 0 for mark in annotation["keypoints"][2::3])
+    path = tmp_path_factory.mktemp("corners") / "corners.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_keypoint_model_is_finetuned_to_another_number_of_keypoints(whole_runs, corners, tmp_path, run):
+    weights, out, lines = read_blobs(whole_runs("keypoint") / "model_final.pkl"), tmp_path / "run", []
+    cfg = roi_config("keypoint", "KRCNN.NUM_KEYPOINTS", "3", "SOLVER.MAX_ITER", "2", "TEST.SCORE_THRESH", "0.0")
+    dataset = read_dataset(corners, DATA / "train_images")
+    run_small(out, cfg, weights, lines, data=dataset)
+    assert any("the file has 17 keypoints; partly copied, the rows of left_eye, right_eye" in line for line in lines)
+    assert read_blobs(out / "model_final.pkl").blobs["kps_score_lowres_w"].shape[1] == 3
+    images = DATA / "train_images"
+    code, _, _ = run("detect", out / "model_final.pkl", next(images.iterdir()), "--out", tmp_path / "found")
+    rows = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert code == 0 and rows and {len(row["keypoints"]) for row in rows} == {9}
+    answer = run("test", out / "model_final.pkl", "--annotations", corners, "--images", images, "--out", tmp_path / "t")
+    assert_one_sentence(answer, "COCO's AP of keypoints is that of a person's 17, but KRCNN.NUM_KEYPOINTS is 3")
+    # What was trained goes on, keypoint by keypoint.
+    lines = []
+    run_small(tmp_path / "on", cfg, read_blobs(out / "model_final.pkl"), lines, data=dataset)
+    assert not any("keypoints" in line for line in lines)
+
+
+VGG16 = (
+    "MODEL.CONV_BODY VGG16.add_VGG16_conv5_body FAST_RCNN.ROI_BOX_HEAD VGG16.add_VGG16_roi_fc_head "
+    "FAST_RCNN.ROI_XFORM_METHOD RoIPoolF MODEL.NUM_CLASSES 5"
+).split()
+
+
+def test_a_vgg_is_not_trained_which_is_one_sentence(run, tmp_path):
+    data = ["--annotations", DATA / "train_images.json", "--images", DATA / "train_images"]
+    answer = run("train", "--config", "e2e_faster_rcnn_R-50-C4_1x", "--set", *VGG16, *data, "--out", tmp_path / "run")
+    assert_one_sentence(answer, "MODEL.CONV_BODY is VGG16.add_VGG16_conv5_body", "cannot be trained here", "`test`")
+    assert not (tmp_path / "run").exists()
