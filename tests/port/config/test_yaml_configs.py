@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detectron_gn.mrcnn.config import check_config, flatten
+from detectron_gn.mrcnn.config import check_config, flatten, refuse_training
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import bundled_config, bundled_names, parse_config, read_config
 
@@ -71,8 +71,9 @@ def test_detectrons_87_configurations_are_all_there():
 
 
 @pytest.mark.parametrize("name", bundled_names())
-def test_a_bundled_configuration_can_be_built(name):
+def test_a_bundled_configuration_can_be_built_and_trained(name):
     check_config(bundled_config(name))
+    refuse_training(bundled_config(name))
 
 
 @pytest.mark.parametrize("name", bundled_names())

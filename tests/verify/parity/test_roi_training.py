@@ -7,6 +7,7 @@ An image without objects lends a mask head one RoI of its background, by lot, wi
 
 import lzma
 from copy import deepcopy
+from dataclasses import replace
 from typing import NamedTuple
 
 import h5py
@@ -19,7 +20,10 @@ from detectron_gn.mrcnn.heads import keypoint
 from detectron_gn.mrcnn.heads.mask import MaskHead
 from detectron_gn.mrcnn.ops.keypoints import MIRRORED, flip_keypoints
 from detectron_gn.mrcnn.training import keypoint_targets, losses
+from detectron_gn.port.config.read import dump_config
 from detectron_gn.verify.reference.training_trace import open_trace
+from detectron_gn.weights import write_blobs
+from tests.helpers.command_line import assert_one_sentence
 from tests.helpers.training_reference import assert_caffe2s, assert_found, beginning, beginning_on, replayed, unpacked
 from tests.helpers.zoo_reference import zoo_config
 
@@ -90,6 +94,20 @@ def test_people_on_photos_are_trained_on_as_in_caffe2(data, shared, tmp_path):
 def test_verify_training_holds_in_float32(data, trace_of, name):
     parity = beginning(data, trace_of(name)).check(trace_of(name), replicas=2)
     assert parity.holds and parity.losses.count == 4 * TRACES[name].losses
+
+
+@pytest.mark.slow
+def test_the_command_takes_the_file_of_proposals(run, data, trace_of, tmp_path):
+    path = trace_of("train_fast_levels")
+    start = beginning(data, path)
+    write_blobs(tmp_path / "began.pkl", replace(start.weights, cfg=dump_config(start.cfg)))
+    given = ["--annotations", data / "zoo" / "train_crowds.json", "--images", data / "train_images"]
+    command = ("verify", "training", tmp_path / "began.pkl", *given, "--reference", path, "--replicas", 1)
+    code, printed, _ = run(*command, "--proposals", data / "zoo" / "train_points_proposals.pkl")
+    assert code == 0 and "It is the same run." in printed
+    assert_one_sentence(run(*command), "give --proposals")
+    other = run(*command, "--proposals", data / "zoo" / "train_proposals.pkl")
+    assert_one_sentence(other, "train_proposals.pkl holds no proposals for image")
 
 
 DAMAGED = [
