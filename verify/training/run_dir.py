@@ -13,6 +13,7 @@ from detectron_gn.mrcnn.config import Config, flatten
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.keypoints import MIRRORED
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.runs.run_record import read_run_record
@@ -269,7 +270,8 @@ def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
             digest.update(array.tobytes())
         for segm in entry.ground_truth.segms:
             _add_segm(digest, segm)
-        for further in (entry.ground_truth.keypoints, entry.proposals):
+        sides = None if entry.ground_truth.mirrored == MIRRORED else np.array(entry.ground_truth.mirrored)
+        for further in (entry.ground_truth.keypoints, sides, entry.proposals):
             if further is not None:
                 digest.update(np.ascontiguousarray(further).tobytes())
     return digest.hexdigest()

@@ -267,7 +267,6 @@ def test_anchors_that_would_lie_beside_their_maps_are_refused(cfg, sentence):
     with pytest.raises(InputError) as error:
         refuse_training(cfg)
     assert str(error.value).startswith(sentence)
-    assert "cannot be trained here: give the configuration of a ResNet with RoIAlign" in str(error.value)
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)

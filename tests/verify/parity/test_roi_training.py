@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.heads import keypoint
 from detectron_gn.mrcnn.heads.mask import MaskHead
-from detectron_gn.mrcnn.ops.keypoints import MIRRORED, flip_keypoints
+from detectron_gn.mrcnn.ops.keypoints import flip_keypoints
 from detectron_gn.mrcnn.training import keypoint_targets, losses
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.verify.reference.training_trace import open_trace
@@ -136,10 +136,7 @@ def test_a_damaged_trace_is_bad_input(trace_of, tmp_path, trace, name, damage, t
 def _unswapped(monkeypatch):
     """A mirrored left hand stays a left hand."""
 
-    def flipped(keypoints, width):
-        return flip_keypoints(keypoints, width)[:, :, list(MIRRORED)]
-
-    monkeypatch.setattr(minibatch, "flip_keypoints", flipped)
+    monkeypatch.setattr(minibatch, "flip_keypoints", lambda points, width, _: flip_keypoints(points, width, range(17)))
 
 
 def _wrong_keypoint_normaliser(monkeypatch):

@@ -73,7 +73,7 @@ def with_segmentation(change):
 
 def test_other_outlines_are_refused(stopped):
     data = with_segmentation(lambda polygons: [[x + 1 for x in polygon] for polygon in polygons])
-    with pytest.raises(InputError, match="the annotations or images are not those"):
+    with pytest.raises(InputError, match="the annotations, images or proposals are not those"):
         run(stopped, data=data, resume=True)
 
 

@@ -22,6 +22,7 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.training.metrics import RunFigures
+from detectron_gn.verify.training.run_dir import data_fingerprint
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.command_line import assert_one_sentence
 from tests.helpers.roi_run import FAMILIES, PROPOSALS, roi_arguments, roi_config, roi_data, roi_run
@@ -275,6 +276,22 @@ def test_a_keypoint_model_is_finetuned_to_another_number_of_keypoints(whole_runs
     lines = []
     run_small(tmp_path / "on", cfg, read_blobs(out / "model_final.pkl"), lines, data=dataset)
     assert not any("keypoints" in line for line in lines)
+
+
+def test_the_fingerprint_sees_which_keypoints_change_places(corners, tmp_path):
+    cfg, document = roi_config("keypoint", "KRCNN.NUM_KEYPOINTS", "3"), json.loads(corners.read_text())
+    document["categories"][0]["keypoints"] = [CORNERS[place] for place in (1, 0, 2)]
+    (tmp_path / "others.json").write_text(json.dumps(document))
+    datasets = [read_dataset(path, DATA / "train_images") for path in (corners, tmp_path / "others.json")]
+    first, second = (data_fingerprint(training_roidb([dataset], cfg)) for dataset in datasets)
+    assert first != second
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_activations_that_are_computed_again_are_the_same(name, tmp_path):
+    roi_run(name, tmp_path / "kept", *ONE_STEP)
+    roi_run(name, tmp_path / "again", *ONE_STEP, recompute=True)
+    assert_equal_blobs(tmp_path / "kept" / "model_final.pkl", tmp_path / "again" / "model_final.pkl")
 
 
 VGG16 = (

@@ -146,7 +146,7 @@ def test_a_config_that_changed_what_matters_is_refused_by_name(whole_run, overri
 def test_another_data_set_is_refused_when_a_run_goes_on(whole_run):
     changed = dataset()
     changed = replace(changed, images=changed.images[1:])
-    with pytest.raises(InputError, match="annotations or images are not those"):
+    with pytest.raises(InputError, match="annotations, images or proposals are not those"):
         run_training(config(), [changed], None, ALONE, RunOptions(whole_run, resume=True, workers=0), say=str)
 
 
