@@ -1,16 +1,19 @@
-"""The commands of this room: `inspect`, `detect`."""
+"""The commands of this room: `inspect`, `detect`, `export`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from detectron_gn.port.options import (
     add_classes,
+    add_config,
     add_image_reading,
+    add_keep_unused,
     add_model,
     add_out,
     add_precision,
@@ -18,7 +21,16 @@ from detectron_gn.port.options import (
     class_names,
     image_reading,
 )
-from detectron_gn.weights.command_line import DONE, Commands, between, check_writable, write_json_option
+from detectron_gn.weights.command_line import (
+    CHECK_FAILED,
+    DONE,
+    Commands,
+    add_source,
+    between,
+    check_writable,
+    progress_bar,
+    write_json_option,
+)
 from detectron_gn.weights.shown import one_line
 
 
@@ -26,6 +38,7 @@ def add_commands(commands: Commands) -> None:
     """Add all commands of this room."""
     _add_inspect(commands)
     _add_detect(commands)
+    _add_export(commands)
 
 
 def _add_inspect(commands: Commands) -> None:
@@ -175,3 +188,71 @@ def _check_detect_files(args: argparse.Namespace) -> None:
                 f"{inputs[os.path.realpath(path)]} is to be read, and a result would be written over it: "
                 f"pass another {'--json' if path == args.json else '--out'}"
             )
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add(
+        "export",
+        _export,
+        "write a network that runs without this project, from an image to its detections, and check it",
+        "export model_final.pkl --out model.onnx",
+    )
+    add_source(parser)
+    add_config(parser, "what it was trained with (default: the model's own)")
+    add_keep_unused(parser)
+    add_classes(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="what is written")
+    parser.add_argument(
+        "--input",
+        choices=("image", "blob"),
+        default="image",
+        help="what the network takes: a BGR image of any size (default), or data and im_info that are prepared already",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="pictures that it is checked on (default: those of the demo)"
+    )
+    add_proposals(parser)
+    parser.add_argument("--no-check", action="store_true", help="do not run what was written beside the model")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.port.runs.export import checked_pictures, export_packages, refuse_inputs_as_output
+    from detectron_gn.port.runs.load import load_model
+    from detectron_gn.weights.download.cache import resolve
+
+    if args.out.suffix != ".onnx":
+        raise InputError(f"{args.out} does not end in .onnx: give --out a name that does")
+    export_packages(check=not args.no_check)
+    check_writable(args.out.parent)
+    refuse_inputs_as_output(args.out, [args.source, args.config, args.proposals])
+    from detectron_gn.port.export.check import OnnxDetector, all_agree, compared_pictures, compared_table
+    from detectron_gn.port.export.write import write_onnx
+
+    source = resolve(args.source)
+    model = load_model(
+        args.source, args.config, args.overrides, "cpu", keep_unused=args.keep_unused, classes=class_names(args)
+    )
+    # Read before anything is written: what cannot be checked is said first.
+    pictures = [] if args.no_check else checked_pictures(model, args.images, args.proposals)
+    written = write_onnx(model, args.out, args.input, source)
+    print(f"{' and '.join(map(str, written))}: {sum(path.stat().st_size for path in written) / 2**20:.1f} MiB")
+    if args.no_check:
+        print("not checked")
+        write_json_option(args, {"files": [str(path) for path in written], "pictures": []})
+        return DONE
+    pairs = compared_pictures(OnnxDetector(args.out), model, pictures)
+    compared = list(progress_bar(pairs, len(pictures), "picture"))
+    print(compared_table(compared))
+    rows = [asdict(each) for each in compared]
+    write_json_option(args, {"files": [str(path) for path in written], "pictures": rows})
+    if not any(each.ours or each.exported for each in compared):
+        raise InputError(
+            f"{args.out} is written, but the model finds nothing in the {len(compared)} pictures, so nothing was "
+            "compared: give --images with pictures of what it knows, or lower --set TEST.SCORE_THRESH"
+        )
+    if not all_agree(compared):
+        print("the exported network does not find what the model finds: see the table")
+        return CHECK_FAILED
+    print(f"in ONNX Runtime every detection of {len(compared)} pictures is the model's")
+    return DONE

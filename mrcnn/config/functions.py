@@ -81,19 +81,6 @@ TWO_STAGE_TYPES = (
     "fpn_rpn",
 )
 
-# Detectron's names of the two-stage model; all but the first are older ones, and the keys say what it is made of
-# (Detectron modeling/model_builder.py: "Deprecated: use `MODEL.TYPE: generalized_rcnn`").
-TWO_STAGE_TYPES = (
-    "generalized_rcnn",
-    "fast_rcnn",
-    "faster_rcnn",
-    "mask_rcnn",
-    "keypoint_rcnn",
-    "mask_and_keypoint_rcnn",
-    "rpn",
-    "fpn_rpn",
-)
-
 
 def model_family(cfg: Config) -> str:
     """What papers and Detectron's MODEL_ZOO.md call the network: `Mask R-CNN`, `RetinaNet`, `RPN`, ..."""

@@ -116,7 +116,7 @@ class MaskHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """`[R, C, S, S]` features to mask logits `[R, K, M, M]`, one map a class or one for all."""
-        return self._of_all(self._trunk(roi_features))
+        return self._of_all(self.trunk(roi_features))
 
     def _of_all(self, maps: Tensor) -> Tensor:
         x = F.relu_(self.conv5_mask(maps))
@@ -132,7 +132,7 @@ class MaskHead(nn.Module):
 
         The other classes' maps, 80 of 81 on COCO, are neither computed nor given a gradient, which would be zero.
         """
-        return self._of_classes(self._trunk(roi_features), classes)
+        return self._of_classes(self.trunk(roi_features), classes)
 
     def _of_classes(self, maps: Tensor, classes: Tensor) -> Tensor:
         channels = classes.clamp(max=self.num_classes - 1)
@@ -146,9 +146,10 @@ class MaskHead(nn.Module):
         logits = torch.baddbmm(bias[channels][:, None, None], rows, weight[channels][:, :, None])
         return logits.view(len(x), x.shape[2], x.shape[3])
 
-    def _trunk(self, roi_features: Tensor) -> Tensor:
-        maps: Tensor = (self.res5 or next(iter(self._shared), self.convs))(roi_features)
-        return maps
+    @property
+    def trunk(self) -> nn.Sequential:
+        """What comes before the deconvolution: convolutions, or stage res5, its own or the box head's."""
+        return self.res5 or next(iter(self._shared), self.convs)
 
 
 def _last_layers(cfg: Config, fill: Filler) -> tuple[FilledConv2d | FilledLinear, FilledDeconv2d | None]:

@@ -38,6 +38,10 @@ OKS_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87,
 # From this similarity on one person's keypoints suppress another's (Detectron core/test.py:keypoint_results).
 NMS_OKS_THRESHOLD = 0.3
 
+# A keypoint is where a heatmap, enlarged to its box, is largest. Where two places are nearly as large, rounding
+# decides, which happens to at most this share of them.
+MOST_MOVED_KEYPOINTS = 1 / 500
+
 
 def decode_heatmaps(heatmaps: Floats, boxes: Floats, min_size: int) -> Floats:
     """Where the keypoints of each box are: `[D, 4, K]` float32, rows x, y (image pixels), logit, probability.

@@ -18,12 +18,13 @@ from torch import Tensor
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork
 from detectron_gn.mrcnn.inference.rois import rois_of_boxes
+from detectron_gn.mrcnn.ops.keypoints import MOST_MOVED_KEYPOINTS
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_keypoints, trace_masks
 from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
-from detectron_gn.verify.parity.matching import MOST_MOVED_KEYPOINTS, pair_detections
+from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN, ProposalNetwork
 from detectron_gn.mrcnn.ops.numpy_ties import argsort
+from detectron_gn.mrcnn.ops.pairs import PARTNER_DISTANCE
 from detectron_gn.port.blobs.activations import Trace
 from detectron_gn.port.blobs.names.rpn import level_suffix
-from detectron_gn.verify.parity.matching import PARTNER_DISTANCE, order_like, without_partner
+from detectron_gn.verify.parity.matching import order_like, without_partner
 from detectron_gn.verify.reference.image_dump import ImageReference
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 

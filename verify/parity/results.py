@@ -12,9 +12,9 @@ import pycocotools.mask
 
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow
-from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, OKS_SIGMAS
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, MOST_MOVED_KEYPOINTS, OKS_SIGMAS
+from detectron_gn.mrcnn.ops.pairs import pair_one_to_one
 from detectron_gn.mrcnn.tables import text_table
-from detectron_gn.verify.parity.matching import MOST_MOVED_KEYPOINTS, pair_one_to_one
 
 # Detections of one class that overlap less than this are two detections, not one that moved.
 _PARTNER_IOU = 0.5

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.ops.pairs import Pairs, pair_boxes
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, is_drawn_whole
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample, moved
 from detectron_gn.mrcnn.training.samplers import Sampler, network_boxes
-from detectron_gn.verify.parity.matching import Pairs, pair_boxes
 from detectron_gn.verify.reference.training_trace import TraceIteration
 
 # RoIs are the same when their corners agree to this, in network pixels.

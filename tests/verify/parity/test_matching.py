@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from detectron_gn.verify.parity.matching import order_like, pair_boxes, pair_one_to_one, without_partner
+from detectron_gn.mrcnn.ops.pairs import pair_boxes, pair_one_to_one
+from detectron_gn.verify.parity.matching import order_like, without_partner
 
 
 def test_the_cheapest_pair_comes_first_and_takes_both_of_its_rows() -> None:

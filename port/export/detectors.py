@@ -1,0 +1,117 @@
+"""Whole detectors as ONNX graphs, from the image to its detections; answers to `mrcnn.detectors`."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork, RetinaNet
+from detectron_gn.port.export.boxes import clip, decode
+from detectron_gn.port.export.dense import dense_detections
+from detectron_gn.port.export.graph import DOUBLE, INT, Value
+from detectron_gn.port.export.heads import box_outputs, mask_probabilities
+from detectron_gn.port.export.image import Prepared
+from detectron_gn.port.export.keypoints import dissimilar, keypoints
+from detectron_gn.port.export.layers import maps
+from detectron_gn.port.export.pooling import RoiFeatures
+from detectron_gn.port.export.proposals import proposed
+from detectron_gn.port.export.selection import Found, select
+from detectron_gn.port.export.tensors import (
+    concat,
+    filled,
+    gather,
+    part,
+    reshape,
+    size,
+    squeeze,
+    unsqueeze,
+)
+
+
+class Outputs(NamedTuple):
+    """What is found in an image; masks and keypoints as there are heads for them."""
+
+    found: Found
+    mask_probs: Value | None = None
+    keypoints: Value | None = None
+
+
+def detections(model: Detector, prepared: Prepared, proposals: Value | None = None) -> Outputs:
+    """What a detector finds in one image.
+
+    Args:
+        proposals: `[P, 4]` in image pixels, for a network that takes them.
+    """
+    features = maps(model.backbone, prepared.data)
+    strides = model.backbone.strides
+    if isinstance(model, RetinaNet):
+        return Outputs(dense_detections(model, features, prepared))
+    if isinstance(model, ProposalNetwork):
+        boxes, scores = proposed(model.rpn, features, strides, prepared, model.cfg)
+        return Outputs(Found(boxes / prepared.scale, scores, filled(size(scores, 0), 1, INT)))
+    assert isinstance(model, GeneralizedRCNN)
+    return _two_stage(model, RoiFeatures(features, strides, model.cfg), features, prepared, proposals)
+
+
+def _two_stage(
+    model: GeneralizedRCNN,
+    pooled: RoiFeatures,
+    features: list[Value],
+    prepared: Prepared,
+    proposals: Value | None,
+) -> Outputs:
+    cfg = model.cfg
+    restore = None
+    if model.rpn is not None:
+        rois = proposed(model.rpn, features, model.backbone.strides, prepared, cfg).boxes
+        boxes = rois / prepared.scale
+    else:
+        assert proposals is not None
+        rois, boxes, restore = _given(proposals, prepared, cfg.DEDUP_BOXES)
+    cls_score, bbox_pred = box_outputs(model.box_head, pooled, rois)
+    scores = cls_score.graph.op("Softmax", cls_score, axis=1)
+    of_classes = _class_boxes(boxes, bbox_pred, prepared, cfg)
+    if restore is not None:
+        scores, of_classes = gather(scores, restore), gather(of_classes, restore)
+    found = select(scores, of_classes, cfg)
+    mask_probs = points = None
+    own_rois = found.boxes * prepared.scale
+    if model.mask_head is not None:
+        mask_probs = mask_probabilities(model.mask_head, pooled, own_rois, found.classes)
+    if model.keypoint_head is not None:
+        points = keypoints(model.keypoint_head, pooled, own_rois, found.boxes)
+        if cfg.KRCNN.NMS_OKS:
+            return Outputs(*_at(dissimilar(points, found.boxes), found, mask_probs, points))
+    return Outputs(found, mask_probs, points)
+
+
+def _at(index: Value, found: Found, mask_probs: Value | None, points: Value) -> tuple[Found, Value | None, Value]:
+    """Some of the detections, in the order of `index [N]`."""
+    return found.at(index), None if mask_probs is None else gather(mask_probs, index), gather(points, index)
+
+
+def _class_boxes(boxes: Value, bbox_pred: Value, prepared: Prepared, cfg: Config) -> Value:
+    """`inference.dynamic.class_boxes`: `[R, K, 4]` in image pixels."""
+    classes = cfg.MODEL.NUM_CLASSES
+    given = unsqueeze(boxes, 1)
+    if cfg.TEST.BBOX_REG:
+        deltas = reshape(bbox_pred, (0, -1, 4))
+        if cfg.MODEL.CLS_AGNOSTIC_BBOX_REG:
+            deltas = part(deltas, 1, 1, 2)
+        given = clip(decode(given, deltas, cfg.MODEL.BBOX_REG_WEIGHTS), *prepared.image_size)
+        if not cfg.MODEL.CLS_AGNOSTIC_BBOX_REG:
+            return given
+    return concat([given] * classes, 1)
+
+
+def _given(proposals: Value, prepared: Prepared, dedup: float) -> tuple[Value, Value, Value | None]:
+    """`inference.rois.given_rois`: RoIs in network pixels, their boxes in image pixels, and each proposal's RoI."""
+    graph = proposals.graph
+    rois = proposals * prepared.scale
+    if dedup <= 0:
+        return rois, proposals, None
+    rounded = graph.op("Round", rois * dedup).to(DOUBLE)
+    powers = graph.const(1e3 ** np.arange(1, 5)[:, None], DOUBLE)
+    hashes = squeeze(graph.op("MatMul", rounded, powers), 1)
+    _, first, kind, _ = graph.ops("Unique", hashes, dtypes=[None, INT, INT, INT], sorted=1)
+    return gather(rois, first), gather(proposals, first), kind
