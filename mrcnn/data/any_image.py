@@ -9,6 +9,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.tracing import refuse_export
 
 # A path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB, uint8 or floats from 0 to 1.
 AnyImage: TypeAlias = Any
@@ -39,6 +40,7 @@ def as_image(image: AnyImage) -> Image:
 
 
 def _of_tensor(image: Tensor) -> Image:
+    refuse_export("an image is scaled")
     values = image.detach().cpu()
     if values.dim() != 3 or values.shape[0] != 3 or 0 in values.shape:
         raise InputError(f"a tensor of shape {list(image.shape)} is no image: {_FORMS}")

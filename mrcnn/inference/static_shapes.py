@@ -20,6 +20,7 @@ from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms_in_rounds
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, anchors_at, large_enough
 from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.mrcnn.tracing import is_jit_traced, refuse_export
 
 # Chains of suppression among proposals of the demo's model take up to 32 rounds, among those of random weights 10.
 NMS_ROUNDS = 64
@@ -133,6 +134,9 @@ def static_proposals(
         network_size: (height, width) of the padded batch.
         scales: `[N]` float32, network pixels per image pixel.
     """
+    if is_jit_traced():
+        # torch.export knows sizes as symbols, or holds a network to the ones that it saw.
+        refuse_export("the number of candidates is limited")
     limits, (height, width) = cfg.TEST, network_size
     top = [min(limits.RPN_PRE_NMS_TOP_N, logits[0].numel()) for logits, _ in rpn_outputs]
     level_boxes, level_scores = [], []

@@ -10,6 +10,8 @@ Whoever calls these functions gets what torch's own operator gives, but for the 
 | `group_norm`, large maps | exact sums, in place | exact sums | few copies, in place; torch in training |
 | `affine_channel` | in place | torch | in place; torch in training |
 | `roi_parts` | parts that stay in the cache | one part | one part |
+
+While torch writes operators down (`mrcnn.tracing`) all are its own, and none is in place.
 """
 
 import torch
@@ -20,6 +22,7 @@ from detectron_gn.mrcnn.kernels.group_norm import exact_group_norm, exact_group_
 from detectron_gn.mrcnn.kernels.pointwise import pointwise_conv
 from detectron_gn.mrcnn.kernels.sparse_gradient import sparse_gradient_conv
 from detectron_gn.mrcnn.kernels.winograd import winograd_conv, winograd_pays
+from detectron_gn.mrcnn.tracing import is_traced
 
 # Maps of fewer positions than this stay in the processor's cache, and torch's GroupNorm is exact enough and faster.
 LARGE_MAP = 1024
@@ -53,6 +56,8 @@ def sparsely_trained_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """`F.group_norm` of `[N, C, H, W]`; without gradients the result may be `x` itself."""
+    if is_traced():
+        return F.group_norm(x.float(), groups, weight, bias, eps).to(x.dtype)
     if x.device.type != "cpu":
         if torch.is_grad_enabled():
             return F.group_norm(x, groups, weight, bias, eps)
@@ -78,7 +83,7 @@ def affine_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight, bias: `[C]` float32.
     """
     weight, bias = weight[:, None, None], bias[:, None, None]
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_traced():
         return torch.addcmul(bias, x, weight).to(x.dtype)
     return torch.addcmul(bias, x, weight, out=x)
 
@@ -88,11 +93,13 @@ def roi_parts(rois: Tensor) -> list[Tensor]:
 
     On a CPU without gradients the maps of a part stay in the processor's cache.
     """
-    whole = torch.is_grad_enabled() or rois.device.type != "cpu"
-    step = max(len(rois), 1) if whole else ROIS_AT_ONCE
-    return [rois[first : first + step] for first in range(0, max(len(rois), 1), step)]
+    if torch.is_grad_enabled() or rois.device.type != "cpu" or is_traced():
+        return [rois]
+    return [rois[first : first + ROIS_AT_ONCE] for first in range(0, max(len(rois), 1), ROIS_AT_ONCE)]
 
 
 def _plain_on_cpu(x: Tensor) -> bool:
-    """Whether `x` is computed with in float32 on a CPU."""
+    """Whether `x` is computed with in float32 on a CPU, by whatever operators."""
+    if is_traced():
+        return False
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detectron_gn.mrcnn.tracing import is_exported
+
 
 def max_pool(x: Tensor) -> Tensor:
     """3x3 maxima at stride 2, padded by 1, of `[N, C, H, W]`.
@@ -13,7 +15,7 @@ def max_pool(x: Tensor) -> Tensor:
     Where several positions of a window hold its maximum, Caffe2 gives the gradient to *every one* of them and torch to
     the first. Zero padding of the image and flat colours make thousands of such windows.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad and not is_exported():
         pooled: Tensor = _MaxPool.apply(x)  # type: ignore[no-untyped-call]
         return pooled
     return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)

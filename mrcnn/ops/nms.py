@@ -5,6 +5,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.ops.boxes import box_areas, box_intersections
 from detectron_gn.mrcnn.ops.numpy_ties import argsort
+from detectron_gn.mrcnn.tracing import refuse_export
 
 # Boxes settled together: their overlaps stay in the processor's cache.
 BLOCK = 256
@@ -24,6 +25,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, first_kept: int = 0) ->
         Indices `[K]` (int64) of the kept boxes, **in input order** and not by score. Equal scores go in the
         reversed order of numpy's argsort (Detectron utils/cython_nms.pyx:nms).
     """
+    refuse_export("suppression keeps boxes")
     order = argsort(scores).flip(0)
     ordered = boxes[order]
     # earliest_after[i]: the first row of the input that is settled at i or later; nothing before it can change then.

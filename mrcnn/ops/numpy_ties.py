@@ -11,6 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from detectron_gn.mrcnn.tracing import refuse_export
+
+_DECIDED = "numpy orders what ties"
+
 
 def argsort(values: Tensor) -> Tensor:
     """`numpy.argsort` of `[N]` float32 values, ascending, ties in the order of numpy's introsort.
@@ -28,6 +32,7 @@ def argtop(scores: Tensor, count: int) -> Tensor:
     `argpartition` of the negated scores, then `argsort` of what it chose, as in Detectron
     ops/generate_proposals.py:proposals_for_one_image.
     """
+    refuse_export(_DECIDED)
     if count <= 0 or count >= len(scores):
         return argsort(-scores)
     best, index = scores.topk(count + 1)
@@ -50,5 +55,6 @@ def argpartition(scores: Tensor, count: int) -> Tensor:
 
 
 def _long_double(values: Tensor) -> npt.NDArray[np.longdouble]:
+    refuse_export(_DECIDED)
     array: npt.NDArray[np.float32] = values.detach().numpy()
     return array.astype(np.longdouble)

@@ -10,6 +10,7 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.tracing import is_traced, refuse_export
 
 
 class _Maps(NamedTuple):
@@ -72,7 +73,7 @@ def _align_with_samples(table: Tensor, maps: _Maps, rois: Tensor, resolution: in
         mode="sum",
         per_sample_weights=weights.flatten(3).flatten(0, 2).to(table.dtype),
     )
-    return bins.view(len(rois), resolution, resolution, table.shape[1]).permute(0, 3, 1, 2)
+    return bins.view(rois.shape[0], resolution, resolution, table.shape[1]).permute(0, 3, 1, 2)
 
 
 def _rows(features: Tensor) -> Tensor:
@@ -102,6 +103,8 @@ def roi_align(features: Tensor, rois: Tensor, spatial_scale: float, resolution: 
         torch.full_like(integers, features.shape[3]),
         torch.full_like(rois[:, 0], spatial_scale),
     )
+    if sampling_ratio <= 0:
+        refuse_export("RoIAlign with as many samples as a RoI needs (ROI_XFORM_SAMPLING_RATIO 0) takes them")
     if sampling_ratio > 0 or not len(rois):
         # Of no RoI as well: its features still have a gradient.
         samples_per_axis = max(sampling_ratio, 1)
@@ -133,7 +136,8 @@ def align_from_one_table(
     """
     heights, widths = [each.shape[2] for each in features], [each.shape[3] for each in features]
     rows = [_rows(each) for each in features]
-    first_rows = [sum(map(len, rows[:number])) for number in range(len(rows))]
+    # Shapes, and no lengths: they may be symbols of a trace.
+    first_rows = [sum(each.shape[0] for each in rows[:number]) for number in range(len(rows))]
     maps = _Maps(
         _chosen(place, first_rows, torch.int64),
         _chosen(place, heights, torch.int64),
@@ -167,7 +171,7 @@ def pyramid_roi_align(
     numbers = range(cfg.FPN.ROI_MIN_LEVEL, cfg.FPN.ROI_MAX_LEVEL + 1)
     map_of_stride = dict(zip(features.strides, features.maps, strict=True))
     maps, scales = [map_of_stride[2**number] for number in numbers], [2.0**-number for number in numbers]
-    if rois.device.type != "cpu" and sampling_ratio > 0:
+    if (rois.device.type != "cpu" or is_traced()) and sampling_ratio > 0:
         place = level_of_roi - cfg.FPN.ROI_MIN_LEVEL
         return align_from_one_table(maps, scales, place, rois, resolution, sampling_ratio)
     parts, order = [], []

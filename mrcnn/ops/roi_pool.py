@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from detectron_gn.mrcnn.tracing import refuse_export
+
 
 def roi_pool(features: Tensor, rois: Tensor, spatial_scale: float, resolution: int) -> Tensor:
     """The largest value of each bin of a grid over each RoI; 0 where a bin holds no position of the map.
@@ -17,6 +19,7 @@ def roi_pool(features: Tensor, rois: Tensor, spatial_scale: float, resolution: i
     Returns:
         `[R, C, resolution, resolution]`.
     """
+    refuse_export("RoI max pooling makes its bins")
     height, width = features.shape[2:]
     pooled = features.new_zeros((len(rois), features.shape[1], resolution, resolution))
     corners = rois[:, 1:] * spatial_scale

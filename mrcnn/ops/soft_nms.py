@@ -5,6 +5,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
+from detectron_gn.mrcnn.tracing import refuse_export
 
 
 def soft_nms(
@@ -25,6 +26,7 @@ def soft_nms(
 
     Follows the swaps of Detectron utils/cython_nms.pyx:soft_nms, since they decide which of equal scores is next.
     """
+    refuse_export("Soft-NMS keeps boxes")
     if method not in ("linear", "gaussian", "hard"):
         raise InputError(f"TEST.SOFT_NMS.METHOD is {method!r}: give 'linear', 'gaussian' or 'hard'")
     boxes, scores = boxes.clone(), scores.clone()

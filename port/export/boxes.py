@@ -2,23 +2,20 @@
 
 import numpy as np
 
-from detectron_gn.mrcnn.ops.boxes import BBOX_XFORM_CLIP, BoxWeights
+from detectron_gn.mrcnn.ops.boxes import BBOX_XFORM_CLIP, BoxWeights, after, side
 from detectron_gn.port.export.graph import FLOAT, INT, Number, Value
 from detectron_gn.port.export.tensors import columns, concat, gather, part, reversed_along, size, squeeze, unsqueeze
-
-# Boxes have inclusive corners, and ONNX's operators measure `x2 - x1`: with this added they measure the same.
-FAR_CORNERS = [0.0, 0.0, 1.0, 1.0]
 
 
 def decode(boxes: Value, deltas: Value, weights: BoxWeights) -> Value:
     """`mrcnn.ops.boxes.decode_boxes` of `[..., 4]` boxes and as many deltas, or what broadcasts to them."""
     x1, y1, x2, y2 = columns(boxes)
-    widths, heights = x2 - x1 + 1, y2 - y1 + 1
+    widths, heights = side(x1, x2), side(y1, y2)
     dx, dy, dw, dh = (delta / weight for delta, weight in zip(columns(deltas), weights, strict=True))
     x, y = dx * widths + (x1 + widths * 0.5), dy * heights + (y1 + heights * 0.5)
     half_width, half_height = (
-        boxes.graph.op("Exp", delta.at_most(BBOX_XFORM_CLIP)) * side * 0.5
-        for delta, side in ((dw, widths), (dh, heights))
+        boxes.graph.op("Exp", delta.at_most(BBOX_XFORM_CLIP)) * length * 0.5
+        for delta, length in ((dw, widths), (dh, heights))
     )
     return concat([x - half_width, y - half_height, x + half_width - 1, y + half_height - 1], -1)
 
@@ -34,14 +31,14 @@ def clip(boxes: Value, height: Value, width: Value) -> Value:
 def areas(boxes: Value) -> Value:
     """Areas `[..., 1]` of `[..., 4]` boxes."""
     x1, y1, x2, y2 = columns(boxes)
-    return (x2 - x1 + 1) * (y2 - y1 + 1)
+    return side(x1, x2) * side(y1, y2)
 
 
 def overlaps(boxes: Value, others: Value) -> Value:
     """Intersection over union `[..., N]` of one box `[..., 1, 4]` with `[..., N, 4]` others."""
     ours, theirs = columns(boxes), columns(others)
     width, height = (
-        (ours[far].at_most(theirs[far]) - ours[near].at_least(theirs[near]) + 1).at_least(0)
+        side(ours[near].at_least(theirs[near]), ours[far].at_most(theirs[far])).at_least(0)
         for near, far in ((0, 2), (1, 3))
     )
     shared = width * height
@@ -68,9 +65,12 @@ def suppressed(
     """
     graph = boxes.graph
     count = size(boxes, 1)
+    x1, y1, x2, y2 = columns(boxes)
+    # ONNX's operator measures `x2 - x1`, and the corners are inclusive.
+    boxes = concat([x1, y1, after(x2), after(y2)], -1)
     found = graph.op(
         "NonMaxSuppression",
-        reversed_along(boxes + graph.const(FAR_CORNERS, FLOAT), 1),
+        reversed_along(boxes, 1),
         unsqueeze(reversed_along(scores, 1), 1),
         count if most is None else most.at_most(count),
         graph.const([float(np.nextafter(np.float32(threshold), np.float32(0)))], FLOAT),

@@ -5,8 +5,8 @@ from typing import cast
 
 from torch import nn
 
-from detectron_gn.mrcnn.backbones import C4Backbone, PyramidBackbone
-from detectron_gn.mrcnn.backbones.fpn import FPN
+from detectron_gn.mrcnn.backbones.c4 import C4Backbone
+from detectron_gn.mrcnn.backbones.fpn import FPN, PyramidBackbone
 from detectron_gn.mrcnn.backbones.resnet import Bottleneck, ResNet
 from detectron_gn.mrcnn.backbones.vgg import VGG16, VGG16_STAGES, VGG_CNN_M_1024
 from detectron_gn.mrcnn.layers import AffineChannel, ConvNorm

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.heads.rpn import RPN
+from detectron_gn.mrcnn.ops.boxes import after, side
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS
 from detectron_gn.port.export.boxes import clip, decode, suppressed
 from detectron_gn.port.export.graph import FLOAT, Value
@@ -97,8 +98,8 @@ def _large_enough(boxes: Value, prepared: Prepared, min_size: float) -> Value:
     x1, y1, x2, y2 = columns(boxes)
     height, width = prepared.network_size
     least = max(min_size, 1)
-    original = concat([(x2 - x1) / prepared.scale + 1, (y2 - y1) / prepared.scale + 1], 1)
-    inside = (x1 + (x2 - x1 + 1) * 0.5 < width) & (y1 + (y2 - y1 + 1) * 0.5 < height)
+    original = concat([after((x2 - x1) / prepared.scale), after((y2 - y1) / prepared.scale)], 1)
+    inside = (x1 + side(x1, x2) * 0.5 < width) & (y1 + side(y1, y2) * 0.5 < height)
     return (smallest_of(original, 1, keep=False) >= least) & squeeze(inside, 1)
 
 
