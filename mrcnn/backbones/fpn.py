@@ -68,8 +68,8 @@ class FPN(nn.Module):
         """Outputs of res2 to res5 to the levels of the pyramid, finest first, each `[N, cfg.FPN.DIM, H, W]`.
 
         Every stage is half the size of the one before; images padded to `cfg.FPN.COARSEST_STRIDE` see to that.
-        GroupNorm stands on the lateral before the sum, nothing after it. P6 takes every second position of P5, as
-        Detectron's MaxPool with kernel 1 does, and serves the RPN alone. The convolutions of `extra` begin at the
+        GroupNorm stands on the lateral before the sum, nothing after it. P6 takes every second position of P5, a
+        maximum of one, as in Detectron, and serves the RPN alone. The convolutions of `extra` begin at the
         output of res5, not at P5; each further one reads the ReLU of the level before, which itself has none.
         """
         levels: list[Tensor] = []
@@ -79,7 +79,7 @@ class FPN(nn.Module):
             top_down = lateral if top_down is None else lateral.add_(self.upsampled(top_down))
             levels.insert(0, self.output[name](top_down))
         if self.has_subsampled_level:
-            levels.append(levels[-1][:, :, ::2, ::2])
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
         above = stages[-1]
         for conv in self.extra.values():
             levels.append(conv(above))

@@ -20,7 +20,7 @@ from detectron_gn.mrcnn.ops.boxes import clip_boxes, decode_boxes
 from detectron_gn.mrcnn.ops.nms import nms_in_rounds
 from detectron_gn.mrcnn.ops.proposals import RPN_BOX_WEIGHTS, anchors_at, large_enough
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.mrcnn.tracing import is_jit_traced, refuse_export
+from detectron_gn.mrcnn.tracing import is_jit_traced, is_traced, refuse_export
 
 # Chains of suppression among proposals of the demo's model take up to 32 rounds, among those of random weights 10.
 NMS_ROUNDS = 64
@@ -138,20 +138,21 @@ def static_proposals(
         # torch.export knows sizes as symbols, or holds a network to the ones that it saw.
         refuse_export("the number of candidates is limited")
     limits, (height, width) = cfg.TEST, network_size
-    top = [min(limits.RPN_PRE_NMS_TOP_N, logits[0].numel()) for logits, _ in rpn_outputs]
+    count = limits.RPN_PRE_NMS_TOP_N
     level_boxes, level_scores = [], []
-    for (logits, deltas), anchors, stride, count in zip(rpn_outputs, base_anchors, strides, top, strict=True):
+    for (logits, deltas), anchors, stride in zip(rpn_outputs, base_anchors, strides, strict=True):
         scores = logits.float().sigmoid().permute(0, 2, 3, 1).flatten(1)
-        scores, index = scores.topk(count)
-        of_index = deltas.float().permute(0, 2, 3, 1).reshape(len(deltas), -1, 4)
+        scores, index = _best_places(scores, count)
+        of_index = deltas.float().permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
+        index = index.clamp(max=of_index.shape[1] - 1)
         of_index = of_index.gather(1, _of_four(index))
         boxes = decode_boxes(anchors_at(index, anchors, stride, logits.shape[3]), of_index, RPN_BOX_WEIGHTS)
-        # To the length of the longest level, with places that are outside of every picture.
-        level_boxes.append(F.pad(clip_boxes(boxes, height, width), (0, 0, 0, max(top) - count), value=torch.inf))
-        level_scores.append(F.pad(scores, (0, max(top) - count), value=-torch.inf))
+        level_boxes.append(clip_boxes(boxes, height, width))
+        level_scores.append(scores)
     boxes, scores = torch.stack(level_boxes, dim=1), torch.stack(level_scores, dim=1)
     valid = large_enough(boxes, height, width, scales[:, None, None, None], limits.RPN_MIN_SIZE)
-    images, levels, count = valid.shape
+    valid &= scores > -torch.inf
+    images, levels = valid.shape[:2]
     kept, settled = _kept_by_nms(boxes.flatten(0, 1), scores.flatten(0, 1), valid.flatten(0, 1), limits.RPN_NMS_THRESH)
     kept = kept.view(images, levels, count)
     kept &= kept.cumsum(dim=2) <= limits.RPN_POST_NMS_TOP_N
@@ -164,6 +165,16 @@ def static_proposals(
     index = torch.arange(images, device=boxes.device, dtype=boxes.dtype)[:, None, None]
     rois = torch.cat((index.expand(-1, order.shape[1], 1), boxes), dim=2)
     return StaticProposals(rois, valid, settled.view(images, levels).all(dim=1))
+
+
+def _best_places(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best of `[N, S]` scores and their indices, `[N, count]` each; -inf where there are fewer."""
+    if is_traced():
+        # S may be a symbol, of which nothing is to be assumed.
+        return F.pad(scores, (0, count), value=-torch.inf).topk(count)
+    available = min(count, scores.shape[1])
+    best, index = scores.topk(available)
+    return F.pad(best, (0, count - available), value=-torch.inf), F.pad(index, (0, count - available))
 
 
 def _kept_by_nms(boxes: Tensor, scores: Tensor, valid: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
