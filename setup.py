@@ -10,6 +10,8 @@ ROOMS = ("mrcnn", "port", "verify", "weights", "yaml_configs")
 FOUND = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])
 PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
 PLOTS = ["matplotlib>=3.8"]
+# onnx writes the files, onnxruntime runs them beside the model.
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
 
 # Read, not imported: the package may be built where nothing that it needs is installed.
 FRONT_DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
@@ -56,8 +58,11 @@ setup(
     extras_require={
         # The pictures of a training run and of benchmarks/growth.py; without it training goes on and says so.
         "plots": PLOTS,
+        # `export` to .onnx, which says so where they are missing.
+        "export": EXPORT,
         "test": [
             *PLOTS,
+            *EXPORT,
             "hypothesis>=6.100",
             "mypy>=1.18",
             "pytest>=8.0",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from detectron_gn.port.options import (
     add_proposals,
     class_names,
     image_reading,
+    refuse_inputs_as_output,
 )
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -180,33 +180,41 @@ def _check_detect_files(args: argparse.Namespace) -> None:
             missing.append(error)
     if len(missing) == len(args.images):
         raise missing[0]
-    inputs = {os.path.realpath(path): path for path in [*args.images, args.annotations] if path is not None}
-    written = [*picture_paths(args.images, args.out), args.out / "detections.json", args.json]
-    for path in written:
-        if path is not None and os.path.realpath(path) in inputs:
-            raise InputError(
-                f"{inputs[os.path.realpath(path)]} is to be read, and a result would be written over it: "
-                f"pass another {'--json' if path == args.json else '--out'}"
-            )
+    given = [*args.images, args.annotations]
+    for path in [*picture_paths(args.images, args.out), args.out / "detections.json"]:
+        refuse_inputs_as_output(path, given)
+    if args.json is not None:
+        refuse_inputs_as_output(args.json, given, "--json")
 
 
 def _add_export(commands: Commands) -> None:
     parser = commands.add(
         "export",
         _export,
-        "write a network that runs without this project, from an image to its detections, and check it",
+        "write a network that runs without this project, and check that it finds what the model finds",
         "export model_final.pkl --out model.onnx",
     )
     add_source(parser)
     add_config(parser, "what it was trained with (default: the model's own)")
     add_keep_unused(parser)
     add_classes(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="what is written")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="FILE.onnx, from an image to its detections; or FILE.pt2, a program of torch.export that takes blobs",
+    )
     parser.add_argument(
         "--input",
         choices=("image", "blob"),
-        default="image",
-        help="what the network takes: a BGR image of any size (default), or data and im_info that are prepared already",
+        help="what an .onnx takes: a BGR image of any size (default), or data and im_info that are prepared already",
+    )
+    parser.add_argument(
+        "--size",
+        type=_padded_size,
+        metavar="HxW",
+        help="the one size of padded blobs that a .pt2 takes (default: any that the model's pictures are padded to)",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="pictures that it is checked on (default: those of the demo)"
@@ -215,33 +223,41 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("--no-check", action="store_true", help="do not run what was written beside the model")
 
 
+def _padded_size(text: str) -> tuple[int, int]:
+    """An option's type: height and width, as in 800x1216."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and all(side.isdecimal() and 1 <= len(side) <= 6 for side in (height, width))):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give height and width, as in 800x1216")
+    return int(height), int(width)
+
+
 def _export(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.errors import InputError
-    from detectron_gn.port.runs.export import checked_pictures, export_packages, refuse_inputs_as_output
+    from detectron_gn.port.runs.export import check_export_options, check_not_too_narrow, checked_pictures, exported
+
+    check_export_options(args.out, args.input, args.size, check=not args.no_check)
+    check_writable(args.out.parent)
+    given = [args.source, args.config, args.proposals, args.classes]
+    refuse_inputs_as_output(args.out, given)
+    from detectron_gn.port.export.check import all_agree, compared_pictures, compared_table
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.download.cache import resolve
-
-    if args.out.suffix != ".onnx":
-        raise InputError(f"{args.out} does not end in .onnx: give --out a name that does")
-    export_packages(check=not args.no_check)
-    check_writable(args.out.parent)
-    refuse_inputs_as_output(args.out, [args.source, args.config, args.proposals])
-    from detectron_gn.port.export.check import OnnxDetector, all_agree, compared_pictures, compared_table
-    from detectron_gn.port.export.write import write_onnx
 
     source = resolve(args.source)
     model = load_model(
         args.source, args.config, args.overrides, "cpu", keep_unused=args.keep_unused, classes=class_names(args)
     )
     # Read before anything is written: what cannot be checked is said first.
-    pictures = [] if args.no_check else checked_pictures(model, args.images, args.proposals)
-    written = write_onnx(model, args.out, args.input, source)
+    pictures = [] if args.no_check else checked_pictures(model, args.images, args.proposals, args.size)
+    if args.out.suffix == ".pt2" and args.size is None:
+        check_not_too_narrow(model, pictures)
+    written, network = exported(model, args.out, source, args.input or "image", args.size)
     print(f"{' and '.join(map(str, written))}: {sum(path.stat().st_size for path in written) / 2**20:.1f} MiB")
     if args.no_check:
         print("not checked")
         write_json_option(args, {"files": [str(path) for path in written], "pictures": []})
         return DONE
-    pairs = compared_pictures(OnnxDetector(args.out), model, pictures)
+    pairs = compared_pictures(network(), model, pictures)
     compared = list(progress_bar(pairs, len(pictures), "picture"))
     print(compared_table(compared))
     rows = [asdict(each) for each in compared]
@@ -254,5 +270,5 @@ def _export(args: argparse.Namespace) -> int:
     if not all_agree(compared):
         print("the exported network does not find what the model finds: see the table")
         return CHECK_FAILED
-    print(f"in ONNX Runtime every detection of {len(compared)} pictures is the model's")
+    print(f"every detection of {len(compared)} pictures is the model's")
     return DONE

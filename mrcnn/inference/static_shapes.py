@@ -143,7 +143,7 @@ def static_proposals(
     for (logits, deltas), anchors, stride in zip(rpn_outputs, base_anchors, strides, strict=True):
         scores = logits.float().sigmoid().permute(0, 2, 3, 1).flatten(1)
         scores, index = _best_places(scores, count)
-        of_index = deltas.float().permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
+        of_index = deltas.float().permute(0, 2, 3, 1).reshape(len(deltas), -1, 4)
         index = index.clamp(max=of_index.shape[1] - 1)
         of_index = of_index.gather(1, _of_four(index))
         boxes = decode_boxes(anchors_at(index, anchors, stride, logits.shape[3]), of_index, RPN_BOX_WEIGHTS)

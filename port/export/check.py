@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.detectors import Boxes, Detector
@@ -61,54 +59,16 @@ def all_agree(compared: Sequence[Compared]) -> bool:
     return not any(each.lost for each in compared) and moved <= math.ceil(MOST_MOVED_KEYPOINTS * keypoints)
 
 
-class OnnxDetector:
-    """An exported file in ONNX Runtime, on the CPU.
-
-    Args:
-        threads: that it computes with; 0 leaves the number to it.
-    """
-
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.form = self.session.get_modelmeta().custom_metadata_map["input"]
+class Exported(Protocol):
+    """An exported network that runs."""
 
     def detect(self, model: Detector, image: Image, proposals: Boxes | None = None) -> Detections:
-        """The objects in an `[H, W, 3]` uint8 BGR image.
-
-        Args:
-            model: what the file was made of, which prepares the image for a file that takes blobs.
-            proposals: `[P, 4]` float32 in its pixels, where the network takes them.
-        """
-        feeds: dict[str, npt.NDArray[Any]] = {"image": image}
-        if self.form == "blob":
-            batch = model.network_input([image], None if proposals is None else [proposals])
-            feeds = {
-                "data": batch.data.contiguous().numpy(),
-                "im_info": np.array([batch.im_info[0]], dtype=np.float32),
-                "image_size": np.array(image.shape[:2], dtype=np.float32),
-            }
-        if proposals is not None:
-            feeds["proposals"] = proposals
-        names = [output.name for output in self.session.get_outputs()]
-        found = dict(zip(names, self.session.run(names, feeds), strict=True))
-        points = found.get("keypoints")
-        return Detections(
-            found["boxes"],
-            found["scores"],
-            found["classes"],
-            (image.shape[0], image.shape[1]),
-            mask_probs=found.get("mask_probs"),
-            # Rows x, y, logit; the exported network gives no probability.
-            keypoints=None if points is None else points.transpose(0, 2, 1),
-            mask_threshold=model.cfg.MRCNN.THRESH_BINARIZE,
-        )
+        """The objects in an `[H, W, 3]` uint8 BGR image; `model`, which it was made of, may prepare it."""
+        ...
 
 
 def compared_pictures(
-    exported: OnnxDetector, model: Detector, pictures: Iterable[tuple[str, Image, Boxes | None]]
+    exported: Exported, model: Detector, pictures: Iterable[tuple[str, Image, Boxes | None]]
 ) -> Iterator[Compared]:
     """Both networks' detections of each picture, which comes with its name and the proposals it needs."""
     for name, image, proposals in pictures:

@@ -1,13 +1,10 @@
-"""A detector as one ONNX model: inputs, outputs, and what a file says of itself."""
+"""A detector as one ONNX model: inputs, outputs, and metadata."""
 
-import json
-from typing import Literal
+from collections.abc import Mapping
 
 import onnx
 
-from detectron_gn import __version__
-from detectron_gn.mrcnn.config import flatten, takes_proposals
-from detectron_gn.mrcnn.data.categories import numbered
+from detectron_gn.mrcnn.config import takes_proposals
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.tta import is_augmented
@@ -15,16 +12,10 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.export.detectors import Outputs, detections
 from detectron_gn.port.export.graph import FLOAT, Graph
 from detectron_gn.port.export.image import blob_input, image_input
-
-InputForm = Literal["image", "blob"]
-
-LICENCE = (
-    "The weights keep the licence of the file they come from; the models that Detectron published are under its "
-    "Apache License 2.0 and, where trained on COCO, from images under their own terms."
-)
+from detectron_gn.port.export.metadata import InputForm, metadata_of
 
 
-def onnx_model(model: Detector, form: InputForm = "image", facts: dict[str, str] | None = None) -> onnx.ModelProto:
+def onnx_model(model: Detector, form: InputForm = "image", facts: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """The ONNX model of a detector that looks at one image once.
 
     Args:
@@ -50,16 +41,7 @@ def onnx_model(model: Detector, form: InputForm = "image", facts: dict[str, str]
     prepared = image_input(graph, cfg) if form == "image" else blob_input(graph)
     proposals = graph.input("proposals", FLOAT, ("proposals", 4)) if takes_proposals(cfg) else None
     _add_outputs(graph, detections(model, prepared, proposals), model)
-    classes = (model.categories or numbered(cfg.MODEL.NUM_CLASSES - 1)).classes
-    metadata = {
-        "class_names": json.dumps(list(classes)),
-        "config": json.dumps(flatten(cfg)),
-        "detectron_gn_version": __version__,
-        "input": form,
-        "licence": LICENCE,
-        **(facts or {}),
-    }
-    return graph.model("detectron_gn", metadata)
+    return graph.model("detectron_gn", metadata_of(model, form, facts or {}))
 
 
 def _add_outputs(graph: Graph, outputs: Outputs, model: Detector) -> None:

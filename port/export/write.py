@@ -1,30 +1,31 @@
 """An ONNX file of a detector, written whole or not at all; over 2 GB its weights lie in a file beside it."""
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
 from detectron_gn.mrcnn.detectors import Detector
-from detectron_gn.port.export.onnx_model import InputForm, onnx_model
+from detectron_gn.port.export.metadata import InputForm
+from detectron_gn.port.export.onnx_model import onnx_model
 from detectron_gn.weights.files.atomic import replacing
 
 # What one protobuf message may hold; a little is left for what is not weights.
 LARGEST = 2**31 - 2**24
 
 
-def write_onnx(model: Detector, path: Path, form: InputForm, source: Path, largest: int = LARGEST) -> list[Path]:
+def write_onnx(
+    model: Detector, path: Path, form: InputForm, facts: Mapping[str, str], largest: int = LARGEST
+) -> list[Path]:
     """Write the ONNX model of a detector.
 
     Args:
-        form: see `onnx_model`.
-        source: the file that the weights come from, whose sha256 goes into the metadata.
+        form, facts: see `onnx_model`.
         largest: size in bytes from which on the weights go into `NAME.data` beside the file, which belongs to it.
 
     Returns:
         The files, the model first. Raises WriteFailed where they cannot be written.
     """
-    facts = {"source": source.name, "source_sha256": _sha256(source)}
     made = onnx_model(model, form, facts)
     if sum(len(tensor.raw_data) for tensor in made.graph.initializer) <= largest:
         with replacing(path) as temporary:
@@ -55,11 +56,3 @@ def _move_weights(model: onnx.ModelProto, path: Path, name: str) -> None:
             tensor.data_location = onnx.TensorProto.EXTERNAL
             for key, value in (("location", name), ("offset", str(start)), ("length", str(len(content)))):
                 tensor.external_data.add(key=key, value=value)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

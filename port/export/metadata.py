@@ -1,0 +1,47 @@
+"""What an exported file says of itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.data.categories import numbered
+from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
+
+InputForm = Literal["image", "blob"]
+
+LICENCE = (
+    "The weights keep the licence of the file they come from; the models that Detectron published are under its "
+    "Apache License 2.0 and, where trained on COCO, from images under their own terms."
+)
+
+
+def metadata_of(model: Detector, form: InputForm, facts: Mapping[str, str]) -> dict[str, str]:
+    """What an exported file says of itself: classes, configuration, version, form of the input, licence, and facts."""
+    return {
+        "class_names": json.dumps(list(class_names_of(model))),
+        "config": json.dumps(flatten(model.cfg)),
+        "detectron_gn_version": version("detectron-gn"),
+        "input": form,
+        "licence": LICENCE,
+        **facts,
+    }
+
+
+def class_names_of(model: Detector) -> tuple[str, ...]:
+    """Names of all classes, the background first."""
+    if isinstance(model, ProposalNetwork):
+        return ("background", "proposal")
+    return (model.categories or numbered(model.cfg.MODEL.NUM_CLASSES - 1)).classes
+
+
+def source_facts(source: Path) -> dict[str, str]:
+    """The name and the sha256 of the file that weights come from, for metadata."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"source": source.name, "source_sha256": digest.hexdigest()}
