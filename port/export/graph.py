@@ -131,7 +131,7 @@ class Graph:
         self._initializer(default, name)
         return value
 
-    def output(self, value: Value, name: str, shape: Sequence[Dim]) -> None:
+    def output(self, value: Value, name: str, shape: Sequence[Dim] | None) -> None:
         """Make a value an output of the graph, under a name."""
         self.op("Identity", value, name=name)
         self.outputs.append(_described(name, value.dtype, shape))

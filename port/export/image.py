@@ -83,9 +83,10 @@ def _samples(length: Value, scale: Value) -> tuple[tuple[Value, Value], tuple[Va
     """
     graph = length.graph
     count = graph.op("Round", length.to(DOUBLE) * scale).to(INT)
-    where = ((count_up(unsqueeze(count, 0), DOUBLE) + 0.5) * (1.0 / scale) - 0.5).to(FLOAT)
+    where = (count_up(unsqueeze(count, 0), DOUBLE) + 0.5) * (1.0 / scale) - 0.5
     low = graph.op("Floor", where)
-    weight = where - low
+    # As in OpenCV, places are in float64 and only their weights in float32.
+    weight = (where - low).to(FLOAT)
     first = low.to(INT)
     last = length - 1
     # Beyond the first and the last position there is nothing to mix with.

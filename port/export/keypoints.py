@@ -5,7 +5,7 @@ import numpy as np
 from detectron_gn.mrcnn.heads.keypoint import KeypointHead
 from detectron_gn.mrcnn.ops.keypoints import NMS_OKS_THRESHOLD, OKS_SIGMAS
 from detectron_gn.port.export.boxes import areas
-from detectron_gn.port.export.graph import BOOL, FLOAT, INT, Graph, Value
+from detectron_gn.port.export.graph import BOOL, DOUBLE, FLOAT, INT, Graph, Value
 from detectron_gn.port.export.heads import one_more, without_last
 from detectron_gn.port.export.layers import layer, relu
 from detectron_gn.port.export.pooling import RoiFeatures
@@ -105,9 +105,9 @@ def _cubic(length: Value, side: int) -> Value:
     The cubic has the parameter -0.75, and the first and last position count for what lies beyond them.
     """
     graph = length.graph
-    where = (count_up(length.to(INT), FLOAT) + 0.5) * (float(side) / length) - 0.5
+    where = (count_up(length.to(INT), DOUBLE) + 0.5) * (float(side) / length.to(DOUBLE)) - 0.5
     low = graph.op("Floor", where)
-    t, a = where - low, -0.75
+    t, a = (where - low).to(FLOAT), -0.75
     u = 1.0 - t
     weights = [
         (((t + 1) * a - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a,
@@ -118,6 +118,6 @@ def _cubic(length: Value, side: int) -> Value:
     positions = unsqueeze(graph.op("Identity", graph.const(np.arange(side), FLOAT)), 0)
     placed = []
     for offset, weight in enumerate(weights, -1):
-        at = (low + offset).at_least(0).at_most(side - 1)
+        at = (low.to(FLOAT) + offset).at_least(0).at_most(side - 1)
         placed.append(chosen(unsqueeze(at, 1).equal(positions), unsqueeze(weight, 1), graph.const(0, FLOAT)))
     return placed[0] + placed[1] + placed[2] + placed[3]
