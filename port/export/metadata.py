@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.data.categories import numbered
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
+from detectron_gn.port.config.yaml_dumper import dump_config
 
 InputForm = Literal["image", "blob"]
 
@@ -20,10 +20,13 @@ LICENCE = (
 
 
 def metadata_of(model: Detector, form: InputForm, facts: Mapping[str, str]) -> dict[str, str]:
-    """What an exported file says of itself: classes, configuration, version, form of the input, licence, and facts."""
+    """What an exported file says of itself.
+
+    `class_names` is a JSON list, the background first, `config` a YAML that --config takes; the rest is text.
+    """
     return {
         "class_names": json.dumps(list(class_names_of(model))),
-        "config": json.dumps(flatten(model.cfg)),
+        "config": dump_config(model.cfg),
         "detectron_gn_version": version("detectron-gn"),
         "input": form,
         "licence": LICENCE,

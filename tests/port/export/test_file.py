@@ -19,6 +19,7 @@ from detectron_gn import load
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import score
+from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.export.check import all_agree, compare
 from detectron_gn.port.export.metadata import source_facts
 from detectron_gn.port.export.onnx_model import onnx_model
@@ -82,7 +83,7 @@ def test_the_weights_are_the_files_blobs_by_name_and_bit(file: Path, pickle: Pat
 def test_a_file_says_what_it_is(file: Path, pickle: Path, model: Detector) -> None:
     said = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
     assert json.loads(said["class_names"]) == list(model.classes)
-    assert json.loads(said["config"])["MODEL.NUM_CLASSES"] == model.cfg.MODEL.NUM_CLASSES
+    assert parse_config(said["config"], "the file") == model.cfg
     assert said["source"] == pickle.name
     assert said["source_sha256"] == hashlib.sha256(pickle.read_bytes()).hexdigest()
     assert said["input"] == "image" and "Apache" in said["licence"] and said["detectron_gn_version"]
