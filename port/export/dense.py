@@ -33,6 +33,11 @@ from detectron_gn.port.export.tensors import (
 
 def dense_detections(model: RetinaNet, features: Sequence[Value], prepared: Prepared) -> Found:
     """What a RetinaNet finds, by class, and within one the best first."""
+    with features[0].graph.stage("detections"):
+        return _detections(model, features, prepared)
+
+
+def _detections(model: RetinaNet, features: Sequence[Value], prepared: Prepared) -> Found:
     cfg, graph = model.cfg, features[0].graph
     levels = [
         _level_candidates(model, level, stride, anchors, is_last, prepared)
@@ -66,9 +71,11 @@ def _level_candidates(
     """`inference.dense_detections.level_candidates` of a level; the coarsest one takes every score above 0."""
     head, cfg, graph = model.head, model.cfg, level.graph
     classes = cfg.MODEL.NUM_CLASSES - 1
-    of_classes = layer(head.cls_convs, level)
-    of_boxes = of_classes if head.bbox_convs is None else layer(head.bbox_convs, level)
-    flat = reshape(_probabilities(model, layer(head.cls_pred, of_classes)), (-1,))
+    with graph.stage("retinanet_head"):
+        of_classes = layer(head.cls_convs, level)
+        of_boxes = of_classes if head.bbox_convs is None else layer(head.bbox_convs, level)
+        cls_pred, bbox_pred = layer(head.cls_pred, of_classes), layer(head.bbox_pred, of_boxes)
+    flat = reshape(_probabilities(model, cls_pred), (-1,))
     above = where_true(flat > (0.0 if is_last else cfg.RETINANET.INFERENCE_TH))
     limit, available = cfg.RETINANET.PRE_NMS_TOP_N, size(above, 0)
     scores, place = top(gather(flat, above), available.at_most(limit) if limit > 0 else available)
@@ -84,7 +91,7 @@ def _level_candidates(
     if cfg.TEST.BBOX_REG:
         kinds = classes if cfg.RETINANET.CLASS_SPECIFIC_BBOX else 1
         own = anchor * kinds + (label if kinds > 1 else 0)
-        maps = reshape(layer(head.bbox_pred, of_boxes), (head.num_anchors * kinds, 4, -1))
+        maps = reshape(bbox_pred, (head.num_anchors * kinds, 4, -1))
         deltas = gather(reshape(transpose(maps, 0, 2, 1), (-1, 4)), own * positions + position)
         boxes = decode(boxes, deltas, RPN_BOX_WEIGHTS)
     return Found(clip(boxes / prepared.scale, *prepared.image_size), scores, label + 1)

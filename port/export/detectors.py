@@ -42,7 +42,9 @@ def detections(model: Detector, prepared: Prepared, proposals: Value | None = No
     Args:
         proposals: `[P, 4]` in image pixels, for a network that takes them.
     """
-    features = maps(model.backbone, prepared.data)
+    graph = prepared.data.graph
+    with graph.stage("backbone"):
+        features = maps(model.backbone, prepared.data)
     strides = model.backbone.strides
     if isinstance(model, RetinaNet):
         return Outputs(dense_detections(model, features, prepared))
@@ -68,18 +70,23 @@ def _two_stage(
     else:
         assert proposals is not None
         rois, boxes, restore = _given(proposals, prepared, cfg.DEDUP_BOXES)
-    cls_score, bbox_pred = box_outputs(model.box_head, pooled, rois)
-    scores = cls_score.graph.op("Softmax", cls_score, axis=1)
-    of_classes = _class_boxes(boxes, bbox_pred, prepared, cfg)
-    if restore is not None:
-        scores, of_classes = gather(scores, restore), gather(of_classes, restore)
-    found = select(scores, of_classes, cfg)
+    graph = rois.graph
+    with graph.stage("box_head"):
+        cls_score, bbox_pred = box_outputs(model.box_head, pooled, rois)
+    with graph.stage("detections"):
+        scores = graph.op("Softmax", cls_score, axis=1)
+        of_classes = _class_boxes(boxes, bbox_pred, prepared, cfg)
+        if restore is not None:
+            scores, of_classes = gather(scores, restore), gather(of_classes, restore)
+        found = select(scores, of_classes, cfg)
     mask_probs = points = None
     own_rois = found.boxes * prepared.scale
     if model.mask_head is not None:
-        mask_probs = mask_probabilities(model.mask_head, pooled, own_rois, found.classes)
+        with graph.stage("mask_head"):
+            mask_probs = mask_probabilities(model.mask_head, pooled, own_rois, found.classes)
     if model.keypoint_head is not None:
-        points = keypoints(model.keypoint_head, pooled, own_rois, found.boxes)
+        with graph.stage("keypoint_head"):
+            points = keypoints(model.keypoint_head, pooled, own_rois, found.boxes)
         if cfg.KRCNN.NMS_OKS:
             return Outputs(*_at(dissimilar(points, found.boxes), found, mask_probs, points))
     return Outputs(found, mask_probs, points)

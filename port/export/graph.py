@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -119,6 +120,17 @@ class Graph:
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     parent: Graph | None = None
     _count: int = 0
+    _stage: str = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """While this context is open, nodes are called after a stage of the network, as profiles show them."""
+        root = self.root
+        around, root._stage = root._stage, f"{name}/"
+        try:
+            yield
+        finally:
+            root._stage = around
 
     def input(self, name: str, dtype: np.dtype[Any], shape: Sequence[Dim]) -> Value:
         """An input of the graph."""
@@ -247,7 +259,7 @@ class Graph:
     def _unused(self, kind: str) -> str:
         root = self.root
         root._count += 1
-        return f"{kind}_{root._count}"
+        return f"{root._stage}{kind}_{root._count}"
 
 
 def _described(name: str, dtype: np.dtype[Any], shape: Sequence[Dim] | None) -> onnx.ValueInfoProto:

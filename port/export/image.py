@@ -38,6 +38,11 @@ class Prepared(NamedTuple):
 def image_input(graph: Graph, cfg: Config) -> Prepared:
     """The input `image [height, width, 3]` uint8 BGR, prepared as `mrcnn.data.image_blob.prepare_image` does."""
     image = graph.input("image", np.dtype(np.uint8), ("height", "width", 3))
+    with graph.stage("image"):
+        return _prepared(image, cfg)
+
+
+def _prepared(image: Value, cfg: Config) -> Prepared:
     height, width = (squeeze(size(image, axis), 0) for axis in (0, 1))
     scale = _scale(height.to(DOUBLE), width.to(DOUBLE), cfg.TEST.SCALE, cfg.TEST.MAX_SIZE)
     rows, row_weights = _samples(height, scale)

@@ -134,7 +134,9 @@ def _(module: C4Backbone, data: Value) -> list[Value]:
 
 @maps.register
 def _(module: PyramidBackbone, data: Value) -> list[Value]:
-    return _pyramid(module.fpn, maps(module.body, data))
+    stages = maps(module.body, data)
+    with data.graph.stage("fpn"):
+        return _pyramid(module.fpn, stages)
 
 
 @maps.register

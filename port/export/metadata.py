@@ -14,8 +14,8 @@ from detectron_gn.port.config.yaml_dumper import dump_config
 InputForm = Literal["image", "blob"]
 
 LICENCE = (
-    "The weights keep the licence of the file they come from; the models that Detectron published are under its "
-    "Apache License 2.0 and, where trained on COCO, from images under their own terms."
+    "The weights keep the licence of the file they come from. The models that Detectron published belong to their "
+    "authors, under CC BY-SA 3.0; images of COCO are under terms of their own."
 )
 
 

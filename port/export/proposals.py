@@ -40,6 +40,11 @@ class Proposed(NamedTuple):
 
 def proposed(rpn: RPN, maps: Sequence[Value], strides: Sequence[int], prepared: Prepared, cfg: Config) -> Proposed:
     """The proposals of one image, best first, as `RPN.collected` gives them."""
+    with maps[0].graph.stage("proposals"):
+        return _collected(rpn, maps, strides, prepared, cfg)
+
+
+def _collected(rpn: RPN, maps: Sequence[Value], strides: Sequence[int], prepared: Prepared, cfg: Config) -> Proposed:
     levels = [
         _of_level(rpn, level, anchors, stride, prepared, cfg)
         for level, anchors, stride in zip(maps, rpn.anchors, strides)
@@ -55,9 +60,11 @@ def _of_level(
     rpn: RPN, level: Value, base_anchors: Tensor, stride: int, prepared: Prepared, cfg: Config
 ) -> Proposed:
     limits, graph = cfg.TEST, level.graph
-    hidden = relu(layer(rpn.conv, level))
-    scores = reshape(transpose(graph.op("Sigmoid", layer(rpn.cls_logits, hidden)), 0, 2, 3, 1), (-1,))
-    deltas = reshape(transpose(layer(rpn.bbox_pred, hidden), 0, 2, 3, 1), (-1, 4))
+    with graph.stage("rpn_head"):
+        hidden = relu(layer(rpn.conv, level))
+        logits, bbox_pred = layer(rpn.cls_logits, hidden), layer(rpn.bbox_pred, hidden)
+    scores = reshape(transpose(graph.op("Sigmoid", logits), 0, 2, 3, 1), (-1,))
+    deltas = reshape(transpose(bbox_pred, 0, 2, 3, 1), (-1, 4))
     scores, index = top(scores, _at_most(limits.RPN_PRE_NMS_TOP_N, size(scores, 0)))
     anchors = anchors_at(index, base_anchors, stride, squeeze(size(level, 3), 0))
     boxes = clip(decode(anchors, gather(deltas, index), RPN_BOX_WEIGHTS), *prepared.network_size)
