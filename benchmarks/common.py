@@ -12,8 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.layers import AffineChannel
 
 Seconds = dict[str, list[float]]
 # `time.perf_counter`, or `time.process_time`, which other processes of a busy machine do not lengthen.
@@ -79,6 +81,13 @@ def picture(height: int, width: int) -> Image:
 def affine_scale(ends_a_block: bool) -> float:
     """What an affine layer multiplies by in random networks: sums of blocks then grow as slowly as trained ones."""
     return 0.15 if ends_a_block else 0.6
+
+
+def hold_down(model: nn.Module) -> None:
+    """Let the affine layers of a random network keep its values down, as trained ones do."""
+    for path, module in model.named_modules():
+        if isinstance(module, AffineChannel):
+            module.weight.data.fill_(affine_scale(path.removesuffix(".norm").endswith("branch2c")))
 
 
 def seconds(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:

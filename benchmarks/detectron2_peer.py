@@ -44,12 +44,7 @@ def network(cfg: Config) -> Any:
     detections, thresholds, samples of RoIAlign. The rest is detectron2's default, so RoIAlign is shifted by half a
     pixel. Families: Faster, Mask and Keypoint R-CNN with a feature pyramid or C4, and RetinaNet.
     """
-    model = _from("modeling", "build_model")(_peer_config(cfg))
-    frozen = _from("layers", "FrozenBatchNorm2d")
-    for path, module in model.named_modules():
-        if isinstance(module, frozen):
-            module.weight.fill_(affine_scale("conv3" in path))
-    return model
+    return _built(_peer_config(cfg))
 
 
 def inference(model: Any, image: Image) -> Callable[[], int]:
@@ -117,7 +112,7 @@ def training_step(
 
     Args:
         image: `[H, W, 3]` uint8 BGR, not scaled.
-        objects: with polygons.
+        objects: with polygons, and keypoints for a network that has them.
         close: `[P, 4]` float32 boxes in pixels that join the proposals.
 
     The forward pass asserts that it trained on `cfg.TRAIN.BATCH_SIZE_PER_IM` RoIs, `FG_FRACTION` of them objects.
@@ -125,16 +120,23 @@ def training_step(
     boxes, polygons, instances = (_from("structures", name) for name in ("Boxes", "PolygonMasks", "Instances"))
     peer_config = _peer_config(cfg)
     peer_config.SOLVER.BASE_LR = learning_rate
-    model = _from("modeling", "build_model")(peer_config).train()
+    model = _built(peer_config).train()
     optimizer = _from("solver", "build_optimizer")(peer_config, model)
 
     targets = instances(image.shape[:2])
     # Our corners are inclusive, detectron2's are edges; its classes begin at 0.
     targets.gt_boxes = boxes(torch.from_numpy(objects.boxes + np.array([0, 0, 1, 1], np.float32)))
     targets.gt_classes = torch.from_numpy(objects.classes - 1)
-    targets.gt_masks = polygons([list(segm) for segm in objects.segms])
+    if cfg.MODEL.MASK_ON:
+        targets.gt_masks = polygons([list(segm) for segm in objects.segms])
+    if objects.keypoints is not None:
+        keypoints = torch.from_numpy(objects.keypoints.transpose(0, 2, 1)).float()
+        # Its places are those of pixels' middles.
+        targets.gt_keypoints = _from("structures", "Keypoints")(keypoints + torch.tensor([0.5, 0.5, 0]))
     inputs = [{"image": torch.as_tensor(image.astype("float32").transpose(2, 0, 1)), "instances": targets}]
 
+    if cfg.RETINANET.RETINANET_ON:
+        return _steps(model, optimizer, inputs)
     heads = model.roi_heads
     sample = heads.label_and_sample_proposals
 
@@ -149,6 +151,10 @@ def training_step(
         return sampled
 
     heads.label_and_sample_proposals = sample_with_close
+    return _steps(model, optimizer, inputs)
+
+
+def _steps(model: Any, optimizer: Any, inputs: Any) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     event_storage = _from("utils.events", "EventStorage")
 
     def forward() -> Tensor:
@@ -161,6 +167,16 @@ def training_step(
         optimizer.zero_grad()
 
     return forward, update
+
+
+def _built(peer_config: Any) -> Any:
+    """A random network whose fixed normalisations hold its values down, as ours do."""
+    model = _from("modeling", "build_model")(peer_config)
+    frozen = _from("layers", "FrozenBatchNorm2d")
+    for path, module in model.named_modules():
+        if isinstance(module, frozen):
+            module.weight.fill_(affine_scale("conv3" in path))
+    return model
 
 
 def _from(module: str, name: str) -> Any:

@@ -34,7 +34,6 @@ from detectron_gn.mrcnn import structures
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, build_detector
-from detectron_gn.mrcnn.layers import AffineChannel
 from detectron_gn.mrcnn.memory import keep_freed_memory
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.config.read import bundled_config
@@ -153,9 +152,7 @@ def random_model(config: str) -> Detector:
     """A network as Caffe2 fills it, but for affine channels that hold its values down, as trained ones do."""
     torch.manual_seed(0)
     model = build_detector(configuration(config)).eval().to(memory_format=torch.channels_last)
-    for path, module in model.named_modules():
-        if isinstance(module, AffineChannel):
-            module.weight.data.fill_(common.affine_scale(path.removesuffix(".norm").endswith("branch2c")))
+    common.hold_down(model)
     return model
 
 

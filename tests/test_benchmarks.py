@@ -13,7 +13,7 @@ import benchmarks
 from benchmarks import detectron2_peer, evaluation
 from benchmarks.common import paired_ratio, picture, timed_parts
 from benchmarks.inference_cpu import PRODUCTS, inference, inference_parts, recorded_products
-from benchmarks.train_step import HEIGHT, OBJECTS, WIDTH, close_boxes, drawn_objects
+from benchmarks.train_step import OBJECTS, SIZE, close_boxes, drawn_objects
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
 from detectron_gn.port.runs.load import load_model
 
@@ -89,7 +89,7 @@ def test_boxes_close_to_an_object_overlap_it_by_more_than_half():
     _, objects = drawn_objects()
     close = close_boxes(objects)
     assert len(objects.boxes) == OBJECTS and objects.boxes.min() >= 0
-    assert (objects.boxes[:, 2:] <= [WIDTH - 1, HEIGHT - 1]).all()
+    assert (objects.boxes[:, 2:] <= [SIZE[1] - 1, SIZE[0] - 1]).all()
     own = torch.arange(len(close)) % OBJECTS
     overlaps = box_overlaps(close, torch.from_numpy(objects.boxes))
     assert overlaps[torch.arange(len(close)), own].min() > 0.5
