@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import scaled_size
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
+from detectron_gn.port.blobs.activations import prepared_data
 from detectron_gn.port.blobs.names.heads import KEYPOINT_PREFIX, mask_blob_prefix
 from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
 from detectron_gn.verify.diagnosis.flow import step_of
@@ -89,7 +90,7 @@ def _explain_data(look: Look) -> Diagnosis:
     model, image = look.model, look.reference.image
     size = scaled_size(image.shape[0], image.shape[1], model.prepare(image).scale)
     data = look.reference.blobs["data"]
-    return explain_input(model.cfg, lambda picture: model.network_input([picture]).data.cpu(), image, size, data)
+    return explain_input(model.cfg, lambda picture: prepared_data(model, picture).cpu(), image, size, data)
 
 
 def _explain_info(look: Look) -> Diagnosis:

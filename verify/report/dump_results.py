@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
-from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.detectors import Boxes, Detector
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.inference.predict import predict
@@ -53,6 +54,7 @@ def _dump_results(model: Detector, reference: Path, images: Path, reading: Image
         references,
         lambda numbered: numbered[1].image,
         lambda numbered, _, detections: image_results(numbered[0], detections, numbers),
+        proposals=_given_proposals if model.takes_proposals else None,
         name=lambda numbered: numbered[1].name,
     ):
         ((image_id, theirs),), (ours,) = done.items, done.results
@@ -71,6 +73,13 @@ def _dump_results(model: Detector, reference: Path, images: Path, reading: Image
     with contextlib.redirect_stdout(io.StringIO()):
         found.coco.createIndex()
     return found
+
+
+def _given_proposals(numbered: tuple[int, ImageReference], _image: Image) -> Boxes:
+    """Those that went into the reference's run, which is what the rungs before compared with."""
+    proposals = numbered[1].proposals
+    assert proposals is not None
+    return proposals
 
 
 def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) -> None:

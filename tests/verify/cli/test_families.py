@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import takes_proposals
+from detectron_gn.mrcnn.heads.box import BoxHead
+from detectron_gn.mrcnn.inference import network_input
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, bundled_names
 from detectron_gn.port.config.yaml_dumper import dump_config
@@ -133,6 +135,43 @@ def test_the_ladder_knows_each_family(name, model_of, two_images, demo_model, tm
     assert not_run == (["detections"] if name == "rpn_fpn" and rungs["detections"] == "not run" else [])
     page = (tmp_path / "out" / "report.html").read_text()
     assert {"fast_fpn": "box AP", "keypoint": "keypoint AP", "rpn_fpn": "AR@1000"}[name] in page
+
+
+@pytest.mark.parametrize("name", ["fast_fpn", "fast_c4", "mask_c4_prop"])
+@pytest.mark.parametrize("with_annotations", [False, True])
+def test_a_model_on_proposals_is_verified_to_the_end_with_pictures(
+    name, with_annotations, model_of, two_images, demo_model, tmp_path, run
+):
+    model, proposals, cfg = model_of(name)
+    annotations, _ = two_images(name, cfg)
+    arguments = [model, "--reference", ZOO / f"{name}.h5", "--images", demo_model / "val", *given(proposals)]
+    arguments += ["--annotations", annotations] if with_annotations else []
+    code, out, err = run("verify", "all", *arguments, "--out", tmp_path / "out")
+    assert code == 0, out + err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Agrees as far as it was compared" in page and "every one on both sides" in page
+
+
+def negated_head(monkeypatch):
+    right = BoxHead.conv_features
+    monkeypatch.setattr(BoxHead, "conv_features", lambda self, x: -right(self, x))
+
+
+def rgb_images(monkeypatch):
+    right = network_input.prepare_image
+    monkeypatch.setattr(network_input, "prepare_image", lambda image, *rest: right(image[:, :, ::-1], *rest))
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(negated_head, "cls_score"), (rgb_images, "RGB instead of BGR")])
+def test_a_wrong_port_of_a_model_on_proposals_ends_with_a_report(
+    wrong, told, model_of, demo_model, tmp_path, run, monkeypatch
+):
+    model, proposals, _ = model_of("fast_fpn")
+    wrong(monkeypatch)
+    arguments = [model, "--reference", ZOO / "fast_fpn.h5", "--images", demo_model / "val", *given(proposals)]
+    code, out, err = run("verify", "all", *arguments, "--out", tmp_path / "out")
+    assert code == 1, out + err
+    assert told in out and "Differs: blobs" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_verify_ap_of_an_rpn_compares_its_recall(model_of, two_images, demo_model, tmp_path, run):
