@@ -156,11 +156,11 @@ def _detect(args: argparse.Namespace) -> int:
     if unread and len(args.images) == 1:
         raise InputError(unread[0].error)
     if not detected:
-        raise InputError(f"none of the {len(unread)} images could be read, so nothing was written")
+        raise InputError(f"none of the {len(unread)} images could be used, so nothing was written")
     write_json_option(args, rows)
     if unread:
         raise InputError(
-            f"{len(unread)} of {len(args.images)} images could not be read, as said above; what was found in the "
+            f"{len(unread)} of {len(args.images)} images could not be used, as said above; what was found in the "
             f"others is in {args.out}"
         )
     return DONE

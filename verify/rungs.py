@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import read_annotations
+from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
@@ -168,8 +169,7 @@ def compared_given_proposals(
 def _image_id(name: str, coco: COCO | None) -> int | None:
     """Of an image of the annotations, or of one that is named by its id, as COCO's are."""
     of_name = {} if coco is None else {image["file_name"]: image_id for image_id, image in coco.imgs.items()}
-    number = Path(name).stem.rpartition("_")[2]
-    return of_name.get(name, int(number) if number.isascii() and number.isdigit() else None)
+    return of_name.get(name, id_in_name(name))
 
 
 def _why_other_proposals(ours: npt.NDArray[np.float32], reference: ImageReference) -> str:

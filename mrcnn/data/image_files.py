@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
 from pycocotools.coco import COCO
@@ -86,6 +86,15 @@ class ImageFolder:
             if path.is_file():
                 files[_folded(path.name)].append(path)
         return dict(files)
+
+
+def id_in_name(name: str | os.PathLike[str]) -> int | None:
+    """COCO's id of an image, read from its file's name: `COCO_val2014_000000000139.jpg`, `000000000139.jpg`.
+
+    It is the number after the last underscore, or the whole name before its suffix; None where that is no number.
+    """
+    number = PurePath(name).stem.rpartition("_")[2]
+    return int(number) if number.isascii() and number.isdecimal() else None
 
 
 def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:

@@ -1,5 +1,7 @@
 """Detection in image files: pictures with boxes, masks and skeletons, and COCO results."""
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +10,11 @@ import cv2
 
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
 from detectron_gn.mrcnn.data.categories import Categories, match_categories, numbered
+from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
-from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
+from detectron_gn.mrcnn.detectors import Boxes, Detector, ProposalNetwork
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.visualize import draw_detections
@@ -67,23 +71,24 @@ def detect_in_files(
     """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
 
     Args:
-        proposals: for a model that takes them; images are found in them by the ids of `image_ids`.
+        proposals: for a model that takes them. Those of an image are found by the id in its file's name; an image
+            without one, or with one that another file has as well, is not detected in.
     """
     model.check_proposals(proposals is not None)
-    limit = model.cfg.TEST.PROPOSAL_LIMIT
-    for path, image_id, picture in zip(paths, image_ids(paths), picture_paths(paths, out), strict=True):
+    find = None if proposals is None else _FoundProposals(proposals, paths, model.cfg.TEST.PROPOSAL_LIMIT)
+    ids: Sequence[int | None] = image_ids(paths) if find is None else [id_in_name(path) for path in paths]
+    for path, image_id, picture in zip(paths, ids, picture_paths(paths, out), strict=True):
         try:
             image = read_image(path, reading)
         except InputError as error:
             yield UnreadFile(path, str(error))
             continue
         try:
-            height, width = image.shape[:2]
-            given = None if proposals is None else proposals.of_image(image_id, height, width, limit)
-            detections = model.detect(image, given)
+            detections = model.detect(image, None if find is None else find.of_image(path, image))
         except InputError as error:  # too narrow to be scaled, or without proposals
             yield UnreadFile(path, f"{path}: {error}")
             continue
+        assert image_id is not None  # an image without an id has no proposals
         pixels = draw_detections(image, detections, categories.names, min_score)
         with replacing(picture) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
@@ -108,8 +113,31 @@ def picture_paths(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:
-    """COCO's ids where all files are named by one (`COCO_val2014_000000000139.jpg`), else 1, 2, ..."""
-    numbers = [path.stem.rpartition("_")[2] for path in paths]
-    if all(number.isdecimal() for number in numbers) and len(set(map(int, numbers))) == len(numbers):
-        return [int(number) for number in numbers]
-    return list(range(1, len(paths) + 1))
+    """COCO's ids where all files are named by one and no two by the same, else 1, 2, ..."""
+    ids = [number for path in paths if (number := id_in_name(path)) is not None]
+    return ids if len(set(ids)) == len(paths) else list(range(1, len(paths) + 1))
+
+
+class _FoundProposals:
+    """The proposals of image files, by the ids in their names; never by their places in the command."""
+
+    def __init__(self, stored: StoredProposals, paths: Sequence[Path], limit: int) -> None:
+        self._stored, self._limit = stored, limit
+        self._named: dict[int | None, set[str]] = defaultdict(set)
+        for path in paths:
+            self._named[id_in_name(path)].add(os.path.realpath(path))
+
+    def of_image(self, path: Path, image: Image) -> Boxes:
+        """`[R, 4]` float32; InputError where the name has no id, another file has the same, or there are none of it."""
+        image_id = id_in_name(path)
+        if image_id is None:
+            raise InputError(
+                "its proposals are found by the image's id, and its name has none: give it a name that ends in the id, "
+                "such as COCO_val2014_000000000139.jpg"
+            )
+        if len(self._named[image_id]) > 1:
+            raise InputError(
+                f"its name has the id {image_id}, and so has that of another image, so that nothing tells whose the "
+                "proposals of that id are: give each a name that ends in its own id"
+            )
+        return self._stored.of_image(image_id, *image.shape[:2], self._limit)

@@ -47,7 +47,7 @@ def test_bad_pictures_are_named_and_the_others_are_detected_in(
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(f"detectron-gn: {tmp_path / name}") and bad.get(name, ("", ""))[1] in line
     assert last == (
-        "detectron-gn: error: 9 of 11 images could not be read, as said above; "
+        "detectron-gn: error: 9 of 11 images could not be used, as said above; "
         f"what was found in the others is in {out}"
     )
     assert printed.count(" detections, ") == 2
@@ -76,7 +76,7 @@ def test_two_bad_pictures_and_no_good_one_are_both_named(run: Run, pickle: Path,
     code, printed, errors = run("detect", pickle, *paths, "--out", tmp_path / "out")
     assert (code, printed.count("\n")) == (2, 1) and "--classes NAMES.txt" in printed
     assert not list((tmp_path / "out").iterdir())
-    assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be read")] == [True] * 3
+    assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be used")] == [True] * 3
 
 
 @pytest.mark.parametrize(

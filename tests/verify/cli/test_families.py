@@ -8,16 +8,15 @@ import h5py
 import numpy as np
 import pytest
 
-from detectron_gn.mrcnn.config import takes_proposals
 from detectron_gn.mrcnn.heads.box import BoxHead
 from detectron_gn.mrcnn.inference import network_input
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, bundled_names
 from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.weights import write_blobs
-from detectron_gn.weights.formats.proposals_pickle import ProposalsPickle, read_proposals, write_proposals
+from detectron_gn.weights.formats.proposals_pickle import read_proposals
 from detectron_gn.weights.weights_file import WeightsFile
-from tests.helpers.zoo_reference import zoo_model
+from tests.helpers.zoo_reference import zoo_files
 
 ZOO = Path(__file__).parents[2] / "data" / "zoo"
 FAMILIES = sorted(path.stem for path in ZOO.glob("*.h5") if not path.stem.startswith(("ops_", "train_")))
@@ -36,21 +35,7 @@ def model_of(tmp_path_factory):
 
     def files(name):
         if name not in made:
-            model = zoo_model(ZOO / f"{name}.h5")
-            blobs = {
-                row.blob: model.get_parameter(row.parameter).detach().numpy()
-                for row in BlobTable.from_model(model).rows
-            }
-            path, proposals = folder / f"{name}.pkl", None
-            write_blobs(path, WeightsFile(blobs, dump_config(model.cfg), None, name, "pkl"))
-            if takes_proposals(model.cfg):
-                proposals = folder / f"{name}_proposals.pkl"
-                with h5py.File(ZOO / f"{name}.h5") as file:
-                    boxes = [file[image]["proposals"][()] for image in file]
-                    ids = [int(Path(image).stem.rpartition("_")[2]) for image in file]
-                scores = [np.linspace(1, 0, len(rows), dtype=np.float32) for rows in boxes]
-                write_proposals(proposals, ProposalsPickle(boxes, scores, ids, None))
-            made[name] = (path, proposals, model.cfg)
+            made[name] = zoo_files(ZOO / f"{name}.h5", folder)
         return made[name]
 
     return files
