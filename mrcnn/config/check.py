@@ -10,7 +10,7 @@ from detectron_gn.mrcnn.config.functions import (
     pooling_sections,
     takes_proposals,
 )
-from detectron_gn.mrcnn.config.schema import BboxAug, Config, MaskAug
+from detectron_gn.mrcnn.config.schema import BboxAug, Config, KpsAug, MaskAug
 from detectron_gn.mrcnn.config.supported import unsupported_values
 from detectron_gn.mrcnn.errors import InputError
 
@@ -392,6 +392,8 @@ def _check_test(cfg: Config) -> None:
         _check_box_augmentation(cfg)
     if cfg.MODEL.MASK_ON and cfg.TEST.MASK_AUG.ENABLED:
         _check_augmentation("TEST.MASK_AUG", cfg.TEST.MASK_AUG)
+    if cfg.MODEL.KEYPOINTS_ON and cfg.TEST.KPS_AUG.ENABLED:
+        _check_augmentation("TEST.KPS_AUG", cfg.TEST.KPS_AUG)
     if cfg.TEST.BBOX_VOTE.ENABLED:
         threshold = cfg.TEST.BBOX_VOTE.VOTE_TH
         _require(threshold <= 1, f"TEST.BBOX_VOTE.VOTE_TH is {threshold}, so no box has a vote: set it to 1 or less")
@@ -414,7 +416,7 @@ def _check_box_augmentation(cfg: Config) -> None:
     )
 
 
-def _check_augmentation(name: str, section: BboxAug | MaskAug) -> None:
+def _check_augmentation(name: str, section: BboxAug | MaskAug | KpsAug) -> None:
     _require(
         min(section.SCALES, default=1) > 0 and section.MAX_SIZE > 0,
         f"{name}.SCALES is {list(section.SCALES)} and {name}.MAX_SIZE is {section.MAX_SIZE}: give numbers above 0",

@@ -37,7 +37,7 @@ from detectron_gn.mrcnn.inference.static_shapes import (
     begin_static,
     supports_static_shapes,
 )
-from detectron_gn.mrcnn.inference.tta import is_augmented
+from detectron_gn.mrcnn.inference.tta import check_views, is_augmented
 from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
 from detectron_gn.mrcnn.structures import Detections, Features
 from detectron_gn.mrcnn.training.outputs import losses_of
@@ -202,13 +202,17 @@ class Detector(nn.Module, ABC):
             proposals: `[R, 4]` float32 of each image, inclusive corners in its own pixels; only for a network that
                 `takes_proposals`.
 
-        Raises InputError for images that are not padded to one and the same size, and where proposals are missing or
-        not taken.
+        Raises InputError for images that are not padded to one and the same size or are too narrow for a view of
+        test-time augmentation, and where proposals are missing or not taken.
         """
         self.check_proposals(proposals is not None)
         prepared = [self.prepare(image) for image in images]
         batch = network_input(images, prepared, padding_stride(self.cfg), self.device, proposals)
-        return batch._replace(images=images) if is_augmented(self.cfg) else batch
+        if not is_augmented(self.cfg):
+            return batch
+        for image in images:
+            check_views(image, self.cfg)
+        return batch._replace(images=images)
 
     @overload
     def forward(self, images: Sequence[AnyImage], targets: None = None) -> list[Detections]: ...

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.config.schema import Test
-from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.image_blob import Image, image_scale, scaled_size
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import box_areas, flip_boxes, stretch_boxes
 
 
 class Augmentation(Protocol):
     """The keys that the sections of boxes, masks and keypoints share."""
 
+    @property
+    def ENABLED(self) -> bool: ...
     @property
     def H_FLIP(self) -> bool: ...
     @property
@@ -85,6 +88,25 @@ def is_augmented(cfg: Config) -> bool:
     keypoints = cfg.MODEL.KEYPOINTS_ON and cfg.TEST.KPS_AUG.ENABLED
     has_boxes = not (cfg.RETINANET.RETINANET_ON or cfg.MODEL.RPN_ONLY)
     return has_boxes and (cfg.TEST.BBOX_AUG.ENABLED or masks or keypoints)
+
+
+def check_views(image: Image, cfg: Config) -> None:
+    """Raise InputError for an `[H, W, 3]` image of which a view of an enabled section would have no pixels left."""
+    height, width = image.shape[:2]
+    sections: dict[str, tuple[bool, Augmentation]] = {
+        "BBOX_AUG": (True, cfg.TEST.BBOX_AUG),
+        "MASK_AUG": (cfg.MODEL.MASK_ON, cfg.TEST.MASK_AUG),
+        "KPS_AUG": (cfg.MODEL.KEYPOINTS_ON, cfg.TEST.KPS_AUG),
+    }
+    for name, (is_there, section) in sections.items():
+        for view in further_views(section, cfg.TEST) if is_there and section.ENABLED else ():
+            seen = (height, view.width(width))
+            if 0 in seen or 0 in scaled_size(*seen, image_scale(*seen, view.scale, view.max_size)):
+                key, value = ("SCALES", view.scale) if view.ratio is None else ("ASPECT_RATIOS", view.ratio)
+                raise InputError(
+                    f"an image of {width} x {height} pixels (width x height) has no pixels left in the view {value:g} "
+                    f"of TEST.{name}.{key}: leave the image out, or the view"
+                )
 
 
 def plain_view(test: Test) -> View:

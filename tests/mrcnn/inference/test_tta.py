@@ -1,5 +1,7 @@
 """Test-time augmentation: which views there are, their geometry, and how what they show is put together."""
 
+import json
+
 import cv2
 import h5py
 import numpy as np
@@ -133,11 +135,47 @@ def test_a_batch_is_augmented_image_by_image(pickle, demo_model):
         ({"BBOX_AUG.SCALES": (0,)}, r"TEST.BBOX_AUG.SCALES is \[0\] and TEST.BBOX_AUG.MAX_SIZE is 4000: give numbers"),
         ({"BBOX_AUG.ASPECT_RATIOS": (0.0,)}, r"TEST.BBOX_AUG.ASPECT_RATIOS is \[0.0\]: give ratios above 0"),
         ({"MASK_AUG.MAX_SIZE": 0, "MASK_AUG.ENABLED": True}, "TEST.MASK_AUG.MAX_SIZE is 0"),
+        ({"KPS_AUG.SCALES": (0,), "KPS_AUG.ENABLED": True}, r"TEST.KPS_AUG.SCALES is \[0\]"),
+        ({"KPS_AUG.ASPECT_RATIOS": (-1.0,), "KPS_AUG.ENABLED": True}, r"TEST.KPS_AUG.ASPECT_RATIOS is \[-1.0\]"),
         ({"MASK_AUG.HEUR": "HARD"}, "TEST.MASK_AUG.HEUR is 'HARD', which is not supported here"),
     ],
 )
 def test_views_that_cannot_be_put_together_are_refused(overrides, sentence):
-    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x")
+    family = "keypoint" if any(key.startswith("KPS_AUG") for key in overrides) else "mask"
+    cfg = bundled_config(f"e2e_{family}_rcnn_R-50-FPN_1x")
     values = {f"TEST.{key}": value for key, value in overrides.items()} | {"TEST.BBOX_AUG.ENABLED": True}
     with pytest.raises(InputError, match=sentence):
         check_config(with_values(cfg, values))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "size", "told"),
+    [
+        ("BBOX_AUG", "ASPECT_RATIOS", "(0.3,)", (1, 1), "1 x 1 pixels .* view 0.3 of TEST.BBOX_AUG.ASPECT_RATIOS"),
+        ("MASK_AUG", "ASPECT_RATIOS", "(0.3,)", (1, 1), "the view 0.3 of TEST.MASK_AUG.ASPECT_RATIOS"),
+        ("BBOX_AUG", "ASPECT_RATIOS", "(0.01,)", (4000, 50), "50 x 4000 pixels .* the view 0.01 of"),
+        ("BBOX_AUG", "SCALES", "(60,)", (2000, 10), "10 x 2000 pixels .* in the view 60 of TEST.BBOX_AUG.SCALES"),
+    ],
+)
+def test_an_image_of_which_a_view_leaves_nothing_is_refused(pickle, section, key, value, size, told):
+    overrides = [f"TEST.{section}.ENABLED", "True", f"TEST.{section}.{key}", value, "TEST.SCALE", "32"]
+    model = load_model(pickle, overrides=[*overrides, f"TEST.{section}.MAX_SIZE", "60"], device="cpu")
+    with pytest.raises(InputError, match=told):
+        model.detect(np.zeros((*size, 3), np.uint8))
+    with model.without_augmentation():
+        model.detect(np.zeros((*size, 3), np.uint8))
+
+
+def test_the_other_images_of_a_command_are_detected_in(pickle, demo_model, tmp_path, run):
+    small, good = tmp_path / "small.png", min((demo_model / "val").iterdir())
+    cv2.imwrite(str(small), np.zeros((1, 1, 3), np.uint8))
+    views = ["--set", "TEST.BBOX_AUG.ENABLED", "True", "TEST.BBOX_AUG.ASPECT_RATIOS", "(0.3,)", "TEST.SCALE", "64"]
+    code, out, err = run("detect", pickle, small, good, "--out", tmp_path / "out", *views)
+    assert code == 2 and f"{small}: an image of 1 x 1 pixels" in err and "1 of 2 images" in err
+    assert f"{good}: " in out and (tmp_path / "out" / "detections.json").exists()
+    document = {"images": [{"id": 1, "file_name": "small.png", "height": 1, "width": 1}], "annotations": []}
+    document["categories"] = json.loads((demo_model / "instances_val.json").read_text())["categories"]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    data = ["--annotations", tmp_path / "a.json", "--images", tmp_path]
+    code, out, err = run("test", pickle, *data, "--out", tmp_path / "test", *views)
+    assert code == 2 and f"error: {small}: an image of 1 x 1 pixels" in err
