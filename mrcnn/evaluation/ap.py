@@ -131,17 +131,8 @@ def scoring_remarks(
         )
 
 
-def check_keypoints(annotations: COCO, count: int = len(KEYPOINT_NAMES)) -> None:
-    """Raise InputError unless every object has its keypoints, as COCO's person annotations have.
-
-    Args:
-        count: how many the model has.
-    """
-    if count != len(KEYPOINT_NAMES):
-        raise InputError(
-            f"COCO's AP of keypoints is that of a person's {len(KEYPOINT_NAMES)}, but KRCNN.NUM_KEYPOINTS is {count}: "
-            "such a model is trained and detects, but is not scored"
-        )
+def check_keypoints(annotations: COCO) -> None:
+    """Raise InputError unless every object has its keypoints, as COCO's person annotations have."""
     wanted = 3 * len(KEYPOINT_NAMES)
     for annotation in annotations.anns.values():
         points, place = annotation.get("keypoints"), f"{annotations.source}: annotation {annotation['id']}"

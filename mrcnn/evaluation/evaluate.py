@@ -27,6 +27,7 @@ from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, image_
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.inference.predict import Predicted, predict
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 
 THREADS_BESIDE_A_GPU = 4
 
@@ -137,8 +138,8 @@ def evaluate(
     if names is None and model.categories is not None:
         names = model.categories.names
     category_ids = matched_category_ids(model.cfg, coco, annotations, names)
-    if model.cfg.MODEL.KEYPOINTS_ON:
-        check_keypoints(coco, model.cfg.KRCNN.NUM_KEYPOINTS)
+    if scores_keypoints(model.cfg):
+        check_keypoints(coco)
     files = image_files(coco, images)
     batches = plan_batches(model, coco, batch)
     speed = Speed()
@@ -180,9 +181,11 @@ def evaluate(
     together = {key: image for part in parts for key, image in part.items()}
     made = model.cfg.MODEL
     rows = coco_results(list(together.values()), with_masks=made.MASK_ON, with_keypoints=made.KEYPOINTS_ON)
-    scored = {iou_type: found for iou_type, found in rows.items() if iou_type != "segm" or not lacks_outlines(coco)}
+    has_ap = {"bbox": True, "segm": not lacks_outlines(coco), "keypoints": scores_keypoints(model.cfg)}
+    scored = {iou_type: found for iou_type, found in rows.items() if has_ap[iou_type]}
     ap = {iou_type: score_checked(found, coco, iou_type, max_detections) for iou_type, found in scored.items()}
     remarks = (*coco.remarks, *scoring_remarks(coco, rows["bbox"], max_detections), *_limit_remarks(model.cfg, coco))
+    remarks = (*remarks, *_keypoint_remarks(model.cfg))
     return Evaluation(rows, ap, speed, naming_used(coco, files), remarks)
 
 
@@ -193,6 +196,20 @@ def _limit_remarks(cfg: Config, coco: COCO) -> Iterator[str]:
         yield (
             f"an image has {most} objects, and the model keeps the best {limit} detections of an image: pass --set "
             f"TEST.DETECTIONS_PER_IM {most} to keep more"
+        )
+
+
+def scores_keypoints(cfg: Config) -> bool:
+    """Whether the model finds the keypoints that COCO's evaluation knows: those of a person."""
+    return cfg.MODEL.KEYPOINTS_ON and cfg.KRCNN.NUM_KEYPOINTS == len(KEYPOINT_NAMES)
+
+
+def _keypoint_remarks(cfg: Config) -> Iterator[str]:
+    """What to say of keypoints that have no AP."""
+    if cfg.MODEL.KEYPOINTS_ON and not scores_keypoints(cfg):
+        yield (
+            f"keypoints have no AP: KRCNN.NUM_KEYPOINTS is {cfg.KRCNN.NUM_KEYPOINTS}, and COCO's AP is of a person's "
+            f"{len(KEYPOINT_NAMES)}"
         )
 
 

@@ -43,6 +43,10 @@ NMS_OKS_THRESHOLD = 0.3
 MOST_MOVED_KEYPOINTS = 1 / 500
 
 
+# That OpenCV resizes at once: 512 in its version 4, 128 in 5.
+_MOST_CHANNELS = 128
+
+
 def decode_heatmaps(heatmaps: Floats, boxes: Floats, min_size: int) -> Floats:
     """Where the keypoints of each box are: `[D, 4, K]` float32, rows x, y (image pixels), logit, probability.
 
@@ -59,8 +63,7 @@ def decode_heatmaps(heatmaps: Floats, boxes: Floats, min_size: int) -> Floats:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1))
     for number, (box, lengths) in enumerate(zip(boxes, sides)):
         width, height = (max(int(np.ceil(length)), min_size) for length in lengths)
-        resized = cv2.resize(heatmaps[number].transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_CUBIC)
-        enlarged = resized.reshape(height * width, -1).T
+        enlarged = _enlarged(heatmaps[number], width, height)
         place = enlarged.argmax(axis=1)
         logits = enlarged[np.arange(len(enlarged)), place]
         factors = lengths.astype(np.float64) / (width, height)
@@ -72,6 +75,18 @@ def decode_heatmaps(heatmaps: Floats, boxes: Floats, min_size: int) -> Floats:
         points[number, 2] = logits
         points[number, 3] = 1 / np.exp(enlarged - logits[:, None]).sum(axis=1)
     return points
+
+
+def _enlarged(heatmaps: Floats, width: int, height: int) -> Floats:
+    """`[K, M, M]` heatmaps at another size, `[K, height * width]`."""
+    channels = heatmaps.transpose(1, 2, 0)
+    parts = [
+        cv2.resize(channels[:, :, first : first + _MOST_CHANNELS], (width, height), interpolation=cv2.INTER_CUBIC)
+        for first in range(0, len(heatmaps), _MOST_CHANNELS)
+    ]
+    rows = [np.asarray(part, np.float32).reshape(height * width, -1) for part in parts]
+    enlarged: Floats = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+    return enlarged.T
 
 
 def flip_heatmaps(heatmaps: Tensor) -> Tensor:

@@ -140,4 +140,5 @@ class _FoundProposals:
                 f"its name has the id {image_id}, and so has that of another image, so that nothing tells whose the "
                 "proposals of that id are: give each a name that ends in its own id"
             )
-        return self._stored.of_image(image_id, *image.shape[:2], self._limit)
+        height, width = image.shape[:2]
+        return self._stored.of_image(image_id, height, width, self._limit)

@@ -17,7 +17,7 @@ from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import ap_document, ap_table, check_keypoints
-from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids
+from detectron_gn.mrcnn.evaluation.evaluate import evaluate, matched_category_ids, scores_keypoints
 from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
 from detectron_gn.mrcnn.evaluation.recall import recall_document, recall_table
 from detectron_gn.mrcnn.stopping import until_stopped
@@ -80,8 +80,8 @@ def train_and_evaluate(
             for remark in coco.remarks:
                 say(f"{evaluation_data.annotations}: {remark}")
         image_files(coco, evaluation_data.images)
-        if cfg.MODEL.KEYPOINTS_ON:
-            check_keypoints(coco, cfg.KRCNN.NUM_KEYPOINTS)
+        if scores_keypoints(cfg):
+            check_keypoints(coco)
         if evaluation_data.proposals is not None:
             if not takes_proposals(cfg):
                 raise InputError(
