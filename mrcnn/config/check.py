@@ -10,6 +10,7 @@ from detectron_gn.mrcnn.config.functions import (
     pooling_sections,
     takes_proposals,
 )
+from detectron_gn.mrcnn.config.old_types import OLD_TYPES, OldType
 from detectron_gn.mrcnn.config.schema import BboxAug, Config, KpsAug, MaskAug
 from detectron_gn.mrcnn.config.supported import unsupported_values
 from detectron_gn.mrcnn.errors import InputError
@@ -60,6 +61,23 @@ def refuse_training(cfg: Config) -> None:
             f"{section}.ROI_XFORM_METHOD is {method}, but a model that pools in that way {way_out}",
         )
     _check_anchor_field(cfg)
+    _refuse_frozen_body(cfg)
+
+
+def _refuse_frozen_body(cfg: Config) -> None:
+    """A body that no gradient reaches, its pyramid included, is not what TRAIN.FREEZE_AT freezes.
+
+    Detectron's RetinaNet does not look at the key (modeling/model_builder.py:retinanet).
+    """
+    old = OLD_TYPES.get(cfg.MODEL.TYPE)
+    by_type = old is not None and old.is_frozen
+    by_key = cfg.TRAIN.FREEZE_CONV_BODY and not cfg.RETINANET.RETINANET_ON
+    _require(
+        not (by_type or by_key),
+        f"{f'MODEL.TYPE is {cfg.MODEL.TYPE}' if by_type else 'TRAIN.FREEZE_CONV_BODY is True'}, but a model whose "
+        "whole body is frozen is not trained here: freeze stages with TRAIN.FREEZE_AT (and set MODEL.TYPE to "
+        "generalized_rcnn, TRAIN.FREEZE_CONV_BODY to False), or use `test` and `detect` on this one",
+    )
 
 
 def _check_anchor_field(cfg: Config) -> None:
@@ -103,6 +121,8 @@ def _check_parts(cfg: Config) -> None:
         f"MODEL.NUM_CLASSES is {model.NUM_CLASSES}: set it to the number of classes and one more for the background, "
         "81 for COCO",
     )
+    if model.TYPE in OLD_TYPES:
+        _check_old_type(cfg, OLD_TYPES[model.TYPE])
     for key, is_on in {"MASK_ON": model.MASK_ON, "KEYPOINTS_ON": model.KEYPOINTS_ON}.items():
         _require(
             not (model.RPN_ONLY and is_on), f"MODEL.RPN_ONLY and MODEL.{key} are both True: set one of them to False"
@@ -121,6 +141,29 @@ def _check_parts(cfg: Config) -> None:
             ratio >= 0,
             f"{section}.ROI_XFORM_SAMPLING_RATIO is {ratio}: set it to 2, or to 0 to let each RoI's size decide",
         )
+
+
+def _check_old_type(cfg: Config, old: OldType) -> None:
+    """The parts are those that the type has functions for; with others Detectron itself ends in an error."""
+    model, generic = cfg.MODEL, "or MODEL.TYPE to generalized_rcnn"
+    if old.body:
+        _require(
+            model.CONV_BODY == old.body,
+            f"MODEL.TYPE is {model.TYPE}, but MODEL.CONV_BODY is {model.CONV_BODY}: set it to {old.body}, {generic}",
+        )
+    if not old.heads:
+        told = f"MODEL.TYPE is {model.TYPE}, an RPN by itself, but MODEL.RPN_ONLY is False: set it to True, {generic}"
+        _require(model.RPN_ONLY, told)
+    for head, key, is_on in (("mask", "MASK_ON", model.MASK_ON), ("keypoint", "KEYPOINTS_ON", model.KEYPOINTS_ON)):
+        _require(
+            not is_on or head in old.heads,
+            f"MODEL.TYPE is {model.TYPE}, which has no {head} head, but MODEL.{key} is True: set it to False, "
+            f"{generic}",
+        )
+    _require(
+        model.FASTER_RCNN or not old.needs_rpn,
+        f"MODEL.TYPE is {model.TYPE}, but MODEL.FASTER_RCNN is False: set it to True, {generic}",
+    )
 
 
 def _check_single_level(cfg: Config) -> None:

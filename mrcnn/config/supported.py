@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from detectron_gn.mrcnn.config import functions
 from detectron_gn.mrcnn.config.bounds import bound_fault, faults_together
+from detectron_gn.mrcnn.config.old_types import OLD_TYPES
 from detectron_gn.mrcnn.config.schema import Config
 
 KeyUse = Literal["supported", "inert", "unsupported"]
@@ -19,12 +20,22 @@ Row = TypeVar("Row")
 
 
 class Limit(NamedTuple):
-    """The values of a key that are supported (none: Detectron's default alone), and why there are no others."""
+    """The values of a key that are supported (none: Detectron's default alone), and why there are no others.
+
+    Attributes:
+        advised: those that a sentence names; all of them where this is empty.
+        why: the reason of a value that has its own.
+    """
 
     values: tuple[object, ...]
     reason: str
+    advised: tuple[str, ...] = ()
+    why: Mapping[object, str] = {}
 
 
+_RFCN = "R-FCN is not supported: Detectron has its pooling for CUDA only, and no configuration of it"
+_ONE_LEVEL = "a pyramid of one level is not supported"
+_RES5_BODY = "a body up to res5 without a pyramid is not supported"
 _UNREAD = "Detectron reads it nowhere"
 _CAFFE2 = "it is about how Caffe2 runs"
 _COMMAND_LINE = "the command line says it"
@@ -69,7 +80,6 @@ INERT: dict[str, str] = {
 }
 
 LIMITED: dict[str, Limit] = {
-    "TRAIN.FREEZE_CONV_BODY": Limit((), "TRAIN.FREEZE_AT is how stages are frozen"),
     "TRAIN.COPY_WEIGHTS": Limit((), "--weights is how a run goes on from a file"),
     "TEST.BBOX_AUG.SCORE_HEUR": Limit(("ID", "AVG", "UNION"), "Detectron has no other way"),
     "TEST.BBOX_AUG.COORD_HEUR": Limit(("ID", "AVG", "UNION"), "Detectron has no other way"),
@@ -81,8 +91,20 @@ LIMITED: dict[str, Limit] = {
     "TEST.BBOX_VOTE.SCORING_METHOD": Limit(
         ("ID", "TEMP_AVG", "AVG", "IOU_AVG", "GENERALIZED_AVG", "QUASI_SUM"), "Detectron has no other method"
     ),
-    "MODEL.TYPE": Limit((*functions.TWO_STAGE_TYPES, "retinanet"), "other types are not supported"),
-    "MODEL.CONV_BODY": Limit(tuple(functions.CONV_BODIES), "other bodies are not supported"),
+    "MODEL.TYPE": Limit(
+        (*functions.TWO_STAGE_TYPES, *OLD_TYPES, "retinanet"),
+        "other types are not supported",
+        advised=("generalized_rcnn", "retinanet"),
+        why=dict.fromkeys(("rfcn", "ResNet50_rfcn", "ResNet101_rfcn"), _RFCN),
+    ),
+    "MODEL.CONV_BODY": Limit(
+        tuple(functions.CONV_BODIES),
+        "other bodies are not supported",
+        why={
+            **{f"FPN.add_fpn_ResNet{depth}_conv5_P2only_body": _ONE_LEVEL for depth in (50, 101, 152)},
+            **{f"ResNet.add_ResNet{depth}_conv5_body": _RES5_BODY for depth in (50, 101, 152)},
+        },
+    ),
     "FAST_RCNN.ROI_BOX_HEAD": Limit(tuple(functions.ROI_BOX_HEADS), "other heads are not supported"),
     "FAST_RCNN.ROI_XFORM_METHOD": Limit(POOLING, "other ways of pooling are not supported"),
     "MRCNN.ROI_MASK_HEAD": Limit(tuple(functions.ROI_MASK_HEADS), "other heads are not supported"),
@@ -96,7 +118,7 @@ LIMITED: dict[str, Limit] = {
     "KRCNN.ROI_XFORM_METHOD": Limit(POOLING, "other ways of pooling are not supported"),
     "KRCNN.CONV_INIT": Limit(FILLERS, "the port has no other of Caffe2's fillers"),
     "KRCNN.KEYPOINT_CONFIDENCE": Limit(("bbox", "logit", "prob"), "Detectron has no other confidence"),
-    "RFCN.*": Limit((), "R-FCN is not supported"),
+    "RFCN.*": Limit((), _RFCN),
     "RESNETS.TRANS_FUNC": Limit(tuple(functions.TRANS_FUNCS), "other blocks are not supported"),
     "RESNETS.STEM_FUNC": Limit(tuple(functions.STEM_FUNCS), "other stems are not supported"),
     "RESNETS.SHORTCUT_FUNC": Limit(tuple(functions.SHORTCUT_FUNCS), "other shortcuts are not supported"),
@@ -156,8 +178,9 @@ def unsupported_values(cfg: Config) -> Iterator[Unsupported]:
     for key, value in values.items():
         limit = _row(LIMITED, key)
         if limit is not None and value != defaults[key] and value not in limit.values:
-            way_out = " or ".join(map(str, limit.values or (defaults[key],)))
-            yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({limit.reason})", way_out)
+            way_out = " or ".join(map(str, limit.advised or limit.values or (defaults[key],)))
+            reason = limit.why.get(value, limit.reason)
+            yield Unsupported(key, f"{key} is {value!r}, which is not supported here ({reason})", way_out)
         elif key_use(key) != "inert" and (fault := bound_fault(key, value)) is not None:
             all_within = False
             yield Unsupported(key, *fault, can_be_meant=False)

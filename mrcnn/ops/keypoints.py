@@ -85,8 +85,8 @@ def _enlarged(heatmaps: Floats, width: int, height: int) -> Floats:
         for first in range(0, len(heatmaps), _MOST_CHANNELS)
     ]
     rows = [np.asarray(part, np.float32).reshape(height * width, -1) for part in parts]
-    enlarged: Floats = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
-    return enlarged.T
+    enlarged: Floats = (rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)).T
+    return enlarged
 
 
 def flip_heatmaps(heatmaps: Tensor) -> Tensor:

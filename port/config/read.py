@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from detectron_gn.mrcnn.config import Config, flatten, key_use, unsupported_values, with_values
+from detectron_gn.mrcnn.config.old_types import fixed_values
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import MAX_CONFIG_CHARACTERS
 from detectron_gn.mrcnn.plain_file import read_plain_file
@@ -215,8 +216,10 @@ def _finished(cfg: Config, places: Mapping[str, str], *, saved_in_weights: bool 
         places: where each key stands, for errors.
         saved_in_weights: whether the model was trained with these values, so that others make another network of it.
 
-    A model with its own RPN takes no proposals from files (Detectron core/config.py:assert_and_infer_cfg).
+    A model with its own RPN takes no proposals from files (Detectron core/config.py:assert_and_infer_cfg). Some old
+    values of MODEL.TYPE fix the body and the box head.
     """
+    cfg = with_values(cfg, fixed_values(cfg.MODEL.TYPE))
     has_rpn = cfg.RPN.RPN_ON or cfg.MODEL.FASTER_RCNN or cfg.MODEL.RPN_ONLY
     from_files = cfg.TEST.PRECOMPUTED_PROPOSALS and not (has_rpn or cfg.RETINANET.RETINANET_ON)
     cfg = with_values(cfg, {"RPN.RPN_ON": has_rpn, "TEST.PRECOMPUTED_PROPOSALS": from_files})

@@ -94,7 +94,7 @@ def test_an_override_can_take_the_place_of_a_value_that_is_not_served():
         ("NUM_GPUS: 8\nNUM_GPUS: 4", "line 2: the key NUM_GPUS is given a second time, after line 1"),
         ("TEST:\n  NMS: 0.3\nNUM_GPUS: 1\nTEST: {}", "line 4: the key TEST is given a second time, after line 1"),
         ("RPN:\n  ON: True", "line 2: the key 'ON' is no text to YAML"),
-        ("MODEL:\n  TYPE: rfcn", "line 2: MODEL.TYPE is 'rfcn', which is not supported here (other types"),
+        ("MODEL:\n  TYPE: rfcn", "line 2: MODEL.TYPE is 'rfcn', which is not supported here (R-FCN is not"),
         ("RFCN:\n  PS_GRID_SIZE: 7", "line 2: RFCN.PS_GRID_SIZE is 7, which is not supported here (R-FCN is not"),
     ],
 )
