@@ -209,11 +209,17 @@ class Detections:
         """COCO's result rows, one for each detection, with its mask and keypoints as there are.
 
         Args:
-            category_ids: of classes 1, 2, ...; their numbers where left out.
+            category_ids: of classes 1, 2, ...; their numbers where left out. InputError where a class has none.
         """
         from detectron_gn.mrcnn.evaluation.coco_results import image_results
 
-        ids = category_ids or range(1, max(self.classes.tolist(), default=0) + 1)
+        most = max(self.classes.tolist(), default=0)
+        ids = list(range(1, most + 1) if category_ids is None else map(int, category_ids))
+        if len(ids) < most:
+            raise InputError(
+                f"there are {len(ids)} category ids, but a detection is of class {most}: give those of all classes, "
+                "1, 2, ..., without the background"
+            )
         found = image_results(image_id, self, ids)
         rows: list[dict[str, Any]] = [dict(row) for row in found.boxes]
         for key, further in (("segmentation", found.segms), ("keypoints", found.keypoints)):

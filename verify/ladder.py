@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from detectron_gn.mrcnn.config import Config, model_family
+from detectron_gn.mrcnn.config import Config, a_family
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
@@ -235,7 +235,7 @@ class _Climber:
         """The proposals that a model without an RPN is given, as they are made fit for each image of the reference."""
         inputs, takes = self.inputs, self.ladder.model is not None and self.ladder.model.takes_proposals
         if not takes:
-            return Rung("proposals", "not run", f"a {model_family(self.cfg)} makes none")
+            return Rung("proposals", "not run", f"{a_family(self.cfg)} makes none")
         if inputs.proposals is None or inputs.reference is None or inputs.images is None:
             return Rung("proposals", "not run", "those of the reference were taken; needs --proposals")
         stored = stored_proposals(self.cfg, inputs.proposals)

@@ -2,6 +2,7 @@
 
 from detectron_gn.mrcnn.config.check import check_config, refuse_training
 from detectron_gn.mrcnn.config.functions import (
+    a_family,
     backbone_depth,
     body,
     box_head_kind,
@@ -35,6 +36,7 @@ __all__ = [
     "Config",
     "KeyUse",
     "Limit",
+    "a_family",
     "backbone_depth",
     "body",
     "box_head_kind",

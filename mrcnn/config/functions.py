@@ -96,6 +96,12 @@ def model_family(cfg: Config) -> str:
     return "Faster R-CNN" if model.FASTER_RCNN else "Fast R-CNN"
 
 
+def a_family(cfg: Config) -> str:
+    """`model_family` with its article: `a Mask R-CNN`, `an RPN`."""
+    family = model_family(cfg)
+    return f"{'an' if family == 'RPN' else 'a'} {family}"
+
+
 def has_box_head(cfg: Config) -> bool:
     """Whether there is a second stage: the network is neither an RPN by itself nor a RetinaNet."""
     return not (cfg.MODEL.RPN_ONLY or cfg.RETINANET.RETINANET_ON)

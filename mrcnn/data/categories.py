@@ -33,6 +33,10 @@ class Categories:
         return (BACKGROUND, *self.names)
 
 
+# What an RPN by itself finds.
+PROPOSALS = Categories(("proposal",), (1,))
+
+
 def numbered(count: int) -> Categories:
     """What `count` classes are called whose names are not known: `class 1`, `class 2`, ..., with ids 1, 2, ..."""
     numbers = tuple(range(1, count + 1))

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from detectron_gn.mrcnn.backbones import Backbone
 from detectron_gn.mrcnn.config import (
     Config,
+    a_family,
     check_config,
-    model_family,
     padding_stride,
     takes_proposals,
     with_values,
 )
+from detectron_gn.mrcnn.data.any_boxes import AnyBoxes, as_boxes
 from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.categories import Categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image, PreparedImage, image_scale, padded_size, scaled_size
@@ -96,7 +97,7 @@ class Detector(nn.Module, ABC):
             scales: `[N]` float64, network pixels per image pixel.
             image_sizes: `[N, 2]` float32, (height, width) of the images as they were read.
         """
-        raise InputError(f"a {model_family(self.cfg)} has no outputs of static shape: use `detect_batch`")
+        raise InputError(f"{a_family(self.cfg)} has no outputs of static shape: use `detect_batch`")
 
     @abstractmethod
     def losses(self, minibatch: Minibatch, sampler: Sampler) -> dict[str, Tensor]:
@@ -189,23 +190,49 @@ class Detector(nn.Module, ABC):
         """Raise InputError where the network takes proposals and none are given, or the reverse."""
         if self.takes_proposals and not given:
             raise InputError(
-                f"a {model_family(self.cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from a file: "
-                "give --proposals with the rpn_proposals.pkl that `test` writes for an RPN on the same images"
+                f"{a_family(self.cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from outside: give "
+                "--proposals with the rpn_proposals.pkl that `test` writes for an RPN on the same images, or in Python "
+                "`detect(image, proposals)` with boxes [R, 4] in pixels of the image"
             )
         if given and not self.takes_proposals:
-            raise InputError(f"a {model_family(self.cfg)} makes its own proposals or needs none: leave --proposals out")
+            raise InputError(
+                f"{a_family(self.cfg)} makes its own proposals or needs none: leave --proposals (in Python "
+                "`proposals`) out"
+            )
 
-    def network_input(self, images: Sequence[Image], proposals: Sequence[Boxes] | None = None) -> NetworkInput:
+    def proposals(self, image: AnyImage) -> tuple[Tensor, Tensor]:
+        """What the RPN proposes in an image, best first: boxes `[R, 4]` in its pixels and objectness `[R]`.
+
+        Boxes are inclusive corners, clipped to the padded image, as a second stage takes them. Raises InputError for a
+        network without an RPN.
+        """
+        raise InputError(f"{a_family(self.cfg)} has no RPN, so that it proposes nothing: use `detect`")
+
+    def region_features(self, image: AnyImage, boxes: AnyBoxes) -> Tensor:
+        """What the box head is given of boxes in an image: `[R, C, S, S]` float32.
+
+        Args:
+            boxes: `[R, 4]`, inclusive corners in the image's pixels.
+
+        Raises InputError for a network without a box head.
+        """
+        raise InputError(f"{a_family(self.cfg)} has no box head, so that boxes have no features: use `features`")
+
+    def network_input(self, images: Sequence[Image], proposals: Sequence[AnyBoxes] | None = None) -> NetworkInput:
         """Scale and pad `[H, W, 3]` uint8 BGR images for testing; detection and the parity trace both begin here.
 
         Args:
-            proposals: `[R, 4]` float32 of each image, inclusive corners in its own pixels; only for a network that
+            proposals: `[R, 4]` numbers of each image, inclusive corners in its own pixels; only for a network that
                 `takes_proposals`.
 
         Raises InputError for images that are not padded to one and the same size or are too narrow for a view of
-        test-time augmentation, and where proposals are missing or not taken.
+        test-time augmentation, and where proposals are missing, not taken or no boxes.
         """
         self.check_proposals(proposals is not None)
+        if proposals is not None:
+            if len(proposals) != len(images):
+                raise InputError(f"{len(images)} images and proposals of {len(proposals)}: give them for each")
+            proposals = [as_boxes(boxes, "proposals") for boxes in proposals]
         prepared = [self.prepare(image) for image in images]
         batch = network_input(images, prepared, padding_stride(self.cfg), self.device, proposals)
         if not is_augmented(self.cfg):
@@ -244,25 +271,27 @@ class Detector(nn.Module, ABC):
         return losses_of(outputs)
 
     @overload
-    def detect(self, image: list[AnyImage], proposals: Sequence[Boxes] | None = None) -> list[Detections]: ...
+    def detect(self, image: list[AnyImage], proposals: Sequence[AnyBoxes] | None = None) -> list[Detections]: ...
     @overload
-    def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: Boxes | None = None) -> Detections: ...
+    def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: AnyBoxes = None) -> Detections: ...
     def detect(
-        self, image: AnyImage | list[AnyImage], proposals: Boxes | Sequence[Boxes] | None = None
+        self, image: AnyImage | list[AnyImage], proposals: AnyBoxes | Sequence[AnyBoxes] | None = None
     ) -> Detections | list[Detections]:
         """Find the objects in one image, or in each of a list of images of any sizes.
 
         Args:
             image: a path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB.
-            proposals: `[R, 4]` float32 in its pixels, where the network takes them; of a list, one for each image.
+            proposals: `[R, 4]` numbers in its pixels, where the network takes them; of a list, those of each image.
 
         Images of a list that are padded to one and the same size run together, up to `TOGETHER` of them.
         """
         if not isinstance(image, list):
-            given = None if proposals is None else [np.asarray(proposals, np.float32)]
+            given = None if proposals is None else [proposals]
             return self.detect_batch([as_image(image)], given)[0]
-        if proposals is not None and len(proposals) != len(image):
-            raise InputError(f"{len(image)} images and proposals of {len(proposals)}: give them for each")
+        if proposals is not None:
+            count = len(proposals) if hasattr(proposals, "__len__") and not isinstance(proposals, str) else 0
+            if count != len(image):
+                raise InputError(f"{len(image)} images and proposals of {count}: give them for each, as a list")
         found: dict[int, Detections] = {}
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         images = [as_image(each) for each in image]
@@ -280,7 +309,7 @@ class Detector(nn.Module, ABC):
         scale = image_scale(height, width, self.cfg.TEST.SCALE, self.cfg.TEST.MAX_SIZE)
         return padded_size(*scaled_size(height, width, scale), padding_stride(self.cfg))
 
-    def detect_batch(self, images: Sequence[Image], proposals: Sequence[Boxes] | None = None) -> list[Detections]:
+    def detect_batch(self, images: Sequence[Image], proposals: Sequence[AnyBoxes] | None = None) -> list[Detections]:
         """Find the objects in `[H, W, 3]` uint8 BGR images that are padded to one size; others raise InputError."""
         names = self.classes
         found = self.start_batch(self.network_input(images, proposals))()

@@ -5,17 +5,17 @@ Answers to Detectron modeling/model_builder.py:build_generic_detection_model and
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones import build_backbone
 from detectron_gn.mrcnn.config import Config, padding_stride, refuse_training, takes_proposals
+from detectron_gn.mrcnn.data.any_boxes import AnyBoxes, as_boxes
 from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.detectors.augmented import detect_augmented
 from detectron_gn.mrcnn.detectors.detector import Detector
+from detectron_gn.mrcnn.detectors.proposed import proposed
 from detectron_gn.mrcnn.heads.box import BoxHead
 from detectron_gn.mrcnn.heads.keypoint import KeypointHead
 from detectron_gn.mrcnn.heads.mask import MaskHead
@@ -79,25 +79,19 @@ class GeneralizedRCNN(Detector):
         Boxes are inclusive corners, clipped to the padded image, as the second stage takes them. Raises InputError for
         a network without an RPN.
         """
-        if self.rpn is None:
-            self.check_proposals(given=False)
-        assert self.rpn is not None
-        batch = self.network_input([as_image(image)])
-        features, info = self.features(batch.data), batch.im_info[0]
-        with self.products():
-            rois, scores = self.rpn.collected(self.rpn(features), features.strides, 0, info)
-        return rois[:, 1:] / info.scale, scores
+        return super().proposals(image) if self.rpn is None else proposed(self, self.rpn, as_image(image))
 
     @torch.inference_mode()
-    def region_features(self, image: AnyImage, boxes: Tensor | npt.NDArray[np.float32]) -> Tensor:
+    def region_features(self, image: AnyImage, boxes: AnyBoxes) -> Tensor:
         """What the box head is given of boxes in an image: `[R, C, S, S]` float32.
 
         Args:
-            boxes: `[R, 4]`, inclusive corners in the image's pixels.
+            boxes: `[R, 4]` numbers, inclusive corners in the image's pixels.
         """
-        given = as_image(image)
-        data = network_input([given], [self.prepare(given)], padding_stride(self.cfg), self.device).data
-        rois = rois_of_boxes(torch.as_tensor(boxes).to(self.device).float(), self.prepare(given).scale, 0)
+        given, corners = as_image(image), torch.from_numpy(as_boxes(boxes, "boxes"))
+        prepared = self.prepare(given)
+        data = network_input([given], [prepared], padding_stride(self.cfg), self.device).data
+        rois = rois_of_boxes(corners.to(self.device), prepared.scale, 0)
         with self.products():
             return self.box_head.roi_features(self.features(data), rois)
 

@@ -5,8 +5,11 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.backbones import build_backbone
 from detectron_gn.mrcnn.config import Config, refuse_training
+from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
+from detectron_gn.mrcnn.data.categories import PROPOSALS
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.detectors.detector import Detector
+from detectron_gn.mrcnn.detectors.proposed import proposed
 from detectron_gn.mrcnn.heads.rpn import RPN
 from detectron_gn.mrcnn.inference.network_input import NetworkInput
 from detectron_gn.mrcnn.structures import Detections
@@ -20,6 +23,16 @@ class ProposalNetwork(Detector):
         super().__init__(cfg)
         self.backbone = build_backbone(cfg)
         self.rpn = RPN(cfg, self.backbone.dim, self.backbone.strides)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """`__background__` and `proposal`, whatever classes the proposals are made for."""
+        return PROPOSALS.classes
+
+    @torch.inference_mode()
+    def proposals(self, image: AnyImage) -> tuple[Tensor, Tensor]:
+        """The boxes and scores of `detect`, as tensors on the network's device."""
+        return proposed(self, self.rpn, as_image(image))
 
     @torch.inference_mode()
     def detect_dynamic(self, batch: NetworkInput) -> list[Detections]:

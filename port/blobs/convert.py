@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS
-from detectron_gn.mrcnn.config import Config, backbone_depth, box_head_kind, mask_head_kind, model_family, with_values
+from detectron_gn.mrcnn.config import Config, a_family, backbone_depth, box_head_kind, mask_head_kind, with_values
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
@@ -149,7 +149,7 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_un
     if (family.box_head == "RetinaNet") != cfg.RETINANET.RETINANET_ON:
         found = "a RetinaNet" if family.box_head == "RetinaNet" else "no RetinaNet"
         raise InputError(
-            f"{source} is {found}, but the configuration is of a {model_family(cfg)}: "
+            f"{source} is {found}, but the configuration is of {a_family(cfg)}: "
             "pass --config with the YAML it was trained with"
         )
     wanted_depth = backbone_depth(cfg)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
-from detectron_gn.mrcnn.data.categories import Categories, match_categories, numbered
+from detectron_gn.mrcnn.data.categories import PROPOSALS, Categories, match_categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
@@ -28,7 +28,7 @@ def detected_categories(model: Detector, annotations: Path | None) -> Categories
     Raises InputError where the categories of the file are not the model's classes.
     """
     if isinstance(model, ProposalNetwork):
-        return Categories(("proposal",), (1,))
+        return PROPOSALS
     known = model.categories
     count = model.cfg.MODEL.NUM_CLASSES - 1
     if annotations is None:
