@@ -37,6 +37,9 @@ MAX_INTEGER_BYTES = 16
 # MAX_OPCODES than a fourth of the file's bytes; those of a real file are less than a tenth.
 MAX_PROPOSALS_OPCODES = 20_000_000
 BYTES_OF_AN_OPCODE = 4
+# Bytes of all boxes and scores, counted for each image that they are of, where images share them: 2,000 boxes of
+# each image of COCO's training data take 5 GB.
+MAX_SHARED_PROPOSALS_BYTES = 8 << 30
 
 # Zip archives: zipfile takes some 600 bytes of memory for an entry that has as few as 47 in the file.
 MAX_DIRECTORY_BYTES = 4 << 20

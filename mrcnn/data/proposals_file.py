@@ -86,4 +86,5 @@ def usable_proposals(boxes: npt.NDArray[np.floating[Any]], height: int, width: i
     clipped = clipped[np.sort(first_of_equal(clipped)[0])]
     widths, heights = side(clipped[:, 0], clipped[:, 2]), side(clipped[:, 1], clipped[:, 3])
     clipped = clipped[(widths > MIN_SIZE) & (heights > MIN_SIZE)]
-    return clipped[:limit] if limit > 0 else clipped
+    # A copy: a view would keep what is left out.
+    return clipped[:limit].copy() if limit > 0 else clipped

@@ -8,6 +8,7 @@ datasets/json_dataset.py:_add_proposals_from_file).
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,13 @@ from detectron_gn.weights.formats.pickle_reader import NumpyGrammar, PickledArra
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.formats.pickle_writer import Pickler
-from detectron_gn.weights.limits import BYTES_OF_AN_OPCODE, MAX_CFG_BYTES, MAX_OPCODES, MAX_PROPOSALS_OPCODES
+from detectron_gn.weights.limits import (
+    BYTES_OF_AN_OPCODE,
+    MAX_CFG_BYTES,
+    MAX_OPCODES,
+    MAX_PROPOSALS_OPCODES,
+    MAX_SHARED_PROPOSALS_BYTES,
+)
 from detectron_gn.weights.weights_file import Array, array_bytes
 
 
@@ -66,8 +73,8 @@ def read_proposals(path: str | os.PathLike[str]) -> ProposalsPickle:
         _check_budget(file, [*boxes, *scores])
         cfg = top.get("cfg")
         return ProposalsPickle(
-            [_boxes(file, value, image) for value, image in zip(boxes, image_ids, strict=True)],
-            [_scores(file, value, image) for value, image in zip(scores, image_ids, strict=True)],
+            _each_once(boxes, image_ids, partial(_boxes, file)),
+            _each_once(scores, image_ids, partial(_scores, file)),
             image_ids,
             machine.text(cfg, MAX_CFG_BYTES) if isinstance(cfg, Text) else None,
         )
@@ -105,13 +112,31 @@ def _rows(top: dict[str | int, Value], key: str, source: str) -> Sequence[Value]
 
 
 def _check_budget(file: MappedFile, values: Sequence[Value]) -> None:
-    """Refuse arrays that together hold more bytes than the file, counted as often as they are used."""
-    total = 0
-    for value in values:
+    """Refuse arrays that together hold more bytes than the file, one that several images share counted once.
+
+    Counted for each image, they must not be more than what their use can take.
+    """
+    counts = Counter(map(id, values))
+    total = shared = 0
+    for value in {id(value): value for value in values}.values():
         if isinstance(value, PickledArray) and value.dtype is not None:
-            total += array_bytes(value.shape, value.dtype.itemsize, "an array", file.source)
+            size = array_bytes(value.shape, value.dtype.itemsize, "an array", file.source)
+            total += size
+            shared += counts[id(value)] * size
     if total > file.size:
         raise OverBudget(file.source, f"its arrays would take {total} bytes, but the file has only {file.size}")
+    if shared > max(file.size, MAX_SHARED_PROPOSALS_BYTES):
+        told = f"more than the {MAX_SHARED_PROPOSALS_BYTES} that shared ones may"
+        raise OverBudget(file.source, f"its arrays, each for every image that shares it, take {shared} bytes, {told}")
+
+
+def _each_once(values: Sequence[Value], images: Sequence[int], read: Callable[[Value, int], Array]) -> list[Array]:
+    """What is read of each image's value; of one that several images share it is one array."""
+    known: dict[int, Array] = {}
+    for value, image in zip(values, images, strict=True):
+        if id(value) not in known:
+            known[id(value)] = read(value, image)
+    return [known[id(value)] for value in values]
 
 
 def _array(file: MappedFile, value: Value, name: str) -> Array:

@@ -94,9 +94,36 @@ def test_nothing_is_called(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_one_array_under_the_names_of_many_images_is_over_the_budget(tmp_path):
-    boxes = np.zeros((4000, 4), np.float32)
-    bomb = {"boxes": [boxes] * 1000, "scores": [boxes[:, 0]] * 1000, "ids": list(range(1000))}
+def shared_by(images):
+    boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (4000, 1))
+    return {"boxes": [boxes] * images, "scores": [boxes[:, 0].copy()] * images, "ids": list(range(images))}
+
+
+def test_an_array_that_images_share_is_read_and_counted_once(tmp_path):
+    content = shared_by(1000)
+    found = read_proposals(stored(tmp_path / "p.pkl", content))
+    assert_equal(found, {**content, "cfg": None})
+    assert all(boxes is found.boxes[0] for boxes in found.boxes)
+    assert all(scores is found.scores[0] for scores in found.scores)
+
+
+def test_shared_arrays_are_over_the_budget_where_their_use_would_take_hours(tmp_path):
+    with pytest.raises(OverBudget, match="each for every image that shares it, take 9600000000 bytes"):
+        read_proposals(stored(tmp_path / "p.pkl", shared_by(120_000)))
+
+
+class OfOneText:
+    """An array of its own whose bytes other arrays of the file have, too."""
+
+    content = bytes(64_000)
+
+    def __reduce__(self):
+        reconstruct, arguments, _ = np.zeros((4000, 4), np.float32).__reduce__()
+        return reconstruct, arguments, (1, (4000, 4), np.dtype(np.float32), False, self.content)
+
+
+def test_arrays_that_share_their_bytes_are_over_the_budget(tmp_path):
+    bomb = {"boxes": [OfOneText() for _ in range(1000)], "scores": [SCORES[0]] * 1000, "ids": list(range(1000))}
     with pytest.raises(OverBudget, match="its arrays would take"):
         read_proposals(stored(tmp_path / "p.pkl", bomb))
 
