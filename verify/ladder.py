@@ -247,6 +247,9 @@ class _Climber:
     def detections(self) -> Rung:
         matched = sum(parity.detections.matched for parity in self.ladder.blobs)
         seen = f"{matched} detections of the reference matched" if self.ladder.blobs else ""
+        for parity in self.ladder.blobs:
+            if parity.detections.moved_keypoints:
+                seen += f" ({parity.image}: {parity.detections.told_keypoints})"
         dumped = f"{matched} detections of the reference" if self.ladder.blobs else ""
         if self.diagnosis is not None:
             return self._diagnosed("detections", seen)

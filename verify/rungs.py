@@ -25,7 +25,7 @@ from detectron_gn.port.blobs.convert import check_family, match_blobs
 from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
-from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections
+from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, told_moved
 from detectron_gn.verify.published import TOLD, ApComparison, Expectation, compare_ap
 from detectron_gn.verify.reference.image_dump import ImageReference
 from detectron_gn.weights.weights_file import WeightsFile
@@ -215,6 +215,9 @@ def _results_rung(detections: Sequence[DetectionParity], absent: Sequence[IouTyp
         return Rung("detections", "not run", "needs Detectron's result files")
     shares = [(PLURAL[each.iou_type], 100 * each.share_matched) for each in detections]
     seen = ", ".join(f"{share:.2f} % of {kind} matched" for kind, share in shares)
+    for each in detections:
+        if each.moved_keypoints:
+            seen += f" ({told_moved(each.moved_keypoints, each.keypoints, each.max_box_difference)})"
     apart = next((each for each in detections if not each.holds), None)
     if apart is None:
         compared = " and ".join(f"{each.reference} {PLURAL[each.iou_type]} of the data set" for each in detections)

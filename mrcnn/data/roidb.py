@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config, model_family, takes_proposals
+from detectron_gn.mrcnn.config import Config, a_family, takes_proposals
 from detectron_gn.mrcnn.data.annotations.keypoints import (
     Keypoints,
     common_names,
@@ -243,9 +243,9 @@ def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Seq
     if len(proposals) == wanted:
         return
     if not wanted:
-        raise InputError(f"a {model_family(cfg)} makes its own proposals or needs none: leave --proposals out")
+        raise InputError(f"{a_family(cfg)} makes its own proposals or needs none: leave --proposals out")
     raise InputError(
-        f"a {model_family(cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from files, one for each "
+        f"{a_family(cfg)} without an RPN (MODEL.FASTER_RCNN False) takes its proposals from files, one for each "
         f"data set, but there are {len(proposals)} for {len(datasets)}: give --proposals with the rpn_proposals.pkl "
         "that `test` writes for an RPN on the same images, as often as --annotations"
     )

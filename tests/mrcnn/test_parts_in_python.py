@@ -53,7 +53,7 @@ def image(demo_model):
         7,
         object(),
     ],
-    ids=str,
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'shape', '')}",
 )
 def test_proposals_that_are_no_boxes_are_refused_in_a_sentence(fast, image, wrong):
     told = r"proposals must be \[R, 4\] finite numbers \(x1, y1, x2, y2 in pixels of the image\)"

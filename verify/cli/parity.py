@@ -89,6 +89,14 @@ def add_detections(checks: Commands) -> None:
     add_type(parser)
     limits = {"box-iou": (0.999, "smallest IoU of two boxes"), "mask-iou": (0.99, "smallest IoU of two masks")}
     limits["score"] = (1e-3, "largest difference of two scores")
+    parser.add_argument(
+        "--keypoint",
+        type=between(0),
+        default=0.02,
+        metavar="X",
+        help="largest distance, in pixels along x or y, of a keypoint that is in place (default 0.02); of all "
+        "keypoints 1 in 500, rounded up, may be elsewhere, however far, and at most 8 of a person's 17",
+    )
     for name, (default, meaning) in limits.items():
         parser.add_argument(
             f"--{name}", type=between(0, 1), default=default, metavar="X", help=f"{meaning} (default {default})"
@@ -99,17 +107,21 @@ def _detections(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
     from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
-    from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table
+    from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table, told_moved
 
     annotations = read_annotations(args.annotations) if args.annotations else None
     ours, reference = read_results(args.ours), read_results(args.reference)
     iou_type = args.type or results_iou_type(reference, str(args.reference))
     check_results(ours, iou_type, str(args.ours), annotations)
     check_results(reference, iou_type, str(args.reference), annotations)
-    tolerances = DetectionTolerances(box_iou=args.box_iou, mask_iou=args.mask_iou, score=args.score)
+    tolerances = DetectionTolerances(
+        box_iou=args.box_iou, mask_iou=args.mask_iou, keypoint=args.keypoint, score=args.score
+    )
     parity = match_detections(ours, reference, iou_type, tolerances)
     print(parity_table([parity]))
     document = parity.document()
+    if parity.keypoints:
+        print(f"\n{told_moved(parity.moved_keypoints, parity.keypoints, parity.max_box_difference)}")
     if parity.worst:
         worst = [_image_name(image.image_id, annotations) for image in parity.worst]
         print(f"\nfurthest apart: {one_line(', '.join(worst))}")

@@ -3,7 +3,6 @@
 The reference is an HDF5 file with one group per image: see docs/reference_layout.md.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from torch import Tensor
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork
 from detectron_gn.mrcnn.inference.rois import rois_of_boxes
-from detectron_gn.mrcnn.ops.keypoints import MOST_MOVED_KEYPOINTS
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed
@@ -26,6 +24,7 @@ from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_keypoi
 from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
 from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
+from detectron_gn.verify.parity.results import MOST_KEYPOINT_ERROR, most_moved, told_moved
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
@@ -51,9 +50,7 @@ MOST_MASK_ERROR = 5e-3
 LEAST_EQUAL_MASKS = 0.8
 LEAST_MASK_IOU = 0.98
 
-# Coordinates of keypoints move with the box.
-MOST_KEYPOINT_ERROR = 0.02
-MOST_LOGIT_ERROR = 1e-3
+MOST_LOGIT_ERROR = 1e-3  # of keypoints
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,7 @@ class DetectionRowParity:
         masks: of all pairs.
         keypoints: of all pairs.
         moved_keypoints: those that are elsewhere, by more than `MOST_KEYPOINT_ERROR` pixels.
+        moved_distance: largest distance of those, in pixels.
         keypoint_error: largest difference of a coordinate of those that are not, in pixels.
         logit_error: largest difference of a logit.
     """
@@ -113,6 +111,7 @@ class DetectionRowParity:
     masks: int = 0
     keypoints: int = 0
     moved_keypoints: int = 0
+    moved_distance: float = 0.0
     keypoint_error: float = 0.0
     logit_error: float = 0.0
 
@@ -143,11 +142,16 @@ class DetectionRowParity:
     @property
     def keypoint_fault(self) -> str:
         """How many keypoints are elsewhere, where too many are, or how far logits are apart; empty where they agree."""
-        if self.moved_keypoints > math.ceil(MOST_MOVED_KEYPOINTS * self.keypoints):
-            return f"{self.moved_keypoints} of {self.keypoints} keypoints are elsewhere"
+        if self.moved_keypoints > most_moved(self.keypoints):
+            return self.told_keypoints
         if not self.logit_error <= MOST_LOGIT_ERROR:
             return f"logits of keypoints differ by {self.logit_error:.2g}"
         return ""
+
+    @property
+    def told_keypoints(self) -> str:
+        """How many keypoints are elsewhere, and how far."""
+        return told_moved(self.moved_keypoints, self.keypoints, self.moved_distance)
 
     @property
     def fault(self) -> str:
@@ -208,6 +212,8 @@ def remarks(parity: ImageParity) -> list[str]:
         for level in parity.proposals
         if level.unmatched
     ]
+    if parity.detections.moved_keypoints:
+        lines.append(parity.detections.told_keypoints)
     if not parity.same_rois:
         lines.append("the RoIs are not all the same: what follows them was computed on the reference's, or left out")
     if parity.not_compared:
@@ -384,6 +390,7 @@ def _with_keypoints(parity: DetectionRowParity, ours: Array, theirs: Array) -> D
         parity,
         keypoints=distances.size,
         moved_keypoints=int(moved.sum()),
+        moved_distance=_largest(distances[moved]),
         keypoint_error=_largest(distances[~moved]),
         logit_error=_largest((ours - theirs)[:, 2]),
     )

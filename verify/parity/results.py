@@ -27,8 +27,8 @@ _WORST_IMAGES = 5
 # What the results of a type are called in sentences.
 PLURAL: dict[IouType, str] = {"bbox": "boxes", "segm": "masks", "keypoints": "people's keypoints"}
 
-# A keypoint that is further apart, in pixels, is elsewhere.
-_MOVED = 0.1
+# A keypoint of a pair that is further away, in pixels, is elsewhere. A reference's detections are held to it, too.
+MOST_KEYPOINT_ERROR = 0.02
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class DetectionTolerances:
     """What counts as equal, and which detections may be on one side only.
 
     Attributes:
-        box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds. Of people at least half of
-            the keypoints must be in place, and of all keypoints but `MOST_MOVED_KEYPOINTS`.
+        box_iou, mask_iou: smallest overlap of a pair; that of its type of results holds.
+        keypoint: largest distance, in pixels along an axis, of a keypoint that is in place. Of a person at most half
+            may be elsewhere, and of all of them `most_moved`.
         score: largest difference of a pair's scores.
         score_threshold, detections_per_image: Detectron's `TEST.SCORE_THRESH` and `TEST.DETECTIONS_PER_IM`.
         margin: a detection without a partner is excused when its score lies this near to the threshold, or to
@@ -46,6 +47,7 @@ class DetectionTolerances:
 
     box_iou: float = 0.999
     mask_iou: float = 0.99
+    keypoint: float = MOST_KEYPOINT_ERROR
     score: float = 1e-3
     score_threshold: float = 0.05
     detections_per_image: int = 100
@@ -91,6 +93,7 @@ class DetectionParity:
         different_ours, different_reference: row numbers of what does not match: in a pair out of tolerance, or without
             a partner and not excused.
         keypoints, moved_keypoints: of all pairs, and those that are elsewhere.
+        max_keypoint_difference: largest distance of a keypoint that is in place, in pixels.
     """
 
     iou_type: IouType
@@ -112,11 +115,12 @@ class DetectionParity:
     different_reference: npt.NDArray[np.int64] = field(repr=False, compare=False)
     keypoints: int = 0
     moved_keypoints: int = 0
+    max_keypoint_difference: float = 0.0
 
     @property
     def holds(self) -> bool:
         """Whether every detection that is not excused is matched, and hardly a keypoint is elsewhere."""
-        in_place = self.moved_keypoints <= math.ceil(MOST_MOVED_KEYPOINTS * self.keypoints)
+        in_place = self.moved_keypoints <= most_moved(self.keypoints)
         return self.matched == self.pairs and not self.unmatched_ours and not self.unmatched_reference and in_place
 
     @property
@@ -133,6 +137,19 @@ class DetectionParity:
         return {"holds": self.holds, "share_matched": self.share_matched, **values}
 
 
+def most_moved(keypoints: int) -> int:
+    """How many of so many keypoints may be elsewhere: of one or more, one at least."""
+    return math.ceil(MOST_MOVED_KEYPOINTS * keypoints)
+
+
+def told_moved(moved: int, keypoints: int, distance: float) -> str:
+    """How many keypoints are elsewhere, how far the farthest is, in pixels, and how many may be."""
+    if not moved:
+        return f"all {keypoints} keypoints are in place"
+    told = f"{moved} of {keypoints} keypoints {'is' if moved == 1 else 'are'} elsewhere"
+    return f"{told}, by up to {distance:.3g} pixels; {most_moved(keypoints)} may be"
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Row numbers of partners with what separates them, one entry per pair."""
@@ -144,6 +161,7 @@ class _Pairs:
     score: npt.NDArray[np.float64]
     equal: npt.NDArray[np.bool_]
     moved: npt.NDArray[np.int64]
+    in_place: npt.NDArray[np.float64]
 
 
 def match_detections(
@@ -162,7 +180,7 @@ def match_detections(
         iou_type: which key of the rows is compared.
     """
     limits = tolerances or DetectionTolerances()
-    pairs = _pair(ours, reference, iou_type)
+    pairs = _pair(ours, reference, iou_type, limits.keypoint)
     count = len(KEYPOINT_NAMES)
     if iou_type == "keypoints":
         alike = 2 * pairs.moved <= count
@@ -195,6 +213,7 @@ def match_detections(
         different_reference=np.array([*pairs.reference[~within], *unmatched_reference], dtype=np.int64),
         keypoints=count * len(pairs.ours) if iou_type == "keypoints" else 0,
         moved_keypoints=int(pairs.moved.sum()),
+        max_keypoint_difference=float(pairs.in_place.max(initial=0.0)),
     )
 
 
@@ -212,6 +231,7 @@ def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[li
         ("at threshold or limit", [str(p.excused_ours + p.excused_reference) for p in parities]),
         ("equal to the last digit", [str(parity.equal) for parity in parities]),
         *([("keypoints elsewhere", [_moved(parity) for parity in parities])] if with_keypoints else []),
+        *([("keypoints in place (px)", [_in_place(parity) for parity in parities])] if with_keypoints else []),
         ("smallest IoU", [f"{parity.min_iou:.6f}" for parity in parities]),
         ("largest distance (px)", [_pixels(parity) for parity in parities]),
         ("largest score difference", [f"{parity.max_score_difference:.2e}" for parity in parities]),
@@ -224,10 +244,12 @@ def parity_table(parities: Sequence[DetectionParity]) -> str:
     return text_table(*parity_rows(parities))
 
 
-def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: IouType) -> _Pairs:
+def _pair(
+    ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: IouType, most_apart: float
+) -> _Pairs:
     ours_by_group, reference_by_group = _by_image_and_class(ours), _by_image_and_class(reference)
     key = SHAPE_KEY[iou_type]
-    columns: list[tuple[int, int, float, float, float, bool, int]] = []
+    columns: list[tuple[int, int, float, float, float, bool, int, float]] = []
     for group, our_rows in ours_by_group.items():
         if their_rows := reference_by_group.get(group):
             a, b = [ours[row][key] for row in our_rows], [reference[row][key] for row in their_rows]
@@ -238,11 +260,12 @@ def _pair(ours: Sequence[ResultRow], reference: Sequence[ResultRow], iou_type: I
                 )
             )
             for i, j in pair_one_to_one(ious >= _PARTNER_IOU, -np.round(ious, _IOU_DECIMALS), scores).tolist():
-                apart, moved = _apart(a[i], b[j], iou_type)
-                columns.append((our_rows[i], their_rows[j], ious[i, j], apart, scores[i, j], a[i] == b[j], moved))
+                apart, moved, in_place = _apart(a[i], b[j], iou_type, most_apart)
+                row = (our_rows[i], their_rows[j], ious[i, j], apart, scores[i, j], a[i] == b[j], moved, in_place)
+                columns.append(row)
     columns.sort()
-    table = list(zip(*columns, strict=True)) or [()] * 7
-    dtypes = (np.int64, np.int64, np.float64, np.float64, np.float64, np.bool_, np.int64)
+    table = list(zip(*columns, strict=True)) or [()] * 8
+    dtypes = (np.int64, np.int64, np.float64, np.float64, np.float64, np.bool_, np.int64, np.float64)
     return _Pairs(*(np.array(column, dtype=dtype) for column, dtype in zip(table, dtypes, strict=True)))
 
 
@@ -268,12 +291,13 @@ def _overlaps(a: list[Any], b: list[Any], iou_type: IouType) -> npt.NDArray[np.f
     return ious
 
 
-def _apart(a: Any, b: Any, iou_type: IouType) -> tuple[float, int]:
-    """Largest distance in pixels of what is a place, and how many keypoints are elsewhere."""
+def _apart(a: Any, b: Any, iou_type: IouType, most_apart: float) -> tuple[float, int, float]:
+    """Largest distance in pixels of what is a place; how many keypoints are elsewhere; the largest of the others."""
     if iou_type == "keypoints":
         distances = np.abs(_places(a) - _places(b)).max(axis=1)
-        return float(distances.max()), int((distances > _MOVED).sum())
-    return _edge_difference(a, b) if iou_type == "bbox" else 0.0, 0
+        in_place = distances <= most_apart
+        return float(distances.max()), int((~in_place).sum()), float(distances[in_place].max(initial=0.0))
+    return (_edge_difference(a, b) if iou_type == "bbox" else 0.0), 0, 0.0
 
 
 def _places(keypoints: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -336,6 +360,10 @@ def _worst(
 
 def _moved(parity: DetectionParity) -> str:
     return f"{parity.moved_keypoints} of {parity.keypoints}" if parity.keypoints else "-"
+
+
+def _in_place(parity: DetectionParity) -> str:
+    return f"{parity.max_keypoint_difference:.2g}" if parity.keypoints else "-"
 
 
 def _pixels(parity: DetectionParity) -> str:

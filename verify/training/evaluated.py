@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pycocotools.coco import COCO
 
-from detectron_gn.mrcnn.config import Config, model_family, takes_proposals
+from detectron_gn.mrcnn.config import Config, a_family, takes_proposals
 from detectron_gn.mrcnn.data.coco import CocoDataset, read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
@@ -85,7 +85,7 @@ def train_and_evaluate(
         if evaluation_data.proposals is not None:
             if not takes_proposals(cfg):
                 raise InputError(
-                    f"a {model_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out"
+                    f"{a_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out"
                 )
             evaluation_data.proposals.of_images(coco, cfg.TEST.PROPOSAL_LIMIT)
     documents: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from detectron_gn.mrcnn.ops import pool_rois as pool_rois_module
 from detectron_gn.mrcnn.ops import proposals as proposals_module
 from detectron_gn.mrcnn.ops.keypoints import decode_heatmaps
 from detectron_gn.verify.diagnosis.diagnose import diagnose
-from detectron_gn.verify.parity.blobs import compare_image, summary_table
+from detectron_gn.verify.parity.blobs import compare_image, parity_holds, remarks, summary_table
 from detectron_gn.verify.reference.image_dump import read_references
 from detectron_gn.verify.rungs import compared_given_proposals
 from tests.helpers.zoo_reference import zoo_model
@@ -51,6 +51,22 @@ def test_keypoints_without_the_half_position(found, monkeypatch):
 
     monkeypatch.setattr(structures, "decode_heatmaps", wrong)
     assert_found(found("keypoint"), "detections", "keypoints (", "half a position added")
+
+
+def test_one_keypoint_elsewhere_is_told_though_it_may_be(data, demo_model, monkeypatch):
+    def wrong(heatmaps, boxes, min_size):
+        points = decode_heatmaps(heatmaps, boxes, min_size)
+        points[:1, 0, 3] += 500
+        return points
+
+    path = data / "zoo" / "keypoint.h5"
+    model = zoo_model(path)
+    monkeypatch.setattr(structures, "decode_heatmaps", wrong)
+    reference = next(iter(read_references(path, demo_model / "val", model.cfg)))
+    parity = compare_image(model, reference)
+    assert parity_holds(parity, TOLERANCE)
+    count = parity.detections.keypoints
+    assert f"1 of {count} keypoints is elsewhere, by up to 500 pixels; 1 may be" in remarks(parity)
 
 
 def test_keypoints_of_heatmaps_that_are_interpolated_otherwise(found):

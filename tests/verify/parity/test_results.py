@@ -1,5 +1,6 @@
 """Two result files are paired detection by detection, and what is out of tolerance or alone is counted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,32 @@ def test_a_keypoint_in_five_hundred_may_be_elsewhere():
     for row, holds in ((3, True), (4, True), (5, False)):
         moved[row]["keypoints"][0] += 40.0
         assert match_detections(moved, people, "keypoints").holds is holds
+
+
+def test_every_keypoint_a_twentieth_of_a_pixel_aside_is_no_match():
+    people = [person(1000.0 * number) for number in range(24)]
+    shifted = [person(1000.0 * number + 0.05) for number in range(24)]
+    parity = match_detections(shifted, people, "keypoints")
+    assert not parity.holds and parity.moved_keypoints == 408
+    within = match_detections([person(1000.0 * number + 0.015) for number in range(24)], people, "keypoints")
+    assert within.holds and within.max_keypoint_difference == pytest.approx(0.015, abs=1e-9)
+    assert match_detections(shifted, people, "keypoints", DetectionTolerances(keypoint=0.06)).holds
+
+
+def test_a_keypoint_elsewhere_is_told_with_its_distance(tmp_path, run):
+    people = [person(1000.0 * number) for number in range(24)]
+    moved = [{**row, "keypoints": list(row["keypoints"])} for row in people]
+    moved[7]["keypoints"][3] += 500.0
+    files = [tmp_path / "ours.json", tmp_path / "theirs.json"]
+    for path, rows in zip(files, (moved, people), strict=True):
+        path.write_text(json.dumps(rows))
+    code, out, _ = run("verify", "detections", *files, "--json", tmp_path / "v.json")
+    assert code == 0 and "1 of 408 keypoints is elsewhere, by up to 500 pixels; 1 may be" in out
+    assert json.loads((tmp_path / "v.json").read_text())["moved_keypoints"] == 1
+    code, out, _ = run("verify", "detections", files[1], files[1])
+    assert code == 0 and "all 408 keypoints are in place" in out
+    moved[8]["keypoints"][3] += 40.0
+    files[0].write_text(json.dumps(moved))
+    code, out, _ = run("verify", "detections", *files)
+    assert code == 1 and "2 of 408 keypoints are elsewhere, by up to 500 pixels; 1 may be" in out
+    assert "rounded up, may be elsewhere" in " ".join(run("verify", "detections", "--help")[1].split())
