@@ -20,7 +20,7 @@ FRONT_DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
 setup(
     name="detectron-gn",
     version=VERSION,
-    description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch",
+    description="The models of Caffe2 Detectron, exactly, in PyTorch",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -145,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     """The command line; rooms and libraries are imported by the command that runs, so that --help is there at once."""
     parser = _Parser(
         prog="detectron-gn",
-        description="The Group-Norm Mask R-CNN models of Caffe2 Detectron, exactly, in PyTorch.",
+        description="The models of Caffe2 Detectron, exactly, in PyTorch: Mask, Faster, Fast and Keypoint R-CNN, "
+        "RetinaNet and RPN, with Group Normalization or frozen BatchNorm, with a feature pyramid or C4.",
         epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input, 128 + n stopped by signal n. "
         "`detectron-gn COMMAND --help` has examples.",
     )

@@ -22,3 +22,8 @@ def printable(text: str) -> str:
 def percent(share: float, decimals: int = 2) -> str:
     """A share of 1 in percent, without the sign; `-` for an AP of -1, which says that there is none."""
     return "-" if share < 0 else f"{100 * share:.{decimals}f}"
+
+
+def with_article(name: str) -> str:
+    """`a Mask R-CNN`, `an RPN`: an abbreviation is read letter by letter."""
+    return f"{'an' if name.startswith('RPN') else 'a'} {name}"

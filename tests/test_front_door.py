@@ -255,3 +255,8 @@ def test_a_demo_without_room_names_the_file(run: Run, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert_one_sentence(run("demo", "--out", tmp_path), "model_final.pkl: could not be written: No space left")
+
+
+def test_the_help_names_more_families_than_one(run: Run) -> None:
+    told = " ".join(run("--help")[1].split())
+    assert all(family in told for family in ("Mask", "Faster", "Keypoint R-CNN", "RetinaNet", "RPN"))

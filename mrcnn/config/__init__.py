@@ -18,6 +18,7 @@ from detectron_gn.mrcnn.config.functions import (
     pyramid_levels,
     takes_proposals,
 )
+from detectron_gn.mrcnn.config.idle import idle_remarks
 from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import (
     INERT,
@@ -43,6 +44,7 @@ __all__ = [
     "check_config",
     "flatten",
     "has_box_head",
+    "idle_remarks",
     "key_use",
     "keypoint_head_kind",
     "mask_head_kind",

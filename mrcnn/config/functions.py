@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from detectron_gn.mrcnn.config.schema import Config, FastRcnn, Krcnn, Mrcnn
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import with_article
 
 Norm = Literal["affine", "gn"]
 BodyKind = Literal["FPN", "C4", "VGG"]
@@ -98,8 +99,7 @@ def model_family(cfg: Config) -> str:
 
 def a_family(cfg: Config) -> str:
     """`model_family` with its article: `a Mask R-CNN`, `an RPN`."""
-    family = model_family(cfg)
-    return f"{'an' if family == 'RPN' else 'a'} {family}"
+    return with_article(model_family(cfg))
 
 
 def has_box_head(cfg: Config) -> bool:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from detectron_gn.mrcnn.config import Config, flatten, key_use, unsupported_values, with_values
+from detectron_gn.mrcnn.config import Config, flatten, has_box_head, key_use, unsupported_values, with_values
 from detectron_gn.mrcnn.config.old_types import fixed_values
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import MAX_CONFIG_CHARACTERS
@@ -80,7 +80,7 @@ def parse_config(
         overrides: `[KEY, VALUE, KEY, VALUE, ...]`, as on Detectron's command line.
         saved_in_weights: the text is the `cfg` of a weights file, which nobody can edit and which may be older than
             today's keys. Renamed keys are then followed, unknown ones and those without effect are ignored, and a
-            missing MODEL.BBOX_REG_WEIGHTS is (1, 1, 1, 1), with a warning, as in Detectron
+            missing MODEL.BBOX_REG_WEIGHTS of a model with a box head is (1, 1, 1, 1), with a warning, as in Detectron
             (utils/net.py:configure_bbox_reg_weights).
 
     Raises InputError, naming source, line and key.
@@ -95,12 +95,13 @@ def parse_config(
         except InputError as error:
             raise type(error)(f"{places[key]}{error}") from error
     overriding = _override_settings(overrides)
-    if saved_in_weights and BOX_WEIGHTS not in settings | overriding:
-        logger.warning("%s", told_old_box_weights(source))
-        settings[BOX_WEIGHTS] = OLD_BOX_WEIGHTS
     for key in overriding:
         places.pop(key, None)
-    return _finished(with_values(Config(), settings | overriding), places, saved_in_weights=saved_in_weights)
+    cfg = with_values(Config(), settings | overriding)
+    if saved_in_weights and BOX_WEIGHTS not in settings | overriding and has_box_head(cfg):
+        logger.warning("%s", told_old_box_weights(source))
+        cfg = with_values(cfg, {BOX_WEIGHTS: OLD_BOX_WEIGHTS})
+    return _finished(cfg, places, saved_in_weights=saved_in_weights)
 
 
 def lacks_box_weights(text: str, source: str) -> bool:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.config import Config, has_box_head, idle_remarks, with_values
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
@@ -75,8 +75,12 @@ def configured_weights(
     path = resolve(source)
     weights = read_blobs(path)
     if given is None:
-        return _own_config(str(source), path, weights, overrides), weights
-    return with_saved_box_weights(given, weights, overrides), weights
+        cfg = _own_config(str(source), path, weights, overrides)
+    else:
+        cfg = with_saved_box_weights(given, weights, overrides)
+    for remark in idle_remarks(cfg):
+        logger.warning("%s", remark)
+    return cfg, weights
 
 
 def unused_blobs(source: str, path: Path, weights: WeightsFile) -> tuple[str, ...] | None:
@@ -93,7 +97,8 @@ def with_saved_box_weights(cfg: Config, weights: WeightsFile, overrides: Sequenc
     """A configuration that was given for weights, with the one thing that the weights' own counts for before it.
 
     Where it does not name MODEL.BBOX_REG_WEIGHTS, the network was trained with (1, 1, 1, 1), whatever is given; only
-    `overrides` count more (Detectron utils/net.py:configure_bbox_reg_weights). Raises InputError for a fork's model.
+    `overrides` count more (Detectron utils/net.py:configure_bbox_reg_weights). A network without a box head does not
+    read it. Raises InputError for a fork's model.
     """
     if weights.cfg is None:
         return cfg
@@ -105,7 +110,7 @@ def with_saved_box_weights(cfg: Config, weights: WeightsFile, overrides: Sequenc
     except InputError as error:
         logger.warning("%s; the configuration that was given counts", error)
         return cfg
-    if is_old and BOX_WEIGHTS not in overrides[::2]:
+    if is_old and has_box_head(cfg) and BOX_WEIGHTS not in overrides[::2]:
         logger.warning("%s", told_old_box_weights(source))
         return with_values(cfg, {BOX_WEIGHTS: OLD_BOX_WEIGHTS})
     return cfg

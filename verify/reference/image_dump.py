@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config, has_box_head, num_mask_classes, takes_proposals
+from detectron_gn.mrcnn.config import Config, has_box_head, model_family, num_mask_classes, takes_proposals
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.inference.tta import is_augmented
+from detectron_gn.mrcnn.wording import with_article
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, first_line, open_hdf5, shape_text, value_text
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
@@ -151,7 +153,7 @@ class _ImageReader:
     def _check_present(self) -> None:
         masks = ["rle_counts", "masks_of_class" if "masks_of_class" in self._group else "masks"]
         rois = ["blobs/rois", "boxes", "scores"]
-        self._group.require(
+        needed = (
             "blobs",
             *(rois if self._has_rois else []),
             *self._detections,
@@ -160,6 +162,29 @@ class _ImageReader:
             *(["keypoints"] if self._cfg.MODEL.KEYPOINTS_ON else []),
             *(["proposals"] if takes_proposals(self._cfg) else []),
         )
+        if any(key not in self._group for key in needed):
+            self._refuse_other_kinds()
+        self._group.require(*needed)
+
+    def _refuse_other_kinds(self) -> None:
+        """Raise InputError for a whole reference of another kind than the model's; one that is damaged is let pass."""
+        place = self._group.place
+        if "blobs" not in self._group:
+            if is_augmented(self._cfg) and "det_boxes" in self._group:
+                raise InputError(
+                    f"{place} holds results and no blobs, as of a run with test-time augmentation: compare such "
+                    "results by `test` and `verify detections`, or give a reference that dump_blobs.py made, which "
+                    "looks at an image once"
+                )
+            return
+        theirs, ours = _family_of(self._group), model_family(self._cfg)
+        if takes_proposals(self._cfg) and ours != "Fast R-CNN":
+            ours += " on proposals"
+        if theirs != ours:
+            raise InputError(
+                f"{place}: this reference is of {with_article(theirs)}, and the model is {with_article(ours)}: give "
+                "the reference of this model, or the model of this reference"
+            )
 
     @property
     def _has_rois(self) -> bool:
@@ -256,6 +281,26 @@ class _ImageReader:
         if count is not None and shape[0] != count:
             self._group.refuse(key, f"has {shape[0]} rows, det_scores {count}")
         return self._group.numbers(key)
+
+
+def _family_of(group: GuardedGroup) -> str:
+    """The family that a reference is of, as what it holds tells: datasets and the names of blobs."""
+    blobs = group.group("blobs").names()
+
+    def holds(keys: Sequence[str], prefixes: tuple[str, ...]) -> bool:
+        return any(key in group for key in keys) or any(name.startswith(prefixes) for name in blobs)
+
+    if holds((), ("retnet_",)):
+        return "RetinaNet"
+    has_rpn = holds((), ("rpn_", "conv_rpn"))
+    if has_rpn and not holds(("det_boxes", "boxes"), ("cls_score", "cls_prob")):
+        return "RPN"
+    on_proposals = "" if has_rpn else " on proposals"
+    if holds(("keypoints",), ("kps_", "_[pose]", "keypoint_rois")):
+        return f"Keypoint R-CNN{on_proposals}"
+    if holds(("masks", "masks_of_class", "rle_counts"), ("mask_", "_[mask]", "conv5_mask")):
+        return f"Mask R-CNN{on_proposals}"
+    return "Faster R-CNN" if has_rpn else "Fast R-CNN"
 
 
 def _check_rois(group: GuardedGroup, name: str, blob: ReferenceBlob, count: int | None) -> None:

@@ -189,6 +189,15 @@ def test_saved_in_weights_missing_box_weights_are_ones_and_a_warning_says_so(cap
     assert cfg.MODEL.BBOX_REG_WEIGHTS == (10.0, 10.0, 5.0, 5.0)
 
 
+@pytest.mark.parametrize(
+    "text", ["MODEL: {RPN_ONLY: True}", "MODEL: {TYPE: retinanet}\nRETINANET: {RETINANET_ON: True}"]
+)
+def test_saved_in_weights_missing_box_weights_are_not_spoken_of_where_nothing_reads_them(text, caplog):
+    with caplog.at_level(logging.WARNING):
+        cfg = parse_config(text, "w.pkl", saved_in_weights=True)
+    assert not caplog.records and cfg.MODEL.BBOX_REG_WEIGHTS == Config().MODEL.BBOX_REG_WEIGHTS
+
+
 def test_saved_in_weights_a_missing_freeze_at_is_two():
     assert parse_config(attr_dict("SCALE: 800"), "w.pkl", saved_in_weights=True).TRAIN.FREEZE_AT == 2
 

@@ -108,3 +108,33 @@ def test_box_weights_that_the_saved_configuration_does_not_name_are_ones_whateve
     assert f"pass --set {way_out[0]} '{way_out[1]}'" in told
     assert configured_weights(path, name, way_out)[0] == bundled_config(name)
     assert len(messages(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "told"),
+    [
+        ("retinanet_R-50-FPN_1x", ["BBOX_AUG", "BBOX_VOTE"], "TEST.BBOX_AUG, TEST.BBOX_VOTE are enabled and have no"),
+        ("retinanet_R-50-FPN_1x", ["SOFT_NMS"], None),
+        ("rpn_R-50-FPN_1x", ["SOFT_NMS"], "TEST.SOFT_NMS is enabled and has no effect on an RPN"),
+        ("e2e_faster_rcnn_R-50-FPN_1x", ["MASK_AUG"], "TEST.MASK_AUG is enabled and has no effect on a Faster R-CNN"),
+        ("e2e_faster_rcnn_R-50-FPN_1x", ["KPS_AUG"], "TEST.KPS_AUG is enabled and has no effect on a Faster R-CNN"),
+        ("e2e_mask_rcnn_R-50-FPN_1x", ["BBOX_AUG", "MASK_AUG", "BBOX_VOTE", "SOFT_NMS"], None),
+    ],
+)
+def test_what_is_enabled_without_effect_is_told_once(
+    name: str, keys: list[str], told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_blobs(tmp_path / "m.pkl", BARE)
+    overrides = [text for key in keys for text in (f"TEST.{key}.ENABLED", "True")]
+    configured_weights(tmp_path / "m.pkl", name, overrides)
+    found = messages(caplog)
+    assert len(found) == (told is not None) and all(message.startswith(told or "") for message in found)
+
+
+def test_box_weights_are_not_spoken_of_where_nothing_reads_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_blobs(tmp_path / "m.pkl", replace(BARE, cfg="MODEL:\n  NUM_CLASSES: 7\n"))
+    for name in ("retinanet_R-50-FPN_1x", "rpn_R-50-FPN_1x"):
+        configured_weights(tmp_path / "m.pkl", name)
+    assert not messages(caplog)

@@ -1,6 +1,7 @@
 """A damaged reference, or one of another model, is refused in one sentence that names file, image and dataset."""
 
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.diagnosis.diagnose import diagnose
 from detectron_gn.verify.parity.blobs import compare_image, parity_holds
 from detectron_gn.verify.reference.image_dump import read_references, reference_names
+from tests.helpers.zoo_reference import zoo_config, zoo_files
 
 NAME = "000000300000.png"
 
@@ -175,3 +177,58 @@ def test_blobs_that_are_not_finite_agree_with_nothing(copy, demo_model, pickle, 
     assert not parity_holds(parity, 1e-3)
     rung = "detections" if "mask" in key else "proposals"
     assert finding is not None and finding.rung == rung and not finding.suspect
+
+
+ZOO = Path(__file__).parents[2] / "data" / "zoo"
+
+
+@pytest.mark.parametrize(
+    ("reference", "of", "sentence"),
+    [
+        ("faster_x101", "keypoint", "this reference is of a Faster R-CNN, and the model is a Keypoint R-CNN: give the"),
+        ("faster_x101", "mask_c4", "this reference is of a Faster R-CNN, and the model is a Mask R-CNN"),
+        ("faster_x101", "rpn_fpn", "this reference is of a Faster R-CNN, and the model is an RPN"),
+        ("faster_x101", "fast_fpn", "this reference is of a Faster R-CNN, and the model is a Fast R-CNN"),
+        ("rpn_fpn", "faster_x101", "this reference is of an RPN, and the model is a Faster R-CNN"),
+        ("fast_fpn", "keypoint", "this reference is of a Fast R-CNN, and the model is a Keypoint R-CNN"),
+        ("mask_c4", "mask_c4_prop", "this reference is of a Mask R-CNN, and the model is a Mask R-CNN on proposals"),
+    ],
+)
+def test_a_reference_of_another_family_is_called_so(demo_model, reference, of, sentence):
+    with h5py.File(ZOO / f"{of}.h5") as file:
+        cfg = zoo_config(file)
+    with pytest.raises(InputError, match=f"{reference}.h5: .*: {sentence}"):
+        list(read_references(ZOO / f"{reference}.h5", demo_model / "val", cfg))
+
+
+@pytest.mark.parametrize("key", ["keypoints", "scores", "det_boxes"])
+def test_a_damaged_reference_of_the_models_own_family_is_made_again(demo_model, tmp_path, key):
+    path = tmp_path / "keypoint.h5"
+    path.write_bytes((ZOO / "keypoint.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        cfg = zoo_config(file)
+        names = [name for name in file if key in file[name]]
+        for name in names[1:] if key == "det_boxes" else names:
+            del file[name][key]
+        if key == "det_boxes":
+            file[names[0]]["proposals"] = np.zeros((1, 4))
+            del file[names[0]][key]
+    with pytest.raises(InputError, match=f"lacks {key}: make the reference again with dump_blobs.py"):
+        list(read_references(path, demo_model / "val", cfg))
+
+
+@pytest.mark.parametrize("command", ["blobs", "all"])
+def test_a_reference_of_augmented_results_is_sent_to_the_command_that_compares_them(
+    demo_model, tmp_path, command, run
+):
+    files = zoo_files(ZOO / "mask_c4.h5", tmp_path, "TEST.BBOX_AUG.ENABLED", "True", "TEST.BBOX_AUG.H_FLIP", "True")
+    path = tmp_path / "augmented.h5"
+    path.write_bytes((ZOO / "mask_c4.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            for key in {"blobs", "boxes", "scores", "masks", "masks_of_class"} & set(group):
+                del group[key]
+    arguments = [files.pickle, "--reference", path, "--images", demo_model / "val"]
+    code, _, err = run("verify", command, *arguments, *(["--out", tmp_path / "out"] if command == "all" else []))
+    assert code == 2 and "holds results and no blobs, as of a run with test-time augmentation" in err
+    assert "`test` and `verify detections`" in err and "Traceback" not in err
