@@ -25,7 +25,7 @@ def zipped():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (gzip.compress(b"{}"), r"is not JSON but a file compressed with gzip: unpack it"),
+        (gzip.compress(b"{}", mtime=0), r"is not JSON but a file compressed with gzip: unpack it"),
         (zipped(), r"is not JSON but a ZIP archive: unpack it"),
         (b"", r"is not JSON but an empty file"),
         (b" \n", r"is not JSON but an empty file"),
