@@ -4,28 +4,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from detectron_gn.mrcnn.backbones.classifier import Classifier, crop_blob
-from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.tables import text_table
-from detectron_gn.port.blobs.family import family_of
-from detectron_gn.weights.catalog import CatalogEntry, lookup
-from detectron_gn.weights.errors import UnknownModel
-from detectron_gn.weights.weights_file import WeightsFile
 
 # Points of a percent: how the crop was resized is not published, and moves the error by tenths.
 TOLERANCE = 0.5
 VALIDATION_IMAGES = 50_000
-
-# The mean colour (BGR) that the trainer of the GN and ResNeXt bodies subtracted (fair_self_supervision_benchmark,
-# data_input.py). Detectron subtracts another, PIXEL_MEANS, from the images of all its models.
-TRAINERS_MEAN = (103.53, 116.28, 123.675)
 
 # Where only the choice of images may move the error by more points than these, agreement says nothing.
 MOST_SAMPLING_ERROR = 5.0
@@ -92,47 +83,6 @@ class ImageNetError:
         """What --json writes."""
         names = ("holds", "is_telling", "tolerance", "sampling_error")
         return {name: getattr(self, name) for name in names} | asdict(self)
-
-
-class Mean(NamedTuple):
-    """A mean colour, BGR, and why it is the one to subtract."""
-
-    values: tuple[float, float, float]
-    reason: str
-
-    def __str__(self) -> str:
-        blue, green, red = self.values
-        return f"subtracted mean {blue:g}, {green:g}, {red:g} (BGR): {self.reason}"
-
-
-def mean_to_subtract(
-    weights: WeightsFile, cfg: Config | None = None, given: tuple[float, float, float] | None = None
-) -> Mean:
-    """The mean colour that a classifier was trained with, as far as it is known.
-
-    Args:
-        weights: its file. A head that is called `pred` was trained by FAIR's own trainer, one called `fc1000` by MSRA.
-        cfg: the user's configuration, if there is one: PIXEL_MEANS of its own count.
-        given: what the user says; it counts before all.
-    """
-    if given is not None:
-        return Mean(given, "--mean")
-    detectrons = Config().PIXEL_MEANS
-    if cfg is not None and cfg.PIXEL_MEANS != detectrons:
-        return Mean(cfg.PIXEL_MEANS, "PIXEL_MEANS of the configuration")
-    if family_of(weights.blobs).classifier == "pred":
-        return Mean(TRAINERS_MEAN, "that of the trainer of Detectron's GN and ResNeXt bodies; --mean takes another")
-    return Mean(detectrons, "Detectron's PIXEL_MEANS, for bodies that Caffe trained; --mean takes another")
-
-
-def published_error(source: str) -> float | None:
-    """The published top-1 error of an id, a URL, or a file that is called as its authors called it."""
-    for name in (source, Path(source).stem):
-        try:
-            return _error_of(lookup(name))
-        except UnknownModel:
-            continue
-    return None
 
 
 def labelled_images(folder: Path, classes: int, list_file: Path | None = None) -> list[Labelled]:
@@ -235,12 +185,6 @@ def _told_sampling(found: ImageNetError) -> str:
 
 def _told_images(found: ImageNetError) -> str:
     return "1 image" if found.images == 1 else f"{found.images:,} images"
-
-
-def _error_of(entry: CatalogEntry) -> float:
-    if entry.top1_error is None:
-        raise InputError(f"{entry.title} is a detector: `verify ap` checks it")
-    return entry.top1_error
 
 
 def _lines(list_file: Path) -> list[tuple[int, str]]:

@@ -1,20 +1,17 @@
-"""The commands of this room: `models`, `download`, `convert`."""
+"""The commands of this room: `models`, `download`."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from detectron_gn.weights.command_line import DONE, Commands, add_source, between, write_json_option
+from detectron_gn.weights.command_line import DONE, Commands, between, write_json_option
 from detectron_gn.weights.limits import MAX_DOWNLOAD_GIB
-from detectron_gn.weights.shown import one_line
 
 
 def add_commands(commands: Commands) -> None:
     """Add all commands of this room."""
     _add_models(commands)
     _add_download(commands)
-    _add_convert(commands)
 
 
 def _add_models(commands: Commands) -> None:
@@ -58,30 +55,4 @@ def _download(args: argparse.Namespace) -> int:
     path = fetch(args.source, options(args.cache, args.base_url, max_gib=args.max_gib))
     print(path)
     write_json_option(args, {"path": str(path)})
-    return DONE
-
-
-def _add_convert(commands: Commands) -> None:
-    parser = commands.add(
-        "convert",
-        _convert,
-        "turn a weights file into another format, back to Detectron's pickle included",
-        "convert model_final.pkl --out model.safetensors",
-    )
-    add_source(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="ends in .pkl, .h5, .safetensors or .pth"
-    )
-
-
-def _convert(args: argparse.Namespace) -> int:
-    from detectron_gn.weights.convert import convert
-    from detectron_gn.weights.download.cache import resolve
-
-    conversion = convert(resolve(args.source), args.out)
-    print(f"{one_line(str(conversion.out))}: {len(conversion.weights.blobs)} blobs")
-    for loss in conversion.not_kept:
-        print(f"not kept: {one_line(loss)}")
-    document = {"out": str(conversion.out), "blobs": len(conversion.weights.blobs), "not_kept": conversion.not_kept}
-    write_json_option(args, document)
     return DONE

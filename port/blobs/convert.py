@@ -92,7 +92,7 @@ def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
     if unused:
         logger.warning("%s", told_preserved(weights.source, unused))
     blobs = table.by_parameter
-    parameters = {name: _finite(weights, blobs[name].blob, array) for name, array in match.filled.items()}
+    parameters = {name: finite_values(weights, blobs[name].blob, array) for name, array in match.filled.items()}
     model.load_state_dict(parameters, assign=True)
     # The layout that convolutions are fastest in; it makes the maps channels-last too.
     return model.to(memory_format=torch.channels_last).eval()
@@ -233,8 +233,8 @@ def _checked(weights: WeightsFile, blob: str, row: BlobRow) -> Array:
     return array
 
 
-def _finite(weights: WeightsFile, blob: str, array: Array) -> Tensor:
-    """A copy in float32, if all of its values are numbers there."""
+def finite_values(weights: WeightsFile, blob: str, array: Array) -> Tensor:
+    """A copy of a blob in float32; InputError unless all of its values are numbers there."""
     with np.errstate(over="ignore"):
         values = np.array(array, dtype=np.float32)
     if not np.isfinite(values).all():

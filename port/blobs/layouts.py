@@ -39,7 +39,7 @@ _LAYOUTS = (
     ),
     Layout(
         "torchvision's or timm's backbones",
-        re.compile(r"(module\.)?layer[1-4]\.\d+\.(conv\d|bn\d|downsample)\."),
+        re.compile(r"(module\.)?(body\.)?layer[1-4]\.\d+\.(conv\d|bn\d|downsample)\."),
         "give Detectron's own ImageNet file, such as R-50-GN",
     ),
 )

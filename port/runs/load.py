@@ -74,13 +74,35 @@ def configured_weights(
     given = None if config is None else find_config(config, overrides)
     path = resolve(source)
     weights = read_blobs(path)
+    return config_for(source, path, weights, given, overrides), weights
+
+
+def config_for(
+    source: str | Path, path: Path, weights: WeightsFile, given: Config | None, overrides: Sequence[str] = ()
+) -> Config:
+    """The configuration that counts for weights that are read already.
+
+    Args:
+        path: the file that `source` is.
+        given: the user's, with `overrides` in it; None for the weights' own.
+    """
     if given is None:
         cfg = _own_config(str(source), path, weights, overrides)
     else:
         cfg = with_saved_box_weights(given, weights, overrides)
     for remark in idle_remarks(cfg):
         logger.warning("%s", remark)
-    return cfg, weights
+    return cfg
+
+
+def classifier_config(config: str | Path | None, overrides: Sequence[str] = ()) -> Config | None:
+    """The configuration that a user gives for an ImageNet file, of a detector with its body; None where none is given.
+
+    Raises InputError for overrides without it: such a file has no configuration of its own that they could change.
+    """
+    if config is None and overrides:
+        raise InputError("--set overrides keys of --config: pass --config too, with a detector that has this body")
+    return None if config is None else find_config(config, overrides)
 
 
 def unused_blobs(source: str, path: Path, weights: WeightsFile) -> tuple[str, ...] | None:

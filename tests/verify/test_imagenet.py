@@ -11,7 +11,7 @@ import pytest
 import detectron_gn
 from detectron_gn.mrcnn.backbones.classifier import center_crop, crop_blob
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.port.blobs.classifier import build_classifier
+from detectron_gn.port.blobs.classifier import build_classifier, mean_to_subtract, published_error
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 from detectron_gn.verify import imagenet
@@ -20,8 +20,6 @@ from detectron_gn.verify.imagenet import (
     classify,
     error_table,
     labelled_images,
-    mean_to_subtract,
-    published_error,
 )
 from detectron_gn.weights import write_blobs
 from detectron_gn.weights.weights_file import WeightsFile
@@ -133,6 +131,8 @@ def test_the_published_error_is_found_by_id_and_by_the_files_name():
     assert published_error("47261647") == published_error("some/where/R-50-GN.pkl") == 24.0
     assert published_error("R-101-GN") == 22.6
     assert published_error("mine.pkl") is None
+    # An ImageNet backbone, of which no error was published.
+    assert published_error("R-50") is published_error("X-101-32x8d.pkl") is None
     with pytest.raises(InputError, match=r"\(e2e_mask_rcnn_R-50-FPN_2x_gn\) is a detector: `verify ap` checks it"):
         published_error("48616381")
 

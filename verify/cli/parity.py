@@ -176,19 +176,16 @@ def add_imagenet(checks: Commands) -> None:
 
 def _imagenet(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.distributed import usable_device
-    from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.port.blobs.classifier import build_classifier
-    from detectron_gn.port.runs.load import find_config
-    from detectron_gn.verify.imagenet import classify, error_table, labelled_images, mean_to_subtract, published_error
+    from detectron_gn.port.blobs.classifier import build_classifier, mean_to_subtract, published_error
+    from detectron_gn.port.runs.load import classifier_config
+    from detectron_gn.verify.imagenet import classify, error_table, labelled_images
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
     keep_freed_memory()
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
-    if args.config is None and args.overrides:
-        raise InputError("--set overrides keys of --config: pass --config too, with a detector that has this body")
-    cfg = None if args.config is None else find_config(args.config, args.overrides)
+    cfg = classifier_config(args.config, args.overrides)
     weights = read_blobs(resolve(args.source))
     mean = mean_to_subtract(weights, cfg, args.mean and tuple(args.mean))
     model = build_classifier(weights, cfg).to(usable_device(args.device))
@@ -202,7 +199,8 @@ def _imagenet(args: argparse.Namespace) -> int:
         mean=mean.values,
         reading=image_reading(args),
     )
-    print(f"{mean}\n\n{error_table(args.source, found)}")
+    another = "" if args.mean else "; --mean takes another"
+    print(f"{mean}{another}\n\n{error_table(args.source, found)}")
     write_json_option(args, {**found.document(), "mean": mean.values})
     return DONE if found.holds else CHECK_FAILED
 

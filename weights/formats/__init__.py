@@ -43,6 +43,8 @@ class Format:
         recognise: whether a file is of this format, by its content.
         reader, writer: `module.function` in this folder, imported at the first use: a pickle needs neither h5py nor
             safetensors.
+        state_dict_writer: writes arrays as a `state_dict` that PyTorch loads without this project; None where the
+            format is none of PyTorch's.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Format:
     recognise: Callable[[MappedFile], bool]
     reader: str
     writer: str
+    state_dict_writer: str | None = None
 
     @property
     def read(self) -> Callable[[MappedFile], WeightsFile]:
@@ -68,9 +71,16 @@ FORMATS = (
     Format("pkl", ".pkl", is_pickle, "pickle_reader.read_pickle", "pickle_writer.write_pickle"),
     Format("h5", ".h5", is_hdf5, "hdf5.read_hdf5", "hdf5.write_hdf5"),
     Format(
-        "safetensors", ".safetensors", is_safetensors, "safetensors.read_safetensors", "safetensors.write_safetensors"
+        "safetensors",
+        ".safetensors",
+        is_safetensors,
+        "safetensors.read_safetensors",
+        "safetensors.write_safetensors",
+        "safetensors.write_safetensors",
     ),
-    Format("pth", ".pth", is_torch, "torch_zip.read_torch", "torch_zip.write_torch"),
+    Format(
+        "pth", ".pth", is_torch, "torch_zip.read_torch", "torch_zip.write_torch", "torch_zip.write_state_dict"
+    ),
 )
 
 
@@ -109,7 +119,31 @@ def write_blobs(path: str | os.PathLike[str], weights: WeightsFile) -> None:
     what `read_blobs` would not read again.
     """
     path = Path(path)
-    write = format_of_name(path).write
+    _write(path, weights, format_of_name(path).write)
+
+
+def write_state_dict(path: str | os.PathLike[str], arrays: dict[str, Array], source: str) -> None:
+    """Write arrays as a `state_dict` of tensors that PyTorch loads by itself, as `.pth` or `.safetensors`.
+
+    Args:
+        source: the file that they came from; a `.safetensors` tells its name.
+
+    Raises WriteFailed, as `write_blobs` does, and for every other suffix.
+    """
+    path = Path(path)
+    place = state_dict_writer_of_name(path)
+    _write(path, WeightsFile(arrays, None, None, source, path.suffix[1:]), _function(place))
+
+
+def state_dict_writer_of_name(path: Path) -> str:
+    """What writes a `state_dict` under a name, `module.function`; WriteFailed where its suffix is not PyTorch's."""
+    for row in FORMATS:
+        if path.suffix == row.suffix and row.state_dict_writer is not None:
+            return row.state_dict_writer
+    raise WriteFailed(str(path), "the name of a file that PyTorch loads by itself must end in .pth or .safetensors")
+
+
+def _write(path: Path, weights: WeightsFile, write: Callable[[Path, WeightsFile], None]) -> None:
     _check_readable(weights, str(path))
     fault = None if weights.categories is None else category_fault(weights.categories)
     if fault is not None:

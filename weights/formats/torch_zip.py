@@ -40,17 +40,34 @@ from detectron_gn.weights.weights_file import (
 
 def write_torch(path: Path, weights: WeightsFile) -> None:
     """Write `weights` to `path`; raises WriteFailed, with nothing left behind, where that is not possible."""
-    import torch  # here, not above: only writing needs it, and it takes a second to import
-
-    # PyTorch warns of arrays that may not be written to, so those are copied.
-    writable = {name: np.require(array, None, "W") for name, array in weights.blobs.items()}
-    content: dict[str, object] = {"blobs": {name: torch.from_numpy(writable[name]) for name in writable}}
+    content: dict[str, object] = {"blobs": _tensors(weights.blobs)}
     if weights.cfg is not None:
         content["cfg"] = weights.cfg
     if weights.iteration is not None:
         content["iteration"] = weights.iteration
     if weights.categories is not None:
         content[CATEGORIES] = categories_text(weights.categories)
+    _save(path, content)
+
+
+def write_state_dict(path: Path, weights: WeightsFile) -> None:
+    """Write the arrays of `weights` as tensors and nothing besides, as `torch.save(model.state_dict(), path)` does.
+
+    Raises what `write_torch` raises.
+    """
+    _save(path, _tensors(weights.blobs))
+
+
+def _tensors(arrays: dict[str, Array]) -> dict[str, object]:
+    import torch  # here, not above: only writing needs it, and it takes a second to import
+
+    # PyTorch warns of arrays that may not be written to, so those are copied.
+    return {name: torch.from_numpy(np.require(array, None, "W")) for name, array in arrays.items()}
+
+
+def _save(path: Path, content: dict[str, object]) -> None:
+    import torch
+
     with replacing(path) as temporary, open(temporary, "wb") as handle:
         try:
             torch.save(content, handle)
