@@ -226,7 +226,7 @@ def _add_export(commands: Commands) -> None:
 def _padded_size(text: str) -> tuple[int, int]:
     """An option's type: height and width, as in 800x1216."""
     height, cross, width = text.lower().partition("x")
-    if not (cross and all(side.isdecimal() and 1 <= len(side) <= 6 for side in (height, width))):
+    if not (cross and all(side.isdecimal() and len(side) <= 6 and int(side) for side in (height, width))):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give height and width, as in 800x1216")
     return int(height), int(width)
 
@@ -239,6 +239,8 @@ def _export(args: argparse.Namespace) -> int:
     check_writable(args.out.parent)
     given = [args.source, args.config, args.proposals, args.classes]
     refuse_inputs_as_output(args.out, given)
+    if args.json is not None:
+        refuse_inputs_as_output(args.json, [*given, args.out], "--json")
     from detectron_gn.port.export.check import all_agree, compared_pictures, compared_table
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.download.cache import resolve
@@ -268,7 +270,10 @@ def _export(args: argparse.Namespace) -> int:
             "compared: give --images with pictures of what it knows, or lower --set TEST.SCORE_THRESH"
         )
     if not all_agree(compared):
-        print("the exported network does not find what the model finds: see the table")
+        print(
+            "the exported network does not find what the model finds: see the table; where many scores are equal, "
+            "others of them may pass a limit (docs/export.md)"
+        )
         return CHECK_FAILED
     print(f"every detection of {len(compared)} pictures is the model's")
     return DONE

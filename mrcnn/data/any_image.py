@@ -35,6 +35,11 @@ def as_image(image: AnyImage) -> Image:
             raise InputError(f"an array of shape {list(image.shape)} and type {image.dtype} is no image: {_FORMS}")
         return image
     if hasattr(image, "convert") and hasattr(image, "size"):
+        if str(getattr(image, "mode", "")).startswith(("I", "F")):
+            raise InputError(
+                f"a PIL image of mode {image.mode} has more than 8 bits, and PIL would cut them off: give its path, or "
+                "an array [H, W, 3] uint8"
+            )
         return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8)[:, :, ::-1])
     raise InputError(f"{type(image).__name__} is no image: {_FORMS}")
 

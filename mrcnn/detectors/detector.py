@@ -245,6 +245,7 @@ class Detector(nn.Module, ABC):
     def forward(self, images: Sequence[AnyImage], targets: None = None) -> list[Detections]: ...
     @overload
     def forward(self, images: Sequence[AnyImage], targets: Sequence[Target]) -> dict[str, Tensor]: ...
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, images: Sequence[AnyImage], targets: Sequence[Target] | None = None
     ) -> list[Detections] | dict[str, Tensor]:
@@ -257,6 +258,8 @@ class Detector(nn.Module, ABC):
         Returns:
             In eval mode the detections of each image. In training mode the losses under Detectron's names, already
             weighted: their sum is what is minimised. Anchors and RoIs are sampled from torch's own generator.
+
+        `torch.compile` of a whole network leaves it as it is: its host decides by numbers. Compile `features`.
 
         Raises InputError where targets are missing, or given in eval mode, or are not what they should be.
         """
@@ -274,6 +277,7 @@ class Detector(nn.Module, ABC):
     def detect(self, image: list[AnyImage], proposals: Sequence[AnyBoxes] | None = None) -> list[Detections]: ...
     @overload
     def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: AnyBoxes = None) -> Detections: ...
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def detect(
         self, image: AnyImage | list[AnyImage], proposals: AnyBoxes | Sequence[AnyBoxes] | None = None
     ) -> Detections | list[Detections]:

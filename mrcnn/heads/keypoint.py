@@ -17,6 +17,7 @@ from detectron_gn.mrcnn.layers import (
 )
 from detectron_gn.mrcnn.ops.pool_rois import pool_rois
 from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.tracing import refuse_export
 from detectron_gn.mrcnn.training.losses import keypoint_loss
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
@@ -69,6 +70,7 @@ class KeypointHead(nn.Module):
     def outputs(self, features: Features, rois: Tensor) -> Tensor:
         """Heatmaps `[R, K, M, M]` of `[R, 5]` RoIs: logits over the positions of each map; R may be 0."""
         if not len(rois):
+            refuse_export("of no RoIs there are no heatmaps, which is decided")
             side = self.cfg.KRCNN.HEATMAP_SIZE
             return rois.new_zeros((0, self.cfg.KRCNN.NUM_KEYPOINTS, side, side))
         return torch.cat([self(self.roi_features(features, part)) for part in kernels.roi_parts(rois)])

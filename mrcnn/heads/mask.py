@@ -20,6 +20,7 @@ from detectron_gn.mrcnn.layers import (
 )
 from detectron_gn.mrcnn.ops.pool_rois import pool_rois
 from detectron_gn.mrcnn.structures import Features
+from detectron_gn.mrcnn.tracing import refuse_export
 from detectron_gn.mrcnn.training.losses import mask_loss
 from detectron_gn.mrcnn.training.roi_targets import RoiSample
 
@@ -89,6 +90,7 @@ class MaskHead(nn.Module):
     def probabilities(self, features: Features, rois: Tensor, classes: Tensor) -> Tensor:
         """Soft masks `[R, M, M]` float32 of `[R, 5]` RoIs, for the class of each; R may be 0."""
         if not len(rois):
+            refuse_export("of no RoIs there are no masks, which is decided")
             return rois.new_zeros((0, self.cfg.MRCNN.RESOLUTION, self.cfg.MRCNN.RESOLUTION))
         return self.outputs(features, rois, classes).float().sigmoid()
 

@@ -2,13 +2,11 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN, ProposalNetwork, RetinaNet
 from detectron_gn.port.export.boxes import clip, decode
 from detectron_gn.port.export.dense import dense_detections
-from detectron_gn.port.export.graph import DOUBLE, INT, Value
+from detectron_gn.port.export.graph import FLOAT, INT, Value
 from detectron_gn.port.export.heads import box_outputs, mask_probabilities
 from detectron_gn.port.export.image import Prepared
 from detectron_gn.port.export.keypoints import dissimilar, keypoints
@@ -17,13 +15,15 @@ from detectron_gn.port.export.pooling import RoiFeatures
 from detectron_gn.port.export.proposals import proposed
 from detectron_gn.port.export.selection import Found, select
 from detectron_gn.port.export.tensors import (
+    columns,
     concat,
+    count_up,
     filled,
     gather,
     part,
     reshape,
     size,
-    squeeze,
+    transpose,
     unsqueeze,
 )
 
@@ -63,21 +63,18 @@ def _two_stage(
     proposals: Value | None,
 ) -> Outputs:
     cfg = model.cfg
-    restore = None
     if model.rpn is not None:
         rois = proposed(model.rpn, features, model.backbone.strides, prepared, cfg).boxes
         boxes = rois / prepared.scale
     else:
         assert proposals is not None
-        rois, boxes, restore = _given(proposals, prepared, cfg.DEDUP_BOXES)
+        rois, boxes = _given(proposals, prepared, cfg.DEDUP_BOXES)
     graph = rois.graph
     with graph.stage("box_head"):
         cls_score, bbox_pred = box_outputs(model.box_head, pooled, rois)
     with graph.stage("detections"):
         scores = graph.op("Softmax", cls_score, axis=1)
         of_classes = _class_boxes(boxes, bbox_pred, prepared, cfg)
-        if restore is not None:
-            scores, of_classes = gather(scores, restore), gather(of_classes, restore)
         found = select(scores, of_classes, cfg)
     mask_probs = points = None
     own_rois = found.boxes * prepared.scale
@@ -102,7 +99,8 @@ def _class_boxes(boxes: Value, bbox_pred: Value, prepared: Prepared, cfg: Config
     classes = cfg.MODEL.NUM_CLASSES
     given = unsqueeze(boxes, 1)
     if cfg.TEST.BBOX_REG:
-        deltas = reshape(bbox_pred, (0, -1, 4))
+        # Of no proposals too, so that nothing may be inferred.
+        deltas = reshape(bbox_pred, (0, num_box_classes(cfg), 4))
         if cfg.MODEL.CLS_AGNOSTIC_BBOX_REG:
             deltas = part(deltas, 1, 1, 2)
         given = clip(decode(given, deltas, cfg.MODEL.BBOX_REG_WEIGHTS), *prepared.image_size)
@@ -111,14 +109,20 @@ def _class_boxes(boxes: Value, bbox_pred: Value, prepared: Prepared, cfg: Config
     return concat([given] * classes, 1)
 
 
-def _given(proposals: Value, prepared: Prepared, dedup: float) -> tuple[Value, Value, Value | None]:
-    """`inference.rois.given_rois`: RoIs in network pixels, their boxes in image pixels, and each proposal's RoI."""
-    graph = proposals.graph
+def _given(proposals: Value, prepared: Prepared, dedup: float) -> tuple[Value, Value]:
+    """`inference.rois.given_rois`: RoIs in network pixels, and their boxes in image pixels, one for each proposal.
+
+    Those that count as equal all become the first of them, which gives each of them what Detectron's one RoI gives.
+    """
     rois = proposals * prepared.scale
     if dedup <= 0:
-        return rois, proposals, None
-    rounded = graph.op("Round", rois * dedup).to(DOUBLE)
-    powers = graph.const(1e3 ** np.arange(1, 5)[:, None], DOUBLE)
-    hashes = squeeze(graph.op("MatMul", rounded, powers), 1)
-    _, first, kind, _ = graph.ops("Unique", hashes, dtypes=[None, INT, INT, INT], sorted=1)
-    return gather(rois, first), gather(proposals, first), kind
+        return rois, proposals
+    graph = proposals.graph
+    columns_of = columns(graph.op("Round", rois * dedup))
+    equal = [column.equal(transpose(column, 1, 0)) for column in columns_of]
+    alike = equal[0] & equal[1] & equal[2] & equal[3]
+    # The first counts most, since runtimes differ in which of equal ones is the largest.
+    count = size(proposals, 0)
+    weights = count.to(FLOAT) - count_up(count, FLOAT)
+    first = graph.op("ArgMax", alike.to(FLOAT) * weights, dtype=INT, axis=1, keepdims=0)
+    return gather(rois, first), gather(proposals, first)

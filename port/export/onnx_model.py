@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from detectron_gn.mrcnn.config import takes_proposals
+from detectron_gn.mrcnn.config import Config, takes_proposals
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.tta import is_augmented
@@ -34,6 +34,7 @@ def onnx_model(model: Detector, form: InputForm = "image", facts: Mapping[str, s
             "an exported network looks at an image once, and TEST.BBOX_AUG, MASK_AUG or KPS_AUG asks for more: export "
             "with --set TEST.BBOX_AUG.ENABLED False TEST.MASK_AUG.ENABLED False TEST.KPS_AUG.ENABLED False"
         )
+    _check_limits(cfg)
     if model.precision != "fp32":
         raise InputError(f"a network in {model.precision} is not exported: load it in fp32")
     rows = BlobTable.from_model(model).by_parameter
@@ -42,6 +43,24 @@ def onnx_model(model: Detector, form: InputForm = "image", facts: Mapping[str, s
     proposals = graph.input("proposals", FLOAT, ("proposals", 4)) if takes_proposals(cfg) else None
     _add_outputs(graph, detections(model, prepared, proposals), model)
     return graph.model("detectron_gn", metadata_of(model, form, facts or {}))
+
+
+def _check_limits(cfg: Config) -> None:
+    """Raise InputError for numbers that ONNX's operators do not take, or take for something else."""
+    test = cfg.TEST
+    least = {"TEST.NMS": test.NMS > 0 or not _has_nms(cfg)}
+    if not takes_proposals(cfg) and not cfg.RETINANET.RETINANET_ON:
+        least["TEST.RPN_POST_NMS_TOP_N"] = test.RPN_POST_NMS_TOP_N > 0
+    if cfg.RETINANET.RETINANET_ON:
+        least["TEST.DETECTIONS_PER_IM"] = test.DETECTIONS_PER_IM > 0
+    for key, is_taken in least.items():
+        if not is_taken:
+            raise InputError(f"{key} is not above 0, which ONNX's operators have no meaning for: --set {key} to more")
+
+
+def _has_nms(cfg: Config) -> bool:
+    """Whether detections are suppressed by TEST.NMS."""
+    return not (cfg.MODEL.RPN_ONLY or cfg.TEST.SOFT_NMS.ENABLED)
 
 
 def _add_outputs(graph: Graph, outputs: Outputs, model: Detector) -> None:

@@ -1,5 +1,6 @@
 """A detector as a program of `torch.export`: it runs in torch alone, in tensors whose shapes are known beforehand."""
 
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -100,8 +101,12 @@ def write_program(model: Detector, path: Path, size: PaddedSize | None, facts: M
     """Write what `torch_program` makes, whole or not at all, with metadata as ONNX files have it."""
     program = torch_program(model, size)
     extra = {METADATA: json.dumps(metadata_of(model, "blob", facts))}
-    with replacing(path) as temporary, temporary.open("wb") as file, warnings.catch_warnings():
+    # In memory first: where a disk is full, torch ends the process.
+    content = io.BytesIO()
+    with warnings.catch_warnings():
         # torch warns of buffers that share memory, which are kept.
         warnings.simplefilter("ignore")
-        torch.export.save(program, file, extra_files=extra)
+        torch.export.save(program, content, extra_files=extra)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
     return [path]

@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+from detectron_gn import load
 from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.proposals import ImInfo
@@ -181,6 +183,31 @@ def test_what_the_host_decides_is_refused_in_every_trace(way: str) -> None:
     for sentence, (run, inputs) in parts.items():
         with torch.no_grad(), pytest.raises(InputError, match=sentence):
             WAYS[way](Of(model, run).eval(), inputs)
+
+
+def test_a_compiled_network_detects_and_has_losses(demo_model: Path, pickle: Path) -> None:
+    model = load(pickle, device="cpu")
+    photo = demo_model / "val" / "000000300004.png"
+    wanted = model.detect(photo)
+    compiled = torch.compile(model, backend="eager")
+    np.testing.assert_array_equal(compiled([photo])[0].boxes, wanted.boxes)
+    compiled.train()
+    losses = compiled([photo], [{"boxes": [[20, 20, 90, 90]], "labels": [1], "masks": [[[20, 20, 90, 20, 90, 90]]]}])
+    assert all(loss.isfinite() for loss in losses.values()) and "loss_mask" in losses
+
+
+@pytest.mark.parametrize("head", ["mask_head.probabilities", "keypoint_head.outputs"])
+def test_no_rois_are_not_traced(head: str) -> None:
+    part, method = head.split(".")
+    model = zoo_model(DATA / ("mask_c4.h5" if part == "mask_head" else "keypoint.h5")).eval()
+    extra = (torch.zeros(0, dtype=torch.int64),) if part == "mask_head" else ()
+    *maps, none = maps_and_rois(model, 96, 128, 0)
+
+    def run(model: Detector, *given: Tensor) -> object:
+        return getattr(getattr(model, part), method)(features_of(model, given), none, *extra)
+
+    with torch.no_grad(), pytest.raises(InputError, match="of no RoIs"):
+        traced(Of(model, run).eval(), tuple(maps))
 
 
 def test_outputs_of_static_shape_are_exported_for_the_size_that_was_seen() -> None:

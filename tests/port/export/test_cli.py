@@ -117,8 +117,9 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     }
     for sentence, arguments in refused.items():
         assert_one_sentence(run("export", pickle, *arguments), sentence)
-    code, _, errors = run("export", pickle, "--out", out, "--size", "big")
-    assert code == 2 and "'big' is no size" in errors
+    for size in ("big", "0x0"):
+        code, _, errors = run("export", pickle, "--out", out.with_suffix(".pt2"), "--size", size)
+        assert code == 2 and f"{size!r} is no size" in errors
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert_one_sentence(run("export", pickle, "--out", out), "onnx and onnxruntime", "'detectron-gn[export]'")
     assert_one_sentence(run("export", pickle, "--out", out, "--no-check"), "needs onnx,")
@@ -131,3 +132,5 @@ def test_what_is_read_is_not_written_over(run: Run, pickle: Path, tmp_path: Path
     before = pickle.read_bytes()
     assert_one_sentence(run("export", pickle, "--out", link), "would be written over it")
     assert pickle.read_bytes() == before
+    same = tmp_path / "same.onnx"
+    assert_one_sentence(run("export", pickle, "--out", same, "--json", same), "pass another --json")

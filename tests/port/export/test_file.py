@@ -28,6 +28,7 @@ from detectron_gn.port.export.torch_program import PaddedSize, write_program
 from detectron_gn.port.export.write import write_onnx
 from detectron_gn.weights import read_blobs
 from tests.helpers.exported import run_session, session_of
+from tests.helpers.zoo_reference import zoo_model
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "onnx_detect.py"
@@ -158,6 +159,23 @@ def test_large_weights_lie_in_a_file_beside_it(model: Detector, tmp_path: Path, 
     image = cv2.imread(str(demo_model / "val" / "000000300004.png"))
     found = OnnxDetector(path, threads=1).detect(model, image)
     assert len(found) == len(model.detect(image)) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("TEST.NMS", "0.0"), ("TEST.RPN_POST_NMS_TOP_N", "0")]
+)
+def test_numbers_that_onnx_has_no_meaning_for_are_refused(key: str, value: str, pickle: Path) -> None:
+    with pytest.raises(InputError, match=key):
+        onnx_model(load(pickle, device="cpu", overrides=[key, value]))
+
+
+def test_no_proposals_are_no_detections(pickle: Path) -> None:
+    model = zoo_model(ROOT / "tests" / "data" / "zoo" / "fast_dedup.h5")
+    none = {"image": np.zeros((60, 80, 3), np.uint8), "proposals": np.zeros((0, 4), np.float32)}
+    assert run_session(session_of(onnx_model(model)), **none)["boxes"].shape == (0, 4)
+    model = load(pickle, device="cpu", overrides=["TEST.RPN_MIN_SIZE", "5000"])
+    found = run_session(session_of(onnx_model(model)), image=none["image"])
+    assert found["boxes"].shape == (0, 4) and found["mask_probs"].shape == (0, 28, 28)
 
 
 def test_augmentation_is_refused_with_the_way_out(model: Detector, pickle: Path) -> None:
