@@ -8,7 +8,8 @@ from functools import partial
 from typing import Literal
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, named_count, names_fault, oddities
+from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
+from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
@@ -179,9 +180,9 @@ def _check_keypoint_names(dataset: CocoDataset, cfg: Config) -> Iterator[Finding
         if fault is not None:
             faulty = True
             yield Finding("error" if trained else "note", subject, fault)
-        elif category["id"] in pointed and category.get("keypoints") is None and count == COUNT:
+        elif category["id"] in pointed and not category.get("keypoints") and count == COUNT:
             yield Finding("note", subject, "does not name its keypoints: they are taken to be COCO's, in COCO's order")
-        elif category.get("keypoints") is not None and not category.get("skeleton"):
+        elif category.get("keypoints") and not category.get("skeleton"):
             yield Finding("note", subject, "has no skeleton: training does without, other tools draw no limbs")
     if trained and not faulty:
         try:
@@ -199,7 +200,7 @@ def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
 def _check_annotations(image: CocoImage, cfg: Config) -> Iterator[Finding]:
     """What Detectron's rules leave out, and what Detectron could not train on."""
     for annotation in image.annotations:
-        subject = f"annotation {annotation['id']} of {image.file_name}"
+        subject = annotation_subject(annotation, image.file_name)
         reason = reason_to_drop(annotation, image.height, image.width, cfg)
         if reason is not None:
             yield Finding("dropped", subject, reason)
@@ -221,12 +222,14 @@ def _check_segm(annotation: Annotation, subject: str) -> Iterator[Finding]:
 def _check_keypoints(image: CocoImage, counts: Mapping[int, int]) -> Iterator[Finding]:
     """Keypoints that cannot be trained on, as an error, and what is odd about others; so many in each category."""
     for annotation in image.annotations:
-        subject = f"annotation {annotation['id']} of {image.file_name}"
-        try:
-            for oddity in oddities(annotation, image.height, image.width, counts[annotation["category_id"]]):
-                yield Finding("note", subject, oddity)
-        except InputError as error:
-            yield Finding("error", subject, str(error))
+        subject = annotation_subject(annotation, image.file_name)
+        count = counts[annotation["category_id"]]
+        fault = annotation_fault(annotation, count)
+        if fault is not None:
+            yield Finding("error", subject, fault)
+            continue
+        for oddity in oddities(annotation, image.height, image.width, count):
+            yield Finding("note", subject, oddity)
 
 
 def _why_untrained(image: CocoImage, found: GroundTruth) -> str:

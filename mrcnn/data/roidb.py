@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config, a_family, takes_proposals
+from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
 from detectron_gn.mrcnn.data.annotations.keypoints import (
     Keypoints,
     common_names,
-    names_fault,
+    keypoint_faults,
     places_when_mirrored,
     read_keypoints,
 )
@@ -110,7 +111,7 @@ def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Co
             is_crowd.append(bool(annotation.get("iscrowd", 0)))
             segms.append(read_segm(annotation["segmentation"]))
             if cfg.MODEL.KEYPOINTS_ON:
-                keypoints.append(_keypoints_of(annotation, image, cfg.KRCNN.NUM_KEYPOINTS))
+                keypoints.append(read_keypoints(annotation, cfg.KRCNN.NUM_KEYPOINTS))
     none = np.zeros((0, 3, cfg.KRCNN.NUM_KEYPOINTS), np.int32) if cfg.MODEL.KEYPOINTS_ON else None
     return GroundTruth(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
@@ -119,13 +120,6 @@ def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Co
         tuple(segms),
         np.stack(keypoints) if keypoints else none,
     )
-
-
-def _keypoints_of(annotation: Annotation, image: CocoImage, count: int) -> Keypoints:
-    try:
-        return read_keypoints(annotation, count)
-    except InputError as error:
-        raise InputError(f"annotation {annotation['id']} of {image.file_name}: {error}") from None
 
 
 def is_trainable(objects: GroundTruth, cfg: Config, proposal_overlaps: FloatArray | None = None) -> bool:
@@ -206,8 +200,8 @@ def training_roidb(
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
     """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background.
 
-    Where keypoints are trained, those that a category names must be the model's, `cfg.KRCNN.NUM_KEYPOINTS` of them, and
-    with mirrored images each must have its other side.
+    Where keypoints are trained, they must be `cfg.KRCNN.NUM_KEYPOINTS` without `keypoint_faults`, and with mirrored
+    images each must have its other side.
     """
     dataset.refuse_faults()
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
@@ -218,10 +212,14 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
         )
     if not cfg.MODEL.KEYPOINTS_ON:
         return
-    for category in dataset.categories:
-        fault = names_fault(category, cfg.KRCNN.NUM_KEYPOINTS)
-        if fault is not None:
-            raise InputError(f"{dataset.annotation_file}: category {category['name']}: {fault}")
+    named = (
+        (annotation_subject(annotation, image.file_name), annotation)
+        for image in dataset.images
+        for annotation in image.annotations
+    )
+    refuse_faults(
+        dataset.annotation_file, tuple(keypoint_faults(dataset.categories, named, cfg.KRCNN.NUM_KEYPOINTS))
+    )
     try:
         mirrored_keypoints(dataset, cfg)
     except InputError as error:

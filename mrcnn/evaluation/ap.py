@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
+from detectron_gn.mrcnn.data.annotations.keypoints import keypoint_faults, scored_keypoints
 from detectron_gn.mrcnn.data.coco import quiet, read_annotations
-from detectron_gn.mrcnn.data.json_values import is_number
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS, CocoEvaluation
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks, lacks_outlines
@@ -132,17 +133,21 @@ def scoring_remarks(
 
 
 def check_keypoints(annotations: COCO) -> None:
-    """Raise InputError unless every object has its keypoints, as COCO's person annotations have."""
-    wanted = 3 * len(KEYPOINT_NAMES)
-    for annotation in annotations.anns.values():
-        points, place = annotation.get("keypoints"), f"{annotations.source}: annotation {annotation['id']}"
-        if not isinstance(points, list) or len(points) != wanted or not all(map(is_number, points)):
-            raise InputError(
-                f"{place} has no 'keypoints' of {wanted} numbers, which keypoints are scored by: give the annotations "
-                "of people, such as person_keypoints_val2017.json"
-            )
-        if type(annotation.get("num_keypoints")) is not int:
-            raise InputError(f"{place} has no 'num_keypoints', which COCO's evaluation needs")
+    """Raise InputError for keypoints that could not be trained on either, and where no object has a visible one.
+
+    What objects leave out is filled in, in place, as COCO's own files have it.
+    """
+    objects = annotations.dataset["annotations"]
+    named = ((annotation_subject(each, annotations.imgs[each["image_id"]]["file_name"]), each) for each in objects)
+    faults = keypoint_faults(annotations.dataset["categories"], named, len(KEYPOINT_NAMES))
+    refuse_faults(Path(annotations.source), tuple(faults))
+    for each in objects:
+        each.update(scored_keypoints(each))
+    if objects and not any(visibility > 0 for each in objects for visibility in each["keypoints"][2::3]):
+        raise InputError(
+            f"{annotations.source}: no object has a visible keypoint, which keypoints are scored by: give the "
+            "annotations of people, such as person_keypoints_val2017.json"
+        )
 
 
 def ap_document(name: str, summaries: Mapping[str, ApSummary]) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """What the reader of annotation files has found: faults, which every command refuses, and what it mended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
@@ -20,6 +22,11 @@ class Fault:
     subject: str
     text: str
     image_id: int | None = None
+
+
+def annotation_subject(annotation: Mapping[str, Any], file_name: str) -> str:
+    """What sentences call an annotation of an image's file."""
+    return f"annotation {annotation['id']} of {file_name}"
 
 
 class Findings:

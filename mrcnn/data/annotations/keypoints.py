@@ -3,13 +3,14 @@
 Detectron's names: _get_gt_keypoints, _init_keypoints.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.data.json_values import is_number, is_text, told
+from detectron_gn.mrcnn.data.annotations.findings import Fault
+from detectron_gn.mrcnn.data.json_values import is_number, is_text, told, whole_number
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, MIRRORED, mirrored_places
 
@@ -18,26 +19,80 @@ Keypoints = npt.NDArray[np.int32]
 COUNT = len(KEYPOINT_NAMES)
 
 
+def keypoint_faults(
+    categories: Iterable[Mapping[str, Any]], annotations: Iterable[tuple[str, Mapping[str, Any]]], count: int
+) -> Iterator[Fault]:
+    """Why the keypoints of a file can be neither trained on nor scored: the one rule for whoever uses them.
+
+    Args:
+        categories, annotations: records of the file that were read, annotations each with what a sentence calls it.
+        count: of the keypoints of the model, or of the results.
+    """
+    for category in categories:
+        fault = names_fault(category, count)
+        if fault is not None:
+            yield Fault(f"category {category['name']}", fault)
+    for subject, annotation in annotations:
+        fault = annotation_fault(annotation, count)
+        if fault is not None:
+            yield Fault(subject, fault, annotation["image_id"])
+
+
+def annotation_fault(annotation: Mapping[str, Any], count: int) -> str | None:
+    """Why the keypoints of an annotation cannot be used; None without fault.
+
+    Without `keypoints`, or with null, it has none that is visible, which is no fault. `num_keypoints` may be left out.
+    """
+    given, counted = annotation.get("keypoints"), annotation.get("num_keypoints")
+    if given is not None:
+        of_whom  = "a person's" if count == COUNT else "the"
+        wanted = f"{3 * count}, an x, a y and a visibility for each of {of_whom} {count} keypoints"
+        if not isinstance(given, list):
+            return f"'keypoints' is {told(given)}, which is no list of numbers: give {wanted}"
+        if len(given) != 3 * count:
+            return f"'keypoints' has {len(given)} numbers instead of {wanted}"
+        for value in given:
+            if not is_number(value) or abs(value) >= 2**31:
+                return f"'keypoints' holds {told(value)}, which is no number that a place in an image can be"
+        for value in given[2::3]:
+            if whole_number(value) is None:
+                return f"'keypoints' holds the visibility {told(value)}: COCO's are 0, 1 and 2, and visible is above 0"
+    if counted is not None and (whole_number(counted) is None or counted < 0):
+        return f"num_keypoints is {told(counted)}, which is no count: leave it out to have the visible ones counted"
+    return None
+
+
 def read_keypoints(annotation: Mapping[str, Any], count: int = COUNT) -> Keypoints:
     """Keypoints `[3, count]` of an annotation, rows x, y (pixels, rounded towards zero) and visibility.
 
     A keypoint counts where its visibility is above 0. An annotation without `keypoints` has none that do. Raises
-    InputError for what is not `count` times three numbers.
+    InputError for what `annotation_fault` names.
     """
+    fault = annotation_fault(annotation, count)
+    if fault is not None:
+        raise InputError(fault)
     given = annotation.get("keypoints")
     if given is None:
         return np.zeros((3, count), np.int32)
-    of_whom = "a person's" if count == COUNT else "the"
-    wanted = f"{3 * count}, an x, a y and a visibility for each of {of_whom} {count} keypoints"
-    if not isinstance(given, list):
-        raise InputError(f"'keypoints' is {told(given)}, which is no list of numbers: give {wanted}")
-    if len(given) != 3 * count:
-        raise InputError(f"'keypoints' has {len(given)} numbers instead of {wanted}")
-    for value in given:
-        if not is_number(value) or abs(value) >= 2**31:
-            raise InputError(f"'keypoints' holds {told(value)}, which is no number that a place in an image can be")
     keypoints: Keypoints = np.array([int(value) for value in given], np.int32).reshape(count, 3).T
     return np.ascontiguousarray(keypoints)
+
+
+def count_visible(annotation: Mapping[str, Any], mend: Callable[[str], None]) -> dict[str, int]:
+    """`num_keypoints` for an annotation that has keypoints and leaves it out; nothing for all others."""
+    given = annotation.get("keypoints")
+    if annotation.get("num_keypoints") is not None or not isinstance(given, list) or not all(map(is_number, given)):
+        return {}
+    mend("an annotation with keypoints and without 'num_keypoints': the visible ones are counted")
+    return {"num_keypoints": sum(visibility > 0 for visibility in given[2::3])}
+
+
+def scored_keypoints(annotation: Mapping[str, Any], count: int = COUNT) -> dict[str, Any]:
+    """`keypoints` and `num_keypoints` of an annotation without fault, as pycocotools needs them: by default none."""
+    return {
+        "keypoints": annotation.get("keypoints") or [0] * (3 * count),
+        "num_keypoints": int(annotation.get("num_keypoints") or 0),
+    }
 
 
 def named_count(category: Mapping[str, Any]) -> int:
@@ -53,14 +108,14 @@ def names_fault(category: Mapping[str, Any], count: int) -> str | None:
     of 17 has.
     """
     names = category.get("keypoints")
-    if names is None or names == list(KEYPOINT_NAMES) and count == COUNT:
+    if names is None or names == [] or names == list(KEYPOINT_NAMES) and count == COUNT:
         return None
     if not isinstance(names, list) or not all(map(is_text, names)):
         return f"its 'keypoints' are {told(names)}, which is no list of names"
     if len(names) != count:
         return (
-            f"it has {len(names)} keypoints, but KRCNN.NUM_KEYPOINTS is {count}: pass --set KRCNN.NUM_KEYPOINTS "
-            f"{len(names)} to train as many"
+            f"it has {len(names)} keypoints instead of {count}: give annotations with as many, or train a model of "
+            f"{len(names)} with --set KRCNN.NUM_KEYPOINTS {len(names)}"
         )
     if len(set(names)) < count:
         return "two of its 'keypoints' have the same name: give each a name of its own"

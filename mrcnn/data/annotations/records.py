@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from detectron_gn.mrcnn.data.annotations.keypoints import count_visible
 from detectron_gn.mrcnn.data.annotations.outlines import (
     Bounds,
     covered_pixels,
@@ -94,7 +95,7 @@ def read_annotation(record: Mapping[str, Any], height: int, width: int, mend: Me
     if not isinstance(iscrowd, int | float) or iscrowd not in (0, 1):
         raise InputError(f"iscrowd is {told(iscrowd)} instead of 0 or 1")
     outline = read_outline(record.get("segmentation"), height, width, mend)
-    read = {**record, "segmentation": outline, "iscrowd": int(iscrowd)}
+    read = {**record, **count_visible(record, mend), "segmentation": outline, "iscrowd": int(iscrowd)}
     bounds = None
     if has_outline(read):
         bounds = outline_bounds(outline, height, width)

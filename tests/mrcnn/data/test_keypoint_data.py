@@ -8,10 +8,11 @@ import pytest
 
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.check import check_dataset
-from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.coco import read_annotations, read_dataset
 from detectron_gn.mrcnn.data.minibatch import mirror
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.ap import score
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 
 KEYPOINTS = with_values(
@@ -48,6 +49,12 @@ def findings(dataset, severity, cfg=KEYPOINTS):
     return [str(finding) for finding in check_dataset(dataset, cfg).findings if finding.severity == severity]
 
 
+def refusal_of_scoring(dataset):
+    with pytest.raises(InputError) as refused:
+        score([], dataset.annotation_file, "keypoints")
+    return str(refused.value)
+
+
 def test_sound_keypoints_are_read_as_detectron_reads_them(people):
     dataset = people(person(NOSE, WRIST), person((12.9, -0.5, 2)))
     assert check_dataset(dataset, KEYPOINTS).findings == ()
@@ -60,9 +67,27 @@ def test_sound_keypoints_are_read_as_detectron_reads_them(people):
     assert entry.ground_truth.keypoints is None
 
 
-def test_an_annotation_without_keypoints_trains_its_box(people):
-    (entry,) = training_roidb([people(person(NOSE), {})], KEYPOINTS)
+@pytest.mark.parametrize("fields", [{}, {"keypoints": None}, {"keypoints": None, "num_keypoints": 0}])
+def test_an_annotation_without_keypoints_trains_its_box_and_is_scored_as_one_with_none_visible(people, fields):
+    dataset = people(person(NOSE), fields)
+    (entry,) = training_roidb([dataset], KEYPOINTS)
     assert entry.ground_truth.keypoints[1].tolist() == [[0] * 17] * 3
+    found = [{"image_id": 1, "category_id": 1, "score": 0.9, "keypoints": SOUND}]
+    assert score(found, dataset.annotation_file, "keypoints").AP == pytest.approx(1, abs=1e-12)
+    filled = people(person(NOSE), person()).annotation_file
+    assert score(found, filled, "keypoints") == score(found, people(person(NOSE), fields).annotation_file, "keypoints")
+
+
+def test_visible_keypoints_are_counted_where_the_file_does_not(people):
+    uncounted = person(NOSE, WRIST)
+    del uncounted["num_keypoints"]
+    dataset = people(uncounted)
+    (remark,) = findings(dataset, "note")
+    assert "an annotation with keypoints and without 'num_keypoints': the visible ones are counted" in remark
+    index = read_annotations(dataset.annotation_file)
+    assert index.dataset["annotations"][0]["num_keypoints"] == 2 and index.remarks == dataset.remarks
+    found = [{"image_id": 1, "category_id": 1, "score": 0.9, "keypoints": uncounted["keypoints"]}]
+    assert score(found, index, "keypoints").AP == pytest.approx(1, abs=1e-12)
 
 
 def test_a_mirrored_person_has_left_and_right_changed_over(people):
@@ -79,7 +104,6 @@ ODD = [
     (person((12, 14, 3)), "a visibility of 3, where COCO has 0, 1 and 2: it counts as seen where it is above 0"),
     (person(NOSE, (1, 1, -1), num_keypoints=1), "a visibility of -1"),
     (person(NOSE, num_keypoints=4), "num_keypoints is 4, but 1 of the keypoints is visible: COCO's AP goes by"),
-    (person(NOSE, num_keypoints="x"), "num_keypoints is 'x'"),
     (person(NOSE, (80, 5, 1)), "1 of 2 visible keypoints lie outside of the image"),
 ]
 
@@ -101,18 +125,30 @@ WRONG = [
     ([2**31, *[0] * 50], "no number that a place in an image can be"),
     ([True, *[0] * 50], "no number that a place in an image can be"),
     ({"nose": [1, 2, 2]}, "'keypoints' is {'nose': [1, 2, 2]}, which is no list of numbers"),
+    ([1e300, *[0] * 50], "no number that a place in an image can be"),
+    ([0] * 34, "'keypoints' has 34 numbers instead of 51"),
+    ([0, 0, 0.7, *[0] * 48], "'keypoints' holds the visibility 0.7: COCO's are 0, 1 and 2, and visible is above 0"),
+]
+SOUND = person(NOSE)["keypoints"]
+WRONG_RECORDS = [
+    *(({"keypoints": keypoints, "num_keypoints": 0}, words) for keypoints, words in WRONG),
+    *(
+        ({"keypoints": SOUND, "num_keypoints": counted}, f"num_keypoints is {counted!r}, which is no count")
+        for counted in ("3", True, -1, 1.5, float("nan"))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("keypoints", "words"), WRONG)
-def test_keypoints_that_cannot_be_read_are_an_error_for_keypoints_and_a_note_for_boxes(people, keypoints, words):
-    dataset = people({"keypoints": keypoints}, person(NOSE, image_id=2), images={1: (60, 80), 2: (60, 80)})
+@pytest.mark.parametrize(("fields", "words"), WRONG_RECORDS)
+def test_keypoints_that_cannot_be_read_are_an_error_for_keypoints_and_a_note_for_boxes(people, fields, words):
+    dataset = people(fields, person(NOSE, image_id=2), images={1: (60, 80), 2: (60, 80)})
     report = check_dataset(dataset, KEYPOINTS)
     (error,) = report.errors
     assert str(error).startswith("error: annotation 1 of 1.png: ") and words in str(error)
     assert (report.trained_images, report.trained_annotations) == (1, 1)
-    with pytest.raises(InputError, match="annotation 1 of 1.png: 'keypoints'") as refused:
+    with pytest.raises(InputError, match="annotation 1 of 1.png: .*; mend it, `detectron-gn check-data`") as refused:
         training_roidb([dataset], KEYPOINTS)
+    assert refusal_of_scoring(dataset) == str(refused.value)
     assert words in str(refused.value) and "\n" not in str(refused.value)
     assert words in findings(dataset, "note", BOXES)[0]
     assert len(training_roidb([dataset], BOXES)) == 2 and not check_dataset(dataset, BOXES).errors
@@ -146,11 +182,14 @@ ODD_CATEGORIES = [
     ({}, "note", "does not name its keypoints: they are taken to be COCO's"),
     ({"keypoints": list(KEYPOINT_NAMES)}, "note", "has no skeleton: training does without"),
     ({"keypoints": list(KEYPOINT_NAMES), "skeleton": []}, "note", "has no skeleton"),
-    ({"keypoints": ["a", "b"]}, "error", "it has 2 keypoints, but KRCNN.NUM_KEYPOINTS is 17: pass --set KRCNN.NUM_"),
+    ({"keypoints": ["a", "b"]}, "error", "it has 2 keypoints instead of 17: give annotations with as many, or train"),
     ({"keypoints": 5}, "error", "its 'keypoints' are 5, which is no list of names"),
     ({"keypoints": [1] * 17}, "error", "which is no list of names"),
     ({"keypoints": ["a"] * 17}, "error", "two of its 'keypoints' have the same name"),
     ({"keypoints": list(KEYPOINT_NAMES[::-1])}, "error", "keypoint 1 is called 'right_ankle', but COCO's is nose"),
+    ({"keypoints": sorted(KEYPOINT_NAMES)}, "error", "keypoint 1 is called 'left_ankle', but COCO's is nose"),
+    ({"keypoints": [name.upper() for name in KEYPOINT_NAMES]}, "error", "'NOSE', but COCO's is nose"),
+    ({"keypoints": []}, "note", "does not name its keypoints"),
 ]
 
 
@@ -161,9 +200,11 @@ def test_what_a_category_says_of_its_keypoints(people, category, severity, words
     assert found.startswith(f"{severity}: category person: ") and words in found
     if severity == "note":
         assert len(training_roidb([dataset], KEYPOINTS)) == 1
+        assert score([], dataset.annotation_file, "keypoints").AP == 0
         return
     with pytest.raises(InputError, match="category person: ") as refused:
         training_roidb([dataset], KEYPOINTS)
+    assert refusal_of_scoring(dataset) == str(refused.value)
     assert words in str(refused.value)
     assert len(training_roidb([dataset], BOXES)) == 1 and not findings(dataset, "error", BOXES)
 
@@ -212,7 +253,7 @@ def test_keypoints_whose_other_side_nobody_knows_are_not_mirrored(people, catego
 
 def test_keypoints_are_as_many_as_the_models_and_the_same_in_every_data_set(people):
     dataset = people(POINTS, category=CORNERS)
-    with pytest.raises(InputError, match="it has 3 keypoints, but .* is 17: pass --set KRCNN.NUM_KEYPOINTS 3"):
+    with pytest.raises(InputError, match="it has 3 keypoints instead of 17: .* with --set KRCNN.NUM_KEYPOINTS 3"):
         training_roidb([dataset], KEYPOINTS)
     others = replace(dataset, categories=({**dataset.categories[0], "keypoints": ["left", "right", "x"]},))
     with pytest.raises(InputError, match="name other keypoints, but a model has the same ones"):

@@ -61,5 +61,5 @@ def test_the_rows_are_those_of_detectrons_files(detectron, coco):
 
 def test_objects_without_keypoints_are_told(data):
     coco = read_annotations(data / "zoo" / "instances.json")
-    with pytest.raises(InputError, match=r"has no 'keypoints' of 51 numbers"):
+    with pytest.raises(InputError, match=r"no object has a visible keypoint, which keypoints are scored by: give"):
         score([], coco, "keypoints")
