@@ -10,6 +10,7 @@ _OTHERS = {
     "the middle's x and y, width, height": "subtract half of the width and height from x and y",
     "shares of the image's width and height": "multiply them by these",
 }
+_KEPT = "taken as COCO's all the same, cut to the image in training"
 _ENOUGH = 3
 _TOLERANCE = 2.0
 
@@ -26,8 +27,12 @@ class BoxConventions:
         self._by_outline: Counter[str | None] = Counter()
         self._boxes = self._could_be_corners = self._leave_the_image = self._could_be_shares = 0
 
-    def watch(self, bbox: Sequence[float], bounds: Bounds | None, height: int, width: int) -> None:
-        """See one box of a `height` x `width` image, with the box around the outline where there is one."""
+    def watch(self, bbox: Sequence[float], bounds: Bounds | None, height: int, width: int) -> str | None:
+        """See one box of a `height` x `width` image, with the box around the outline where there is one.
+
+        Returns what speaks against this box being COCO's, if anything does. Few such boxes in a file are no convention;
+        they are taken as they are.
+        """
         x, y, w, h = bbox
         self._boxes += 1
         if max(bbox) <= 1 and min(bbox) >= 0 and max(w, h) > 0 and min(height, width) > 2:
@@ -49,7 +54,10 @@ class BoxConventions:
             ):
                 if _fits(corners, bounds):
                     self._by_outline[name] += 1
-                    break
+                    return f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {_KEPT}"
+        if min(x, y) < -_TOLERANCE or x + w > width + _TOLERANCE or y + h > height + _TOLERANCE:
+            return f"a bbox that leaves its image: {_KEPT}"
+        return None
 
     def fault(self) -> str | None:
         """What is wrong with the boxes of the file, with the way out; None where nothing speaks against COCO's."""

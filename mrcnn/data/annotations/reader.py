@@ -157,7 +157,9 @@ class _Reading:
             except InputError as error:
                 self.findings.refuse(subject, error, image_id)
                 continue
-            conventions.watch(annotation["bbox"], bounds, height, width)
+            oddity = conventions.watch(annotation["bbox"], bounds, height, width)
+            if oddity is not None:
+                self.findings.mend(subject, oddity)
             self.annotations.append({**annotation, "id": number, "image_id": image_id, "category_id": category_id})
         for number, count in seen.items():
             if count > 1:

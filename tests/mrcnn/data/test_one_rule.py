@@ -244,12 +244,27 @@ def test_check_data_lists_every_orphan(readers):
         assert line in listed
 
 
-def test_one_odd_box_is_no_convention(readers):
-    """One box that is written as corners among others that are not, and boxes much looser than their outlines."""
-    ours = readers(lambda content: content["annotations"][1].update(bbox=[30, 25, 60, 55]))
-    assert ours.check_data() is None
+ODD_BOXES = [
+    ({"bbox": [30, 25, 60, 55]}, "a bbox that the outline fits into as x1, y1, x2, y2, not as COCO's"),
+    ({"bbox": [45, 40, 30, 30]}, "a bbox that the outline fits into as the middle's x and y, width, height"),
+    ({"bbox": [30, 25, 60, 55], "segmentation": []}, "a bbox that leaves its image: taken as COCO's all the same"),
+    ({"bbox": [-3, 25, 60, 30], "segmentation": []}, "a bbox that leaves its image"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), ODD_BOXES)
+def test_one_odd_box_is_no_convention_and_is_said_by_every_command(readers, fields, words):
+    ours = readers(lambda content: content["annotations"][1].update(fields))
+    all_take(ours)
+    for said in (*ours.said.splitlines(), *ours.evaluation.remarks):
+        if words in said:
+            assert said.endswith("(annotation 2 of 1.png)")
+    assert ours.said.count(words) == 2 and words in "\n".join(ours.evaluation.remarks)
+
+
+def test_boxes_much_looser_than_their_outlines_are_not_odd(readers):
     loose = readers(lambda content: [each.update(bbox=[5, 0, 70, 60]) for each in content["annotations"]])
-    assert loose.check_data() is None
+    assert loose.check_data() is None and "a bbox" not in loose.said
 
 
 def test_masks_are_not_trained_without_any_outline(readers):
