@@ -271,6 +271,11 @@ REFUSED = {
         "seem to be shares of the image's width and height",
     ),
     "a box of three numbers": Case(_first(bbox=[1, 2, 3]), "bbox has 3 numbers"),
+    "a box of negative width": Case(
+        _first(bbox=[30, 10, -20, 20]), "bbox [30, 10, -20, 20] has a negative width or height"
+    ),
+    "a box of negative height": Case(_first(bbox=[10, 30, 20, -0.5]), "has a negative width or height"),
+    "a negative area": Case(_first(area=-400.0), "area is -400.0, which is negative: leave it out"),
     "a box of text": Case(_first(bbox=["1", "2", "3", "4"]), "bbox holds '1', which is not a number"),
     "a box with NaN": Case(_first(bbox=[float("nan"), 2, 3, 4]), "bbox holds nan, which is not finite"),
     "neither box nor outline": Case(_first(bbox=None, segmentation=[]), "has no 'bbox', and no outline to take it"),

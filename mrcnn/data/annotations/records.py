@@ -123,12 +123,16 @@ def _box(bbox: Any, bounds: Bounds | None, mend: Mend) -> list[float]:
         raise InputError(f"bbox has {len(bbox)} numbers instead of x, y, width and height")
     for side in bbox:
         _check_number("bbox", side)
+    if min(bbox[2:]) < 0:
+        raise InputError(f"bbox {told(bbox)} has a negative width or height: COCO's is x, y, width, height")
     return bbox
 
 
 def _area(area: Any, read: Record, bounds: Bounds | None, height: int, width: int, mend: Mend) -> Any:
     if area is not None:
         _check_number("area", area)
+        if area < 0:
+            raise InputError(f"area is {told(area)}, which is negative: leave it out to have it taken from the outline")
         return area
     if bounds is None:
         mend("an annotation without 'area': that of its box is taken")
