@@ -112,6 +112,7 @@ def _declared(side: int) -> Callable[[Content], object]:
 
 
 OUTLINE = "an annotation without an outline: its box counts"
+LINE = "whose points lie on a line, so that they cover nothing: taken as no outline"
 POINTS = "written as points: taken as polygons"
 XYXY = "seem to be x1, y1, x2, y2"
 
@@ -187,6 +188,13 @@ TAKEN = {
     "a polygon of two points": Case(_first(segmentation=[[10, 10, 30, 30]]), OUTLINE, same=False),
     "a polygon of one point": Case(_first(segmentation=[[10, 10]]), OUTLINE, same=False),
     "two polygons of two points": Case(_first(segmentation=[[10, 10, 30, 30], [1, 2, 3, 4]]), OUTLINE, same=False),
+    "a polygon on a line": Case(_first(segmentation=[[10.1, 10.1, 20.2, 20.2, 30.3, 30.3]]), LINE, same=False),
+    "a polygon along an edge": Case(_first(segmentation=[[10, 10, 30, 10, 30, 10, 20, 10]]), LINE, same=False),
+    "a polygon in one place": Case(_first(segmentation=[[20, 20] * 4]), LINE, same=False),
+    "two polygons on lines": Case(_first(segmentation=[[20, 20] * 3, [10, 10, 30, 30, 10, 10]]), LINE, same=False),
+    "a polygon on a line beside a whole one": Case(
+        lambda content: content["annotations"][0]["segmentation"].append([15, 15, 20, 20, 25, 25]), same=False
+    ),
     "a polygon of two points beside a whole one": Case(
         lambda content: content["annotations"][0]["segmentation"].append([1, 2, 3, 4])
     ),

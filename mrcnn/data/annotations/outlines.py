@@ -19,6 +19,8 @@ Outline = list[list[float]] | Mapping[str, Any]
 Bounds = tuple[float, float, float, float]
 
 _SMALLEST_POLYGON = 6
+# In square pixels: what float64 makes of three points on a line is below, of COCO's two decimals above.
+_SMALLEST_AREA = 1e-6
 
 
 def read_outline(segmentation: object, height: int, width: int, mend: Callable[[str], None]) -> Outline:
@@ -47,7 +49,11 @@ def read_outline(segmentation: object, height: int, width: int, mend: Callable[[
     if not isinstance(segmentation, list):
         raise InputError("segmentation is neither a list of polygons nor a run-length encoding with counts and size")
     found = _read_polygons(segmentation, mend)
-    _check_extent(polygons(found), height, width)
+    drawn = polygons(found)
+    _check_extent(drawn, height, width)
+    if drawn and all(map(_is_line, drawn)):
+        mend("polygons in 'segmentation' whose points lie on a line, so that they cover nothing: taken as no outline")
+        return []
     return found
 
 
@@ -193,6 +199,15 @@ def _check_extent(drawn: list[list[float]], height: int, width: int) -> None:
                     f"segmentation holds a polygon {length:.0f} pixels long, more than {LONGEST_OUTLINE} times the "
                     f"height and width of its {height} x {width} image: write it as run lengths"
                 )
+
+
+def _is_line(polygon: list[float]) -> bool:
+    """Whether all points of a polygon lie on one line, or in one place; most polygons tell by their first three."""
+    x, y = polygon[:2]
+    along = next(((a - x, b - y) for a, b in zip(polygon[2::2], polygon[3::2]) if (a, b) != (x, y)), (0.0, 0.0))
+    return all(
+        abs(along[0] * (b - y) - along[1] * (a - x)) <= _SMALLEST_AREA for a, b in zip(polygon[2::2], polygon[3::2])
+    )
 
 
 def _are_finite(numbers: list[float]) -> bool:
