@@ -231,7 +231,13 @@ def run_training(
             except WeightsError as no_room:
                 raise NonFiniteLoss(f"{error}; the state before it is not kept: {no_room}") from None
             raise NonFiniteLoss(f"{error}; the state before it is in {path}") from None
-        except (InputError, WeightsError) as error:
+        except InputError as error:
+            # The run's data: images may be mended, and with other annotations it is another run.
+            raise InputError(
+                f"{error}; once the file is mended, {folder.how_to_go_on()}; where you change the annotations instead, "
+                f"{folder.how_to_go_on_with_other_data()}"
+            ) from None
+        except WeightsError as error:
             raise InputError(f"{error}; once that is mended, {folder.how_to_go_on()}") from None
 
 

@@ -172,7 +172,7 @@ class RunFolder:
         if content["data"] != identity.data:
             raise InputError(
                 f"the annotations, images or proposals are not those that the run in {self.path} was started with: "
-                "go on with the old ones, or start another run"
+                f"go on with the old ones, or {self.how_to_go_on_with_other_data()}"
             )
 
     def latest(self) -> Latest:
@@ -211,11 +211,19 @@ class RunFolder:
 
     def how_to_go_on(self) -> str:
         """What `--resume` makes of the folder as it is, for the end of a sentence."""
-        checkpoints = [*self._checkpoints(), *self.path.glob("model_final.pth")]
-        if not checkpoints:
+        last = self._last()
+        if last is None:
             return "--resume goes on, from the beginning, as there is no checkpoint yet"
-        last = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
         return f"--resume goes on from the last checkpoint, {last.name}"
+
+    def how_to_go_on_with_other_data(self) -> str:
+        """What takes the place of `--resume` where annotations have changed, for the end of a sentence."""
+        last = self._last()
+        return "choose another --out" if last is None else f"pass --weights {last} and another --out"
+
+    def _last(self) -> Path | None:
+        checkpoints = [*self._checkpoints(), *self.path.glob("model_final.pth")]
+        return max(checkpoints, key=lambda path: path.stat().st_mtime_ns, default=None)
 
     def save(self, weights: WeightsFile) -> Path:
         """Write `model_iterN.pth` whole or not at all, then remove all but the newest up to it.

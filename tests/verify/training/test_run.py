@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -166,11 +167,39 @@ def test_an_image_that_goes_missing_stops_the_run_with_its_name_and_the_run_can_
             images.rename(tmp_path / "elsewhere")
 
     options = RunOptions(tmp_path / "run", workers=0)
-    with pytest.raises(InputError, match=r"\.png: no such image file; once that is mended, --resume goes on"):
+    with pytest.raises(InputError, match=r"\.png: no such image file; once the file is mended, --resume goes on"):
         run_training(config(), [data], None, ALONE, options, say=lose_the_images)
     (tmp_path / "elsewhere").rename(images)
     run_training(config(), [data], None, ALONE, replace(options, resume=True), say=str)
     assert_equal_blobs(tmp_path / "run" / "model_final.pth", whole_run / "model_final.pth")
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_at_a_wrong_size_goes_on_with_mended_annotations_as_it_says(tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(DATA / "train_images", images)
+    data = read_dataset(DATA / "train_images.json", images)
+
+    def enlarge_the_images(line):
+        if line.startswith("checkpoint"):
+            for path in images.iterdir():
+                picture = cv2.imread(str(path))
+                cv2.imwrite(str(path), np.pad(picture, ((0, 1), (0, 0), (0, 0))))
+
+    first = tmp_path / "first"
+    with pytest.raises(InputError, match="but the annotations say") as ended:
+        run_training(config(), [data], None, ALONE, RunOptions(first, workers=0), say=enlarge_the_images)
+    way = f"where you change the annotations instead, pass --weights {first / 'model_iter1.pth'} and another --out"
+    assert str(ended.value).endswith(way)
+    sizes = {image.id: cv2.imread(str(images / image.file_name)).shape[:2] for image in data.images}
+    mended = replace(
+        data, images=tuple(replace(image, height=sizes[image.id][0], width=sizes[image.id][1]) for image in data.images)
+    )
+    with pytest.raises(InputError, match=r"are not those .*, or pass --weights .*model_iter1\.pth and another --out"):
+        run(first, data=mended, resume=True)
+    lines = []
+    run(tmp_path / "second", weights=read_blobs(first / "model_iter1.pth"), data=mended, lines=lines)
+    assert any("model_iter1.pth at iteration 2" in line for line in lines)
 
 
 def test_weights_that_are_past_the_end_are_refused_with_the_way_out(tmp_path, whole_run):
