@@ -134,7 +134,8 @@ def run_training(
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
     origin = _origin(weights, source_classes)
     category_ids = datasets[0].category_ids
-    identity = RunIdentity(cfg, data_fingerprint(roidb), origin, classes, category_ids, options.precision)
+    data = data_fingerprint(roidb)
+    identity = RunIdentity(cfg, data, origin, classes, category_ids, options.precision, options.reading.exif)
     latest = Latest(None, {})
     goes_on = options.resume and folder.holds_run
     if goes_on:

@@ -49,6 +49,7 @@ class RunIdentity:
         classes: names, the background first.
         category_ids: the data set's own ids of classes 1, 2, ...; those of the first one.
         precision: of the forward pass.
+        exif: whether images are turned upright as their EXIF orientation says.
     """
 
     cfg: Config
@@ -57,6 +58,7 @@ class RunIdentity:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     precision: str
+    exif: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class RunFolder:
             "classes": list(identity.classes),
             "category_ids": list(identity.category_ids),
             "precision": identity.precision,
+            "exif": identity.exif,
         }
         write_json(self.path / "run.json", content, indent=1)
 
@@ -155,11 +158,15 @@ class RunFolder:
                     f"{key} is {now.get(key)!r} now and was {before!r} when the run in {self.path} was started: "
                     "go on with the old value, or start another run"
                 )
-        if content["precision"] != identity.precision:
-            raise InputError(
-                f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
-                "was started: go on with the old value, or start another run"
-            )
+        # Runs of earlier versions have no --exif on record.
+        of_run = {"precision": content["precision"], "exif": content.get("exif", identity.exif)}
+        for option, before in of_run.items():
+            value = getattr(identity, option)
+            if value != before:
+                raise InputError(
+                    f"--{option} is {value} now and was {before} when the run in {self.path} was started: go on with "
+                    "the old value, or start another run"
+                )
         if checkpoint is None and _digest(content["weights"]) != _digest(identity.weights):
             raise InputError(
                 f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "

@@ -7,6 +7,7 @@ import pytest
 
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.read_image import ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.runs.run_record import recorded_categories
@@ -61,6 +62,15 @@ def test_a_frozen_stem_from_scratch_needs_force_on_resume_too(tmp_path):
 def test_another_precision_is_refused_by_name(stopped):
     with pytest.raises(InputError, match="--precision is bf16 now and was fp32 when the run"):
         run(stopped, resume=True, precision="bf16")
+
+
+def test_other_pixels_by_exif_are_refused_by_name_where_they_are_on_record(stopped):
+    with pytest.raises(InputError, match="--exif is ignore now and was apply when the run"):
+        run(stopped, resume=True, reading=ImageReading(exif="ignore"))
+    record = json.loads((stopped / "run.json").read_text())
+    del record["exif"]
+    (stopped / "run.json").write_text(json.dumps(record))
+    run(stopped, resume=True, reading=ImageReading(exif="ignore"))
 
 
 def with_segmentation(change):
