@@ -18,7 +18,7 @@ from detectron_gn.port.blobs.summary import config_summary
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.weights.catalog import entry_of_file, lookup
-from detectron_gn.weights.categories import Category, category_fault, names_of
+from detectron_gn.weights.categories import CATEGORIES, Category, category_fault, names_of
 from detectron_gn.weights.errors import UnknownModel
 from detectron_gn.weights.weights_file import WeightsFile
 
@@ -81,6 +81,8 @@ def categories_of(
     """
     known = known_categories(weights, source, cfg)
     if names is None:
+        if CATEGORIES in weights.left_out:
+            logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
         return known
     count = cfg.MODEL.NUM_CLASSES - 1
     if len(names) != count:

@@ -1,17 +1,18 @@
 """What Detectron would make of a data set, said before hours of training are spent: the work of `check-data`."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
 from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from detectron_gn.mrcnn.data.image_blob import scaling_fault
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import (
     NO_KEYPOINTS,
@@ -21,12 +22,14 @@ from detectron_gn.mrcnn.data.roidb import (
     is_trainable,
     lacks_keypoints,
     mirrored_keypoints,
+    other_classes,
     reason_to_drop,
 )
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import in_one_line
 
 Severity = Literal["error", "dropped", "note"]
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")
 
 
@@ -84,10 +87,12 @@ def check_dataset(
     read_images: bool = True,
     threads: int = 4,
     reading: ImageReading = AS_IMREAD,
+    progress: Progress = lambda results, _count: results,
 ) -> DataReport:
     """Go through a data set as training would.
 
     Args:
+        progress: wraps what is found of image files as it comes, while they are decoded.
         read_images: also decode every image file, which takes the time of an epoch's loading.
         reading: how image files are read.
     """
@@ -97,7 +102,8 @@ def check_dataset(
     spoiled = {fault.image_id for fault in dataset.faults}
     with ThreadPoolExecutor(threads) as pool:
         check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
-        of_files = list(pool.map(check, dataset.images))
+        found = pool.map(check, dataset.images)
+        of_files = list(progress(found, len(dataset.images)) if read_images else found)
     images = objects = crowds = outlined = pointless = 0
     count = cfg.KRCNN.NUM_KEYPOINTS
     counts = {each["id"]: count if cfg.MODEL.KEYPOINTS_ON else named_count(each) for each in dataset.categories}
@@ -110,14 +116,17 @@ def check_dataset(
             findings += of_keypoints
             continue
         findings += [replace(finding, severity="note") for finding in of_keypoints]
-        found = ground_truth(image, dataset.class_of_category, cfg)
-        if not is_trainable(found, cfg):
-            pointless += lacks_keypoints(found)
-            findings.append(Finding("dropped", image.file_name, _why_untrained(image, found)))
+        objects_of = ground_truth(image, dataset.class_of_category, cfg)
+        unscalable = _unscalable(image, cfg)
+        if not is_trainable(objects_of, cfg):
+            pointless += lacks_keypoints(objects_of)
+            findings.append(Finding("dropped", image.file_name, _why_untrained(image, objects_of)))
+        elif unscalable is not None:
+            findings.append(Finding("error", image.file_name, unscalable))
         elif not any(finding.severity == "error" for finding in of_file):
             images += 1
-            crowds += int(found.is_crowd.sum())
-            objects += int((~found.is_crowd).sum())
+            crowds += int(objects_of.is_crowd.sum())
+            objects += int((~objects_of.is_crowd).sum())
         outlined += any(map(has_outline, image.annotations))
     findings += [finding for of_file in of_files for finding in of_file]
     if not images:
@@ -130,9 +139,10 @@ def check_dataset(
 
 def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDataset) -> DataReport:
     """The report, with an error where the data set could not be trained on together with the first one."""
-    if dataset.classes == first.classes:
+    difference = other_classes(dataset, first)
+    if difference is None:
         return report
-    finding = Finding("error", str(dataset.annotation_file), f"lists other categories than {first.annotation_file}")
+    finding = Finding("error", str(dataset.annotation_file), difference)
     return replace(report, findings=(finding, *report.findings))
 
 
@@ -230,6 +240,12 @@ def _check_keypoints(image: CocoImage, counts: Mapping[int, int]) -> Iterator[Fi
             continue
         for oddity in oddities(annotation, image.height, image.width, count):
             yield Finding("note", subject, oddity)
+
+
+def _unscalable(image: CocoImage, cfg: Config) -> str | None:
+    """Why an image cannot be scaled as training would, at one of its scales at least."""
+    faults = (scaling_fault(image.height, image.width, scale, cfg.TRAIN.MAX_SIZE) for scale in cfg.TRAIN.SCALES)
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def _why_untrained(image: CocoImage, found: GroundTruth) -> str:

@@ -32,6 +32,16 @@ def image_scale(height: int, width: int, target_size: int, max_size: int) -> flo
     return scale
 
 
+def scaling_fault(height: int, width: int, target_size: int, max_size: int) -> str | None:
+    """Why an image of this size cannot be scaled by `image_scale`; None where it can."""
+    if min(scaled_size(height, width, image_scale(height, width, target_size, max_size))) > 0:
+        return None
+    return (
+        f"an image of {width} x {height} pixels (width x height) whose long side is scaled to {max_size} has no short "
+        "side left: cut it into pieces"
+    )
+
+
 def prepare_image(
     image: Image, pixel_means: tuple[float, float, float], target_size: int, max_size: int
 ) -> PreparedImage:
@@ -54,11 +64,9 @@ def prepare_image(
     # numpy subtracts the float64 means in float64 and rounds once; a table of the 256 values does just that.
     table = (np.arange(256, dtype=np.float64)[:, None] - np.asarray(pixel_means)).astype(np.float32)
     scale = image_scale(image.shape[0], image.shape[1], target_size, max_size)
-    if min(scaled_size(image.shape[0], image.shape[1], scale)) == 0:
-        raise InputError(
-            f"an image of {image.shape[1]} x {image.shape[0]} pixels (width x height) whose long side is scaled to "
-            f"{max_size} has no short side left: cut it into pieces"
-        )
+    fault = scaling_fault(image.shape[0], image.shape[1], target_size, max_size)
+    if fault is not None:
+        raise InputError(fault)
     centered = cv2.LUT(image, table[None])
     resized = cv2.resize(centered, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     return PreparedImage(np.asarray(resized, dtype=np.float32), scale)

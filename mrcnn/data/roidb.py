@@ -177,11 +177,9 @@ def training_roidb(
         common_names([category for each in datasets for category in each.categories], cfg.KRCNN.NUM_KEYPOINTS)
     for place, dataset in enumerate(datasets):
         check_classes(dataset, cfg)
-        if dataset.classes != datasets[0].classes:
-            raise InputError(
-                f"{dataset.annotation_file} and {datasets[0].annotation_file} list different categories: "
-                "data sets that are trained on together need the same ones in the same order"
-            )
+        difference = other_classes(dataset, datasets[0])
+        if difference is not None:
+            raise InputError(f"{dataset.annotation_file}: {difference}")
         entries = list(_entries(dataset, cfg, proposals[place] if proposals else None))
         roidb += entries
         if cfg.TRAIN.USE_FLIPPED:
@@ -224,6 +222,21 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
         mirrored_keypoints(dataset, cfg)
     except InputError as error:
         raise InputError(f"{dataset.annotation_file}: {error}") from None
+
+
+def other_classes(dataset: CocoDataset, first: CocoDataset) -> str | None:
+    """Why a data set cannot be trained on together with the first one; None where it can."""
+    if dataset.classes == first.classes:
+        return None
+    if sorted(dataset.classes) == sorted(first.classes):
+        return (
+            f"lists the categories of {first.annotation_file} in another order: data sets that are trained on together "
+            "need the same order of 'categories'; ids and annotations may stay as they are"
+        )
+    return (
+        f"lists other categories than {first.annotation_file}: data sets that are trained on together need the same "
+        "ones in the same order"
+    )
 
 
 def mirrored_keypoints(dataset: CocoDataset, cfg: Config) -> tuple[int, ...]:

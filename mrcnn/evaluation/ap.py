@@ -76,7 +76,7 @@ def score(
     if iou_type == "segm" and lacks_outlines(ground_truth):
         raise InputError(
             f"{getattr(ground_truth, 'source', 'the annotations')}: no object has an outline, so there is no mask AP: "
-            "score boxes (--type bbox), or give annotations with 'segmentation'"
+            "score the file of boxes (bbox.json), or give annotations with 'segmentation'"
         )
     return score_checked(rows, ground_truth, iou_type, max_detections)
 
@@ -110,7 +110,9 @@ def scoring_remarks(
 ) -> Iterator[str]:
     """What a reader of the AP should know: no detections, images without any, more objects than COCO counts."""
     objects = [annotation for annotation in annotations.anns.values() if not annotation["iscrowd"]]
-    if not rows:
+    if not objects:
+        yield "the annotations have no object to find, so there is no AP"
+    elif not rows:
         yield f"there are no detections: all {len(objects)} objects are missed"
     found = {row["image_id"] for row in rows}
     missed = sum(annotation["image_id"] not in found for annotation in objects)
@@ -122,14 +124,19 @@ def scoring_remarks(
     if most > max_detections:
         name, category = annotations.imgs[image_id]["file_name"], annotations.cats[category_id]["name"]
         yield (
-            f"{name} has {most} objects of {category}, and the best {max_detections} detections of an image and "
-            f"category count, as COCO does it: pass --max-dets {most} to count more"
+            f"{name} has {most} objects of {category}, and {_told_best(max_detections)}, as COCO does it: pass "
+            f"--max-dets {most} to count more"
         )
     if max_detections != MAX_DETECTIONS:
         yield (
-            f"the best {max_detections} detections of an image and category count (--max-dets), and COCO's own AP "
-            f"counts {MAX_DETECTIONS}"
+            f"{_told_best(max_detections)} (--max-dets), and COCO's own AP counts {MAX_DETECTIONS}"
         )
+
+
+def _told_best(count: int) -> str:
+    return f"the best {f'{count} detections' if count > 1 else 'detection'} of an image and category " + (
+        "count" if count > 1 else "counts"
+    )
 
 
 def check_keypoints(annotations: COCO) -> None:

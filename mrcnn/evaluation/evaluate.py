@@ -194,7 +194,7 @@ def _limit_remarks(cfg: Config, coco: COCO) -> Iterator[str]:
     most, limit = max(map(len, coco.imgToAnns.values()), default=0), cfg.TEST.DETECTIONS_PER_IM
     if 0 < limit < most:
         yield (
-            f"an image has {most} objects, and the model keeps the best {limit} detections of an image: pass --set "
+            f"an image has {most} objects, and the model keeps {limit} of its detections, the best: pass --set "
             f"TEST.DETECTIONS_PER_IM {most} to keep more"
         )
 

@@ -1,11 +1,12 @@
 """COCO's results files, checked before pycocotools sees them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
 from detectron_gn.mrcnn.data.json_file import read_json
 from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind, told
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
@@ -29,7 +30,7 @@ def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
     if not isinstance(rows, list):
         raise InputError(f"{path} is not a results file: it holds a {kind(rows)}, not a list of detections")
     if not rows and not may_be_empty:
-        raise InputError(f"{path} holds no detections")
+        raise InputError(f"{path} holds no detections, so that there is nothing to compare")
     return rows
 
 
@@ -64,6 +65,24 @@ def check_results(
             raise InputError(f"{source}: row {number} {fault}")
 
 
+def box_remarks(rows: Sequence[ResultRow], annotations: COCO) -> Iterator[str]:
+    """What speaks against the boxes of checked rows being COCO's x, y, width, height in pixels, by its whole and count.
+
+    Args:
+        annotations: which the rows are of.
+    """
+    conventions, odd = BoxConventions(), []
+    for number, row in enumerate(rows):
+        image = annotations.imgs[row["image_id"]]
+        if conventions.watch(row["bbox"], None, image["height"], image["width"]) is not None:
+            odd.append(number)
+    fault = conventions.fault()
+    if fault is not None:
+        yield fault
+    elif odd:
+        yield f"{len(odd)} of {len(rows)} boxes leave their image, as COCO reads them (first: row {odd[0]})"
+
+
 def _row_fault(row: ResultRow, key: str) -> str | None:
     if not isinstance(row, Mapping):
         return f"is a {kind(row)}, not a detection"
@@ -71,6 +90,8 @@ def _row_fault(row: ResultRow, key: str) -> str | None:
         if needed not in row:
             return f"has no '{needed}'"
     for name in ("image_id", "category_id"):
+        if type(row[name]) is float and row[name].is_integer():
+            return f"has the {name} {told(row[name])}, with a decimal point: write {row[name]:.0f}"
         if not is_id(row[name]):
             return f"has the {name} {told(row[name])}, which is neither a whole number nor a text"
     if not is_number(row["score"]):

@@ -57,6 +57,15 @@ def test_a_file_without_names_is_cocos_only_where_its_configuration_says_so(rows
     assert known_categories(file_of(rows, cfg), "model.pkl") == expected
 
 
+def test_why_names_in_a_file_are_not_used_is_said(caplog):
+    weights = replace(file_of(5), left_out={"categories": "is not JSON, so that the classes have no names"})
+    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_shapes_gn")
+    assert categories_of(cfg, weights, "model.pkl") is None
+    assert caplog.messages == ["model.pkl: its 'categories' is not JSON, so that the classes have no names"]
+    caplog.clear()
+    assert categories_of(cfg, weights, "model.pkl", ["a", "b", "c", "d"]) is not None and not caplog.messages
+
+
 def test_the_configuration_in_use_counts_where_the_file_has_none():
     coco = bundled_config("e2e_mask_rcnn_R-50-FPN_2x")
     assert known_categories(file_of(81), "model.pkl", coco) == COCO_CATEGORIES

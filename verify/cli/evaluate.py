@@ -216,7 +216,7 @@ def _score(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_annotations
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score, scoring_remarks
     from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
-    from detectron_gn.mrcnn.evaluation.results_files import IouType, read_results, results_iou_type
+    from detectron_gn.mrcnn.evaluation.results_files import IouType, box_remarks, read_results, results_iou_type
 
     rows = read_results(args.results, may_be_empty=True)
     annotations = read_annotations(args.annotations)
@@ -229,6 +229,9 @@ def _score(args: argparse.Namespace) -> int:
     summaries = {AP_JSON_KEY[each]: score(args.results, annotations, each, args.max_dets) for each in types}
     for line in (*annotations.remarks, *scoring_remarks(annotations, rows, args.max_dets)):
         print(line)
+    if types == ("bbox",):
+        for line in box_remarks(rows, annotations):
+            print(f"{args.results}: {line}")
     print(ap_table(summaries, per_class=args.per_class))
     write_json_option(args, ap_document(args.annotations.stem, summaries))
     return DONE

@@ -24,6 +24,7 @@ from detectron_gn.weights.command_line import (
     Commands,
     at_least,
     check_writable,
+    progress_bar,
     write_json_option,
 )
 
@@ -84,10 +85,14 @@ def add_train(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.distributed import joined_ranks
+    from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.verify.training.inputs import training_source
 
     keep_freed_memory()
+    for option, value in (("--eval-images", args.eval_images), ("--eval-proposals", args.eval_proposals)):
+        if value is not None and args.eval_annotations is None:
+            raise InputError(f"{option} is of --eval-annotations, which is missing: pass both, or neither")
     cfg, source = training_source(args.config, args.weights, args.overrides)
     if args.scale_schedule is not None:
         return _scale_schedule(args, cfg)
@@ -213,7 +218,9 @@ def _check_data(args: argparse.Namespace) -> int:
         cfg = find_config(args.config, args.overrides)
     reports = []
     for dataset in datasets:
-        report = check_dataset(dataset, cfg, read_images=not args.no_decode, reading=image_reading(args))
+        report = check_dataset(
+            dataset, cfg, read_images=not args.no_decode, reading=image_reading(args), progress=progress_bar
+        )
         reports.append(differing_classes(report, dataset, datasets[0]))
         name = f"{dataset.annotation_file}\n" if len(datasets) > 1 else ""
         print(f"{name}{report_text(reports[-1], most=args.most)}", flush=True)

@@ -17,6 +17,8 @@ from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES, MIRRORED, mirrored_
 Keypoints = npt.NDArray[np.int32]
 
 COUNT = len(KEYPOINT_NAMES)
+# So many visible keypoints do not lie in a corner of the image by chance.
+_ENOUGH = 3
 
 
 def keypoint_faults(
@@ -186,6 +188,9 @@ def oddities(annotation: Mapping[str, Any], height: int, width: int, count: int 
             f"num_keypoints is {told(counted)}, but {int(seen.sum())} of the keypoints "
             f"{'is' if seen.sum() == 1 else 'are'} visible: COCO's AP goes by the first, training by the second"
         )
+    given = [value for place, value in enumerate(annotation["keypoints"]) if place % 3 < 2 and seen[place // 3]]
+    if seen.sum() >= _ENOUGH and 0 <= min(given) and max(given) <= 1 and min(height, width) > 2:
+        yield "all visible keypoints lie between 0 and 1: COCO's are pixels, not shares of the image's width and height"
     outside = int((seen & ((x < 0) | (y < 0) | (x >= width) | (y >= height))).sum())
     if outside:
         yield f"{outside} of {int(seen.sum())} visible keypoints lie outside of the image"

@@ -9,7 +9,10 @@ import pytest
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.check import check_dataset, report_text
 from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.minibatch import load_minibatch
 from detectron_gn.mrcnn.data.read_image import ImageReading
+from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.errors import InputError
 from tests.helpers.pictures import jpeg_with_orientation
 
 
@@ -31,6 +34,18 @@ def check(write_dataset):
 
 def texts(report, severity):
     return [str(finding) for finding in report.findings if finding.severity == severity]
+
+
+def test_an_image_that_has_no_short_side_left_is_an_error_in_the_words_of_training(check, annotation, write_dataset):
+    cfg = with_values(Config(), {"MODEL.NUM_CLASSES": 3, "TRAIN.MAX_SIZE": 100, "TRAIN.SCALES": (64,)})
+    flat = {"bbox": [0, 0, 30, 2], "segmentation": [[0, 0, 30, 0, 30, 2, 0, 2]]}
+    report = check([annotation(**flat)], {1: (2, 3000)}, cfg)
+    words = "an image of 3000 x 2 pixels (width x height) whose long side is scaled to 100 has no short side left"
+    assert words in texts(report, "error")[0] and report.trained_images == 0
+    (entry, _) = training_roidb([read_dataset(*write_dataset({1: (2, 3000)}, [annotation(**flat)]))], cfg)
+    with pytest.raises(InputError) as refused:
+        load_minibatch([entry], [64], cfg)
+    assert words in str(refused.value)
 
 
 def test_a_sound_data_set_has_no_errors_and_its_numbers_are_counted(check, annotation):

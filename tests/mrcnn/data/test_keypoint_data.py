@@ -104,6 +104,7 @@ ODD = [
     (person((12, 14, 3)), "a visibility of 3, where COCO has 0, 1 and 2: it counts as seen where it is above 0"),
     (person(NOSE, (1, 1, -1), num_keypoints=1), "a visibility of -1"),
     (person(NOSE, num_keypoints=4), "num_keypoints is 4, but 1 of the keypoints is visible: COCO's AP goes by"),
+    (person((0.1, 0.2, 2), (0.3, 0, 1), (1, 1, 2)), "all visible keypoints lie between 0 and 1: COCO's are pixels"),
     (person(NOSE, (80, 5, 1)), "1 of 2 visible keypoints lie outside of the image"),
 ]
 

@@ -116,6 +116,8 @@ def without(row: dict[str, Any], key: str) -> dict[str, Any]:
         ({**BOX, "image_id": 8}, "is of image 8, which the annotations do not have"),
         ({**BOX, "image_id": "7"}, "is of image '7'"),
         ({**BOX, "image_id": [7]}, r"has the image_id \[7\], which is neither a whole number nor a text"),
+        ({**BOX, "image_id": 7.0}, r"has the image_id 7\.0, with a decimal point: write 7$"),
+        ({**BOX, "category_id": 3.0}, r"has the category_id 3\.0, with a decimal point: write 3$"),
         ({**BOX, "image_id": {"a": 7}}, "has the image_id {'a': 7}"),
         ({**BOX, "image_id": None}, "has the image_id None"),
         ({**BOX, "category_id": [3]}, r"has the category_id \[3\]"),
@@ -160,7 +162,7 @@ def test_a_damaged_mask_is_named(tmp_path: Path, segmentation: Any, fault: str) 
 
 def test_ids_that_nothing_could_be_looked_up_by_are_refused_without_annotations_too() -> None:
     for name in ("image_id", "category_id"):
-        for value in ([7], {"a": 7}, None, 7.0, "\ud800"):
+        for value in ([7], {"a": 7}, None, 7.5, "\ud800"):
             with pytest.raises(InputError, match=rf"^r: row 1 has the {name} .*neither a whole number nor a text"):
                 check_results([BOX, {**BOX, name: value}], "bbox", "r")
 

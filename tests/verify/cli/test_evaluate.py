@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,53 @@ def test_results_for_a_part_of_the_images_are_told(run: Run, demo_model: Path, t
     assert "have no detections" not in run("score", results, "--annotations", annotations)[1]
 
 
+OTHER_BOXES = [
+    (lambda x, y, w, h, width, height: [x, y, x + w, y + h], "seem to be x1, y1, x2, y2"),
+    (lambda x, y, w, h, width, height: [x / width, y / height, w / width, h / height], "seem to be shares of"),
+]
+
+
+@pytest.mark.parametrize(("form", "words"), OTHER_BOXES)
+def test_results_whose_boxes_are_not_cocos_are_told(
+    run: Run, demo_model: Path, tmp_path: Path, form: Callable[..., list[float]], words: str
+) -> None:
+    annotations = demo_model / "instances_val.json"
+    images = {image["id"]: image for image in json.loads(annotations.read_text())["images"]}
+    sound = json.loads((demo_model / "bbox_coco_shapes_val_results.json").read_text())
+    results = tmp_path / "bbox.json"
+
+    def scored(rows: list[dict[str, Any]]) -> str:
+        results.write_text(json.dumps(rows))
+        code, out, _ = run("score", results, "--annotations", annotations)
+        assert code == 0
+        return str(out)
+
+    assert str(results) not in scored(sound)
+    other = []
+    for row in sound:
+        image = images[row["image_id"]]
+        other.append({**row, "bbox": form(*row["bbox"], image["width"], image["height"])})
+    assert f"{results}: its 'bbox' numbers {words}" in scored(other)
+
+
+def test_single_boxes_of_results_beyond_their_image_are_counted(run: Run, demo_model: Path, tmp_path: Path) -> None:
+    rows = json.loads((demo_model / "bbox_coco_shapes_val_results.json").read_text())
+    rows[2]["bbox"] = [100, 100, 1000, 10]
+    results = tmp_path / "bbox.json"
+    results.write_text(json.dumps(rows))
+    code, out, _ = run("score", results, "--annotations", demo_model / "instances_val.json")
+    assert code == 0
+    assert f"{results}: 1 of {len(rows)} boxes leave their image, as COCO reads them (first: row 2)" in out
+
+
+def test_no_objects_are_said_to_have_no_ap(run: Run, tmp_path: Path) -> None:
+    content = {"images": [], "categories": [{"id": 1, "name": "dot"}], "annotations": []}
+    (tmp_path / "none.json").write_text(json.dumps(content))
+    (tmp_path / "bbox.json").write_text("[]")
+    code, out, _ = run("score", tmp_path / "bbox.json", "--annotations", tmp_path / "none.json")
+    assert code == 0 and "the annotations have no object to find, so there is no AP" in out and "missed" not in out
+
+
 def test_max_dets_counts_more_than_cocos_hundred_detections(run: Run, tmp_path: Path) -> None:
     objects = [
         {"id": n + 1, "image_id": 1, "category_id": 1, "bbox": [5 * (n % 20), 5 * (n // 20), 3, 3]} for n in range(300)
@@ -244,6 +292,8 @@ def test_max_dets_counts_more_than_cocos_hundred_detections(run: Run, tmp_path: 
     assert printed[None] == printed[100]
     assert "1.png has 300 objects of dot, and the best 100 detections" in printed[None]
     assert "pass --max-dets 300 to count more" in printed[None] and "33.66" in printed[None]
+    one = run("score", results, "--annotations", annotations, "--max-dets", 1)[1]
+    assert "300 objects of dot, and the best detection of an image and category counts, as COCO" in one
     assert "66.34" in printed[200] and "pass --max-dets 300" in printed[200]
     assert "100.00" in printed[300] and "COCO's own AP counts 100" in printed[300] and "pass" not in printed[300]
 

@@ -213,8 +213,33 @@ def test_check_data_looks_at_each_of_several_data_sets(tmp_path, capsys):
     broken.write_text(json.dumps(content))
     assert detectron_gn.main(["check-data", *TRAIN, "--annotations", str(broken), *TRAIN[2:]]) == 1
     assert f"lists other categories than {TRAIN[1]}" in capsys.readouterr().out
+    content = json.loads(Path(TRAIN[1]).read_text())
+    content["categories"].reverse()
+    broken.write_text(json.dumps(content))
+    both = [*TRAIN, "--annotations", str(broken), *TRAIN[2:]]
+    assert detectron_gn.main(["check-data", *both]) == 1
+    told = f"{broken}: lists the categories of {TRAIN[1]} in another order: data sets that are trained on together need"
+    assert told in capsys.readouterr().out
+    assert detectron_gn.main(["train", *CONFIG, *both, "--out", str(tmp_path / "run")]) == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert detectron_gn.main(["check-data", *TRAIN, *TRAIN[:2]]) == 2
     assert "2 --annotations need as many --images, not 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--eval-images", "--eval-proposals"])
+def test_what_belongs_to_an_evaluation_is_refused_without_one(tmp_path, capsys, option):
+    arguments = ["train", *CONFIG, *TRAIN, "--out", str(tmp_path / "run"), option, str(tmp_path)]
+    assert detectron_gn.main(arguments) == 2
+    assert f"{option} is of --eval-annotations, which is missing" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_data_shows_how_far_it_is_while_it_decodes(capsys):
+    assert detectron_gn.main(["check-data", *TRAIN]) == 0
+    told = capsys.readouterr()
+    assert "12/12" in told.err and "12/12" not in told.out
+    assert detectron_gn.main(["check-data", *TRAIN, "--no-decode"]) == 0
+    assert "12/12" not in capsys.readouterr().err
 
 
 def test_boxes_without_outlines_train_a_model_of_boxes(tmp_path, capsys):
