@@ -12,10 +12,11 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.mrcnn.wording import listed, printable
-from detectron_gn.port.blobs.convert import BlobMatch, check_leftovers, fill_parameters, match_blobs, told_unfolded
+from detectron_gn.port.blobs.convert import check_leftovers, fill_parameters, told_unfolded
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
 from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.leftovers import told_preserved
+from detectron_gn.port.blobs.match import BlobMatch, match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobRow, BlobTable
 from detectron_gn.port.keypoint_rows import KeypointRows, fit_keypoints
@@ -112,7 +113,7 @@ def start_from(
     fitted_keypoints, keypoint_rows = fit_keypoints(model, table, fitted, keypoints)
     match = match_blobs(table, fitted_keypoints)
     _check_missing(weights, match)
-    check_leftovers(match.leftovers, weights, keep_unused=keep_unused)
+    check_leftovers(match.leftovers, fitted, keep_unused=keep_unused)
     fill_parameters(model, match)
     momenta = load_momentum(model, solver, match)
     preserved = {name: weights.blobs[name] for name in match.leftovers.preserved + match.leftovers.trained}

@@ -21,8 +21,9 @@ from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.wording import listed
-from detectron_gn.port.blobs.convert import check_family, match_blobs
+from detectron_gn.port.blobs.convert import check_family
 from detectron_gn.port.blobs.layouts import with_blob_names
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, told_moved

@@ -9,8 +9,9 @@ from detectron_gn.mrcnn.backbones.classifier import Classifier
 from detectron_gn.mrcnn.backbones.resnet import BLOCK_COUNTS, STAGE_CHANNELS
 from detectron_gn.mrcnn.config import Config, backbone_depth
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.port.blobs.convert import finite_values, match_blobs, told_unfolded
+from detectron_gn.port.blobs.convert import finite_values, told_unfolded
 from detectron_gn.port.blobs.family import family_of
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.weights.catalog import CatalogEntry, lookup

@@ -1,11 +1,8 @@
 """Parameters from Detectron's blobs and back, momentum included; answers to Detectron utils/net.py."""
 
 import logging
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,52 +12,14 @@ from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.family import MOMENTUM, family_of
+from detectron_gn.port.blobs.fitting import fitting_config, lacks_nothing, way_out
 from detectron_gn.port.blobs.layouts import layout_of, told_layout, with_blob_names
-from detectron_gn.port.blobs.leftovers import Leftovers, sort_leftovers, told_preserved, told_trained
-from detectron_gn.port.blobs.table import BlobRow, BlobTable
-from detectron_gn.weights.weights_file import WeightsFile
-
-Array = npt.NDArray[Any]
+from detectron_gn.port.blobs.leftovers import Leftovers, told_preserved, told_trained
+from detectron_gn.port.blobs.match import BlobMatch, match_blobs
+from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.weights.weights_file import Array, WeightsFile
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BlobMatch:
-    """How the blobs of a file meet the parameters of a network.
-
-    Attributes:
-        filled: parameter name -> its array, of the parameter's shape.
-        momentum: parameter name -> its momentum, of the parameter's shape.
-        missing: parameters that the file has no blob for.
-        leftovers: blobs that no parameter takes.
-    """
-
-    filled: dict[str, Array]
-    momentum: dict[str, Array]
-    missing: tuple[BlobRow, ...]
-    leftovers: Leftovers
-
-
-def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
-    """Pair the blobs of a file with the rows of the dictionary, shapes checked before anything is assigned.
-
-    A row whose name holds `]_` may take the blob named by the part after it
-    (Detectron utils/net.py:initialize_gpu_from_weights_file). Raises InputError for a blob of another shape, also
-    where numpy would broadcast it.
-    """
-    sources = {row.blob: _source_blob(row.blob, weights.blobs) for row in table.rows}
-    used = set(sources.values())
-    filled, momentum = {}, {}
-    for row in table.rows:
-        if sources[row.blob] in weights.blobs:
-            filled[row.parameter] = _checked(weights, sources[row.blob], row)
-        if row.blob + MOMENTUM in weights.blobs:
-            momentum[row.parameter] = _checked(weights, row.blob + MOMENTUM, row)
-            used.add(row.blob + MOMENTUM)
-    leftovers = sort_leftovers(weights.blobs.keys(), used, (blob for blob in weights.blobs if blob not in used))
-    missing = tuple(row for row in table.rows if row.parameter not in filled)
-    return BlobMatch(filled, momentum, missing, leftovers)
 
 
 def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> Detector:
@@ -85,7 +44,7 @@ def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
         names = listed([row.blob for row in match.missing])
         raise InputError(
             f"{weights.source} lacks {names}, which the configuration needs: "
-            "the file is damaged or of another model; pass --config with the YAML it was trained with"
+            f"the file is damaged or of another model; {way_out(weights)}"
         )
     check_leftovers(match.leftovers, weights, keep_unused=keep_unused)
     unused = match.leftovers.preserved + match.leftovers.trained
@@ -127,7 +86,7 @@ def model_blobs(model: Detector, momentum: dict[str, Tensor] | None = None) -> d
 def check_leftovers(leftovers: Leftovers, weights: WeightsFile, *, keep_unused: bool = False) -> None:
     """InputError where blobs of another network are left over, unless they are to be kept unused."""
     if leftovers.trained and not keep_unused:
-        raise InputError(told_trained(weights.source, leftovers.trained, family_of(weights.blobs)))
+        raise InputError(told_trained(weights.source, leftovers.trained, fitting_config(weights)))
 
 
 def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_unused: bool = False) -> None:
@@ -143,29 +102,26 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_un
         if family.neck == "FPN":
             found, wanted = "with a feature pyramid", "without one"
         raise InputError(
-            f"{source} is a model {found}, but the configuration is for one {wanted}: "
-            "pass --config with the YAML it was trained with"
+            f"{source} is a model {found}, but the configuration is for one {wanted}: {way_out(weights)}"
         )
     if (family.box_head == "RetinaNet") != cfg.RETINANET.RETINANET_ON:
         found = "a RetinaNet" if family.box_head == "RetinaNet" else "no RetinaNet"
-        raise InputError(
-            f"{source} is {found}, but the configuration is of {a_family(cfg)}: "
-            "pass --config with the YAML it was trained with"
-        )
+        raise InputError(f"{source} is {found}, but the configuration is of {a_family(cfg)}: {way_out(weights)}")
     wanted_depth = backbone_depth(cfg)
     wanted_norm = "GN" if any(row.kind == "gn_scale" for row in table.rows) else "BN*"
     # Of another depth than these blocks are missing, which the sentence about missing blobs tells.
     is_deeper = keep_unused and family.norm == wanted_norm
     if not is_deeper and family.depth in BLOCK_COUNTS and (family.depth, family.norm) != (wanted_depth, wanted_norm):
-        named = "with" if family.config_name is None else f"{family.config_name} or"
         raise InputError(
             f"{source} is an {family.body} {family.norm} model, but the configuration is for R-{wanted_depth} "
-            f"{wanted_norm}: pass --config {named} the YAML it was trained with"
+            f"{wanted_norm}: {way_out(weights)}"
         )
     if family.classes not in (None, cfg.MODEL.NUM_CLASSES):
+        values = f"MODEL.NUM_CLASSES {family.classes}"
+        is_enough = lacks_nothing(cfg, weights, family.classes)
         raise InputError(
-            f"{source} has {family.classes} classes (cls_score_b), but MODEL.NUM_CLASSES is "
-            f"{cfg.MODEL.NUM_CLASSES}: pass --set MODEL.NUM_CLASSES {family.classes} or the YAML it was trained with"
+            f"{source} has {family.classes} classes (cls_score_b), but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}: "
+            + (f"pass --set {values} or the YAML it was trained with" if is_enough else way_out(weights))
         )
 
 
@@ -214,23 +170,6 @@ def _sharing_res5(cfg: Config, weights: WeightsFile) -> Config:
     if mask_head_kind(cfg) == "v0upshare" and not shared:
         return with_values(cfg, {"MRCNN.ROI_MASK_HEAD": "mask_rcnn_heads.mask_rcnn_fcn_head_v0up"})
     return cfg
-
-
-def _source_blob(blob: str, blobs: dict[str, Array]) -> str:
-    """The blob a row takes: its own name, or the part after `]_` where only that is in the file."""
-    _, bracket, rest = blob.partition("]_")
-    return rest if blob not in blobs and bracket and rest in blobs else blob
-
-
-def _checked(weights: WeightsFile, blob: str, row: BlobRow) -> Array:
-    """The array of a blob, if it has the shape of its row."""
-    array = weights.blobs[blob]
-    if array.shape != row.shape:
-        raise InputError(
-            f"{blob} is {list(array.shape)} in {weights.source}, but the configuration makes it {list(row.shape)}: "
-            "pass --config with the YAML it was trained with"
-        )
-    return array
 
 
 def finite_values(weights: WeightsFile, blob: str, array: Array) -> Tensor:

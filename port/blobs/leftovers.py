@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from detectron_gn.mrcnn.wording import listed
-from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, Family
+from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM
 
 # What changes the numbers of every detection where it is left out: weights and norms of the body, the pyramid, the RPN
 # and the box head.
@@ -70,11 +70,15 @@ def told_preserved(source: str, preserved: Sequence[str]) -> str:
     return f"{source}: {noun} preserved ({listed(preserved)})"
 
 
-def told_trained(source: str, trained: Sequence[str], family: Family) -> str:
-    """A sentence about blobs that tell of another network, with the ways out."""
+def told_trained(source: str, trained: Sequence[str], fitting: str | None) -> str:
+    """A sentence about blobs that tell of another network, with the ways out.
+
+    Args:
+        fitting: a configuration that has a place for them (`fitting.fitting_config`); None where none is known.
+    """
     names = [name for name in trained if not name.endswith(MOMENTUM)] or trained
-    fitting = f"{family.config_name}, or" if family.config_name else "with"
-    return (
-        f"{source} was trained with {listed(names)}, which the configuration has no place for: pass --config {fitting} "
-        "the YAML it was trained with, or --keep-unused to go on without these blobs"
-    )
+    found = f"{source} was trained with {listed(names)}, which the configuration has no place for"
+    without = "--keep-unused to go on without these blobs"
+    if fitting is None:
+        return f"{found}: pass {without}, or --config with a YAML that has a place for them"
+    return f"{found}: pass --config {fitting}, which the file fits as it is, or {without}"

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import BlobMatch, model_blobs
+from detectron_gn.port.blobs.convert import model_blobs
+from detectron_gn.port.blobs.match import BlobMatch
 from detectron_gn.weights.categories import Category
 from detectron_gn.weights.weights_file import Array, WeightsFile
 

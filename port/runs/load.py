@@ -9,8 +9,9 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.precision import Precision
-from detectron_gn.port.blobs.convert import build_model, check_is_detector, match_blobs
+from detectron_gn.port.blobs.convert import build_model, check_is_detector
 from detectron_gn.port.blobs.layouts import is_own_state_dict, with_blob_names
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.classes import categories_of
 from detectron_gn.port.config.read import (

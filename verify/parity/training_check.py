@@ -20,8 +20,9 @@ from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.data.roidb import RoidbEntry, check_proposals, training_roidb
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import build_model, match_blobs
+from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.family import MOMENTUM
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.training import FinalParity, IterationParity, compare_final, replay, share_apart

@@ -8,7 +8,8 @@ import torch
 
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.port.blobs.convert import build_model, fill_parameters, match_blobs, model_blobs
+from detectron_gn.port.blobs.convert import build_model, fill_parameters, model_blobs
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from tests.helpers.recipe import recipe_weights
@@ -114,7 +115,7 @@ def test_gn_weights_under_a_bn_configuration(bn, gn_weights):
 
 def test_r101_weights_under_an_r50_configuration(gn):
     weights = recipe_weights(BlobTable.from_config(bundled_config("e2e_mask_rcnn_R-101-FPN_2x_gn", GN)), 0)
-    with pytest.raises(InputError, match=r"R-101 GN model, .* R-50 GN: pass --config e2e_mask_rcnn_R-101-FPN_2x_gn"):
+    with pytest.raises(InputError, match=r"R-101 GN model, .* R-50 GN: pass --config with the YAML"):  # it is narrow
         build_model(gn, weights)
 
 
@@ -127,7 +128,14 @@ def test_weights_whose_body_no_bundled_configuration_has_are_sent_to_their_own_y
 
 def test_weights_of_another_number_of_classes(gn_weights):
     cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn", [*GN, "MODEL.NUM_CLASSES", "2"])
-    with pytest.raises(InputError, match=r"has 5 classes \(cls_score_b\), but MODEL.NUM_CLASSES is 2"):
+    told = r"has 5 classes \(cls_score_b\), but MODEL.NUM_CLASSES is 2: pass --set MODEL.NUM_CLASSES 5 or"
+    with pytest.raises(InputError, match=told):
+        build_model(cfg, gn_weights)
+
+
+def test_the_number_of_classes_is_no_way_out_where_more_is_wrong(gn_weights):
+    cfg = bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn", [*GN, "MODEL.NUM_CLASSES", "2", "FPN.DIM", "16"])
+    with pytest.raises(InputError, match="but MODEL.NUM_CLASSES is 2: pass --config with the YAML it was trained with"):
         build_model(cfg, gn_weights)
 
 

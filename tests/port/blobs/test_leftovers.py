@@ -1,6 +1,7 @@
 """Blobs that no parameter takes: preserved as in Detectron, unless they tell of another network."""
 
 import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.port.blobs.convert import build_model, match_blobs
+from detectron_gn.port.blobs.convert import build_model, check_leftovers
 from detectron_gn.port.blobs.family import family_of
 from detectron_gn.port.blobs.leftovers import Leftovers
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
+from detectron_gn.weights.weights_file import WeightsFile
 from tests.helpers.recipe import recipe_weights
 
 NARROW = ["RESNETS.WIDTH_PER_GROUP", "2", "FPN.DIM", "8", "FAST_RCNN.MLP_HEAD_DIM", "8", "MRCNN.DIM_REDUCED", "8"]
@@ -85,13 +88,62 @@ def test_without_any_momentum_the_weights_and_norms_of_another_network_tell(name
         build_model(BN, weights_with(False, **{name: ones(8)}))
 
 
-def test_the_configuration_that_fits_is_named_and_works():
-    faster = bundled_config("e2e_faster_rcnn_R-50-FPN_2x", NARROW)
-    with pytest.raises(InputError, match="pass --config e2e_mask_rcnn_R-50-FPN_2x, or the YAML") as error:
-        build_model(faster, weights_with(True, conv5_mask_b_momentum=ones(8)))
-    assert "--keep-unused" in str(error.value)
-    build_model(bundled_config("e2e_mask_rcnn_R-50-FPN_2x", NARROW), weights_with(True))
-    assert build_model(faster, weights_with(True), keep_unused=True).mask_head is None
+def full_width(name: str, *overrides: str) -> dict[str, np.ndarray]:
+    """All blobs of a configuration as it is published; they take no memory."""
+    rows = BlobTable.from_config(bundled_config(name, overrides)).rows
+    return {row.blob: np.broadcast_to(np.float32(0), row.shape) for row in rows}
+
+
+def advised(sentence: str) -> tuple[str, list[str]]:
+    """The configuration that a sentence names, and the values that it says to set."""
+    name, values = re.search(r"pass --config (e2e\S+?)(?: --set (\S+ \S+?))?, ", sentence).groups()
+    return name, (values or "").split()
+
+
+@pytest.mark.parametrize("classes", ["81", "5"])
+def test_the_configuration_that_fits_is_named_and_works(classes):
+    mask, faster, deep = (f"e2e_{name}-FPN_2x" for name in ("mask_rcnn_R-50", "faster_rcnn_R-50", "mask_rcnn_R-101"))
+    blobs = full_width(mask, "MODEL.NUM_CLASSES", classes)
+    weights = WeightsFile(blobs | {"conv5_mask_b_momentum": blobs["conv5_mask_b"]}, None, None, "m.pkl", "pkl")
+    for refused in (faster, deep):
+        with pytest.raises(InputError, match=f"pass --config {mask}") as error:
+            build_model(bundled_config(refused, ["MODEL.NUM_CLASSES", classes]), weights)
+        name, values = advised(str(error.value))
+        assert (name, values) == (mask, [] if classes == "81" else ["MODEL.NUM_CLASSES", "5"])
+        assert build_model(bundled_config(name, values), weights).mask_head is not None
+    assert build_model(bundled_config(faster, values), weights, keep_unused=True).mask_head is None
+
+
+KEYPOINTS, RPN = "e2e_keypoint_rcnn_R-50-FPN_1x", "rpn_R-50-FPN_1x"
+
+
+@pytest.mark.parametrize("refused", [KEYPOINTS, "retinanet_R-50-FPN_1x", RPN])
+def test_of_another_family_the_one_that_fits_is_named_before_classes_are_spoken_of(refused):
+    mask = "e2e_mask_rcnn_R-50-FPN_2x"
+    blobs = full_width(mask)
+    momenta = {f"{name}_momentum": blob for name, blob in blobs.items() if name.startswith(("mask", "conv5", "fc"))}
+    weights = WeightsFile(blobs | momenta, None, None, "m.pkl", "pkl")
+    with pytest.raises(InputError, match=f"pass --config {mask}, ") as error:
+        build_model(bundled_config(refused), weights)
+    assert "--set MODEL.NUM_CLASSES" not in str(error.value)
+
+
+@pytest.mark.parametrize("momenta", [True, False])
+@pytest.mark.parametrize(
+    "name", ["fpn_7_w", "conv_rpn_w", "kps_score_w", "res2_0_branch2a_gn_s", "retnet_cls_conv_n0_fpn3_w", "fc8_w"]
+)
+def test_what_no_configuration_has_names_none_but_keep_unused_which_works(name, momenta):
+    blobs = full_width("e2e_mask_rcnn_R-50-FPN_2x")
+    more = {name: ones(4)} | ({f"{name}_momentum": ones(4)} if momenta else {})
+    weights = WeightsFile(blobs | more, None, None, "m.pkl", "pkl")
+    leftovers = match_blobs(BlobTable.from_config(bundled_config("e2e_mask_rcnn_R-50-FPN_2x")), weights).leftovers
+    if not leftovers.trained:
+        assert not momenta and leftovers.preserved == (name,)
+        return
+    with pytest.raises(InputError, match=f"was trained with {name}, .*: pass --keep-unused to go on") as error:
+        check_leftovers(leftovers, weights)
+    assert "e2e" not in str(error.value)
+    check_leftovers(leftovers, weights, keep_unused=True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.network import TrainingNetwork
 from detectron_gn.mrcnn.training.solver import MomentumSGD
-from detectron_gn.port.blobs.convert import build_model, match_blobs
+from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
