@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
@@ -123,12 +123,12 @@ def check_dataset(
             findings.append(Finding("dropped", image.file_name, _why_untrained(image, objects_of)))
         elif unscalable is not None:
             findings.append(Finding("error", image.file_name, unscalable))
-        elif not any(finding.severity == "error" for finding in of_file):
+        elif of_file.is_trained_on:
             images += 1
             crowds += int(objects_of.is_crowd.sum())
             objects += int((~objects_of.is_crowd).sum())
         outlined += any(map(has_outline, image.annotations))
-    findings += [finding for of_file in of_files for finding in of_file]
+    findings += [finding for of_file in of_files for finding in of_file.findings]
     if not images:
         why = NO_KEYPOINTS if pointless else "no image is left to train on"
         findings.append(Finding("error", str(dataset.annotation_file), why))
@@ -256,19 +256,28 @@ def _why_untrained(image: CocoImage, found: GroundTruth) -> str:
     return "the image has no annotation to train on but crowds and those listed"
 
 
-def _check_file(image: CocoImage, dataset: CocoDataset, reading: ImageReading | None) -> list[Finding]:
+class _CheckedFile(NamedTuple):
+    """What was found about an image's file, and whether training takes it all the same."""
+
+    findings: list[Finding]
+    is_trained_on: bool
+
+
+def _check_file(image: CocoImage, dataset: CocoDataset, reading: ImageReading | None) -> _CheckedFile:
     """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
         path = dataset.image_path(image)
         if not path.is_file():
-            return [Finding("error", str(path), "no such image file")]
+            return _CheckedFile([Finding("error", str(path), "no such image file")], is_trained_on=False)
         if reading is None:
-            return []
+            return _CheckedFile([], is_trained_on=True)
         _, orientation, remark = read_training_image(path, reading, (image.height, image.width))
     except InputError as error:
-        return [Finding("error", image.file_name, str(error))]
-    findings = [] if remark is None else [Finding("error", image.file_name, remark)]
+        return _CheckedFile([Finding("error", image.file_name, str(error))], is_trained_on=False)
+    findings = []
+    if remark is not None:
+        findings.append(Finding("error", image.file_name, f"{remark}; `test` and `detect` refuse it: copy it again"))
     if orientation != 1:
         done = "it is turned upright" if reading.exif == "apply" else "it is not turned, as --exif says"
         findings.append(Finding("note", image.file_name, f"has the EXIF orientation {orientation}: {done}"))
-    return findings
+    return _CheckedFile(findings, is_trained_on=True)

@@ -196,15 +196,17 @@ def test_the_report_is_for_programs_too(check, annotation):
     assert finding == {"severity": "dropped", "subject": "annotation 1 of 1.png", "text": "area is 0"}
 
 
-def test_a_jpeg_that_ends_early_is_an_error(check, annotation):
+def test_a_jpeg_that_ends_early_is_an_error_and_trained_on_all_the_same(check, annotation):
     def cut_off(content, folder):
         jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))[1].tobytes()
         content["images"][0]["file_name"] = "1.jpg"
         (folder / "1.jpg").write_bytes(jpeg[: len(jpeg) // 2])
 
-    # The second says that no image is left.
-    finding, _ = check([annotation()], change=cut_off).errors
+    report = check([annotation(), annotation(category_id=3)], change=cut_off)
+    (finding,) = report.errors
     assert (finding.subject, "1.jpg ends early" in finding.text) == ("1.jpg", True)
+    assert finding.text.endswith("`test` and `detect` refuse it: copy it again")
+    assert (report.trained_images, report.trained_annotations) == (1, 2)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
