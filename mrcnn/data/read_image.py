@@ -34,6 +34,8 @@ _LARGEST_PIXEL, _LARGEST_HEADER = 16, 1 << 24
 _OPENCVS_LIMIT = 1 << 30
 # Values of 8 bits below this leave the two highest bits of every pixel unused.
 _DARK = 64
+# A sensor has hot pixels: so large a share of the values may lie above the others and tells nothing of their range.
+_HOT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -162,27 +164,72 @@ def _decoded(
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded as an image: OpenCV refuses it ({error.err})") from None
     if image is None:
+        _check_deep(path, buffer)
         raise InputError(
             f"{path} cannot be decoded as an image: the {header.format} file is damaged or cut off, or of a kind that "
             "OpenCV does not read; copy it again, or convert it to JPEG or PNG"
         )
-    if image.max() < _DARK:
+    if _is_dark(image):
         _check_range(path, cv2.imdecode(buffer, flags | cv2.IMREAD_ANYDEPTH))
     if size is not None and image.shape[:2] != tuple(size):
         raise InputError(f"{path} {_told_other_size(header, reading, image.shape[:2], tuple(size))}")
     return np.asarray(image, dtype=np.uint8)
 
 
+def _is_dark(image: Image) -> bool:
+    """Whether all values but hot pixels are dark; of most pictures an eighth of the rows tells."""
+    return all(np.count_nonzero(rows >= _DARK) <= _HOT * image.size for rows in (image[::8], image))
+
+
 def _check_range(path: str | Path, image: Any) -> None:
     """Refuse an image that is dark only because it is divided by 256, or, in floats, by nothing."""
-    largest = image.max() if image is not None and image.dtype != np.uint8 else 0
+    if image is None or image.dtype == np.uint8:
+        return
+    largest, hot = _largest(image)
     if largest > 0:
-        kind = "16-bit" if image.dtype == np.uint16 else str(image.dtype)
+        but_for = f", but for {hot:,} of {image.size:,}," if hot else ""
         raise InputError(
-            f"{path} is a {kind} image whose largest value is {largest:g}: in 8 bits, as Detectron reads images, it "
-            "would be almost black. Scale it to 8 bits: "
-            f"cv2.imwrite(NEW, cv2.convertScaleAbs(cv2.imread(OLD, -1), alpha=255 / {largest:g}))"
+            f"{path} is {_told_depth(image)} image whose largest value{but_for} is {largest:g}: in 8 bits, as "
+            f"Detectron reads images, it would be almost black. {_told_scaling(largest)}"
         )
+
+
+def _check_deep(path: str | Path, buffer: Any) -> None:
+    """Refuse an image that OpenCV decodes, but not to 8 bits, such as a TIFF of floats."""
+    try:
+        image: Any = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return
+    if image is None or image.dtype == np.uint8:
+        return
+    largest, _ = _largest(image)
+    raise InputError(
+        f"{path} is {_told_depth(image)} image, of which OpenCV makes none of 8 bits, as Detectron reads images. "
+        + (_told_scaling(largest) if largest > 0 else "It has no value above 0")
+    )
+
+
+def _largest(image: Any) -> tuple[float, int]:
+    """The largest value of an image but for hot pixels, far above all others, and how many values these are."""
+    values = image[np.isfinite(image)]
+    if not values.size:
+        return 0.0, 0
+    place = values.size - 1 - int(_HOT * values.size)
+    usual = max(0.0, float(np.partition(values, place)[place]))
+    cool = values[values <= 2 * usual]
+    return float(cool.max(initial=0)), values.size - cool.size
+
+
+def _told_depth(image: Any) -> str:
+    known = {"uint16": "a 16-bit", "int32": "an int32"}
+    return known.get(str(image.dtype), f"a {image.dtype}")
+
+
+def _told_scaling(largest: float) -> str:
+    return (
+        "Scale it to 8 bits: "
+        f"cv2.imwrite(NEW, cv2.convertScaleAbs(cv2.imread(OLD, -1), alpha=255 / {largest:g}))"
+    )
 
 
 def _told_damage(path: str | Path, header: ImageHeader) -> str:

@@ -313,6 +313,50 @@ def test_the_way_out_for_deep_images_works_to_the_letter(tmp_path: Path) -> None
         assert np.abs(image - expected * 255.0 / expected.max()).max() <= 1
 
 
+def large(values: np.ndarray) -> np.ndarray:
+    """A picture in every third place of a larger one, as many pixels as a photo has."""
+    return np.tile(values, (4, 4, 1))
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+def test_a_few_hot_pixels_hide_no_image_of_few_bits(tmp_path: Path, bits: int, extension: str) -> None:
+    values = large(picture()).astype(np.uint16) << bits >> 8
+    cool = written(tmp_path, f"cool{extension}", encoded(extension, values))
+    values[3, 3], values[200, 100, 1] = 65535, 20000
+    path = written(tmp_path, f"hot{extension}", encoded(extension, values))
+    with pytest.raises(InputError, match="almost black") as told_cool:
+        read_image(cool)
+    with pytest.raises(InputError, match=r"largest value, but for 4 of 561,600, is \d+: .* almost black") as told:
+        read_image(path)
+    scale = [float(str(error.value).rpartition("alpha=255 / ")[2].rstrip(")")) for error in (told_cool, told)]
+    assert scale[0] == scale[1]
+
+
+def test_hot_pixels_of_floats_and_values_that_are_no_numbers_hide_nothing_either(tmp_path: Path) -> None:
+    values = large(picture()).astype(np.float32) / 255
+    values[3, 3], values[200, 100, 1] = 255, np.nan
+    with pytest.raises(InputError, match="float32 image whose largest value, .*almost black"):
+        read_image(written(tmp_path, "hot.pfm", encoded(".pfm", values)))
+
+
+def test_a_dark_photo_of_16_bits_with_a_lamp_in_it_is_read(tmp_path: Path) -> None:
+    values = large(picture() // 20).astype(np.uint16) << 8
+    values[50:56, 50:56] = 60000
+    path = written(tmp_path, "lamp.png", encoded(".png", values))
+    assert np.array_equal(read_image(path), cv2.imread(str(path)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_a_tiff_of_floats_is_told_with_a_way_out_that_works_to_the_letter(tmp_path: Path, scale: float) -> None:
+    path = written(tmp_path, "deep.tiff", encoded(".tiff", picture().astype(np.float32) / 255 * scale))
+    with pytest.raises(InputError, match="is a float32 image, of which OpenCV makes none of 8 bits") as error:
+        read_image(path)
+    new = tmp_path / "new.png"
+    eval(str(error.value).rpartition("Scale it to 8 bits: ")[2], {"cv2": cv2, "OLD": str(path), "NEW": str(new)})
+    assert np.abs(read_image(new).astype(int) - picture() * 255.0 / picture().max()).max() <= 1
+
+
 def test_a_picture_that_is_dark_in_8_bits_is_just_dark(tmp_path: Path) -> None:
     for name, image in (("night.png", picture() // 20), ("black.png", np.zeros((9, 9, 3), np.uint16))):
         path = written(tmp_path, name, encoded(".png", image))
