@@ -1,7 +1,7 @@
 """PyTorch's parameter names instead of Detectron's blob names: ours are translated, other projects' are named."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,10 +20,10 @@ class Layout(NamedTuple):
 
 _FROM_DETECTRON = "give the Detectron .pkl that it was converted from; models trained there cannot be taken over"
 _LAYOUTS = (
-    Layout("Detectron.pytorch", re.compile(r"(module\.)?(Conv_Body|Box_Head|Mask_Head|RPN)\."), _FROM_DETECTRON),
+    Layout("Detectron.pytorch", re.compile(r"(Conv_Body|Box_Head|Mask_Head|RPN)\."), _FROM_DETECTRON),
     Layout(
         "maskrcnn-benchmark",
-        re.compile(r"(module\.)?(backbone\.body\.(stem|layer\d)\.|rpn\.head\.|roi_heads\.(box|mask)\.)"),
+        re.compile(r"(backbone\.body\.(stem|layer\d)\.|rpn\.head\.|roi_heads\.(box|mask)\.)"),
         _FROM_DETECTRON,
     ),
     Layout(
@@ -39,10 +39,13 @@ _LAYOUTS = (
     ),
     Layout(
         "torchvision's or timm's backbones",
-        re.compile(r"(module\.)?(body\.)?layer[1-4]\.\d+\.(conv\d|bn\d|downsample)\."),
+        re.compile(r"(body\.)?layer[1-4]\.\d+\.(conv\d|bn\d|downsample)\."),
         "give Detectron's own ImageNet file, such as R-50-GN",
     ),
 )
+# What trainers put around a network: DataParallel, torch.compile, Lightning and the like; torch.compile inside it, too.
+_WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network)\.)*")
+_COMPILED = "_orig_mod."
 _OWN = re.compile(r"(backbone|rpn|box_head|mask_head)\.[\w.]+\.(weight|bias)")
 
 
@@ -58,26 +61,40 @@ def with_blob_names(table: BlobTable, weights: WeightsFile) -> WeightsFile:
     layout = layout_of(names)
     if layout is not None:
         raise InputError(told_layout(weights.source, layout))
-    prefix = "module." if names and all(name.startswith("module.") for name in names) else ""
-    own = {name.removeprefix(prefix) for name in names}
-    if not any(_OWN.fullmatch(name) for name in own):
+    own = own_names(names)
+    if own is None:
         return weights
     rows = table.by_parameter
-    strange = sorted(own - rows.keys())
+    strange = sorted(name for name, ours in own.items() if ours not in rows)
     if strange:
         raise InputError(
             f"{weights.source} is a state_dict of another network of this project than the configuration's (it has "
             f"{strange[0]}): pass --config with the YAML it was trained with"
         )
-    return replace(
-        weights, blobs={rows[name.removeprefix(prefix)].blob: array for name, array in weights.blobs.items()}
-    )
+    return replace(weights, blobs={rows[own[name]].blob: array for name, array in weights.blobs.items()})
 
 
-def layout_of(names: Iterable[str]) -> Layout | None:
+def own_names(names: Collection[str]) -> dict[str, str] | None:
+    """The names of a `state_dict` of ours without what trainers wrap around a network; None where they are not ours."""
+    bare = _unwrapped(names)
+    return bare if any(_OWN.fullmatch(name) for name in bare.values()) else None
+
+
+def _unwrapped(names: Collection[str]) -> dict[str, str]:
+    """Names without the wrappers that all of them begin with; as they are where two would become one."""
+    first = next(iter(names), "")
+    prefix = _WRAPPERS.match(first)[0]  # type: ignore[index]
+    while prefix and not all(name.startswith(prefix) for name in names):
+        prefix = prefix[:-1].rpartition(".")[0]
+        prefix += "." * bool(prefix)
+    bare = {name: name.removeprefix(prefix).replace(_COMPILED, "") for name in names}
+    return bare if len(set(bare.values())) == len(bare) else {name: name for name in names}
+
+
+def layout_of(names: Collection[str]) -> Layout | None:
     """Whose names they are, of the projects that are known; None for Detectron's, ours and unknown ones."""
-    names = list(names)
-    return next((layout for layout in _LAYOUTS if any(layout.name.match(name) for name in names)), None)
+    bare = _unwrapped(names).values()
+    return next((layout for layout in _LAYOUTS if any(layout.name.match(name) for name in bare)), None)
 
 
 def told_layout(source: str, layout: Layout) -> str:
@@ -85,7 +102,6 @@ def told_layout(source: str, layout: Layout) -> str:
     return f"{source} has the parameter names of {layout.project}: {layout.way_out}"
 
 
-def is_own_state_dict(names: Iterable[str]) -> bool:
+def is_own_state_dict(names: Collection[str]) -> bool:
     """Whether the names are those of a `state_dict` of this project's networks."""
-    names = list(names)
-    return layout_of(names) is None and any(_OWN.fullmatch(name.removeprefix("module.")) for name in names)
+    return layout_of(names) is None and own_names(names) is not None

@@ -2,14 +2,14 @@
 
 Answers to Detectron utils/net.py:initialize_gpu_from_weights_file, which takes `blobs` where there is one and
 the dictionary itself where there is none (the ImageNet files); other keys beside `blobs` it does not look at. PyTorch
-projects keep their arrays under `model` or `state_dict`; these are read too, so that whoever knows names can say whose
-they are.
+projects keep their arrays under `model`, `state_dict` or a name of their own (`model_state_dict`, `net`); these are
+read too (the last ones where `torch.save` wrote the file), so that whoever knows names can say whose they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from detectron_gn.weights.categories import CATEGORIES, Category, categories_or_reason
 from detectron_gn.weights.errors import MalformedFile
@@ -21,7 +21,7 @@ from detectron_gn.weights.weights_file import check_blob_name, valid_iteration
 Kind = TypeVar("Kind")
 
 # Where the arrays are: in Detectron's files, and in the checkpoints of PyTorch projects.
-_ARRAYS_UNDER = ("blobs", "model", "state_dict")
+_ARRAYS_UNDER = ("blobs", "model", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,21 @@ class CheckpointDict(Generic[Kind]):
     categories: tuple[Category, ...] | None
 
 
-def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> CheckpointDict[Kind]:
+def sort_out(
+    top: Value, array_type: type[Kind], machine: PickleVM, *, under_any_name: bool = False
+) -> CheckpointDict[Kind]:
     """Sort the dictionary at the top of a pickle; arrays are the values of `array_type`.
 
-    Raises MalformedFile where there is no dictionary or no array in it.
+    Args:
+        under_any_name: whether the arrays may be in a dictionary of any name, as PyTorch's users call it; Detectron and
+            its tools know their names.
+
+    Raises MalformedFile where there is no dictionary, no array in it, or where several dictionaries in it have arrays
+    and none a name that is known.
     """
     if not isinstance(top, dict):
         raise MalformedFile(machine.source, f"holds {describe(top)}, not a dictionary of arrays")
-    key = next((key for key in _ARRAYS_UNDER if isinstance(top.get(key), dict)), "blobs")
+    key = _key_of_arrays(top, array_type, machine, under_any_name)
     blobs = top.get(key, top)
     if not isinstance(blobs, dict):
         raise MalformedFile(machine.source, f"holds {describe(blobs)} under 'blobs' where arrays belong")
@@ -77,6 +84,24 @@ def sort_out(top: Value, array_type: type[Kind], machine: PickleVM) -> Checkpoin
         keys = ", ".join(ascii(key)[:40] for key in list(blobs)[:5]) or "nothing"
         raise MalformedFile(machine.source, f"holds no arrays (its keys: {keys}); a weights file has some")
     return CheckpointDict(arrays, cfg_text, iteration, left_out, categories)
+
+
+def _key_of_arrays(
+    top: dict[Any, Value], array_type: type[Kind], machine: PickleVM, under_any_name: bool
+) -> Any:
+    """Under which key the arrays are; `blobs`, which is not there, where they are in the dictionary itself."""
+    known = next((key for key in _ARRAYS_UNDER if isinstance(top.get(key), dict)), None)
+    if known is not None or not under_any_name or "blobs" in top or _has_arrays(top, array_type):
+        return known or "blobs"
+    found = [key for key, value in top.items() if isinstance(value, dict) and _has_arrays(value, array_type)]
+    if len(found) > 1:
+        keys = " and ".join(ascii(key)[:40] for key in found[:5])
+        raise MalformedFile(machine.source, f"holds arrays under {keys}: save those of the model alone")
+    return found[0] if found else "blobs"
+
+
+def _has_arrays(values: dict[Any, Value], array_type: type[Kind]) -> bool:
+    return any(isinstance(value, array_type) for value in values.values())
 
 
 def _categories(stored: Value, machine: PickleVM) -> tuple[tuple[Category, ...] | None, dict[str, str]]:

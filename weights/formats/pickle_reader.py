@@ -63,6 +63,7 @@ _EMPTY_BYTES = Text(0, 0, "plain", "bytes")
 class NumpyGrammar:
     """How numpy 1 and 2 pickle arrays, dtypes and scalars, under Python 2 and 3."""
 
+    way_out: ClassVar[str] = "do not open this file with pickle"
     symbols: ClassVar[Mapping[tuple[str, str], str]] = {
         ("numpy.core.multiarray", "_reconstruct"): "numpy _reconstruct",
         ("numpy._core.multiarray", "_reconstruct"): "numpy _reconstruct",

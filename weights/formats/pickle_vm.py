@@ -29,6 +29,8 @@ class Grammar(Protocol):
     """What a kind of pickle may say beyond plain values. Each method raises through `machine.error`."""
 
     symbols: ClassVar[Mapping[tuple[str, str], str]]
+    # What to do with a file that asks for another object.
+    way_out: ClassVar[str]
 
     def reduce(self, machine: PickleVM, symbol: Symbol, arguments: tuple[Value, ...]) -> Value: ...
 
@@ -313,7 +315,7 @@ class PickleVM:
             raise self.error(
                 ForbiddenContent,
                 f"asks for the Python object {ascii(f'{module}.{name}')[:120]}, which no weights file needs; "
-                "do not open this file with pickle",
+                f"{self.grammar.way_out}",
             )
         self._push(Symbol(symbol))
 

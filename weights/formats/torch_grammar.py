@@ -56,6 +56,9 @@ class TorchGrammar:
     Beside them may stand what training scripts put there: torch.Size, torch.device, a torch.dtype, a numpy scalar.
     """
 
+    way_out: ClassVar[str] = (
+        "do not open this file with pickle; of a model, save the state_dict: torch.save(model.state_dict(), FILE)"
+    )
     symbols: ClassVar[Mapping[tuple[str, str], str]] = {
         ("torch._utils", "_rebuild_tensor_v2"): "torch _rebuild_tensor_v2",
         ("torch._utils", "_rebuild_tensor_v3"): "torch _rebuild_tensor_v3",

@@ -85,7 +85,7 @@ def read_torch(file: MappedFile) -> WeightsFile:
     """
     archive = _Archive(file)
     machine = PickleVM(archive.read("data.pkl").tobytes(), f"{file.source}, data.pkl", TorchGrammar())
-    layout = sort_out(machine.run(), Tensor, machine)
+    layout = sort_out(machine.run(), Tensor, machine, under_any_name=True)
     for name, tensor in layout.arrays.items():
         _check_bounds(tensor, name, file.source)
     sizes = {name: (tensor, _nbytes(tensor, name, file.source)) for name, tensor in layout.arrays.items()}

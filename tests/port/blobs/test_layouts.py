@@ -14,6 +14,7 @@ from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.weights import read_blobs
+from detectron_gn.weights.errors import FileError
 from tests.helpers.recipe import recipe_weights
 
 NARROW = ["RESNETS.WIDTH_PER_GROUP", "2", "FPN.DIM", "8", "FAST_RCNN.MLP_HEAD_DIM", "8", "MRCNN.DIM_REDUCED", "8"]
@@ -34,6 +35,8 @@ OTHERS = {
 WRAPPED = {
     "bare": lambda tensors: tensors,
     "with its optimizer": lambda tensors: {"model": tensors, "optimizer": {"state": {}}, "step": 9, "iteration": 4},
+    "as model_state_dict": lambda tensors: {"epoch": 3, "model_state_dict": tensors, "optimizer": {"state": {}}},
+    "under a name of its own": lambda tensors: {"net": tensors, "loss": 0.5},
     "as state_dict": lambda tensors: {"state_dict": OrderedDict(tensors), "meta": {"epoch": 3}},
 }
 
@@ -58,7 +61,7 @@ def test_a_detectron2_pickle_is_named_too(author, tmp_path):
 
 
 @pytest.mark.parametrize("wrapping", WRAPPED)
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "model._orig_mod."])
 def test_our_own_state_dict_is_read_with_its_configuration(prefix, wrapping, tmp_path):
     model = build_model(CFG, recipe_weights(TABLE, 0))
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
@@ -68,6 +71,37 @@ def test_our_own_state_dict_is_read_with_its_configuration(prefix, wrapping, tmp
     again = load_model(tmp_path / "sd.pth", NAME, NARROW)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_a_state_dict_with_a_compiled_part_is_read(tmp_path):
+    model = build_model(CFG, recipe_weights(TABLE, 0))
+    state = {name.replace("backbone.", "backbone._orig_mod."): value for name, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "sd.pth")
+    again = load_model(tmp_path / "sd.pth", NAME, NARROW).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_names_that_would_become_one_are_left_as_they_are(tmp_path):
+    name = "backbone.body.conv1.conv.weight"
+    torch.save({name: torch.ones(2), f"_orig_mod.{name}": torch.zeros(2)}, tmp_path / "sd.pth")
+    with pytest.raises(InputError, match=f"it has _orig_mod.{name}"):
+        load_model(tmp_path / "sd.pth", NAME, NARROW)
+
+
+def test_arrays_under_two_names_are_not_chosen_from(tmp_path):
+    torch.save({"generator": {"a": torch.ones(2)}, "critic": {"a": torch.ones(2)}}, tmp_path / "two.pth")
+    with pytest.raises(FileError, match="holds arrays under 'generator' and 'critic': save those of the model alone"):
+        load_model(tmp_path / "two.pth", NAME)
+
+
+def test_of_a_model_that_was_saved_whole_the_state_dict_is_asked_for_and_works(tmp_path):
+    model, path = build_model(CFG, recipe_weights(TABLE, 0)), tmp_path / "whole.pth"
+    torch.save(model, path)
+    with pytest.raises(FileError, match="asks for the Python object .*save the state_dict: ") as error:
+        load_model(path, NAME, NARROW)
+    advice = str(error.value).partition("save the state_dict: ")[2].partition(" (at")[0]
+    eval(advice, {"torch": torch, "model": model, "FILE": path})
+    assert load_model(path, NAME, NARROW)
 
 
 def test_a_state_dict_of_another_network_of_ours_is_refused(tmp_path):
