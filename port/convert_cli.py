@@ -29,7 +29,11 @@ def add_commands(commands: Commands) -> None:
         help="whose names the arrays get (default detectron); the others' are for ImageNet classifiers and for the "
         "body and pyramid of detectors",
     )
-    add_config(parser, "of the network, for --layout torchvision and timm (default: the model's own)")
+    add_config(
+        parser,
+        "of the network, for --layout torchvision and timm and for a state_dict of this project (default: the model's "
+        "own)",
+    )
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -37,16 +41,9 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _convert_format(args: argparse.Namespace) -> int:
-    from detectron_gn.weights.convert import convert
-    from detectron_gn.weights.download.cache import resolve
-    from detectron_gn.weights.errors import WeightsError
+    from detectron_gn.port.runs.convert import convert_format
 
-    if args.config is not None or args.overrides:
-        raise WeightsError(
-            "--config and --set change nothing in a conversion that keeps Detectron's blobs: leave them out, or pass "
-            "--layout torchvision or timm"
-        )
-    conversion = convert(resolve(args.source), args.out)
+    conversion = convert_format(args.source, args.out, args.config, args.overrides)
     print(f"{one_line(str(conversion.out))}: {len(conversion.weights.blobs)} blobs")
     for loss in conversion.not_kept:
         print(f"not kept: {one_line(loss)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +24,22 @@ class Conversion:
     not_kept: tuple[str, ...]
 
 
-def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Conversion:
+def convert(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    named: Callable[[WeightsFile], WeightsFile] = lambda weights: weights,
+) -> Conversion:
     """Read `path` and write the same blobs, configuration and iteration to `out`.
+
+    Args:
+        named: gives the weights that are to be written, under other names perhaps.
 
     Raises what `read_blobs` and `write_blobs` raise; an unknown suffix before anything is read.
     """
     out = Path(out)
     format_of_name(out)
     with MappedFile(path, keep_mapped=True) as file:
-        weights = read_mapped(file)
+        weights = named(read_mapped(file))
     write_blobs(out, weights)
     not_kept = [f"{name} {reason}" for name, reason in weights.left_out.items()]
     if out.suffix == ".pkl" and weights.iteration != iteration_from_name(out.name):
