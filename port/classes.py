@@ -56,6 +56,8 @@ def known_categories(weights: WeightsFile, source: str | Path, cfg: Config | Non
         if family.box_head != "RetinaNet" and (family.kind != "unknown" or cfg is None):
             return None
         rows = None if cfg is None else cfg.MODEL.NUM_CLASSES
+    if CATEGORIES in weights.left_out:
+        logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
     if weights.categories is not None:
         if rows is None or len(weights.categories) == rows - 1:
             return Categories(names_of(weights.categories), tuple(category.id for category in weights.categories))

@@ -1,6 +1,7 @@
 """Top-1 and top-5 error of an ImageNet file on the validation images, beside the published error."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,6 +213,11 @@ def _listed(folder: Path, list_file: Path, number: int, line: str, classes: int)
             "give the list that its classes are numbered by"
         )
     path = folder / name.strip()
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise InputError(
+            f"{list_file}, line {number}: {name.strip()[:60]!r} leads out of {folder}: give names of images in it, or "
+            "--images with the folder that holds them all"
+        )
     if not path.is_file():
         raise InputError(f"{list_file}, line {number}: {path} is missing")
     return path, int(label.lstrip("0") or "0")

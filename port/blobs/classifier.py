@@ -1,5 +1,6 @@
 """From an ImageNet file of Detectron's (`R-50-GN.pkl`) to the classifier it was trained as, and what is known of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,10 @@ class Mean(NamedTuple):
 
 
 def mean_to_subtract(
-    weights: WeightsFile, cfg: Config | None = None, given: tuple[float, float, float] | None = None
+    weights: WeightsFile,
+    cfg: Config | None = None,
+    given: tuple[float, float, float] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Mean:
     """The mean colour that a classifier was trained with, as far as it is known.
 
@@ -112,11 +116,13 @@ def mean_to_subtract(
         weights: its file. A head that is called `pred` was trained by FAIR's own trainer, one called `fc1000` by MSRA.
         cfg: the user's configuration, if there is one: PIXEL_MEANS of its own count.
         given: what the user says; it counts before all.
+        overrides: of the configuration (`["PIXEL_MEANS", "(1., 2., 3.)"]`): PIXEL_MEANS among them count even where
+            they are Detectron's own, which every configuration has that says nothing of them.
     """
     if given is not None:
         return Mean(given, "--mean")
     detectrons = Config().PIXEL_MEANS
-    if cfg is not None and cfg.PIXEL_MEANS != detectrons:
+    if cfg is not None and (cfg.PIXEL_MEANS != detectrons or "PIXEL_MEANS" in overrides[::2]):
         return Mean(cfg.PIXEL_MEANS, "PIXEL_MEANS of the configuration")
     if family_of(weights.blobs).classifier == "pred":
         return Mean(TRAINERS_MEAN, "that of the trainer of Detectron's GN and ResNeXt bodies")

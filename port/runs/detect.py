@@ -1,7 +1,7 @@
 """Detection in image files: pictures with boxes, masks and skeletons, and COCO results."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,10 +105,12 @@ def detect_in_files(
 
 
 def picture_paths(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The picture of each image: named after it, or by its image id where several have one name."""
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(image_id) for image_id in image_ids(paths)]
+    """The picture of each image: named after it, and by its image id too where several have one name."""
+    stems = Counter(path.stem for path in paths)
+    ids = image_ids(paths)
+    names = [path.stem if stems[path.stem] == 1 else f"{path.stem}_{id}" for path, id in zip(paths, ids, strict=True)]
+    if len(set(names)) < len(names):  # a_1.png beside a.png and a.jpg
+        names = [str(image_id) for image_id in ids]
     return [out / f"{name}_detections.png" for name in names]
 
 

@@ -99,21 +99,26 @@ def write_other_layout(
     path = resolve(source)
     weights = read_blobs(path)
     if family_of(weights.blobs).kind == "backbone":
-        return _write_classifier(source, out, layout, weights, classifier_config(config, overrides))
+        return _write_classifier(source, out, layout, weights, classifier_config(config, overrides), overrides)
     if not is_own_state_dict(weights.blobs):
         check_is_detector(weights)
     return _write_backbone(out, layout, weights, config_for(source, path, weights, given, overrides))
 
 
 def _write_classifier(
-    source: str, out: Path, layout: OtherLayout, weights: WeightsFile, cfg: Config | None
+    source: str,
+    out: Path,
+    layout: OtherLayout,
+    weights: WeightsFile,
+    cfg: Config | None,
+    overrides: Sequence[str],
 ) -> Written:
     model = build_classifier(weights, cfg)
     _check_stride(model.cfg, weights)
     parameters = _arrays(model.body)
     arrays = body_arrays(parameters, has_group_norm=norm_of_backbone(model.cfg) == "gn")
     arrays |= {f"fc.{leaf}": array for leaf, array in _arrays(model.pred).items()}
-    mean = mean_to_subtract(weights, cfg)
+    mean = mean_to_subtract(weights, cfg, overrides=overrides)
     error = published_error(source)
     write_state_dict(out, arrays, weights.source)
     return Written(

@@ -2,11 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config, takes_proposals
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.weights.formats.proposals_pickle import read_proposals
+
+# Of proposals that are corners none ends before it begins; a few may be somebody's mistake.
+_INVERTED = 0.05
 
 
 def stored_proposals(cfg: Config, path: Path | None, option: str = "--proposals") -> StoredProposals | None:
@@ -44,4 +51,23 @@ def training_proposals(cfg: Config, paths: Sequence[Path]) -> list[StoredProposa
 
 def _read(path: Path) -> StoredProposals:
     proposals = read_proposals(path)
+    _check_corners(proposals.boxes, path)
     return StoredProposals(proposals.boxes, proposals.ids, str(path))
+
+
+def _check_corners(boxes: Sequence[npt.NDArray[np.floating[Any]]], path: Path) -> None:
+    """InputError for boxes that are shares of the image, or x, y, width and height: no proposals would be left."""
+    known = {id(each): each for each in boxes if each.size}.values()
+    if not known:
+        return
+    if max(float(each.max()) for each in known) <= 1:
+        found = "shares of the image: multiply them by its width and height in pixels"
+    elif sum(int(_is_inverted(each).sum()) for each in known) > _INVERTED * sum(map(len, known)):
+        found = "x, y, width and height: make them x1, y1, x1 + width - 1, y1 + height - 1"
+    else:
+        return
+    raise InputError(f"{path} has boxes that look like {found}; proposals are x1, y1, x2, y2 in pixels")
+
+
+def _is_inverted(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    return (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])

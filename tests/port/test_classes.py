@@ -149,3 +149,10 @@ def test_given_names_keep_the_ids():
 def test_categories_that_no_file_could_keep_are_refused_before_a_run(names, ids, fault):
     with pytest.raises(InputError, match=f"train.json {fault}"):
         file_categories(Categories(names, ids), "train.json")
+
+
+@pytest.mark.parametrize("reason", ["is not JSON, so that the classes have no names", "is a list outside 'blobs'"])
+def test_it_is_said_why_the_names_in_a_file_are_not_read(reason, caplog):
+    weights = replace(file_of(81), left_out={"categories": reason})
+    assert known_categories(weights, "model.pkl") is None
+    assert [record.getMessage() for record in caplog.records] == [f"model.pkl: its 'categories' {reason}"]

@@ -15,6 +15,7 @@ import pytest
 
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
+from detectron_gn.port.runs.detect import picture_paths
 from detectron_gn.verify.parity.results import match_detections
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.categories import Category
@@ -86,13 +87,21 @@ def test_images_without_coco_names_are_numbered(run: Run, pickle: Path, demo_mod
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "photo.png").write_bytes(image.read_bytes())
-    paths = [tmp_path / folder / "photo.png" for folder in ("a", "b")]
+    other = tmp_path / "other.png"
+    other.write_bytes(image.read_bytes())
+    paths = [tmp_path / "a" / "photo.png", other, tmp_path / "b" / "photo.png"]
     out = tmp_path / "out"
     assert run("detect", pickle, *paths, "--out", out)[0] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["1_detections.png", "2_detections.png", "detections.json"]
+    names = [f"{name}_detections.png" for name in ("other", "photo_1", "photo_3")]
+    assert sorted(path.name for path in out.iterdir()) == ["detections.json", *names]
     rows = json.loads((out / "detections.json").read_text())
-    assert {row["image_id"] for row in rows} == {1, 2}
+    assert {row["image_id"] for row in rows} == {1, 2, 3}
     assert {row["category_id"] for row in rows} <= {1, 2, 3, 4}
+
+
+def test_no_two_pictures_have_one_name() -> None:
+    paths = [Path("a/x.png"), Path("b/x.png"), Path("x_1.png")]
+    assert [path.stem for path in picture_paths(paths, Path())] == ["1_detections", "2_detections", "3_detections"]
 
 
 def test_a_stopped_detect_writes_what_it_has_found(

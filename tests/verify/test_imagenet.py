@@ -105,9 +105,13 @@ def test_a_list_file_gives_the_labels(folders):
     assert labelled_images(folders, CLASSES, path) == [
         (folders / "a" / "000000300000.png", 7), (folders / "c" / "000000300003.png", 0),
     ]  # fmt: skip
+    path.write_text(f"a/../c/000000300003.png 1\n{folders}/a/000000300000.png 2\n")
+    assert [label for _, label in labelled_images(folders, CLASSES, path)] == [1, 2]
     for text, sentence in [
         ("a/000000300000.png", r"val\.txt, line 1: 'a/000000300000\.png' is not `name label`"),
         ("x.png 3", r"val\.txt, line 1: .*x\.png is missing"),
+        ("../val.txt 3", r"val\.txt, line 1: '\.\./val\.txt' leads out of .*: give names of images in it"),
+        ("/etc/hosts 3", r"val\.txt, line 1: '/etc/hosts' leads out of"),
         ("", r"val\.txt lists no image"),
         ("a/000000300000.png " + "9" * 5000, r"val\.txt, line 1: label 9{20}\.\.\. is beyond the model's 10 classes"),
         ("a/000000300000.png 9\na/000000300000.png 10", r"val\.txt, line 2: label 10 is beyond the model's 10 classes"),
@@ -228,6 +232,8 @@ def test_the_mean_is_the_one_of_the_bodys_trainer_unless_the_user_says_another(w
     assert mean_to_subtract(msra).values == mean_to_subtract(msra, cfg).values == detectrons
     assert mean_to_subtract(weights, other).values == (1.0, 2.0, 3.0)
     assert mean_to_subtract(weights, other, (4.0, 5.0, 6.0)).values == (4.0, 5.0, 6.0)
+    # Detectron's own are in every configuration; whoever sets them means them.
+    assert mean_to_subtract(weights, cfg, overrides=["PIXEL_MEANS", "..."]).values == detectrons
     told = "subtracted mean 103.53, 116.28, 123.675 (BGR): that of the trainer"
     assert str(mean_to_subtract(weights)).startswith(told)
 

@@ -187,7 +187,7 @@ def _imagenet(args: argparse.Namespace) -> int:
     expected = args.expect_error if args.expect_error is not None else published_error(args.source)
     cfg = classifier_config(args.config, args.overrides)
     weights = read_blobs(resolve(args.source))
-    mean = mean_to_subtract(weights, cfg, args.mean and tuple(args.mean))
+    mean = mean_to_subtract(weights, cfg, args.mean and tuple(args.mean), args.overrides)
     model = build_classifier(weights, cfg).to(usable_device(args.device))
     images = labelled_images(args.images, model.pred.out_features, args.list)
     found = classify(

@@ -13,7 +13,14 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NoReturn, Protocol
 
-from detectron_gn.weights.errors import FileError, ForbiddenContent, MalformedFile, OverBudget, TruncatedFile
+from detectron_gn.weights.errors import (
+    FileError,
+    ForbiddenContent,
+    MalformedFile,
+    OverBudget,
+    TruncatedFile,
+    UnsupportedArray,
+)
 from detectron_gn.weights.formats.pickle_values import Symbol, Text, Value, describe, unescape
 from detectron_gn.weights.limits import (
     MAX_INTEGER_BYTES,
@@ -85,8 +92,17 @@ class PickleVM:
         raise self.error(OverBudget, f"more than {self.most_opcodes} opcodes")
 
     def error(self, kind: type[FileError], cause: str) -> FileError:
-        """An error of `kind` at the opcode being read."""
+        """An error of `kind` at the opcode being read; of an array, with the name that it was to have."""
+        if kind is UnsupportedArray and (name := self._last_text()) is not None:
+            cause = f"{name}: {cause}"
         return kind(self.source, cause, self.start_of_opcode)
+
+    def _last_text(self) -> str | None:
+        """The text that was put on the stack last: in a dictionary that is being filled, the key of what comes."""
+        for value in reversed(self._stack):
+            if isinstance(value, Text) and value.kind != "bytes":
+                return ascii(bytes(self.data[value.offset : value.offset + min(value.length, 80)]))[1:]
+        return None
 
     def text(self, value: Value, limit: int = MAX_NAME_BYTES) -> str:
         """The text of a string of at most `limit` bytes; raises MalformedFile for everything else."""

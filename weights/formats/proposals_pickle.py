@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from detectron_gn.weights.errors import MalformedFile, OverBudget
+from detectron_gn.weights.errors import MalformedFile, OverBudget, WrongFormat
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.mapped_file import MappedFile
 from detectron_gn.weights.formats.pickle_reader import NumpyGrammar, PickledArray, read_array
 from detectron_gn.weights.formats.pickle_values import Text, Value, describe
 from detectron_gn.weights.formats.pickle_vm import PickleVM
 from detectron_gn.weights.formats.pickle_writer import Pickler
+from detectron_gn.weights.formats.recognise import is_pickle
 from detectron_gn.weights.limits import (
     BYTES_OF_AN_OPCODE,
     MAX_CFG_BYTES,
@@ -31,6 +32,12 @@ from detectron_gn.weights.limits import (
     MAX_SHARED_PROPOSALS_BYTES,
 )
 from detectron_gn.weights.weights_file import Array, array_bytes
+
+_HEAD = 64
+_FORM = (
+    "a pickle as `test` of an RPN writes it: {'boxes': [array [R, 4], ...], 'scores': [array [R], ...], "
+    "'ids': [image id, ...]}"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,9 @@ def read_proposals(path: str | os.PathLike[str]) -> ProposalsPickle:
     than proposals need.
     """
     with MappedFile(path) as file:
+        if not is_pickle(file):
+            found = "JSON" if bytes(file.map[:_HEAD]).lstrip()[:1] in (b"{", b"[") else "no pickle"
+            raise WrongFormat(file.source, f"is {found}, and proposals are {_FORM}")
         budget = min(MAX_PROPOSALS_OPCODES, MAX_OPCODES + file.size // BYTES_OF_AN_OPCODE)
         machine = PickleVM(file.map, file.source, NumpyGrammar(), budget)
         top = machine.run()

@@ -9,6 +9,7 @@ import pytest
 
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.errors import (
+    FileError,
     ForbiddenContent,
     MalformedFile,
     OverBudget,
@@ -161,6 +162,14 @@ def test_byte_order_is_the_one_that_numpy_takes(align: bytes, code: str, copy: i
     content = PYTHON_27.replace(b"U\x02f4K\x00K\x01", made).replace(b"U\x01<", b"U\x01" + order.encode())
     expected = pickle.loads(content, encoding="latin1")["blobs"]["w"]
     assert read(content, tmp_path).blobs["w"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("elements", [np.array(["a", None], object), np.array(["a", "bc"]), np.array([1j])])
+def test_an_array_that_is_no_numbers_is_named(elements: np.ndarray, protocol: int, tmp_path: Path) -> None:
+    blobs = {"conv1_w": np.ones(3, np.float32), "labels": elements, "conv1_b": np.ones(3, np.float32)}
+    with pytest.raises(FileError, match="labels"):
+        read(pickle.dumps({"blobs": blobs}, protocol), tmp_path)
 
 
 def test_an_element_type_that_an_array_has_already_may_not_be_changed(tmp_path: Path) -> None:
