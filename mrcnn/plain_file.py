@@ -1,13 +1,23 @@
-"""Reads files that a user names whole, and nothing that is no file: a pipe would wait for ever, a device never end."""
+"""Reads files that a user names, and nothing that is no file: a pipe would wait for ever, a device never end."""
 
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 def read_plain_file(path: str | Path, most: int = -1) -> bytes:
     """The content of a regular file, at most its first `most` bytes; all of them where that is negative.
+
+    Raises OSError as `open_plain_file` does.
+    """
+    with open_plain_file(path) as file:
+        return file.read(most)
+
+
+def open_plain_file(path: str | Path) -> BinaryIO:
+    """A regular file, opened to be read.
 
     Commands read some files twice, so that a pipe could not be taken even where somebody writes to it.
 
@@ -20,5 +30,4 @@ def read_plain_file(path: str | Path, most: int = -1) -> bytes:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         # Asked before opening, which waits at a pipe.
         raise OSError(errno.EINVAL, "it is a pipe or a device; save it to a file first", str(path))
-    with open(path, "rb") as file:
-        return file.read(most)
+    return open(path, "rb")

@@ -1,9 +1,12 @@
 """Boxes that a file gives in another convention than COCO's, told by what contradicts them over the whole file."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from detectron_gn.mrcnn.data.annotations.outlines import Bounds
+import numpy as np
+import numpy.typing as npt
+
+from detectron_gn.mrcnn.data.annotations.ragged import BoolArray, IntArray, NumberArray
 
 _OTHERS = {
     "x1, y1, x2, y2": "subtract x1 and y1 from the other two",
@@ -27,37 +30,51 @@ class BoxConventions:
         self._by_outline: Counter[str | None] = Counter()
         self._boxes = self._could_be_corners = self._leave_the_image = self._could_be_shares = 0
 
-    def watch(self, bbox: Sequence[float], bounds: Bounds | None, height: int, width: int) -> str | None:
-        """See one box of a `height` x `width` image, with the box around the outline where there is one.
+    def watch(
+        self, boxes: NumberArray, bounds: NumberArray, heights: IntArray, widths: IntArray
+    ) -> Iterator[tuple[npt.NDArray[np.intp], str]]:
+        """See some boxes.
 
-        Returns what speaks against this box being COCO's, if anything does. Few such boxes in a file are no convention;
-        they are taken as they are.
+        Args:
+            boxes: `[N, 4]` as in the file.
+            bounds: `[N, 4]`, the corners of the box around each outline; NaN where there is none.
+            heights, widths: `[N]`, of their images.
+
+        Yields numbers of boxes, and what speaks against these being COCO's. Few such boxes in a file are no
+        convention; they are taken as they are.
         """
-        x, y, w, h = bbox
-        self._boxes += 1
-        if max(bbox) <= 1 and min(bbox) >= 0 and max(w, h) > 0 and min(height, width) > 2:
-            self._could_be_shares += 1
-        if bounds is None:
-            self._could_be_corners += 0 <= x < w <= width + 1 and 0 <= y < h <= height + 1
-            self._leave_the_image += x + w > width + _TOLERANCE or y + h > height + _TOLERANCE
-        elif _fits((x, y, x + w, y + h), bounds):
-            self._by_outline[None] += 1
-        else:
-            for name, corners in zip(
-                _OTHERS,
-                (
-                    (x, y, w, h),
-                    (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
-                    (x * width, y * height, (x + w) * width, (y + h) * height),
-                ),
-                strict=True,
-            ):
-                if _fits(corners, bounds):
-                    self._by_outline[name] += 1
-                    return f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {_KEPT}"
-        if min(x, y) < -_TOLERANCE or x + w > width + _TOLERANCE or y + h > height + _TOLERANCE:
-            return f"a bbox that leaves its image: {_KEPT}"
-        return None
+        x, y, w, h = boxes.T
+        right, bottom = x + w, y + h
+        is_outlined = ~np.isnan(bounds[:, 0])
+        leaves = (right > widths + _TOLERANCE) | (bottom > heights + _TOLERANCE)
+        is_share = (boxes.max(axis=1) <= 1) & (boxes.min(axis=1) >= 0) & (np.maximum(w, h) > 0)
+        are_corners = (x >= 0) & (x < w) & (w <= widths + 1) & (y >= 0) & (y < h) & (h <= heights + 1)
+        self._boxes += len(boxes)
+        self._could_be_shares += int((is_share & (np.minimum(heights, widths) > 2)).sum())
+        self._could_be_corners += int((are_corners & ~is_outlined).sum())
+        self._leave_the_image += int((leaves & ~is_outlined).sum())
+        fits = _fits((x, y, right, bottom), bounds)
+        self._by_outline[None] += int(fits.sum())
+        is_open, is_odd = is_outlined & ~fits, np.zeros(len(boxes), np.bool_)
+        for name, corners in zip(
+            _OTHERS,
+            (
+                (x, y, w, h),
+                (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
+                (x * widths, y * heights, right * widths, bottom * heights),
+            ),
+            strict=True,
+        ):
+            found = is_open & _fits(corners, bounds)
+            self._by_outline[name] += int(found.sum())
+            is_open &= ~found
+            is_odd |= found
+            if found.any():
+                told = f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {_KEPT}"
+                yield np.flatnonzero(found), told
+        outside = ~is_odd & (leaves | (np.minimum(x, y) < -_TOLERANCE))
+        if outside.any():
+            yield np.flatnonzero(outside), f"a bbox that leaves its image: {_KEPT}"
 
     def fault(self) -> str | None:
         """What is wrong with the boxes of the file, with the way out; None where nothing speaks against COCO's."""
@@ -65,7 +82,7 @@ class BoxConventions:
         if self._boxes >= _ENOUGH and self._could_be_shares == self._boxes:
             # Outlines may be shares as well, and then fit their boxes.
             return _sentence(shares, "all numbers are between 0 and 1, and COCO's are pixels")
-        outlines = {name: count for name, count in self._by_outline.items() if name is not None}
+        outlines = {name: count for name, count in self._by_outline.items() if name is not None and count}
         for name, count in outlines.items():
             if count >= _ENOUGH and count > 9 * self._by_outline[None]:
                 return _sentence(name, f"{count} outlines fit into that and not into COCO's x, y, width, height")
@@ -85,6 +102,9 @@ def _sentence(convention: str, evidence: str) -> str:
     return f"its 'bbox' numbers seem to be {convention}: {evidence}; {_OTHERS[convention]}"
 
 
-def _fits(corners: Sequence[float], bounds: Bounds) -> bool:
-    tolerance = max(_TOLERANCE, 0.02 * max(bounds[2] - bounds[0], bounds[3] - bounds[1]))
-    return all(abs(a - b) <= tolerance for a, b in zip(corners, bounds, strict=True))
+def _fits(corners: tuple[NumberArray, NumberArray, NumberArray, NumberArray], bounds: NumberArray) -> BoolArray:
+    """Whether corners are those of the bounds; not where there are none."""
+    longer = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+    tolerance = np.maximum(_TOLERANCE, 0.02 * longer)
+    fits: BoolArray = (np.abs(np.stack(corners, axis=1) - bounds) <= tolerance[:, None]).all(axis=1)
+    return fits

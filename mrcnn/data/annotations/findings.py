@@ -40,10 +40,10 @@ class Findings:
         """Note a fault."""
         self.faults.append(Fault(subject, str(text), image_id))
 
-    def mend(self, subject: str, text: str) -> None:
-        """Note that a record was mended in memory; `text` says how."""
+    def mend(self, subject: str, text: str, times: int = 1) -> None:
+        """Note that a record, the first of so many, was mended in memory; `text` says how."""
         count, first = self._mended.get(text, (0, subject))
-        self._mended[text] = (count + 1, first)
+        self._mended[text] = (count + times, first)
 
     def remarks(self) -> tuple[str, ...]:
         """What was mended, a sentence for each kind with its count."""

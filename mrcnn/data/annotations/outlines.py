@@ -18,9 +18,10 @@ Outline = list[list[float]] | Mapping[str, Any]
 # x1, y1, x2, y2 in continuous coordinates.
 Bounds = tuple[float, float, float, float]
 
-_SMALLEST_POLYGON = 6
+# Numbers of a polygon of three points.
+SMALLEST_POLYGON = 6
 # In square pixels: what float64 makes of three points on a line is below, of COCO's two decimals above.
-_SMALLEST_AREA = 1e-6
+SMALLEST_AREA = 1e-6
 
 
 def read_outline(segmentation: object, height: int, width: int, mend: Callable[[str], None]) -> Outline:
@@ -59,13 +60,13 @@ def read_outline(segmentation: object, height: int, width: int, mend: Callable[[
 
 def polygons(outline: list[list[float]]) -> list[list[float]]:
     """Those of three points and more: Detectron's (datasets/json_dataset.py:_add_gt_annotations)."""
-    return [polygon for polygon in outline if len(polygon) >= _SMALLEST_POLYGON]
+    return [polygon for polygon in outline if len(polygon) >= SMALLEST_POLYGON]
 
 
 def has_outline(annotation: Mapping[str, Any]) -> bool:
     """Whether an annotation that was read has more than its box."""
     outline = annotation["segmentation"]
-    return isinstance(outline, Mapping) or any(len(polygon) >= _SMALLEST_POLYGON for polygon in outline)
+    return isinstance(outline, Mapping) or any(len(polygon) >= SMALLEST_POLYGON for polygon in outline)
 
 
 def encoded_outline(outline: Outline, height: int, width: int) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def _is_line(polygon: list[float]) -> bool:
     x, y = polygon[:2]
     along = next(((a - x, b - y) for a, b in zip(polygon[2::2], polygon[3::2]) if (a, b) != (x, y)), (0.0, 0.0))
     return all(
-        abs(along[0] * (b - y) - along[1] * (a - x)) <= _SMALLEST_AREA for a, b in zip(polygon[2::2], polygon[3::2])
+        abs(along[0] * (b - y) - along[1] * (a - x)) <= SMALLEST_AREA for a, b in zip(polygon[2::2], polygon[3::2])
     )
 
 

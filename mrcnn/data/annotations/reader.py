@@ -1,15 +1,26 @@
-"""The one reader of annotation files in COCO's format: what every command makes of a file, decided record by record."""
+"""The one reader of annotation files in COCO's format: what every command makes of a file."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from detectron_gn.mrcnn.data.annotations.columns import (
+    AnnotationColumns,
+    AnnotationRecords,
+    annotation_columns,
+    joined_columns,
+)
 from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
 from detectron_gn.mrcnn.data.annotations.findings import Fault, Findings
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
+from detectron_gn.mrcnn.data.annotations.parts import AnnotationParts, Part, without_collection
+from detectron_gn.mrcnn.data.annotations.plain import KnownRecords, Read, read_plain
+from detectron_gn.mrcnn.data.annotations.ragged import IntArray
 from detectron_gn.mrcnn.data.annotations.records import (
     Record,
     read_annotation,
@@ -24,13 +35,13 @@ from detectron_gn.mrcnn.errors import InputError
 
 @dataclass(frozen=True)
 class Instances:
-    """An annotation file as it was understood: records as COCO's own files have them, each list in the file's order.
+    """An annotation file as it was understood, each list in the file's order.
 
     Attributes:
         path: the file.
-        categories, images, annotations: the records without fault. Ids are whole numbers, those of annotations the
-            file's own, or new ones where it has none; every annotation has `bbox`, `area`, `iscrowd` and
-            `segmentation`, which is `[]` where there is no outline.
+        categories, images: the records without fault, their ids whole numbers; of an image `id`, `file_name`, `height`
+            and `width`.
+        columns: the annotations without fault. Their ids are the file's own, or new ones where it has none.
         faults: of the records that cannot be used.
         remarks: what was mended, a sentence for each kind.
         image_count, annotation_count: of the file, those with faults too.
@@ -39,30 +50,48 @@ class Instances:
     path: Path
     categories: tuple[Record, ...]
     images: tuple[Record, ...]
-    annotations: tuple[Record, ...]
+    columns: AnnotationColumns
     faults: tuple[Fault, ...]
     remarks: tuple[str, ...]
     image_count: int
     annotation_count: int
 
+    @property
+    def annotations(self) -> Sequence[Record]:
+        """The annotations as records, each with `bbox`, `area`, `iscrowd` and `segmentation`, `[]` without outline."""
+        return AnnotationRecords(self.columns, {each["id"]: (each["height"], each["width"]) for each in self.images})
+
 
 def read_instances(path: str | Path) -> Instances:
-    """Read an annotation file; InputError where it is none at all. What is wrong with single records is in `faults`."""
+    """Read an annotation file; InputError where it is none at all. What is wrong with single records is in `faults`.
+
+    The memory that it takes is that of the columns and of a part of the file.
+    """
     path = Path(path)
-    content = read_annotation_file(path)
+    file = AnnotationParts(path)
     reading = _Reading(path)
-    reading.read_categories(content["categories"])
-    reading.read_images(content["images"])
-    reading.read_annotations(content["annotations"])
+    try:
+        with without_collection():
+            reading.read_categories(file.records("categories"))
+            for part in file.parts("images"):
+                reading.read_images(part.exactly(), part.before)
+            reading.begin_annotations()
+            for part in file.parts("annotations"):
+                reading.read_annotations(part)
+    except ValueError:
+        # Somewhere it is no JSON after all; read as a whole it is refused with the place.
+        read_annotation_file(path)
+        raise InputError(f"{path} was changed while it was read: try again") from None
+    columns = reading.columns()
     return Instances(
         path,
         tuple(reading.categories),
         tuple(reading.images.values()),
-        tuple(reading.annotations),
+        columns,
         tuple(reading.findings.faults),
         reading.findings.remarks(),
         reading.image_count,
-        len(content["annotations"]),
+        file.count("annotations"),
     )
 
 
@@ -80,7 +109,12 @@ class _Reading:
         # Likewise.
         self.image_names: dict[int, str] = {}
         self.image_count = 0
-        self.annotations: list[Record] = []
+        self._seen: dict[int, int] = {}
+        self._read: list[AnnotationColumns] = []
+        self._ids: list[IntArray] = []
+        # Their places among all annotations that were read.
+        self._without_id: list[int] = []
+        self._conventions = BoxConventions()
 
     def read_categories(self, records: list[dict[str, Any]]) -> None:
         if not records:
@@ -106,20 +140,21 @@ class _Reading:
                 f"category {BACKGROUND}", "is the name of what is no object: give another one, or leave it out"
             )
 
-    def read_images(self, records: list[dict[str, Any]]) -> None:
-        originals: dict[int, Mapping[str, Any]] = {}
-        for place, record in enumerate(records):
+    def read_images(self, records: list[dict[str, Any]], before: int) -> None:
+        for place, record in enumerate(records, before):
             name, number = record.get("file_name"), whole_number(record.get("id"))
             subject = name if is_text(name) and name else _subject("image", record.get("id"), place)
-            if number is not None and number in originals:
-                if originals[number] == record:
+            # A hash is told from another by its record, and needs a hundredth of its memory.
+            content = hash(repr(sorted(record.items())))
+            if number is not None and number in self._seen:
+                if self._seen[number] == content:
                     self.findings.mend(subject, "an image listed twice with the same record: taken once")
                 else:
                     self.findings.refuse(subject, f"the id {number} stands twice in 'images'", number)
                 continue
             self.image_count += 1
             if number is not None:
-                originals[number] = record
+                self._seen[number] = content
                 self.image_names[number] = subject
             try:
                 image = read_image_record(record, partial(self.findings.mend, subject))
@@ -128,11 +163,38 @@ class _Reading:
             else:
                 self.images[image["id"]] = image
 
-    def read_annotations(self, records: list[dict[str, Any]]) -> None:
-        conventions, before = BoxConventions(), len(self.findings.faults)
-        next_id = 1 + max((n for record in records if (n := whole_number(record.get("id"))) is not None), default=0)
-        seen: Counter[int] = Counter()
-        for place, record in enumerate(records):
+    def begin_annotations(self) -> None:
+        """To be called once between images and annotations."""
+        ids = sorted(self.images)
+        sizes = [(self.images[each]["height"], self.images[each]["width"]) for each in ids]
+        self._known = KnownRecords(np.array(ids, np.int64), sizes, np.array(sorted(self.usable_categories), np.int64))
+        self._faults_before = len(self.findings.faults)
+
+    def read_annotations(self, part: Part) -> None:
+        records = part.quickly()
+        found = read_plain(records, self._known) if records else None
+        if found is not None:
+            read, mended = found
+            for first, text, times in mended:
+                self.findings.mend(self._subject_of(read, first), text, times)
+            self._ids.append(read.columns.ids)
+        else:
+            read = self._read_each(part)
+        heights, widths = np.array(read.sizes, np.int64).reshape(-1, 2).T
+        for places, text in self._conventions.watch(read.columns.boxes, read.bounds, heights, widths):
+            self.findings.mend(self._subject_of(read, int(places[0])), text, len(places))
+        self._read.append(read.columns)
+
+    def _subject_of(self, read: Read, place: int) -> str:
+        name = self.image_names[int(read.columns.image_ids[place])]
+        return f"{_subject('annotation', int(read.columns.ids[place]), place)} of {name}"
+
+    def _read_each(self, part: Part) -> Read:
+        """The annotations of a part that are without fault, each by the rules for one."""
+        read: list[Record] = []
+        bounds: list[tuple[float, float, float, float]] = []
+        sizes, ids = [], []
+        for place, record in enumerate(part.exactly(), part.before):
             subject, image_id = _subject("annotation", record.get("id"), place), None
             try:
                 image_id = read_id(record.get("image_id"), "image_id")
@@ -140,9 +202,9 @@ class _Reading:
                 number = record.get("id")
                 if number is None:
                     self.findings.mend(subject, "an annotation without 'id': numbered")
-                    number, next_id = next_id, next_id + 1
-                number = read_id(number)
-                seen[number] += 1
+                else:
+                    number = read_id(number)
+                    ids.append(number)
                 category_id = read_id(record.get("category_id"), "category_id")
                 if category_id not in self.category_ids:
                     raise InputError(f"has category_id {category_id}, which 'categories' does not list")
@@ -152,25 +214,37 @@ class _Reading:
                 if image is None or category_id not in self.usable_categories:
                     # That fault is told already.
                     continue
-                height, width = image["height"], image["width"]
-                annotation, bounds = read_annotation(record, height, width, partial(self.findings.mend, subject))
+                size = image["height"], image["width"]
+                annotation, outline = read_annotation(record, *size, partial(self.findings.mend, subject))
             except InputError as error:
                 self.findings.refuse(subject, error, image_id)
                 continue
-            oddity = conventions.watch(annotation["bbox"], bounds, height, width)
-            if oddity is not None:
-                self.findings.mend(subject, oddity)
-            self.annotations.append({**annotation, "id": number, "image_id": image_id, "category_id": category_id})
-        for number, count in seen.items():
-            if count > 1:
-                self.findings.refuse(
-                    f"annotation {number}",
-                    f"the id stands {count} times: give each its own, or leave 'id' out of all annotations",
-                )
-        convention = conventions.fault()
+            if number is None:
+                self._without_id.append(sum(map(len, self._read)) + len(read))
+                number = 0
+            read.append({**annotation, "id": number, "image_id": image_id, "category_id": category_id})
+            bounds.append(outline or (np.nan,) * 4)
+            sizes.append(size)
+        self._ids.append(np.array(ids, np.int64))
+        return Read(annotation_columns(read, sizes), np.array(bounds).reshape(-1, 4), sizes)
+
+    def columns(self) -> AnnotationColumns:
+        """All annotations that were read; their last faults are found."""
+        columns = joined_columns(self._read or [annotation_columns([], [])])
+        self._read.clear()
+        ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])
+        numbers, firsts, counts = np.unique(ids, return_index=True, return_counts=True)
+        for place in sorted(np.flatnonzero(counts > 1).tolist(), key=lambda place: int(firsts[place])):
+            self.findings.refuse(
+                f"annotation {numbers[place]}",
+                f"the id stands {counts[place]} times: give each its own, or leave 'id' out of all annotations",
+            )
+        columns.ids[self._without_id] = 1 + max(0, ids.max(initial=0)) + np.arange(len(self._without_id))
+        convention = self._conventions.fault()
         if convention is not None:
             # It explains most others.
-            self.findings.faults.insert(before, Fault(str(self.path), convention))
+            self.findings.faults.insert(self._faults_before, Fault(str(self.path), convention))
+        return columns
 
 
 def _subject(kind: str, identity: Any, place: int) -> str:

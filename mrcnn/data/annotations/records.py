@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from detectron_gn.mrcnn.data.annotations.keypoints import count_visible
 from detectron_gn.mrcnn.data.annotations.outlines import (
     Bounds,
@@ -11,6 +13,7 @@ from detectron_gn.mrcnn.data.annotations.outlines import (
     outline_bounds,
     read_outline,
 )
+from detectron_gn.mrcnn.data.annotations.ragged import BoolArray, IntArray, NumberArray
 from detectron_gn.mrcnn.data.json_values import is_number, is_text, told, whole_number
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import LARGEST_SIDE, MOST_MASK_PIXELS
@@ -21,6 +24,11 @@ Mend = Callable[[str], None]
 
 # pycocotools keeps ids as float64 in places, which counts no further.
 LARGEST_ID = 2**53
+# Of a coordinate, a side or an area.
+LARGEST_NUMBER = LARGEST_SIDE**2
+
+NO_CROWD_GIVEN = "an annotation without 'iscrowd': taken as no crowd"
+NO_OUTLINE = "an annotation without an outline: its box counts, masks are neither trained nor scored on it"
 
 
 def read_id(value: Any, key: str = "id") -> int:
@@ -79,7 +87,7 @@ def read_image_record(record: Mapping[str, Any], mend: Mend) -> Record:
         raise InputError(f"height {told(record['height'])} and width {told(record['width'])} are no size")
     if height * width > MOST_MASK_PIXELS:
         raise InputError(f"height {height} and width {width} are more pixels than pycocotools can count")
-    return {**record, "id": number, "file_name": name, "height": height, "width": width}
+    return {"id": number, "file_name": name, "height": height, "width": width}
 
 
 def read_annotation(record: Mapping[str, Any], height: int, width: int, mend: Mend) -> tuple[Record, Bounds | None]:
@@ -90,7 +98,7 @@ def read_annotation(record: Mapping[str, Any], height: int, width: int, mend: Me
     """
     iscrowd = record.get("iscrowd")
     if iscrowd is None:
-        mend("an annotation without 'iscrowd': taken as no crowd")
+        mend(NO_CROWD_GIVEN)
         iscrowd = 0
     if not isinstance(iscrowd, int | float) or iscrowd not in (0, 1):
         raise InputError(f"iscrowd is {told(iscrowd)} instead of 0 or 1")
@@ -100,10 +108,10 @@ def read_annotation(record: Mapping[str, Any], height: int, width: int, mend: Me
     if has_outline(read):
         bounds = outline_bounds(outline, height, width)
     else:
-        mend("an annotation without an outline: its box counts, masks are neither trained nor scored on it")
+        mend(NO_OUTLINE)
     read["bbox"] = _box(record.get("bbox"), bounds, mend)
     read["area"] = _area(record.get("area"), read, bounds, height, width, mend)
-    if bounds is not None and not iscrowd and _is_apart(read["bbox"], bounds, height, width):
+    if bounds is not None and not iscrowd and bool(are_apart(*map(np.array, (read["bbox"], bounds, height, width)))):
         raise InputError(
             f"its outline, from ({bounds[0]:g}, {bounds[1]:g}) to ({bounds[2]:g}, {bounds[3]:g}), lies wholly outside "
             f"of its bbox {told(read['bbox'])}"
@@ -144,16 +152,24 @@ def _area(area: Any, read: Record, bounds: Bounds | None, height: int, width: in
 def _check_number(key: str, value: Any) -> None:
     if type(value) not in (int, float):
         raise InputError(f"{key} holds {told(value)}, which is not a number")
-    if not is_number(value) or abs(value) > LARGEST_SIDE**2:
+    if not is_number(value) or abs(value) > LARGEST_NUMBER:
         raise InputError(f"{key} holds {told(value)}, which is not finite or too large")
 
 
-def _is_apart(bbox: list[float], bounds: Bounds, height: int, width: int) -> bool:
-    """Whether an outline and a box are more than a pixel apart.
+def are_apart(boxes: NumberArray, bounds: NumberArray, heights: IntArray, widths: IntArray) -> BoolArray:
+    """Whether each outline and its box are more than a pixel apart; not where there is no outline.
 
     A box of a pixel or less within the image says nothing: Detectron drops the annotation for it.
+
+    Args:
+        boxes: `[..., 4]` as in the file.
+        bounds: `[..., 4]`, the corners of the box around each outline; NaN where there is none.
+        heights, widths: `[...]`, of their images.
     """
-    x1, y1, x2, y2 = bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]
-    if min(x2, width) - max(x1, 0) <= 1 or min(y2, height) - max(y1, 0) <= 1:
-        return False
-    return max(bounds[0] - x2, x1 - bounds[2], bounds[1] - y2, y1 - bounds[3]) > 1
+    x1, y1, w, h = np.moveaxis(boxes, -1, 0)
+    left, top, right, bottom = np.moveaxis(bounds, -1, 0)
+    x2, y2 = x1 + w, y1 + h
+    is_seen = (np.minimum(x2, widths) - np.maximum(x1, 0) > 1) & (np.minimum(y2, heights) - np.maximum(y1, 0) > 1)
+    gaps = np.maximum(np.maximum(left - x2, x1 - right), np.maximum(top - y2, y1 - bottom))
+    apart: BoolArray = is_seen & (gaps > 1)
+    return apart
