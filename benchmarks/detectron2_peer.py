@@ -16,8 +16,8 @@ from torch import Tensor
 from benchmarks.common import Parts, affine_scale
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.config.functions import CONV_BODIES
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.roidb import GroundTruth
 
 HOW_TO_GET = (
     "detectron2 is not importable, so there is nothing to compare with: install it together with torchvision, or put "

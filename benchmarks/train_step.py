@@ -24,9 +24,9 @@ from torch import Tensor
 from benchmarks import detectron2_peer as peer
 from benchmarks.common import Clock, Seconds, hold_down, options, paired_ratio, picture, print_medians, set_up
 from detectron_gn.mrcnn.config import Config, padding_stride, with_values
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import Image, image_blob, padded_size, prepare_image
 from detectron_gn.mrcnn.data.minibatch import Minibatch
-from detectron_gn.mrcnn.data.roidb import GroundTruth
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.memory import keep_freed_memory
 from detectron_gn.mrcnn.ops.proposals import ImInfo

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from detectron_gn.mrcnn.config import Config
@@ -12,19 +13,10 @@ from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
 from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from detectron_gn.mrcnn.data.ground_truth import TrainedObjects, mirrored_keypoints
 from detectron_gn.mrcnn.data.image_blob import scaling_fault
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
-from detectron_gn.mrcnn.data.roidb import (
-    NO_KEYPOINTS,
-    NO_OUTLINES,
-    GroundTruth,
-    ground_truth,
-    is_trainable,
-    lacks_keypoints,
-    mirrored_keypoints,
-    other_classes,
-    reason_to_drop,
-)
+from detectron_gn.mrcnn.data.roidb import NO_KEYPOINTS, NO_OUTLINES, other_classes
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import in_one_line
 
@@ -101,32 +93,33 @@ def check_dataset(
     findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
     spoiled = {fault.image_id for fault in dataset.faults}
     with ThreadPoolExecutor(threads) as pool:
-        check = partial(_check_file, dataset=dataset, reading=reading if read_images else None)
+        check = partial(_check_file, find=dataset.image_finder(), reading=reading if read_images else None)
         found = pool.map(check, dataset.images)
         of_files = list(progress(found, len(dataset.images)) if read_images else found)
+    trained = TrainedObjects(dataset, cfg)
     images = objects = crowds = outlined = pointless = 0
     count = cfg.KRCNN.NUM_KEYPOINTS
     counts = {each["id"]: count if cfg.MODEL.KEYPOINTS_ON else named_count(each) for each in dataset.categories}
     for image, of_file in zip(dataset.images, of_files, strict=True):
         if image.id in spoiled:
             continue
-        findings += _check_annotations(image, cfg)
+        findings += _check_annotations(image, trained)
         of_keypoints = list(_check_keypoints(image, counts))
         if cfg.MODEL.KEYPOINTS_ON and any(finding.severity == "error" for finding in of_keypoints):
             findings += of_keypoints
             continue
         findings += [replace(finding, severity="note") for finding in of_keypoints]
-        objects_of = ground_truth(image, dataset.class_of_category, cfg)
         unscalable = _unscalable(image, cfg)
-        if not is_trainable(objects_of, cfg):
-            pointless += lacks_keypoints(objects_of)
-            findings.append(Finding("dropped", image.file_name, _why_untrained(image, objects_of)))
+        if not trained.is_trainable[image.place]:
+            pointless += trained.lacks_keypoints(image.place)
+            findings.append(Finding("dropped", image.file_name, _why_untrained(image, trained)))
         elif unscalable is not None:
             findings.append(Finding("error", image.file_name, unscalable))
         elif of_file.is_trained_on:
             images += 1
-            crowds += int(objects_of.is_crowd.sum())
-            objects += int((~objects_of.is_crowd).sum())
+            is_crowd = dataset.instances.columns.is_crowd[trained.rows[image.place]]
+            crowds += int(is_crowd.sum())
+            objects += int((~is_crowd).sum())
         outlined += any(map(has_outline, image.annotations))
     findings += [finding for of_file in of_files for finding in of_file.findings]
     if not images:
@@ -134,7 +127,9 @@ def check_dataset(
         findings.append(Finding("error", str(dataset.annotation_file), why))
     elif cfg.MODEL.MASK_ON and not outlined:
         findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
-    return DataReport(tuple(findings), dataset.image_count, images, dataset.annotation_count, objects, crowds)
+    return DataReport(
+        tuple(findings), dataset.instances.image_count, images, dataset.instances.annotation_count, objects, crowds
+    )
 
 
 def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDataset) -> DataReport:
@@ -207,11 +202,10 @@ def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
 
 
-def _check_annotations(image: CocoImage, cfg: Config) -> Iterator[Finding]:
+def _check_annotations(image: CocoImage, trained: TrainedObjects) -> Iterator[Finding]:
     """What Detectron's rules leave out, and what Detectron could not train on."""
-    for annotation in image.annotations:
+    for annotation, reason in zip(image.annotations, trained.reasons_to_drop(image.place), strict=True):
         subject = annotation_subject(annotation, image.file_name)
-        reason = reason_to_drop(annotation, image.height, image.width, cfg)
         if reason is not None:
             yield Finding("dropped", subject, reason)
         elif not annotation["iscrowd"]:
@@ -248,10 +242,10 @@ def _unscalable(image: CocoImage, cfg: Config) -> str | None:
     return next((fault for fault in faults if fault is not None), None)
 
 
-def _why_untrained(image: CocoImage, found: GroundTruth) -> str:
+def _why_untrained(image: CocoImage, trained: TrainedObjects) -> str:
     if not image.annotations:
         return "the image has no annotation"
-    if lacks_keypoints(found):
+    if trained.lacks_keypoints(image.place):
         return "the image has no visible keypoint"
     return "the image has no annotation to train on but crowds and those listed"
 
@@ -263,10 +257,10 @@ class _CheckedFile(NamedTuple):
     is_trained_on: bool
 
 
-def _check_file(image: CocoImage, dataset: CocoDataset, reading: ImageReading | None) -> _CheckedFile:
+def _check_file(image: CocoImage, find: Callable[[int], Path], reading: ImageReading | None) -> _CheckedFile:
     """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
-        path = dataset.image_path(image)
+        path = find(image.place)
         if not path.is_file():
             return _CheckedFile([Finding("error", str(path), "no such image file")], is_trained_on=False)
         if reading is None:

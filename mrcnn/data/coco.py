@@ -6,18 +6,20 @@ datasets/json_dataset.py:JsonDataset.
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from detectron_gn.mrcnn.data.annotations.columns import AnnotationRecords
 from detectron_gn.mrcnn.data.annotations.findings import Fault, refuse_faults
-from detectron_gn.mrcnn.data.annotations.outlines import Outline, polygons
+from detectron_gn.mrcnn.data.annotations.images import ImageColumns
+from detectron_gn.mrcnn.data.annotations.ragged import IntArray, Ragged, starts_of
 from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
 from detectron_gn.mrcnn.data.categories import BACKGROUND
 from detectron_gn.mrcnn.data.image_files import ImageFolder
@@ -32,13 +34,48 @@ Segm = Polygons | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image of the data set: its record, and its annotations in the order of the file."""
+    """An image of the data set: its record, and its annotations in the order of the file, made when they are asked for.
 
+    `place` is the one among the images of the data set.
+    """
+
+    place: int
     id: int
     file_name: str
     height: int
     width: int
-    annotations: tuple[Annotation, ...]
+    _records: AnnotationRecords
+    _rows: IntArray
+
+    @cached_property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """Its annotations as records."""
+        return tuple(self._records[row] for row in self._rows.tolist())
+
+
+class CocoImages(Sequence[CocoImage]):
+    """The images of a data set, each made when it is asked for."""
+
+    def __init__(self, images: ImageColumns, records: AnnotationRecords, rows: Ragged) -> None:
+        self._images, self._records, self._rows = images, records, rows
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, place: int) -> CocoImage: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[CocoImage]: ...
+    def __getitem__(self, place: int | slice) -> CocoImage | list[CocoImage]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        images = self._images
+        numbers = (int(column[place]) for column in (images.ids, images.heights, images.widths))
+        number, height, width = numbers
+        return CocoImage(
+            place, number, images.file_name(place), height, width, self._records, self._rows[place]
+        )
 
 
 @dataclass(frozen=True)
@@ -48,42 +85,81 @@ class CocoDataset:
     `classes[0]` is the background; class `i` has the data set's own id `category_ids[i - 1]`
     (Detectron datasets/json_dataset.py: json_category_id_to_contiguous_id).
 
-    `images` and their annotations are those without fault; `faults` has the others. `remarks` says what was mended.
-    `image_count` and `annotation_count` are those of the file; `categories` are its records of classes 1, 2, ...
+    Attributes:
+        image_dir: where the images lie.
+        classes: their names.
+        instances: the annotation file as it was read.
     """
 
-    annotation_file: Path
     image_dir: Path
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    images: tuple[CocoImage, ...]
-    faults: tuple[Fault, ...]
-    remarks: tuple[str, ...]
-    image_count: int
-    annotation_count: int
-    categories: tuple[Annotation, ...]
+    instances: Instances
+
+    @property
+    def annotation_file(self) -> Path:
+        """The file that describes the data set."""
+        return self.instances.path
+
+    @property
+    def categories(self) -> tuple[Annotation, ...]:
+        """The file's records of classes 1, 2, ..."""
+        return self.instances.categories
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids of classes 1, 2, ..."""
+        return tuple(category["id"] for category in self.categories)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Of the records that cannot be used."""
+        return self.instances.faults
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was mended, a sentence for each kind."""
+        return self.instances.remarks
+
+    @cached_property
+    def rows(self) -> Ragged:
+        """`[I]`, the numbers of the annotations of each image, in the order of the file."""
+        images, columns = self.instances.images, self.instances.columns
+        places = images.places(columns.image_ids)
+        return Ragged(
+            np.argsort(places, kind="stable"), starts_of(np.bincount(places, minlength=len(images)))
+        )
+
+    @cached_property
+    def images(self) -> CocoImages:
+        """The images without fault, with those of their annotations."""
+        return CocoImages(self.instances.images, self.instances.annotations, self.rows)
 
     def refuse_faults(self) -> None:
         """Raise InputError where a record of the file cannot be used."""
         refuse_faults(self.annotation_file, self.faults)
 
-    @property
-    def class_of_category(self) -> dict[int, int]:
-        """Category id of the file to class number, from 1."""
-        return {category_id: index for index, category_id in enumerate(self.category_ids, 1)}
+    def image_names(self) -> list[str]:
+        """The files of all images, relative to `image_dir`.
 
-    @cached_property
-    def _folder(self) -> ImageFolder:
-        return ImageFolder(self.image_dir, (image.file_name for image in self.images))
+        Raises InputError where an image has none, or where several files may be it.
+        """
+        find = self.image_finder()
+        return [str(find(place).relative_to(self.image_dir)) for place in range(len(self.images))]
 
-    def image_path(self, image: CocoImage) -> Path:
-        """The image's file; InputError where there is none, or where several files may be it."""
-        found = self._folder.find(image.id, image.file_name)
+    def image_finder(self) -> Callable[[int], Path]:
+        """What finds the file of an image by its place; it raises InputError where `image_names` does."""
+        images = self.instances.images
+        names = list(map(images.file_name, range(len(images))))
+        return partial(self._image_path, ImageFolder(self.image_dir, names), names)
+
+    def _image_path(self, folder: ImageFolder, names: Sequence[str], place: int) -> Path:
+        image_id, file_name = int(self.instances.images.ids[place]), names[place]
+        found = folder.find(image_id, file_name)
         if found is None:
-            expected = self._folder.expected(image.id, image.file_name)
-            if not image.file_name:
+            expected = folder.expected(image_id, file_name)
+            if not file_name:
                 raise InputError(
-                    f"image {image.id} has no 'file_name' in {self.annotation_file}, and {expected}, as COCO would "
+                    f"image {image_id} has no 'file_name' in {self.annotation_file}, and {expected}, as COCO would "
                     "name it, is no file"
                 )
             raise InputError(f"{expected}: no such image file, but {self.annotation_file} lists it")
@@ -93,32 +169,18 @@ class CocoDataset:
 def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoDataset:
     """Read a COCO annotation file for images that lie in `image_dir`.
 
-    Raises InputError for what is no annotation file or no folder. What is wrong with single records is in `faults`,
-    which `CocoDataset.refuse_faults` raises.
+    Raises InputError for what is no annotation file or no folder. What is wrong with single records is in
+    `instances.faults`, which `CocoDataset.refuse_faults` raises.
     """
+    return dataset_of(read_instances(annotation_file), image_dir)
+
+
+def dataset_of(instances: Instances, image_dir: str | Path) -> CocoDataset:
+    """The data set of an annotation file that was read; InputError where there is no folder `image_dir`."""
     image_dir = Path(image_dir)
     if not image_dir.is_dir():
         raise InputError(f"{image_dir}: no such image folder")
-    read = read_instances(annotation_file)
-    annotations: dict[int, list[Annotation]] = {image["id"]: [] for image in read.images}
-    for annotation in read.annotations:
-        annotations[annotation["image_id"]].append(annotation)
-    images = (
-        CocoImage(image["id"], image["file_name"], image["height"], image["width"], tuple(annotations[image["id"]]))
-        for image in sorted(read.images, key=lambda image: int(image["id"]))
-    )
-    return CocoDataset(
-        read.path,
-        image_dir,
-        (BACKGROUND, *(category["name"] for category in read.categories)),
-        tuple(category["id"] for category in read.categories),
-        tuple(images),
-        read.faults,
-        read.remarks,
-        read.image_count,
-        read.annotation_count,
-        read.categories,
-    )
+    return CocoDataset(image_dir, (BACKGROUND, *(category["name"] for category in instances.categories)), instances)
 
 
 class CocoIndex(COCO):  # type: ignore[misc]
@@ -133,7 +195,7 @@ class CocoIndex(COCO):  # type: ignore[misc]
         super().__init__()
         self.source, self.remarks = str(read.path), read.remarks
         self.dataset = {
-            "images": list(read.images),
+            "images": read.images.records(),
             "categories": list(read.categories),
             "annotations": _numbered_for_pycocotools(read.annotations),
         }
@@ -166,10 +228,3 @@ def quiet() -> Iterator[None]:
     """Keep what pycocotools prints to itself."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
-
-
-def read_segm(outline: Outline) -> Segm:
-    """An outline that was read, as training takes it; polygons of fewer than three points are left out."""
-    if isinstance(outline, Mapping):
-        return outline
-    return tuple(np.asarray(polygon, dtype=np.float64) for polygon in polygons(outline))

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, padding_stride
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_stored_proposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
-from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry
+from detectron_gn.mrcnn.data.roidb import Roidb, RoidbEntry
 from detectron_gn.mrcnn.data.segms import flip_segm
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.boxes import flip_boxes
@@ -134,12 +135,12 @@ class MinibatchSchedule:
     _get_next_minibatch_inds).
     """
 
-    def __init__(self, roidb: Sequence[RoidbEntry], cfg: Config, seed: int) -> None:
+    def __init__(self, roidb: Roidb, cfg: Config, seed: int) -> None:
         self._seed = seed
         self._size = cfg.TRAIN.IMS_PER_BATCH
         indices = np.arange(len(roidb))
         if cfg.TRAIN.ASPECT_GROUPING:
-            horizontal = np.array([entry.width >= entry.height for entry in roidb], dtype=bool)
+            horizontal = roidb.is_horizontal
             groups = (indices[horizontal], indices[~horizontal])
             self._groups = [(group, len(group) // self._size) for group in groups]
         else:
@@ -177,7 +178,7 @@ class MinibatchSchedule:
 
 
 def minibatches(
-    roidb: Sequence[RoidbEntry],
+    roidb: Roidb,
     cfg: Config,
     seed: int,
     numbers: Iterable[int],

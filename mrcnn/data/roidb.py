@@ -1,32 +1,23 @@
-"""Ground truth by image, cleaned and filtered; answers to Detectron datasets/json_dataset.py and datasets/roidb.py."""
+"""The images that are trained on; answers to Detectron datasets/roidb.py."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config, a_family, takes_proposals
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
-from detectron_gn.mrcnn.data.annotations.keypoints import (
-    Keypoints,
-    common_names,
-    keypoint_faults,
-    places_when_mirrored,
-    read_keypoints,
-)
-from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, Segm, read_segm
+from detectron_gn.mrcnn.data.annotations.keypoints import common_names, keypoint_faults
+from detectron_gn.mrcnn.data.coco import CocoDataset
+from detectron_gn.mrcnn.data.ground_truth import BoolArray, GroundTruth, IntArray, TrainedObjects, mirrored_keypoints
+from detectron_gn.mrcnn.data.objects import count_for_training
 from detectron_gn.mrcnn.data.proposal_matches import match_stored_proposals
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.ops.boxes import xywh_to_xyxy
-from detectron_gn.mrcnn.ops.keypoints import MIRRORED
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 NO_OUTLINES = (
     "no object has an outline, which masks are trained on: pass --set MODEL.MASK_ON False to train a model of boxes"
@@ -37,30 +28,13 @@ NO_KEYPOINTS = (
 )
 
 
-class GroundTruth(NamedTuple):
-    """The objects of an image, in pixels of the image as it is on disk.
-
-    `boxes [G, 4]` float32 with inclusive corners, `classes [G]` int64 from 1, `is_crowd [G]`, and an outline each;
-    `keypoints [G, 3, K]` int32, rows x, y and visibility, or None for a model without keypoints; `mirrored [K]`, for
-    each keypoint the one that is in its place in a mirrored image.
-    """
-
-    boxes: FloatArray
-    classes: IntArray
-    is_crowd: BoolArray
-    segms: tuple[Segm, ...]
-    keypoints: npt.NDArray[np.int32] | None = None
-    mirrored: tuple[int, ...] = MIRRORED
-
-
 @dataclass(frozen=True)
 class RoidbEntry:
     """One training image. `height` and `width` are those of the annotation file.
 
     `proposals [R, 4]` are as they stand in a file, for a model that is trained on such; None for others.
 
-    A flipped entry shares the ground truth of its original; `mrcnn.data.minibatch` mirrors it when it is loaded, so
-    that the doubled roidb costs no memory.
+    A flipped entry has the ground truth of its original; `mrcnn.data.minibatch` mirrors it when it is loaded.
     """
 
     image: Path
@@ -71,96 +45,106 @@ class RoidbEntry:
     proposals: npt.NDArray[np.floating[Any]] | None = None
 
 
-def clean_box(annotation: Annotation, height: int, width: int) -> tuple[float, float, float, float]:
-    """An annotation's `bbox` (x, y, width, height) as inclusive corners clipped to the image.
+class TrainedImages:
+    """The images of one data set that are trained on, in the order of their ids.
 
-    Sides under a pixel become a pixel, whose corners coincide (Detectron utils/boxes.py:xywh_to_xyxy,
-    clip_xyxy_to_image).
+    Attributes:
+        objects: of all images of the data set.
+        places: `[T]`, those that are trained on, by their place in the data set.
+        names: their files, relative to the folder `folder`.
+        heights, widths: `[T]`.
+
+    Raises InputError where an image has no file, or no proposals in theirs.
     """
-    corners = xywh_to_xyxy(*annotation["bbox"])
-    x1, y1, x2, y2 = (min(limit - 1.0, max(0.0, c)) for c, limit in zip(corners, (width, height) * 2, strict=True))
-    return x1, y1, x2, y2
+
+    def __init__(self, dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None) -> None:
+        images = dataset.instances.images
+        self.objects = TrainedObjects(dataset, cfg)
+        self._ids, self._proposals = images.ids, proposals
+        is_trained = self.objects.is_trainable.copy()
+        if proposals is not None:
+            for place in np.flatnonzero(~is_trained).tolist():
+                size = int(images.heights[place]), int(images.widths[place])
+                is_trained[place] = self._counts_with_proposals(place, *size, cfg)
+        self.folder = dataset.image_dir
+        # All files are looked for, those of images without objects, too.
+        names = dataset.image_names()
+        self.places: IntArray = np.flatnonzero(is_trained)
+        self.names = [names[place] for place in self.places.tolist()]
+        self.heights, self.widths = images.heights[self.places], images.widths[self.places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def proposals(self, number: int) -> npt.NDArray[np.floating[Any]] | None:
+        """The proposals of the n-th image that is trained on; None for a model that makes its own."""
+        return self._stored(int(self.places[number]))
+
+    def entry(self, number: int, flipped: bool) -> RoidbEntry:
+        """The n-th image that is trained on."""
+        return RoidbEntry(
+            self.folder / self.names[number],
+            int(self.heights[number]),
+            int(self.widths[number]),
+            flipped,
+            self.objects.of_image(int(self.places[number])),
+            self.proposals(number),
+        )
+
+    def _stored(self, place: int) -> npt.NDArray[np.floating[Any]] | None:
+        return None if self._proposals is None else self._proposals.as_stored(int(self._ids[place]))
+
+    def _counts_with_proposals(self, place: int, height: int, width: int, cfg: Config) -> bool:
+        """Whether a proposal from the file is foreground or background, in an image whose objects are neither."""
+        stored = self._stored(place)
+        assert stored is not None
+        if cfg.MODEL.KEYPOINTS_ON and not self.objects.has_visible_keypoint[place]:
+            return False
+        found = self.objects.of_image(place)
+        overlaps = match_stored_proposals(stored, found.boxes, found.is_crowd, height, width, cfg).overlaps.numpy()
+        return bool(count_for_training(overlaps, cfg).any())
 
 
-def reason_to_drop(annotation: Annotation, height: int, width: int, cfg: Config) -> str | None:
-    """Why Detectron leaves an annotation out of training, or None (datasets/json_dataset.py:_add_gt_annotations)."""
-    if annotation["area"] < cfg.TRAIN.GT_MIN_AREA:
-        return f"area {annotation['area']:g} is under TRAIN.GT_MIN_AREA {cfg.TRAIN.GT_MIN_AREA:g}"
-    if annotation.get("ignore", 0) == 1:
-        return "ignore is set"
-    if not annotation["area"] > 0:
-        return "area is 0"
-    x1, y1, x2, y2 = clean_box(annotation, height, width)
-    if not (x2 > x1 and y2 > y1):
-        return "bbox is a pixel or less wide or high within the image"
-    return None
+class Roidb(Sequence[RoidbEntry]):
+    """The images of data sets that are trained on, each data set followed, as a whole, by its flipped copies.
 
-
-def ground_truth(image: CocoImage, class_of_category: Mapping[int, int], cfg: Config) -> GroundTruth:
-    """The annotations of an image that Detectron trains on, in the order of the file.
-
-    They are as `mrcnn.data.annotations.reader` leaves them. Raises InputError for keypoints that cannot be trained on,
-    where `cfg` has the model trained on such.
+    An entry is made when it is asked for: what is held of each image is its place.
     """
-    boxes, classes, is_crowd, segms = [], [], [], []
-    keypoints: list[Keypoints] = []
-    for annotation in image.annotations:
-        if reason_to_drop(annotation, image.height, image.width, cfg) is None:
-            boxes.append(clean_box(annotation, image.height, image.width))
-            classes.append(class_of_category[annotation["category_id"]])
-            is_crowd.append(bool(annotation.get("iscrowd", 0)))
-            segms.append(read_segm(annotation["segmentation"]))
-            if cfg.MODEL.KEYPOINTS_ON:
-                keypoints.append(read_keypoints(annotation, cfg.KRCNN.NUM_KEYPOINTS))
-    none = np.zeros((0, 3, cfg.KRCNN.NUM_KEYPOINTS), np.int32) if cfg.MODEL.KEYPOINTS_ON else None
-    return GroundTruth(
-        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
-        np.asarray(classes, dtype=np.int64),
-        np.asarray(is_crowd, dtype=np.bool_),
-        tuple(segms),
-        np.stack(keypoints) if keypoints else none,
-    )
 
+    def __init__(self, datasets: Sequence[TrainedImages], flipped: bool) -> None:
+        self.datasets = datasets
+        self.flips = (False, True) if flipped else (False,)
+        self._ends = np.cumsum([len(each) for each in datasets for _ in self.flips])
 
-def is_trainable(objects: GroundTruth, cfg: Config, proposal_overlaps: FloatArray | None = None) -> bool:
-    """Whether an image stays in the roidb: one of its boxes counts as foreground or as background.
+    def __len__(self) -> int:
+        return int(self._ends[-1])
 
-    A gt box overlaps itself by 1 and a crowd counts as -1, so an image of crowds alone, or of nothing, goes, unless
-    proposals from a file are its background. Where keypoints are trained, one must be visible
-    (Detectron datasets/roidb.py:filter_for_training).
+    @overload
+    def __getitem__(self, place: int) -> RoidbEntry: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[RoidbEntry]: ...
+    def __getitem__(self, place: int | slice) -> RoidbEntry | list[RoidbEntry]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        dataset, flip = divmod(part, len(self.flips))
+        before = int(self._ends[part - 1]) if part else 0
+        return self.datasets[dataset].entry(place - before, self.flips[flip])
 
-    Args:
-        proposal_overlaps: `[P]`, of each proposal with an object; None where proposals are made in training.
-    """
-    if objects.keypoints is not None and not has_visible_keypoint(objects):
-        return False
-    overlaps = np.where(objects.is_crowd, -1.0, 1.0)
-    if proposal_overlaps is not None:
-        overlaps = np.concatenate((overlaps, proposal_overlaps))
-    foreground = overlaps >= cfg.TRAIN.FG_THRESH
-    background = (overlaps < cfg.TRAIN.BG_THRESH_HI) & (overlaps >= cfg.TRAIN.BG_THRESH_LO)
-    return bool((foreground | background).any())
+    def __iter__(self) -> Iterator[RoidbEntry]:
+        return map(self.__getitem__, range(len(self)))
 
-
-def has_visible_keypoint(objects: GroundTruth) -> bool:
-    """Whether an object, be it a crowd, has visibilities whose sum is above 0, as Detectron asks."""
-    return objects.keypoints is not None and bool((objects.keypoints[:, 2].sum(axis=1) > 0).any())
-
-
-def lacks_keypoints(objects: GroundTruth) -> bool:
-    """Whether there are objects, and none has the visible keypoint that it would be trained on for."""
-    return objects.keypoints is not None and len(objects.boxes) > 0 and not has_visible_keypoint(objects)
-
-
-def has_mask_to_train(objects: GroundTruth) -> bool:
-    """Whether an object that is no crowd has an outline."""
-    return any(segm and not crowd for segm, crowd in zip(objects.segms, objects.is_crowd.tolist(), strict=True))
+    @cached_property
+    def is_horizontal(self) -> BoolArray:
+        """`[N]`, whether an image is at least as wide as high."""
+        return np.concatenate([each.widths >= each.heights for each in self.datasets for _ in self.flips])
 
 
 def training_roidb(
     datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals] = ()
-) -> list[RoidbEntry]:
-    """The images of the data sets that can be trained on, each followed, as a whole set, by its flipped copies.
+) -> Roidb:
+    """The images of the data sets that can be trained on.
 
     Args:
         proposals: those of each data set, for a model that takes them; none for one that makes its own.
@@ -172,27 +156,23 @@ def training_roidb(
     classes, when they do not match `cfg.MODEL.NUM_CLASSES`, when an image has no proposals in its file, when no image
     is left, or no outline for a model of masks, or no visible keypoint for one of keypoints.
     """
-    roidb: list[RoidbEntry] = []
     if cfg.MODEL.KEYPOINTS_ON:
         common_names([category for each in datasets for category in each.categories], cfg.KRCNN.NUM_KEYPOINTS)
+    found: list[TrainedImages] = []
     for place, dataset in enumerate(datasets):
         check_classes(dataset, cfg)
         difference = other_classes(dataset, datasets[0])
         if difference is not None:
             raise InputError(f"{dataset.annotation_file}: {difference}")
-        entries = list(_entries(dataset, cfg, proposals[place] if proposals else None))
-        roidb += entries
-        if cfg.TRAIN.USE_FLIPPED:
-            roidb += [replace(entry, flipped=True) for entry in entries]
+        found.append(TrainedImages(dataset, cfg, proposals[place] if proposals else None))
     names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
-    if not roidb:
-        found = (ground_truth(image, each.class_of_category, cfg) for each in datasets for image in each.images)
-        if any(map(lacks_keypoints, found)):
+    if not any(map(len, found)):
+        if any(each.objects.lacks_keypoints(place) for each in found for place in range(len(each.objects))):
             raise InputError(f"{names}: {NO_KEYPOINTS}")
         raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")
-    if cfg.MODEL.MASK_ON and not any(has_mask_to_train(entry.ground_truth) for entry in roidb):
+    if cfg.MODEL.MASK_ON and not any(each.objects.has_mask[each.places].any() for each in found):
         raise InputError(f"{names}: {NO_OUTLINES}")
-    return roidb
+    return Roidb(found, cfg.TRAIN.USE_FLIPPED)
 
 
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
@@ -239,15 +219,6 @@ def other_classes(dataset: CocoDataset, first: CocoDataset) -> str | None:
     )
 
 
-def mirrored_keypoints(dataset: CocoDataset, cfg: Config) -> tuple[int, ...]:
-    """For each keypoint, the one in its place in a mirrored image; InputError where there are such and nobody knows.
-
-    Without mirrored images, a person's.
-    """
-    names = common_names(dataset.categories, cfg.KRCNN.NUM_KEYPOINTS)
-    return places_when_mirrored(names, cfg.KRCNN.NUM_KEYPOINTS) if cfg.TRAIN.USE_FLIPPED else MIRRORED
-
-
 def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals]) -> None:
     """Raise InputError unless there are proposals for each data set where the model takes them, and none elsewhere."""
     wanted = len(datasets) if takes_proposals(cfg) else 0
@@ -260,19 +231,3 @@ def check_proposals(datasets: Sequence[CocoDataset], cfg: Config, proposals: Seq
         f"data set, but there are {len(proposals)} for {len(datasets)}: give --proposals with the rpn_proposals.pkl "
         "that `test` writes for an RPN on the same images, as often as --annotations"
     )
-
-
-def _entries(dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None) -> Iterable[RoidbEntry]:
-    class_of_category = dataset.class_of_category
-    mirrored = mirrored_keypoints(dataset, cfg) if cfg.MODEL.KEYPOINTS_ON else MIRRORED
-    for image in dataset.images:
-        path = dataset.image_path(image)
-        objects = ground_truth(image, class_of_category, cfg)._replace(mirrored=mirrored)
-        stored = overlaps = None
-        if proposals is not None:
-            stored = proposals.as_stored(image.id)
-            if not is_trainable(objects, cfg):
-                size = (image.height, image.width)
-                overlaps = match_stored_proposals(stored, objects.boxes, objects.is_crowd, *size, cfg).overlaps.numpy()
-        if is_trainable(objects, cfg, overlaps):
-            yield RoidbEntry(path, image.height, image.width, False, objects, stored)

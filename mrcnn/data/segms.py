@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pycocotools.mask as coco_mask
 
 from detectron_gn.mrcnn.data.coco import Segm
-from detectron_gn.mrcnn.data.roidb import FloatArray
+from detectron_gn.mrcnn.data.ground_truth import FloatArray
 
 Mask = npt.NDArray[np.uint8]
 

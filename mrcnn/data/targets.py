@@ -11,10 +11,10 @@ import torch
 from detectron_gn.mrcnn.config import Config, padding_stride, takes_proposals
 from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_stored_proposals
-from detectron_gn.mrcnn.data.roidb import GroundTruth
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.proposals import ImInfo
 

@@ -8,8 +8,8 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.objects import are_trained, clean_boxes
 from detectron_gn.mrcnn.data.proposals_file import usable_proposals
-from detectron_gn.mrcnn.data.roidb import clean_box, reason_to_drop
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
@@ -63,18 +63,13 @@ def recall_table(recall: Mapping[str, float]) -> str:
 def _objects(coco: COCO, image_id: int, cfg: Config) -> tuple[Boxes, npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Boxes `[G, 4]`, areas `[G]` and categories `[G]` of the objects of an image."""
     image = coco.imgs[image_id]
-    height, width = image["height"], image["width"]
-    kept = [
-        annotation
-        for annotation in coco.imgToAnns[image_id]
-        if reason_to_drop(annotation, height, width, cfg) is None and not annotation["iscrowd"]
-    ]
-    boxes = [clean_box(annotation, height, width) for annotation in kept]
-    return (
-        np.asarray(boxes, np.float32).reshape(-1, 4),
-        np.asarray([annotation["area"] for annotation in kept], np.float32),
-        np.asarray([annotation["category_id"] for annotation in kept], np.int64),
-    )
+    objects = [annotation for annotation in coco.imgToAnns[image_id] if not annotation["iscrowd"]]
+    boxes = np.array([each["bbox"] for each in objects], np.float64).reshape(-1, 4)
+    boxes = clean_boxes(boxes, *(np.full(len(objects), size) for size in (image["height"], image["width"])))
+    areas = np.array([each["area"] for each in objects], np.float64)
+    kept = are_trained(boxes, areas, np.array([each.get("ignore", 0) == 1 for each in objects], np.bool_), cfg)
+    categories = np.array([each["category_id"] for each in objects], np.int64)
+    return boxes[kept].astype(np.float32), areas[kept].astype(np.float32), categories[kept]
 
 
 def _recall(

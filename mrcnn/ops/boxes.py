@@ -163,12 +163,14 @@ def xyxy_to_xywh(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate((boxes[:, :2], side(boxes[:, :2], boxes[:, 2:])), axis=1)
 
 
-def xywh_to_xyxy(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """COCO's (x, y, width, height) to inclusive corners; sides under one pixel become one pixel.
+def xywh_to_xyxy(
+    x: Coordinate, y: Coordinate, width: Coordinate, height: Coordinate
+) -> tuple[Coordinate, Coordinate, Coordinate, Coordinate]:
+    """COCO's (x, y, width, height) to inclusive corners, of numbers or arrays; sides under a pixel become a pixel.
 
     Detectron utils/boxes.py:xywh_to_xyxy.
     """
-    return x, y, x + max(0.0, width - 1.0), y + max(0.0, height - 1.0)
+    return x, y, x + np.maximum(0.0, width - 1.0), y + np.maximum(0.0, height - 1.0)
 
 
 def expand_boxes(boxes: Tensor, scale: float) -> Tensor:

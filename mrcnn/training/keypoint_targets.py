@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
-from detectron_gn.mrcnn.data.roidb import GroundTruth
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.ops.keypoints import encode_keypoints
 from detectron_gn.mrcnn.training.anchor_targets import random_subset
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import Segm
+from detectron_gn.mrcnn.data.ground_truth import FloatArray, GroundTruth
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_proposals
-from detectron_gn.mrcnn.data.roidb import FloatArray, GroundTruth
 from detectron_gn.mrcnn.data.segms import segm_boxes, segm_in_box
 from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
 from detectron_gn.mrcnn.training.anchor_targets import random_subset

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.minibatch import Minibatch, sampling_seed
-from detectron_gn.mrcnn.data.roidb import GroundTruth
 from detectron_gn.mrcnn.ops.proposals import ImInfo
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, sample_anchors
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets, label_anchors

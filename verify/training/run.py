@@ -33,8 +33,9 @@ from detectron_gn.port.blobs.solver_state import detectron_weights
 from detectron_gn.port.classes import file_categories, known_categories
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.port.warm_start import StartingPoint, start_from
+from detectron_gn.verify.training.fingerprint import data_fingerprint
 from detectron_gn.verify.training.metrics import RunFigures
-from detectron_gn.verify.training.run_dir import Latest, RunFolder, RunIdentity, data_fingerprint
+from detectron_gn.verify.training.run_dir import Latest, RunFolder, RunIdentity
 from detectron_gn.weights.categories import Category
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.weights_file import WeightsFile, blobs_sha256

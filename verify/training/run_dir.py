@@ -1,19 +1,12 @@
 """A training run on disk: its checkpoints, and what it was started with; answers to Detectron utils/train.py."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from detectron_gn.mrcnn.config import Config, flatten
-from detectron_gn.mrcnn.data.coco import Segm
-from detectron_gn.mrcnn.data.roidb import RoidbEntry
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.ops.keypoints import MIRRORED
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.runs.run_record import read_run_record
@@ -267,39 +260,6 @@ class RunFolder:
         files = (path for path in self.path.glob("model_iter*.pth") if path.is_file())
         found = {int(path.stem[10:]): path for path in files if path.stem[10:].isdecimal()}
         return [found[iteration] for iteration in sorted(found)]
-
-
-def data_fingerprint(roidb: Sequence[RoidbEntry]) -> str:
-    """A sha256 over what a roidb is trained on, but for the pixels.
-
-    Image names and sizes, order, flips, boxes, classes and outlines, and keypoints and proposals as there are. Image
-    files are not looked at: to read them takes as long as an epoch, and one that is mended may be trained on.
-    """
-    digest = hashlib.sha256()
-    for entry in roidb:
-        image = f"{entry.image.name} {entry.height} {entry.width} {entry.flipped}\n"
-        digest.update(image.encode("utf-8", "surrogatepass"))
-        if entry.flipped:
-            continue  # it shares the ground truth of its original, which comes before it
-        for array in entry.ground_truth[:3]:
-            digest.update(array.tobytes())
-        for segm in entry.ground_truth.segms:
-            _add_segm(digest, segm)
-        sides = None if entry.ground_truth.mirrored == MIRRORED else np.array(entry.ground_truth.mirrored)
-        for further in (entry.ground_truth.keypoints, sides, entry.proposals):
-            if further is not None:
-                digest.update(np.ascontiguousarray(further).tobytes())
-    return digest.hexdigest()
-
-
-def _add_segm(digest: "hashlib._Hash", segm: Segm) -> None:
-    if isinstance(segm, Mapping):
-        digest.update(json.dumps([segm["size"], segm["counts"]]).encode())
-        return
-    for polygon in segm:
-        digest.update(b"%d " % len(polygon))
-        digest.update(polygon.tobytes())
-    digest.update(b"\n")
 
 
 def _as_json(value: object) -> object:

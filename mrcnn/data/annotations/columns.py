@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 import pycocotools.mask as coco_mask
 
+from detectron_gn.mrcnn.data.annotations.images import ImageColumns
 from detectron_gn.mrcnn.data.annotations.outlines import SMALLEST_POLYGON, Outline
 from detectron_gn.mrcnn.data.annotations.ragged import (
     BoolArray,
@@ -93,8 +94,13 @@ class AnnotationColumns:
 
 def annotation_columns(records: Sequence[Record], sizes: Sequence[tuple[int, int]]) -> AnnotationColumns:
     """The columns of annotations that were read, with height and width of the image of each."""
+    ids, image_ids, category_ids = (
+        np.array([record[key] for record in records], np.int64) for key in ("id", "image_id", "category_id")
+    )
     return AnnotationColumns(
-        *(np.array([record[key] for record in records], np.int64) for key in ("id", "image_id", "category_id")),
+        ids,
+        image_ids,
+        category_ids,
         np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4),
         np.array([record["area"] for record in records], np.float64),
         np.array([record["iscrowd"] for record in records], np.bool_),
@@ -122,10 +128,12 @@ def outline_columns(outlines: Sequence[Outline], sizes: Sequence[tuple[int, int]
 def keypoint_columns(records: Sequence[Record]) -> KeypointColumns:
     """The columns of the keypoints of annotations that were read."""
     values: list[list[float]] = []
-    counts, odd = [], {}
+    counts: list[int] = []
+    odd: dict[int, Record] = {}
     for place, record in enumerate(records):
         keypoints, count = record.get("keypoints"), record.get("num_keypoints")
-        if (keypoints is None or _are_places(keypoints)) and (count is None or type(count) is int and 0 <= count < 2**31):
+        is_count = count is None or type(count) is int and 0 <= count < 2**31
+        if is_count and (keypoints is None or _are_places(keypoints)):
             values.append(keypoints or [])
             counts.append(-1 if count is None else count)
         else:
@@ -137,16 +145,20 @@ def keypoint_columns(records: Sequence[Record]) -> KeypointColumns:
 
 def joined_columns(parts: Sequence[AnnotationColumns]) -> AnnotationColumns:
     """The annotations of several parts, one part after another; there is at least one part."""
-    odd, before = {}, 0
+    odd: dict[int, Record] = {}
+    before = 0
     for part in parts:
         odd |= {before + place: values for place, values in part.keypoints.odd.items()}
         before += len(part)
     outlines = [part.outlines for part in parts]
     return AnnotationColumns(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("ids", "image_ids", "category_ids", "boxes", "areas", "is_crowd", "is_ignored")
-        ),
+        ids=np.concatenate([part.ids for part in parts]),
+        image_ids=np.concatenate([part.image_ids for part in parts]),
+        category_ids=np.concatenate([part.category_ids for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        is_crowd=np.concatenate([part.is_crowd for part in parts]),
+        is_ignored=np.concatenate([part.is_ignored for part in parts]),
         outlines=OutlineColumns(
             joined([each.polygons for each in outlines]),
             joined_starts([each.starts for each in outlines]),
@@ -181,15 +193,11 @@ def _are_places(keypoints: Any) -> bool:
 
 
 class AnnotationRecords(Sequence[dict[str, Any]]):
-    """Annotations of columns as records in COCO's form, each made when it is asked for. Coordinates are floats.
+    """Annotations of columns as records in COCO's form, each made when it is asked for. Coordinates are floats."""
 
-    Args:
-        sizes: height and width of the images, by id.
-    """
-
-    def __init__(self, columns: AnnotationColumns, sizes: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(self, columns: AnnotationColumns, images: ImageColumns) -> None:
         self.columns = columns
-        self._sizes = sizes
+        self._images = images
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -208,20 +216,19 @@ class AnnotationRecords(Sequence[dict[str, Any]]):
 
     def _record(self, place: int) -> dict[str, Any]:
         columns = self.columns
-        image_id = int(columns.image_ids[place])
         record: dict[str, Any] = {
             "id": int(columns.ids[place]),
-            "image_id": image_id,
+            "image_id": int(columns.image_ids[place]),
             "category_id": int(columns.category_ids[place]),
             "bbox": columns.boxes[place].tolist(),
             "area": float(columns.areas[place]),
             "iscrowd": int(columns.is_crowd[place]),
-            "segmentation": self._segmentation(place, image_id),
+            "segmentation": segmentation_of(columns, self._images, place),
         }
         if columns.is_ignored[place]:
             record["ignore"] = 1
         if place in columns.keypoints.odd:
-            return record | columns.keypoints.odd[place]
+            return {**record, **columns.keypoints.odd[place]}
         keypoints, count = columns.keypoints.values[place], int(columns.keypoints.counts[place])
         if len(keypoints):
             record["keypoints"] = keypoints.tolist()
@@ -229,8 +236,11 @@ class AnnotationRecords(Sequence[dict[str, Any]]):
             record["num_keypoints"] = count
         return record
 
-    def _segmentation(self, place: int, image_id: int) -> Any:
-        text = self.columns.outlines.run_lengths[place].tobytes()
-        if text:
-            return {"size": list(self._sizes[image_id]), "counts": text.decode("ascii")}
-        return [polygon.tolist() for polygon in self.columns.outlines.polygons_of(place)]
+
+def segmentation_of(columns: AnnotationColumns, images: ImageColumns, place: int) -> Any:
+    """The outline of an annotation in COCO's form: polygons, none where it has none, or run lengths."""
+    text = columns.outlines.run_lengths[place].tobytes()
+    if not text:
+        return [polygon.tolist() for polygon in columns.outlines.polygons_of(place)]
+    image = int(images.places(columns.image_ids[place]))
+    return {"size": [int(images.heights[image]), int(images.widths[image])], "counts": text.decode("ascii")}

@@ -106,5 +106,6 @@ def _fits(corners: tuple[NumberArray, NumberArray, NumberArray, NumberArray], bo
     """Whether corners are those of the bounds; not where there are none."""
     longer = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
     tolerance = np.maximum(_TOLERANCE, 0.02 * longer)
-    fits: BoolArray = (np.abs(np.stack(corners, axis=1) - bounds) <= tolerance[:, None]).all(axis=1)
+    is_near: BoolArray = np.abs(np.stack(corners, axis=1) - bounds) <= tolerance[:, None]
+    fits: BoolArray = np.logical_and.reduce(is_near, axis=1)
     return fits

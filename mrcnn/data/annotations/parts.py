@@ -140,7 +140,7 @@ class _Scanner:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._text, self._start, self._at = "", 0, 0
-        self._scan = json.JSONDecoder().scan_once
+        self._decode = json.JSONDecoder().raw_decode
 
     def ranges(self) -> dict[str, list[_Range]]:
         found: dict[str, list[_Range]] = {}
@@ -209,8 +209,8 @@ class _Scanner:
         self._next()
         while True:
             try:
-                value, end = self._scan(self._text, self._at)
-            except (StopIteration, ValueError):
+                value, end = self._decode(self._text, self._at)
+            except ValueError:
                 # It may go on in what is not read yet.
                 if len(self._text) - self._at > _LONGEST or not self._more():
                     raise ValueError from None

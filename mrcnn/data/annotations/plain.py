@@ -6,6 +6,7 @@ seen over many of them together in a tenth of the time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -129,6 +130,6 @@ def _crowds(given: Sequence[Any]) -> BoolArray | None:
 
 def _with_counts(records: Sequence[dict[str, Any]], mend: Callable[[int, str], None]) -> list[dict[str, Any]]:
     return [
-        record | count_visible(record, lambda text, place=place: mend(place, text)) if "keypoints" in record else record  # type: ignore[misc]
+        record | count_visible(record, partial(mend, place)) if "keypoints" in record else record
         for place, record in enumerate(records)
     ]

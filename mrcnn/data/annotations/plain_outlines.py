@@ -1,6 +1,7 @@
 """Outlines as COCO's own files have them, read into columns all at once; the others go to their rule one by one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -50,9 +51,10 @@ def read_outlines(given: Sequence[Any], sizes: Sequence[Size], mend: Callable[[i
         bounds[plain], is_plain[plain] = _examined(drawn, of_outline, heights[plain], widths[plain])
     outlines: list[Outline] = list(given)
     for place in np.flatnonzero(~is_plain).tolist():
-        outline = read_outline(given[place], *sizes[place], lambda text, place=place: mend(place, text))  # type: ignore[misc]
+        height, width = sizes[place]
+        outline = read_outline(given[place], height, width, partial(mend, place))
         is_drawn = isinstance(outline, Mapping) or bool(polygons(outline))
-        bounds[place] = outline_bounds(outline, *sizes[place]) if is_drawn else np.nan
+        bounds[place] = outline_bounds(outline, height, width) if is_drawn else np.nan
         outlines[place] = outline
     if drawn is None or counts != [0 if isinstance(each, Mapping) else len(each) for each in outlines]:
         return Outlines(outline_columns(outlines, sizes), bounds)
@@ -98,5 +100,6 @@ def _examined(
     has_area = np.abs(along_x * next_y - along_y * next_x) > SMALLEST_AREA
     begins = starts[:-1]
     is_sure = np.logical_and.reduceat(is_near & is_short, begins) & np.logical_or.reduceat(has_area, begins)
-    corners = [np.minimum.reduceat(each, begins) for each in lows] + [np.maximum.reduceat(each, begins) for each in highs]
-    return np.stack(corners, axis=1), is_sure
+    x1, y1 = (np.minimum.reduceat(each, begins) for each in lows)
+    x2, y2 = (np.maximum.reduceat(each, begins) for each in highs)
+    return np.stack((x1, y1, x2, y2), axis=1), is_sure

@@ -37,6 +37,12 @@ class Ragged:
         """`[N]`, of the rows."""
         return np.diff(self.starts)
 
+    def take(self, rows: IntArray) -> "Ragged":
+        """Some rows, in this order."""
+        lengths = self.lengths[rows]
+        starts = starts_of(lengths)
+        return Ragged(self.values[np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)], starts)
+
 
 def numbers(values: Sequence[Any]) -> NumberArray | None:
     """Values of JSON as an array; None where one is no finite number."""

@@ -1,7 +1,6 @@
 """The one reader of annotation files in COCO's format: what every command makes of a file."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from detectron_gn.mrcnn.data.annotations.columns import (
 )
 from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
 from detectron_gn.mrcnn.data.annotations.findings import Fault, Findings
+from detectron_gn.mrcnn.data.annotations.images import ImageColumns, image_columns
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
 from detectron_gn.mrcnn.data.annotations.parts import AnnotationParts, Part, without_collection
 from detectron_gn.mrcnn.data.annotations.plain import KnownRecords, Read, read_plain
@@ -35,13 +35,14 @@ from detectron_gn.mrcnn.errors import InputError
 
 @dataclass(frozen=True)
 class Instances:
-    """An annotation file as it was understood, each list in the file's order.
+    """An annotation file as it was understood.
 
     Attributes:
         path: the file.
-        categories, images: the records without fault, their ids whole numbers; of an image `id`, `file_name`, `height`
-            and `width`.
-        columns: the annotations without fault. Their ids are the file's own, or new ones where it has none.
+        categories: the records without fault, their ids whole numbers.
+        images: those without fault.
+        columns: the annotations without fault, in the file's order. Their ids are its own, or new ones where it has
+            none.
         faults: of the records that cannot be used.
         remarks: what was mended, a sentence for each kind.
         image_count, annotation_count: of the file, those with faults too.
@@ -49,7 +50,7 @@ class Instances:
 
     path: Path
     categories: tuple[Record, ...]
-    images: tuple[Record, ...]
+    images: ImageColumns
     columns: AnnotationColumns
     faults: tuple[Fault, ...]
     remarks: tuple[str, ...]
@@ -57,9 +58,9 @@ class Instances:
     annotation_count: int
 
     @property
-    def annotations(self) -> Sequence[Record]:
+    def annotations(self) -> AnnotationRecords:
         """The annotations as records, each with `bbox`, `area`, `iscrowd` and `segmentation`, `[]` without outline."""
-        return AnnotationRecords(self.columns, {each["id"]: (each["height"], each["width"]) for each in self.images})
+        return AnnotationRecords(self.columns, self.images)
 
 
 def read_instances(path: str | Path) -> Instances:
@@ -86,7 +87,7 @@ def read_instances(path: str | Path) -> Instances:
     return Instances(
         path,
         tuple(reading.categories),
-        tuple(reading.images.values()),
+        image_columns(reading.images.values()),
         columns,
         tuple(reading.findings.faults),
         reading.findings.remarks(),

@@ -12,9 +12,10 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.minibatch import MinibatchSchedule, load_minibatch, minibatches, sampling_seed
-from detectron_gn.mrcnn.data.roidb import GroundTruth, RoidbEntry, training_roidb
+from detectron_gn.mrcnn.data.roidb import RoidbEntry, training_roidb
 from detectron_gn.mrcnn.errors import InputError
 
 DATA = Path(__file__).parents[2] / "data"

@@ -9,7 +9,8 @@ import pytest
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.minibatch import mirror
-from detectron_gn.mrcnn.data.roidb import clean_box, training_roidb
+from detectron_gn.mrcnn.data.objects import clean_boxes
+from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.data.segms import decode_rle
 from detectron_gn.mrcnn.errors import InputError
 
@@ -29,13 +30,17 @@ def roidb_of(write_dataset, annotations, images=None, cfg=None):
     )
 
 
-def test_boxes_are_inclusive_and_clipped_to_the_image(annotation):
-    assert clean_box(annotation(bbox=[10, 20, 30, 40]), 60, 80) == (10, 20, 39, 59)
-    assert clean_box(annotation(bbox=[-5, -5, 100, 100]), 60, 80) == (0, 0, 79, 59)
+def clean(bbox):
+    return clean_boxes(np.array([bbox], float), np.array([60]), np.array([80])).tolist()[0]
+
+
+def test_boxes_are_inclusive_and_clipped_to_the_image():
+    assert clean([10, 20, 30, 40]) == [10, 20, 39, 59]
+    assert clean([-5, -5, 100, 100]) == [0, 0, 79, 59]
 
 
 def test_a_box_under_a_pixel_is_one_pixel_and_is_dropped(write_dataset, annotation):
-    assert clean_box(annotation(bbox=[10, 20, 0.5, 40]), 60, 80) == (10, 20, 10, 59)
+    assert clean([10, 20, 0.5, 40]) == [10, 20, 10, 59]
     with pytest.raises(InputError, match="no image has an object"):
         roidb_of(write_dataset, [annotation(bbox=[10, 20, 0.5, 40])])
 

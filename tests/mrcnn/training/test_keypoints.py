@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.minibatch import Minibatch, minibatches
 from detectron_gn.mrcnn.data.proposal_matches import match_proposals
-from detectron_gn.mrcnn.data.roidb import GroundTruth, training_roidb
+from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.keypoints import encode_keypoints
 from detectron_gn.mrcnn.ops.proposals import ImInfo

@@ -15,8 +15,9 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.coco import read_dataset
+from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_scale
-from detectron_gn.mrcnn.data.roidb import GroundTruth, training_roidb
+from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.ops.proposals import ImInfo
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, sample_anchors
 from detectron_gn.mrcnn.training.roi_targets import IGNORE, sample_rois
