@@ -47,6 +47,7 @@ setup(
         "Jinja2>=3.1",
         "numpy>=1.26",
         "opencv-python-headless>=4.10",
+        "orjson>=3.10",
         "pycocotools>=2.0.8",
         "pyyaml>=6.0.1",
         "requests>=2.31",

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from detectron_gn.mrcnn.config import Config
@@ -93,7 +92,9 @@ def check_dataset(
     findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
     spoiled = {fault.image_id for fault in dataset.faults}
     with ThreadPoolExecutor(threads) as pool:
-        check = partial(_check_file, find=dataset.image_finder(), reading=reading if read_images else None)
+        check = partial(
+            _check_file, dataset=dataset, find=dataset.image_finder(), reading=reading if read_images else None
+        )
         found = pool.map(check, dataset.images)
         of_files = list(progress(found, len(dataset.images)) if read_images else found)
     trained = TrainedObjects(dataset, cfg)
@@ -257,10 +258,12 @@ class _CheckedFile(NamedTuple):
     is_trained_on: bool
 
 
-def _check_file(image: CocoImage, find: Callable[[int], Path], reading: ImageReading | None) -> _CheckedFile:
+def _check_file(
+    image: CocoImage, dataset: CocoDataset, find: Callable[[int], str], reading: ImageReading | None
+) -> _CheckedFile:
     """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
-        path = find(image.place)
+        path = dataset.image_dir / find(image.place)
         if not path.is_file():
             return _CheckedFile([Finding("error", str(path), "no such image file")], is_trained_on=False)
         if reading is None:

@@ -144,17 +144,17 @@ class CocoDataset:
         Raises InputError where an image has none, or where several files may be it.
         """
         find = self.image_finder()
-        return [str(find(place).relative_to(self.image_dir)) for place in range(len(self.images))]
+        return [find(place) for place in range(len(self.images))]
 
-    def image_finder(self) -> Callable[[int], Path]:
+    def image_finder(self) -> Callable[[int], str]:
         """What finds the file of an image by its place; it raises InputError where `image_names` does."""
         images = self.instances.images
         names = list(map(images.file_name, range(len(images))))
-        return partial(self._image_path, ImageFolder(self.image_dir, names), names)
+        return partial(self._image_name, ImageFolder(self.image_dir, names), names)
 
-    def _image_path(self, folder: ImageFolder, names: Sequence[str], place: int) -> Path:
+    def _image_name(self, folder: ImageFolder, names: Sequence[str], place: int) -> str:
         image_id, file_name = int(self.instances.images.ids[place]), names[place]
-        found = folder.find(image_id, file_name)
+        found = folder.find_name(image_id, file_name)
         if found is None:
             expected = folder.expected(image_id, file_name)
             if not file_name:
@@ -172,14 +172,19 @@ def read_dataset(annotation_file: str | Path, image_dir: str | Path) -> CocoData
     Raises InputError for what is no annotation file or no folder. What is wrong with single records is in
     `instances.faults`, which `CocoDataset.refuse_faults` raises.
     """
+    check_image_dir(image_dir)
     return dataset_of(read_instances(annotation_file), image_dir)
 
 
-def dataset_of(instances: Instances, image_dir: str | Path) -> CocoDataset:
-    """The data set of an annotation file that was read; InputError where there is no folder `image_dir`."""
-    image_dir = Path(image_dir)
-    if not image_dir.is_dir():
+def check_image_dir(image_dir: str | Path) -> None:
+    """Raise InputError where there is no such folder."""
+    if not Path(image_dir).is_dir():
         raise InputError(f"{image_dir}: no such image folder")
+
+
+def dataset_of(instances: Instances, image_dir: str | Path) -> CocoDataset:
+    """The data set of an annotation file that was read, with images in the folder `image_dir`."""
+    image_dir = Path(image_dir)
     return CocoDataset(image_dir, (BACKGROUND, *(category["name"] for category in instances.categories)), instances)
 
 

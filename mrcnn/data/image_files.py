@@ -32,8 +32,8 @@ class ImageFolder:
 
     def __init__(self, path: Path, file_names: Iterable[str]) -> None:
         self.path = path
-        self._own_names = {PurePosixPath(_plain(name)) for name in file_names}
-        self._taken: dict[Path, str] = {}
+        self._file_names = tuple(file_names)
+        self._taken: dict[str, str] = {}
 
     def find(self, image_id: object, file_name: str) -> Path | None:
         """The file of an image, or None where there is none.
@@ -41,11 +41,22 @@ class ImageFolder:
         Raises InputError where several files below the folder have the name and are not equal, or where the names of
         two images lead to one file.
         """
-        found = self._find(image_id, file_name)
-        if found is not None and self._taken.setdefault(found, file_name) != file_name:
+        name = self.find_name(image_id, file_name)
+        return None if name is None else self.path / name
+
+    def find_name(self, image_id: object, file_name: str) -> str | None:
+        """The file of an image relative to the folder, as `find` finds it."""
+        if file_name in self._here:
+            found = file_name
+        else:
+            path = self._find(image_id, file_name)
+            if path is None:
+                return None
+            found = str(path.relative_to(self.path))
+        if self._taken.setdefault(found, file_name) != file_name:
             raise InputError(
-                f"{found} is what both {self._taken[found]!r} and {file_name!r} of the annotations lead to: "
-                "give each image its own file, or one 'file_name' to both"
+                f"{self.path / found} is what both {self._taken[found]!r} and {file_name!r} of the annotations lead "
+                "to: give each image its own file, or one 'file_name' to both"
             )
         return found
 
@@ -77,6 +88,16 @@ class ImageFolder:
         """Whether a file is that of another image than the one of this `file_name`."""
         own_name = PurePosixPath(path.relative_to(self.path))
         return own_name != PurePosixPath(_plain(file_name)) and own_name in self._own_names
+
+    @cached_property
+    def _here(self) -> frozenset[str]:
+        """The names of the files in the folder itself, asked for at once, but for those that are like a path."""
+        with os.scandir(self.path) as entries:
+            return frozenset(entry.name for entry in entries if not set(entry.name) & {"\\", ":"} and entry.is_file())
+
+    @cached_property
+    def _own_names(self) -> set[PurePosixPath]:
+        return {PurePosixPath(_plain(name)) for name in self._file_names}
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config, padding_stride
-from detectron_gn.mrcnn.data.ground_truth import GroundTruth
+from detectron_gn.mrcnn.data.ground_truth import BoolArray, GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_stored_proposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
@@ -133,22 +133,24 @@ class MinibatchSchedule:
     is shuffled and cut to a multiple of `cfg.TRAIN.IMS_PER_BATCH`, then whole minibatches are shuffled. Without it the
     last minibatch of an epoch is filled up from its beginning (Detectron roi_data/loader.py:_shuffle_roidb_inds,
     _get_next_minibatch_inds).
+
+    Args:
+        is_horizontal: `[N]`, of each entry of the roidb, whether it is at least as wide as high.
     """
 
-    def __init__(self, roidb: Roidb, cfg: Config, seed: int) -> None:
+    def __init__(self, is_horizontal: BoolArray, cfg: Config, seed: int) -> None:
         self._seed = seed
         self._size = cfg.TRAIN.IMS_PER_BATCH
-        indices = np.arange(len(roidb))
+        indices = np.arange(len(is_horizontal))
         if cfg.TRAIN.ASPECT_GROUPING:
-            horizontal = roidb.is_horizontal
-            groups = (indices[horizontal], indices[~horizontal])
+            groups = (indices[is_horizontal], indices[~is_horizontal])
             self._groups = [(group, len(group) // self._size) for group in groups]
         else:
             self._groups = [(indices, -(-len(indices) // self._size))]
         self.minibatches_per_epoch = sum(count for _, count in self._groups)
         if self.minibatches_per_epoch == 0:
             raise InputError(
-                f"{len(roidb)} training images (flipped copies included) do not fill one minibatch of "
+                f"{len(indices)} training images (flipped copies included) do not fill one minibatch of "
                 f"TRAIN.IMS_PER_BATCH {self._size} of one orientation: lower it, or set TRAIN.ASPECT_GROUPING False"
             )
         self._epoch = -1
@@ -204,7 +206,7 @@ def minibatches(
     Raises InputError at once where there are too few images for a minibatch, and for an image that cannot be read when
     its turn comes, or where no other minibatch is trained on.
     """
-    schedule = MinibatchSchedule(roidb, cfg, seed)
+    schedule = MinibatchSchedule(roidb.is_horizontal, cfg, seed)
 
     def load(chosen: _Chosen) -> Minibatch:
         number = chosen.number

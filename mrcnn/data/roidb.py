@@ -62,10 +62,13 @@ class TrainedImages:
         self.objects = TrainedObjects(dataset, cfg)
         self._ids, self._proposals = images.ids, proposals
         is_trained = self.objects.is_trainable.copy()
-        if proposals is not None:
-            for place in np.flatnonzero(~is_trained).tolist():
+        for place, image_id in enumerate(images.ids.tolist()):
+            if proposals is None:
+                break
+            stored = proposals.as_stored(image_id)
+            if not is_trained[place]:
                 size = int(images.heights[place]), int(images.widths[place])
-                is_trained[place] = self._counts_with_proposals(place, *size, cfg)
+                is_trained[place] = self._counts_with(stored, place, *size, cfg)
         self.folder = dataset.image_dir
         # All files are looked for, those of images without objects, too.
         names = dataset.image_names()
@@ -78,7 +81,7 @@ class TrainedImages:
 
     def proposals(self, number: int) -> npt.NDArray[np.floating[Any]] | None:
         """The proposals of the n-th image that is trained on; None for a model that makes its own."""
-        return self._stored(int(self.places[number]))
+        return None if self._proposals is None else self._proposals.as_stored(int(self._ids[self.places[number]]))
 
     def entry(self, number: int, flipped: bool) -> RoidbEntry:
         """The n-th image that is trained on."""
@@ -91,13 +94,10 @@ class TrainedImages:
             self.proposals(number),
         )
 
-    def _stored(self, place: int) -> npt.NDArray[np.floating[Any]] | None:
-        return None if self._proposals is None else self._proposals.as_stored(int(self._ids[place]))
-
-    def _counts_with_proposals(self, place: int, height: int, width: int, cfg: Config) -> bool:
+    def _counts_with(
+        self, stored: npt.NDArray[np.floating[Any]], place: int, height: int, width: int, cfg: Config
+    ) -> bool:
         """Whether a proposal from the file is foreground or background, in an image whose objects are neither."""
-        stored = self._stored(place)
-        assert stored is not None
         if cfg.MODEL.KEYPOINTS_ON and not self.objects.has_visible_keypoint[place]:
             return False
         found = self.objects.of_image(place)

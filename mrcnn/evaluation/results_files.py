@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
@@ -71,11 +72,12 @@ def box_remarks(rows: Sequence[ResultRow], annotations: COCO) -> Iterator[str]:
     Args:
         annotations: which the rows are of.
     """
-    conventions, odd = BoxConventions(), []
-    for number, row in enumerate(rows):
-        image = annotations.imgs[row["image_id"]]
-        if conventions.watch(row["bbox"], None, image["height"], image["width"]) is not None:
-            odd.append(number)
+    images = [annotations.imgs[row["image_id"]] for row in rows]
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    heights, widths = (np.array([image[key] for image in images], np.int64) for key in ("height", "width"))
+    conventions = BoxConventions()
+    odd = sorted(place for places, _ in conventions.watch(boxes, np.full_like(boxes, np.nan), heights, widths)
+                 for place in places.tolist())  # fmt: skip
     fault = conventions.fault()
     if fault is not None:
         yield fault

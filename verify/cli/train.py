@@ -59,6 +59,12 @@ def add_train(commands: Commands) -> None:
         metavar="P.pkl",
         help="rpn_proposals.pkl of each --annotations, for a model without an RPN (default: TRAIN.PROPOSAL_FILES)",
     )
+    add(
+        "--data-cache",
+        type=Path,
+        metavar="DIR",
+        help="where large annotation files are kept as they were read (default: data_cache in --out)",
+    )
     add_out(parser)
     add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
     add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
@@ -116,7 +122,8 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
-    own = training_data(args.annotations, args.images)
+    cache = args.data_cache or args.out / "data_cache"
+    own = training_data(args.annotations, args.images, cache, print_line if ranks.is_first else _say_nothing)
     datasets = own
     if args.classes is not None:
         datasets = rename_classes(own, args.classes)
@@ -161,6 +168,10 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     )
     proposals = training_proposals(cfg, args.proposals)
     return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line, proposals)
+
+
+def _say_nothing(line: str) -> None:
+    """In place of printing, in every process but the first."""
 
 
 def _command_to_go_on(arguments: Sequence[str]) -> str:

@@ -9,12 +9,14 @@ from detectron_gn.mrcnn.data.annotations.ragged import Ragged
 from detectron_gn.mrcnn.data.roidb import Roidb, TrainedImages
 from detectron_gn.mrcnn.ops.keypoints import MIRRORED
 
+# Of what is hashed, and how.
+_FORM = "2"
 # Annotations that are gathered at once.
 _BLOCK = 50_000
 
 
 def data_fingerprint(roidb: Roidb) -> str:
-    """A sha256 over what a roidb is trained on, but for the pixels.
+    """The number of this form, and a sha256 over what a roidb is trained on, but for the pixels.
 
     Image names and sizes, order, flips, boxes, classes and outlines, and keypoints and proposals as there are. Image
     files are not looked at: to read them takes as long as an epoch, and one that is mended may be trained on.
@@ -24,7 +26,7 @@ def data_fingerprint(roidb: Roidb) -> str:
         for piece in _pieces(images):
             digest.update(b"%d " % len(piece))
             digest.update(piece)
-    return digest.hexdigest()
+    return f"{_FORM}:{digest.hexdigest()}"
 
 
 def _pieces(images: TrainedImages) -> Iterator[bytes]:

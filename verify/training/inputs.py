@@ -1,17 +1,18 @@
 """What a training run is made of, from what the user names: configuration, starting point, data sets, class names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from detectron_gn.mrcnn.config import Config, check_config
 from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, read_class_names
-from detectron_gn.mrcnn.data.coco import CocoDataset, read_dataset
+from detectron_gn.mrcnn.data.coco import CocoDataset, check_image_dir, dataset_of, read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule, schedule_changes
 from detectron_gn.port.config.read import dump_config, lacks_box_weights
 from detectron_gn.port.config.saved import BOX_WEIGHTS, UnsupportedModel
 from detectron_gn.port.runs.load import configured_weights, find_config
+from detectron_gn.verify.training.data_cache import read_instances_once
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.weights_file import WeightsFile
 
@@ -50,14 +51,28 @@ def refuse_old_box_weights(weights: WeightsFile, overrides: Sequence[str]) -> No
 
 def read_datasets(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
     """The data sets of as many annotation files as folders."""
-    if len(annotations) != len(images):
-        raise InputError(f"{len(annotations)} --annotations need as many --images, not {len(images)}")
+    _check_pairs(annotations, images)
     return [read_dataset(*pair) for pair in zip(annotations, images)]
 
 
-def training_data(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoDataset]:
-    """The data sets to train on; InputError where a record of one cannot be used."""
-    datasets = read_datasets(annotations, images)
+def _check_pairs(annotations: Sequence[Path], images: Sequence[Path]) -> None:
+    if len(annotations) != len(images):
+        raise InputError(f"{len(annotations)} --annotations need as many --images, not {len(images)}")
+
+
+def training_data(
+    annotations: Sequence[Path], images: Sequence[Path], cache: Path, say: Callable[[str], None]
+) -> list[CocoDataset]:
+    """The data sets to train on; InputError where a record of one cannot be used.
+
+    Args:
+        cache: where large annotation files are kept as they were read.
+        say: prints a line.
+    """
+    _check_pairs(annotations, images)
+    for folder in images:
+        check_image_dir(folder)
+    datasets = [dataset_of(read_instances_once(path, cache, say), folder) for path, folder in zip(annotations, images)]
     for dataset in datasets:
         dataset.refuse_faults()
     return datasets

@@ -169,6 +169,11 @@ class RunFolder:
         ids = content.get("category_ids", list(identity.category_ids))
         if content["classes"] != list(identity.classes) or ids != list(identity.category_ids):
             raise InputError(f"the categories are not those that the run in {self.path} was started with")
+        if content["data"].partition(":")[0] != identity.data.partition(":")[0]:
+            raise InputError(
+                f"the run in {self.path} was started by another version, which told its data in another way: "
+                f"{self.how_to_go_on_with_other_data()}"
+            )
         if content["data"] != identity.data:
             raise InputError(
                 f"the annotations, images or proposals are not those that the run in {self.path} was started with: "

@@ -16,8 +16,10 @@ from detectron_gn.mrcnn.plain_file import open_plain_file
 
 RawRecords = list[dict[str, Any]]
 
-# Bytes of a part, about: a hundred times as many are its records, as Python has them.
+# Bytes of a part, about; its records, as Python has them, take ten times as many.
 PART = 2**23
+# Bytes that are read at once.
+_BLOCK = 2**23
 # A value that is longer than this is read as a whole, with the file around it.
 _LONGEST = 2**26
 _BOM = "\xef\xbb\xbf"
@@ -221,6 +223,6 @@ class _Scanner:
 
     def _more(self) -> bool:
         """Read on; what lies behind is forgotten."""
-        block = self._file.read(PART)
+        block = self._file.read(_BLOCK)
         self._text, self._start, self._at = self._text[self._at :] + block.decode("latin-1"), self._place(), 0
         return bool(block)

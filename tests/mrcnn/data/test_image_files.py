@@ -42,8 +42,7 @@ def test_training_and_evaluation_find_the_same_files(folder):
     annotations = DATA / "train_images.json"
     evaluated = image_files(read_annotations(annotations), folder)
     dataset = read_dataset(annotations, folder)
-    find = dataset.image_finder()
-    assert [find(place) for place in range(len(dataset.images))] == [evaluated[image.id] for image in dataset.images]
+    assert [folder / name for name in dataset.image_names()] == [evaluated[image.id] for image in dataset.images]
     plain = training_roidb([read_dataset(annotations, DATA / "train_images")], config())
     found = training_roidb([dataset], config())
     assert contents(entry.image for entry in found) == contents(entry.image for entry in plain)

@@ -256,7 +256,8 @@ def test_keypoints_are_as_many_as_the_models_and_the_same_in_every_data_set(peop
     dataset = people(POINTS, category=CORNERS)
     with pytest.raises(InputError, match="it has 3 keypoints instead of 17: .* with --set KRCNN.NUM_KEYPOINTS 3"):
         training_roidb([dataset], KEYPOINTS)
-    others = replace(dataset, categories=({**dataset.categories[0], "keypoints": ["left", "right", "x"]},))
+    category = {**dataset.categories[0], "keypoints": ["left", "right", "x"]}
+    others = replace(dataset, instances=replace(dataset.instances, categories=(category,)))
     with pytest.raises(InputError, match="name other keypoints, but a model has the same ones"):
         training_roidb([dataset, others], FEW)
     short = people({"keypoints": [1, 2, 2]}, category=CORNERS)

@@ -12,10 +12,9 @@ import torch
 
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.coco import read_dataset
-from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import image_blob, prepare_image
 from detectron_gn.mrcnn.data.minibatch import MinibatchSchedule, load_minibatch, minibatches, sampling_seed
-from detectron_gn.mrcnn.data.roidb import RoidbEntry, training_roidb
+from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -28,11 +27,7 @@ def config(**train):
     return replace(cfg, TRAIN=replace(cfg.TRAIN, **{"SCALES": (160,), "MAX_SIZE": 256} | train))
 
 
-def entries(*sizes):
-    nothing = GroundTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool), ())
-    return [
-        RoidbEntry(Path(f"{i}.png"), height, width, False, nothing) for i, (height, width) in enumerate(sizes)
-    ]
+WIDE, UPRIGHT = True, False
 
 
 def epoch(schedule, number=0):
@@ -46,13 +41,20 @@ def roidb():
 
 
 def test_a_minibatch_holds_wide_or_upright_images_and_a_square_is_wide():
-    roidb = entries(*[(100, 200), (200, 100), (100, 100)] * 4)
+    roidb = np.array([WIDE, UPRIGHT, WIDE] * 4)
     for images in epoch(MinibatchSchedule(roidb, config(), seed=1)):
-        assert len({roidb[i].width >= roidb[i].height for i in images}) == 1
+        assert len(set(roidb[images].tolist())) == 1
+
+
+def test_a_square_image_is_a_wide_one(write_dataset, annotation):
+    sizes = {1: (60, 80), 2: (80, 60), 3: (60, 60)}
+    data = read_dataset(*write_dataset(sizes, [annotation(image_id=number, category_id=3) for number in sizes]))
+    roidb = training_roidb([data], with_values(config(), {"MODEL.NUM_CLASSES": 3}))
+    assert roidb.is_horizontal.tolist() == [True, False, True] * 2
 
 
 def test_an_epoch_has_every_image_once_but_for_those_that_do_not_fill_a_minibatch():
-    roidb = entries(*[(100, 200)] * 7, *[(200, 100)] * 5)
+    roidb = np.array([WIDE] * 7 + [UPRIGHT] * 5)
     schedule = MinibatchSchedule(roidb, config(IMS_PER_BATCH=2), seed=1)
     images = sum(epoch(schedule), [])
     assert schedule.minibatches_per_epoch == 5
@@ -60,13 +62,13 @@ def test_an_epoch_has_every_image_once_but_for_those_that_do_not_fill_a_minibatc
 
 
 def test_without_aspect_grouping_the_last_minibatch_is_filled_from_the_front():
-    schedule = MinibatchSchedule(entries(*[(100, 200)] * 5), config(ASPECT_GROUPING=False), seed=1)
+    schedule = MinibatchSchedule(np.array([WIDE] * 5), config(ASPECT_GROUPING=False), seed=1)
     images = sum(epoch(schedule), [])
     assert len(images) == 6 and set(images) == set(range(5))
 
 
 def test_epochs_are_shuffled_anew_and_the_same_for_the_same_seed():
-    roidb = entries(*[(100, 200)] * 20)
+    roidb = np.array([WIDE] * 20)
     schedule = MinibatchSchedule(roidb, config(), seed=1)
     first, second = epoch(schedule, 0), epoch(schedule, 1)
     assert first != second
@@ -77,7 +79,7 @@ def test_epochs_are_shuffled_anew_and_the_same_for_the_same_seed():
 
 def test_too_few_images_for_one_minibatch_are_refused():
     with pytest.raises(InputError, match="TRAIN.IMS_PER_BATCH 2"):
-        MinibatchSchedule(entries((100, 200), (200, 100)), config(), seed=1)
+        MinibatchSchedule(np.array([WIDE, UPRIGHT]), config(), seed=1)
 
 
 def test_the_image_blob_is_detectrons(data):
@@ -151,10 +153,10 @@ def test_images_are_loaded_ahead_without_a_process_that_could_be_left_behind(roi
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_stops_with_its_name_when_its_turn_comes(roidb, tmp_path, workers):
+def test_an_image_that_cannot_be_read_stops_with_its_name_when_its_turn_comes(roidb, tmp_path, monkeypatch, workers):
     broken = tmp_path / "broken.png"
     broken.write_text("<html>")
-    roidb = [replace(entry, image=broken) for entry in roidb]
+    monkeypatch.setattr(roidb.datasets[0], "names", [str(broken)] * len(roidb))
     with pytest.raises(InputError, match=r"broken\.png cannot be decoded") as error:
         list(minibatches(roidb, config(), 3, [0], workers=workers))
     assert "Traceback" not in str(error.value)

@@ -1,7 +1,6 @@
 """Stopped runs that are continued: what may differ, which damage is survived, and what a refused run leaves behind."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -11,8 +10,9 @@ from detectron_gn.mrcnn.data.read_image import ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.runs.run_record import recorded_categories
+from detectron_gn.verify.training.fingerprint import data_fingerprint
 from detectron_gn.verify.training.run import RunOptions, run_training
-from detectron_gn.verify.training.run_dir import RunFolder, data_fingerprint
+from detectron_gn.verify.training.run_dir import RunFolder
 from detectron_gn.weights import read_blobs
 from detectron_gn.weights.errors import WriteFailed
 from tests.helpers.small_run import ALONE, DATA, assert_equal_blobs, config, dataset, run
@@ -73,21 +73,25 @@ def test_other_pixels_by_exif_are_refused_by_name_where_they_are_on_record(stopp
     run(stopped, resume=True, reading=ImageReading(exif="ignore"))
 
 
-def with_segmentation(change):
-    """The data set with the outline of its first object changed."""
-    data = dataset()
-    first, *others = data.images[0].annotations
-    annotations = ({**first, "segmentation": change(first["segmentation"])}, *others)
-    return replace(data, images=(replace(data.images[0], annotations=annotations), *data.images[1:]))
+def with_segmentation(folder, change):
+    """The data set with the outline of its first object changed, by way of a file in a folder."""
+    content = json.loads((DATA / "train_images.json").read_text())
+    image = min(content["images"], key=lambda image: image["id"])
+    first = next(each for each in content["annotations"] if each["image_id"] == image["id"])
+    first["segmentation"] = change(first["segmentation"])
+    file = folder / "changed.json"
+    file.write_text(json.dumps(content))
+    return read_dataset(file, DATA / "train_images")
 
 
-def test_other_outlines_are_refused(stopped):
-    data = with_segmentation(lambda polygons: [[x + 1 for x in polygon] for polygon in polygons])
+def test_other_outlines_are_refused(stopped, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed")
+    data = with_segmentation(folder, lambda polygons: [[x + 1 for x in polygon] for polygon in polygons])
     with pytest.raises(InputError, match="the annotations, images or proposals are not those"):
         run(stopped, data=data, resume=True)
 
 
-def test_the_fingerprint_sees_every_outline():
+def test_the_fingerprint_sees_every_outline(tmp_path):
     image = dataset().images[0]
     size = [image.height, image.width]
     runs = {"size": size, "counts": [0, 5, image.height * image.width - 5]}
@@ -96,9 +100,16 @@ def test_the_fingerprint_sees_every_outline():
     outlines = [[square], [triangle], [square, triangle], [triangle, square], runs, other_runs]
     prints = set()
     for outline in outlines:
-        data = with_segmentation(lambda _, outline=outline: outline)
+        data = with_segmentation(tmp_path, lambda _, outline=outline: outline)
         prints.add(data_fingerprint(training_roidb([data], config())))
     assert len(prints) == len(outlines)
+
+
+def test_a_run_that_told_its_data_in_another_way_is_said_to_be_of_another_version(stopped):
+    record = json.loads((stopped / "run.json").read_text())
+    (stopped / "run.json").write_text(json.dumps({**record, "data": "0" * 64}))
+    with pytest.raises(InputError, match="was started by another version"):
+        run(stopped, resume=True)
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[1]", b"", b"\xff\xfe", b'{"config": 3}'])

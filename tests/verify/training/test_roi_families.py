@@ -21,8 +21,8 @@ from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.port.runs.load import load_model
+from detectron_gn.verify.training.fingerprint import data_fingerprint
 from detectron_gn.verify.training.metrics import RunFigures
-from detectron_gn.verify.training.run_dir import data_fingerprint
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.command_line import assert_one_sentence
 from tests.helpers.roi_run import FAMILIES, PROPOSALS, roi_arguments, roi_config, roi_data, roi_run

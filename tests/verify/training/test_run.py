@@ -317,7 +317,7 @@ def test_processes_together_see_every_image_of_an_epoch_once_wherever_they_start
     roidb = training_roidb([dataset()], cfg)
     shares = [list(minibatch_numbers(cfg, 5, Ranks(rank, processes, ALONE.device))) for rank in range(processes)]
     assert sorted(sum(shares, [])) == list(range(15, 120))
-    schedules = [MinibatchSchedule(roidb, cfg, cfg.RNG_SEED) for _ in shares]
+    schedules = [MinibatchSchedule(roidb.is_horizontal, cfg, cfg.RNG_SEED) for _ in shares]
     seen = {n: schedule.images(n).tolist() for schedule, share in zip(schedules, shares) for n in share}
     epoch = schedules[0].minibatches_per_epoch
     per_epoch = [sum((seen[n] for n in range(e * epoch, (e + 1) * epoch)), []) for e in range(2, 120 // epoch)]

@@ -1,0 +1,70 @@
+"""Large annotation files are read once, and kept as arrays that all processes of a machine share."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
+from detectron_gn.mrcnn.data.annotations.stored import FORM, store_instances, stored_instances
+from detectron_gn.mrcnn.plain_file import open_plain_file
+from detectron_gn.weights.files.atomic import sync
+from detectron_gn.weights.files.lock import locked
+
+# A smaller file is read in a second.
+SMALLEST = 2**26
+
+
+def read_instances_once(path: Path, cache: Path, say: Callable[[str], None]) -> Instances:
+    """An annotation file as the one reader reads it; from the folder `cache` where its content was read before.
+
+    What is kept goes by the hash of the file, so that a changed file is never taken for another. The first process
+    that asks reads and keeps it, and others wait for that. Small files, and those with faults, are not kept.
+
+    Args:
+        say: prints a line.
+
+    Raises InputError as `read_instances` does. A disk that cannot keep it is no reason not to train.
+    """
+    try:
+        if path.stat().st_size < SMALLEST:
+            return read_instances(path)
+        folder = cache / f"{_digest(path)}-{FORM}"
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_suffix(".lock")):
+            found = stored_instances(folder, path)
+            if found is None:
+                say(f"{path}: read once, and kept in {cache}")
+                found = read_instances(path)
+                if not found.faults:
+                    _keep(found, folder)
+                    found = stored_instances(folder, path) or found
+            return found
+    except OSError as error:
+        say(f"{path} is read again each time: {cache} cannot keep it ({error.strerror or error})")
+        return read_instances(path)
+
+
+def _keep(instances: Instances, folder: Path) -> None:
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        # Of a process that was killed: nobody else is here.
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        store_instances(instances, temporary)
+        for path in temporary.iterdir():
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_plain_file(path) as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
