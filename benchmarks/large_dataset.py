@@ -159,8 +159,10 @@ def make(annotations: Path, images: Path, image_count: int, outline_count: int) 
                 picture.write_bytes(pictures[kind])
             os.link(picture, images / name)
             height, width = SIZES[kind]
-            record = {"license": 4, "file_name": name, "height": height, "width": width, "id": number + 1,
-                      "coco_url": f"http://images.cocodataset.org/train2017/{name}", "date_captured": "2013-11-14"}  # fmt: skip
+            record = {
+                "license": 4, "file_name": name, "height": height, "width": width, "id": number + 1,
+                "coco_url": f"http://images.cocodataset.org/train2017/{name}", "date_captured": "2013-11-14",
+            }  # fmt: skip
             file.write((", " if number else "") + json.dumps(record))
         file.write('], "annotations": [')
         for number, owner in enumerate(owners.tolist()):

@@ -94,9 +94,9 @@ def test_other_outlines_are_refused(stopped, tmp_path_factory):
 def test_the_fingerprint_sees_every_outline(tmp_path):
     image = dataset().images[0]
     size = [image.height, image.width]
-    runs = {"size": size, "counts": [0, 5, image.height * image.width - 5]}
-    other_runs = {"size": size, "counts": [0, 6, image.height * image.width - 6]}
-    square, triangle = [2, 2, 20, 2, 20, 20, 2, 20], [2, 2, 20, 2, 20, 20]
+    before, pixels = 70 * image.height + 30, image.height * image.width
+    runs, other_runs = ({"size": size, "counts": [before, run, pixels - before - run]} for run in (5, 6))
+    square, triangle = [66, 23, 84, 23, 84, 41, 66, 41], [66, 23, 84, 23, 84, 41]
     outlines = [[square], [triangle], [square, triangle], [triangle, square], runs, other_runs]
     prints = set()
     for outline in outlines:
