@@ -44,7 +44,7 @@ def network(cfg: Config) -> Any:
     detections, thresholds, samples of RoIAlign. The rest is detectron2's default, so RoIAlign is shifted by half a
     pixel. Families: Faster, Mask and Keypoint R-CNN with a feature pyramid or C4, and RetinaNet.
     """
-    return _built(_peer_config(cfg))
+    return _built(peer_config_of(cfg))
 
 
 def inference(model: Any, image: Image) -> Callable[[], int]:
@@ -118,7 +118,7 @@ def training_step(
     The forward pass asserts that it trained on `cfg.TRAIN.BATCH_SIZE_PER_IM` RoIs, `FG_FRACTION` of them objects.
     """
     boxes, polygons, instances = (_from("structures", name) for name in ("Boxes", "PolygonMasks", "Instances"))
-    peer_config = _peer_config(cfg)
+    peer_config = peer_config_of(cfg)
     peer_config.SOLVER.BASE_LR = learning_rate
     model = _built(peer_config).train()
     optimizer = _from("solver", "build_optimizer")(peer_config, model)
@@ -183,7 +183,8 @@ def _from(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"detectron2.{module}"), name)
 
 
-def _peer_config(cfg: Config) -> Any:
+def peer_config_of(cfg: Config) -> Any:
+    """detectron2's configuration with all that it and Detectron's have in common; the rest is detectron2's default."""
     with_pyramid = cfg.FPN.FPN_ON
     settings: dict[str, Any] = {
         "MODEL.DEVICE": "cpu",
@@ -257,6 +258,7 @@ def _pyramid(cfg: Config) -> dict[str, Any]:
         "MODEL.RESNETS.OUT_FEATURES": STAGES,
         "MODEL.FPN.IN_FEATURES": STAGES,
         "MODEL.FPN.NORM": norm,
+        "MODEL.FPN.OUT_CHANNELS": cfg.FPN.DIM,
         "MODEL.ANCHOR_GENERATOR.SIZES": [[cfg.FPN.RPN_ANCHOR_START_SIZE * 2**level] for level in range(5)],
         "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(cfg.FPN.RPN_ASPECT_RATIOS)],
         "MODEL.RPN.IN_FEATURES": [*LEVELS, "p6"],
@@ -265,9 +267,12 @@ def _pyramid(cfg: Config) -> dict[str, Any]:
         "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
         "MODEL.ROI_BOX_HEAD.NUM_CONV": convolutions,
         "MODEL.ROI_BOX_HEAD.NUM_FC": 1 if convolutions else 2,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM": cfg.FAST_RCNN.CONV_HEAD_DIM,
+        "MODEL.ROI_BOX_HEAD.FC_DIM": cfg.FAST_RCNN.MLP_HEAD_DIM,
         "MODEL.ROI_BOX_HEAD.NORM": norm,
         "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
         "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": cfg.MRCNN.DIM_REDUCED,
         "MODEL.ROI_MASK_HEAD.NORM": norm,
     }
 
