@@ -21,6 +21,7 @@ _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
 # A JPEG marker that ends entropy-coded data: not a stuffed zero, not a restart, not padding.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
+_JPEG_LAST = b"\xff\xd9"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -75,6 +76,9 @@ def _jpeg(content: bytes) -> ImageHeader:
         elif kind == _JPEG_APP1 and segment.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(segment[6:])
         scanned = scanned or kind == _JPEG_SCAN
+        if scanned and size is not None and content.endswith(_JPEG_LAST):
+            # Within coded data a zero follows every 0xff, so this is the end; to look for it takes half a decoding.
+            break
     if size is None:
         raise ValueError("no frame header")
     return ImageHeader("JPEG", *size, orientation, None if marker and scanned else "ends early")
