@@ -34,8 +34,8 @@ from benchmarks.fuzzing import Content, Kind
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.check import check_dataset, report_text
 from detectron_gn.mrcnn.data.coco import quiet, read_annotations, read_dataset
+from detectron_gn.mrcnn.data.ground_truth import TrainedObjects
 from detectron_gn.mrcnn.data.read_image import ImageReading, read_image, read_training_image
-from detectron_gn.mrcnn.data.roidb import ground_truth
 from detectron_gn.mrcnn.data.segms import flip_segm, segm_boxes, segm_in_box
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import score, scoring_remarks
@@ -51,8 +51,9 @@ def read_annotation_files(path: Path) -> Content:
     """What `train`, `check-data` and `score` make of an annotation file; all of them take it or none."""
     dataset = read_dataset(path, path.parent)
     report_text(check_dataset(dataset, Config(), read_images=False, threads=1))
+    trained = TrainedObjects(dataset, Config())
     for image in dataset.images:
-        objects = ground_truth(image, dataset.class_of_category, Config())
+        objects = trained.of_image(image.place)
         segm_boxes(objects.segms, objects.boxes)
         for box, segm in zip(objects.boxes, objects.segms):
             if image.height * image.width <= _READING.max_pixels:

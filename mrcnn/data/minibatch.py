@@ -34,9 +34,9 @@ _ORDER, _SCALE, _SAMPLING, _REPLACEMENT = range(4)
 _TRIES = 1000
 _FEW_KEYPOINTS = "no more visible keypoints than KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH,"
 
-# Minibatches per thread: a disk that is slow now and then is not waited for, and eight processes with four threads
-# each, on pictures of COCO's size, stay under 4 GiB.
-AHEAD = 2
+# Minibatches, and at least one for each thread: a disk that is slow now and then is not waited for, and eight processes
+# with four threads each stay in 4 GiB.
+AHEAD = 4
 
 
 @dataclass
@@ -199,7 +199,7 @@ def minibatches(
 
     Args:
         workers: how many threads; 0 loads each minibatch when it is asked for. They are up to `AHEAD` minibatches
-            each ahead of the network.
+            ahead of the network.
         pin_memory: put the images where a copy to a GPU can overlap.
         reading: how image files are read.
         is_trained_on: whether a minibatch is. In place of another one, one of the same epoch is taken. Detectron takes
@@ -222,7 +222,8 @@ def minibatches(
             "TRAIN.BATCH_SIZE_PER_IM"
         )
 
-    return mapped_ahead(load, (_chosen(schedule, cfg, seed, number) for number in numbers), workers, AHEAD * workers)
+    chosen = (_chosen(schedule, cfg, seed, number) for number in numbers)
+    return mapped_ahead(load, chosen, workers, max(AHEAD, workers))
 
 
 class _Chosen(NamedTuple):

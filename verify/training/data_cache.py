@@ -27,23 +27,31 @@ def read_instances_once(path: Path, cache: Path, say: Callable[[str], None]) -> 
 
     Raises InputError as `read_instances` does. A disk that cannot keep it is no reason not to train.
     """
+    if not path.is_file() or path.stat().st_size < SMALLEST:
+        return read_instances(path)
     try:
-        if path.stat().st_size < SMALLEST:
-            return read_instances(path)
-        folder = cache / f"{_digest(path)}-{FORM}"
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_suffix(".lock")):
-            found = stored_instances(folder, path)
-            if found is None:
-                say(f"{path}: read once, and kept in {cache}")
-                found = read_instances(path)
-                if not found.faults:
-                    _keep(found, folder)
-                    found = stored_instances(folder, path) or found
-            return found
+        digest = _digest(path)
+        # What is whole needs no lock, which a disk that is read only has not.
+        found = stored_instances(_folder(cache, digest), path, digest)
+        if found is None:
+            cache.mkdir(parents=True, exist_ok=True)
+            with locked(_folder(cache, digest).with_suffix(".lock")):
+                found = stored_instances(_folder(cache, digest), path, digest)
+                if found is None:
+                    say(f"{path}: read once, and kept in {cache}")
+                    found = read_instances(path)
+                    # By what was read: another file may have taken the name meanwhile.
+                    if found.digest is not None and not found.faults:
+                        _keep(found, _folder(cache, found.digest))
+                        found = stored_instances(_folder(cache, found.digest), path, found.digest) or found
+        return found
     except OSError as error:
         say(f"{path} is read again each time: {cache} cannot keep it ({error.strerror or error})")
         return read_instances(path)
+
+
+def _folder(cache: Path, digest: str) -> Path:
+    return cache / f"{digest}-{FORM}"
 
 
 def _keep(instances: Instances, folder: Path) -> None:

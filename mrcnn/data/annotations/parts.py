@@ -1,7 +1,9 @@
 """A COCO annotation file in parts of whole records, so that a file of any size is read in the memory of one part."""
 
 import gc
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,18 +65,37 @@ class Part:
 
 
 class AnnotationParts:
-    """An annotation file whose lists are read part by part.
+    """An annotation file, open, whose lists are read part by part.
 
     What is not plain UTF-8, or no JSON, or no annotation file, is read as a whole by
     `mrcnn.data.annotations.json_file`, whose sentence refuses it.
+
+    Attributes:
+        digest: sha256 of the content; None where it was read as a whole.
 
     Raises InputError as `read_annotation_file` does.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._ranges = _ranges_of(path)
-        self._content = read_annotation_file(path) if self._ranges is None else {}
+        self.digest: str | None = None
+        self._ranges: dict[str, list[_Range]] | None = None
+        try:
+            # One file for both passes: another one may take its name meanwhile.
+            self._file = open_plain_file(path)
+            self._state = self._state_now()
+            with without_collection():
+                scanner = _Scanner(self._file)
+                self._ranges, self.digest = scanner.ranges(), scanner.digest.hexdigest()
+        except (OSError, ValueError, RecursionError):
+            self._content = read_annotation_file(path)
+
+    def __enter__(self) -> "AnnotationParts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ranges is not None:
+            self._file.close()
 
     def count(self, key: str) -> int:
         """How many records the list `images`, `annotations` or `categories` has."""
@@ -88,19 +109,23 @@ class AnnotationParts:
             yield Part(0, None, self._content[key])
             return
         before = 0
-        with open_plain_file(self.path) as file:
-            for each in self._ranges[key]:
-                file.seek(each.start)
-                yield Part(before, b"[" + file.read(each.end - each.start) + b"]", [])
-                before += each.count
+        for each in self._ranges[key]:
+            self._file.seek(each.start)
+            yield Part(before, b"[" + self._file.read(each.end - each.start) + b"]", [])
+            before += each.count
 
     def records(self, key: str) -> RawRecords:
-        """A whole list."""
-        try:
-            return [record for part in self.parts(key) for record in part.exactly()]
-        except ValueError:
-            read_annotation_file(self.path)
-            raise InputError(f"{self.path} was changed while it was read: try again") from None
+        """A whole list; ValueError where it is no JSON after all."""
+        return [record for part in self.parts(key) for record in part.exactly()]
+
+    def check_unchanged(self) -> None:
+        """Raise InputError where the file was written to while it was read."""
+        if self._ranges is not None and self._state_now() != self._state:
+            raise InputError(f"{self.path} was changed while it was read: try again")
+
+    def _state_now(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -124,15 +149,6 @@ class _Range:
     count: int
 
 
-def _ranges_of(path: Path) -> dict[str, list[_Range]] | None:
-    """The parts of the lists of an annotation file; None for what has to be read as a whole."""
-    try:
-        with open_plain_file(path) as file, without_collection():
-            return _Scanner(file).ranges()
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 class _Scanner:
     """Walks over a JSON object once; ValueError for all that is not as COCO's files are.
 
@@ -143,6 +159,7 @@ class _Scanner:
         self._file = file
         self._text, self._start, self._at = "", 0, 0
         self._decode = json.JSONDecoder().raw_decode
+        self.digest = hashlib.sha256()
 
     def ranges(self) -> dict[str, list[_Range]]:
         found: dict[str, list[_Range]] = {}
@@ -224,5 +241,6 @@ class _Scanner:
     def _more(self) -> bool:
         """Read on; what lies behind is forgotten."""
         block = self._file.read(_BLOCK)
+        self.digest.update(block)
         self._text, self._start, self._at = self._text[self._at :] + block.decode("latin-1"), self._place(), 0
         return bool(block)

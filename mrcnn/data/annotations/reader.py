@@ -1,7 +1,7 @@
 """The one reader of annotation files in COCO's format: what every command makes of a file."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Instances:
         faults: of the records that cannot be used.
         remarks: what was mended, a sentence for each kind.
         image_count, annotation_count: of the file, those with faults too.
+        digest: sha256 of its content; None of a file that had to be read as a whole.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Instances:
     remarks: tuple[str, ...]
     image_count: int
     annotation_count: int
+    digest: str | None
 
     @property
     def annotations(self) -> AnnotationRecords:
@@ -69,20 +71,22 @@ def read_instances(path: str | Path) -> Instances:
     The memory that it takes is that of the columns and of a part of the file.
     """
     path = Path(path)
-    file = AnnotationParts(path)
     reading = _Reading(path)
-    try:
-        with without_collection():
-            reading.read_categories(file.records("categories"))
-            for part in file.parts("images"):
-                reading.read_images(part.exactly(), part.before)
-            reading.begin_annotations()
-            for part in file.parts("annotations"):
-                reading.read_annotations(part)
-    except ValueError:
-        # Somewhere it is no JSON after all; read as a whole it is refused with the place.
-        read_annotation_file(path)
-        raise InputError(f"{path} was changed while it was read: try again") from None
+    with AnnotationParts(path) as file:
+        try:
+            with without_collection():
+                reading.read_categories(file.records("categories"))
+                for part in file.parts("images"):
+                    reading.read_images(part.exactly(), part.before)
+                reading.begin_annotations()
+                for part in file.parts("annotations"):
+                    reading.read_annotations(part)
+        except ValueError:
+            file.check_unchanged()
+            # Somewhere it is no JSON after all; read as a whole it is refused with the place.
+            read_annotation_file(path)
+            raise
+        file.check_unchanged()
     columns = reading.columns()
     return Instances(
         path,
@@ -93,6 +97,7 @@ def read_instances(path: str | Path) -> Instances:
         reading.findings.remarks(),
         reading.image_count,
         file.count("annotations"),
+        file.digest,
     )
 
 
@@ -112,6 +117,7 @@ class _Reading:
         self.image_count = 0
         self._seen: dict[int, int] = {}
         self._read: list[AnnotationColumns] = []
+        self._coordinates = bytearray()
         self._ids: list[IntArray] = []
         # Their places among all annotations that were read.
         self._without_id: list[int] = []
@@ -184,7 +190,14 @@ class _Reading:
         heights, widths = np.array(read.sizes, np.int64).reshape(-1, 2).T
         for places, text in self._conventions.watch(read.columns.boxes, read.bounds, heights, widths):
             self.findings.mend(self._subject_of(read, int(places[0])), text, len(places))
-        self._read.append(read.columns)
+        self._keep(read.columns)
+
+    def _keep(self, columns: AnnotationColumns) -> None:
+        """Coordinates, which need most memory, go to the end of those before, so that nothing joins them later."""
+        outlines = columns.outlines
+        self._coordinates += outlines.polygons.values.tobytes()
+        polygons = replace(outlines.polygons, values=np.zeros(0))
+        self._read.append(replace(columns, outlines=replace(outlines, polygons=polygons)))
 
     def _subject_of(self, read: Read, place: int) -> str:
         name = self.image_names[int(read.columns.image_ids[place])]
@@ -233,6 +246,8 @@ class _Reading:
         """All annotations that were read; their last faults are found."""
         columns = joined_columns(self._read or [annotation_columns([], [])])
         self._read.clear()
+        polygons = replace(columns.outlines.polygons, values=np.frombuffer(self._coordinates, np.float64))
+        columns = replace(columns, outlines=replace(columns.outlines, polygons=polygons))
         ids = np.concatenate([*self._ids, np.zeros(0, np.int64)])
         numbers, firsts, counts = np.unique(ids, return_index=True, return_counts=True)
         for place in sorted(np.flatnonzero(counts > 1).tolist(), key=lambda place: int(firsts[place])):

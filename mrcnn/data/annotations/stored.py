@@ -1,6 +1,7 @@
 """An annotation file that was read, kept as a folder of arrays, which processes map instead of reading it again."""
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 # Of the arrays, and of what the reader makes of a file: what is kept in another form is read again.
 FORM = 1
-_REST = "rest.json"
+_REST, _SUMS = "rest.json", "sums.json"
 
 
 def store_instances(instances: Instances, folder: Path) -> None:
@@ -32,16 +33,20 @@ def store_instances(instances: Instances, folder: Path) -> None:
         "image_count": instances.image_count,
         "annotation_count": instances.annotation_count,
         "odd_keypoints": {str(place): values for place, values in instances.columns.keypoints.odd.items()},
-        "bytes": {name: (folder / f"{name}.npy").stat().st_size for name in arrays},
     }
     (folder / _REST).write_text(json.dumps(rest), encoding="utf-8")
+    sums = {path.name: _checksum(path) for path in folder.iterdir()}
+    (folder / _SUMS).write_text(json.dumps(sums), encoding="utf-8")
 
 
-def stored_instances(folder: Path, path: Path) -> Instances | None:
-    """What `store_instances` wrote of the annotation file `path`, its arrays mapped; None where that is not whole."""
+def stored_instances(folder: Path, path: Path, digest: str) -> Instances | None:
+    """What `store_instances` wrote of the file `path` of this sha256, its arrays mapped; None where that is damaged."""
     try:
+        sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
+        if any(_checksum(folder / name) != checksum for name, checksum in sums.items()):
+            return None
         rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        arrays = {name: _mapped(folder / f"{name}.npy", size) for name, size in rest["bytes"].items()}
+        arrays = {name.removesuffix(".npy"): _mapped(folder / name) for name in sums if name != _REST}
         odd = {int(place): values for place, values in rest["odd_keypoints"].items()}
         return Instances(
             path,
@@ -52,6 +57,7 @@ def stored_instances(folder: Path, path: Path) -> Instances | None:
             tuple(rest["remarks"]),
             rest["image_count"],
             rest["annotation_count"],
+            digest,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -80,9 +86,15 @@ def _built(kind: type[Columns], name: str, arrays: Arrays, odd: Mapping[int, Any
     return kind(**parts)
 
 
-def _mapped(path: Path, size: int) -> npt.NDArray[Any]:
-    if path.stat().st_size != size:
-        raise ValueError(f"{path} is not whole")
+def _mapped(path: Path) -> npt.NDArray[Any]:
     # An array of nothing cannot be mapped.
-    array = np.load(path, mmap_mode="r", allow_pickle=False) if size > 4096 else np.load(path, allow_pickle=False)
-    return np.asarray(array)
+    is_large = path.stat().st_size > 4096
+    return np.asarray(np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False))
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found = zlib.crc32(block, found)
+    return found

@@ -2,17 +2,19 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import with_values
-from detectron_gn.mrcnn.data.annotations import stored
+from detectron_gn.mrcnn.data.annotations import reader, stored
 from detectron_gn.mrcnn.data.annotations.reader import read_instances
 from detectron_gn.mrcnn.data.coco import dataset_of
 from detectron_gn.mrcnn.data.minibatch import minibatches
 from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.verify.training import data_cache
 from detectron_gn.verify.training.data_cache import read_instances_once
 from detectron_gn.verify.training.fingerprint import data_fingerprint
@@ -39,7 +41,7 @@ def assert_equal(ours, theirs):
         assert name == other and array.dtype == expected.dtype
         np.testing.assert_array_equal(array, expected)
     assert ours.images.records() == theirs.images.records()
-    for name in ("path", "categories", "remarks", "image_count", "annotation_count", "faults"):
+    for name in ("path", "categories", "remarks", "image_count", "annotation_count", "faults", "digest"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert list(ours.annotations) == list(theirs.annotations)
 
@@ -104,6 +106,51 @@ def test_a_file_with_faults_is_not_kept(tmp_path):
     path = changed(tmp_path, lambda content: content["annotations"][0].update(bbox=[1, 2]))
     found, _ = read(path, tmp_path / "cache")
     assert found.faults and not [each for each in (tmp_path / "cache").iterdir() if each.is_dir()]
+
+
+def test_a_file_that_takes_the_name_while_it_is_read_is_kept_as_what_it_is(tmp_path, monkeypatch):
+    path, cache = changed(tmp_path, lambda content: None), tmp_path / "cache"
+    original = path.read_bytes()
+
+    def other_meanwhile(line):
+        changed(tmp_path, lambda content: content["annotations"][0].update(area=77.0))
+
+    assert read_instances_once(path, cache, other_meanwhile).columns.areas[0] == 77
+    path.write_bytes(original)
+    found, _ = read(path, cache)
+    assert_equal(found, read_instances(path))
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = changed(tmp_path, lambda content: None)
+    read_images = reader._Reading.read_images
+
+    def and_written_to(self, *given):
+        os.utime(path, ns=(1, 1))
+        read_images(self, *given)
+
+    monkeypatch.setattr(reader._Reading, "read_images", and_written_to)
+    with pytest.raises(InputError, match="was changed while it was read: try again"):
+        read(path, tmp_path / "cache")
+
+
+def test_what_is_kept_on_a_disk_that_is_read_only_is_taken(tmp_path, monkeypatch):
+    read(FILE, tmp_path)
+    monkeypatch.setattr(data_cache, "locked", None)
+    assert not read(FILE, tmp_path)[1]
+
+
+@pytest.mark.parametrize("name", ["columns.boxes", "columns.category_ids", "columns.outlines.starts", "rest", "sums"])
+@pytest.mark.parametrize("byte", [0, 90, -9])
+def test_a_byte_that_changed_is_noticed(tmp_path, name, byte):
+    read(FILE, tmp_path)
+    (path,) = tmp_path.glob(f"*/{name}.*")
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 0x55
+    path.write_bytes(content)
+    found, lines = read(FILE, tmp_path)
+    assert lines
+    assert_equal(found, read_instances(FILE))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no rest", "rest cut"])
