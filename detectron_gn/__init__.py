@@ -16,6 +16,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, breaking_off
 from detectron_gn.port import cli as port_commands
 from detectron_gn.port import convert_cli as convert_command
+from detectron_gn.port import detect_cli as detect_command
 from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
 from detectron_gn.weights.command_line import Commands, check_json_option
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"detectron-gn {__version__}")
     commands = Commands(parser, metavar="COMMAND")
-    for room in (weights_commands, convert_command, port_commands, verify_commands):
+    for room in (weights_commands, convert_command, detect_command, port_commands, verify_commands):
         room.add_commands(commands)
     return parser
 

@@ -30,11 +30,16 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that work together: `rank` of `count`, and the device it computes on."""
+    """This process among those that work together: `rank` of `count`, and the device it computes on.
+
+    On its own machine it is `local_rank` of `local_count`.
+    """
 
     rank: int = 0
     count: int = 1
     device: torch.device = torch.device("cpu")
+    local_rank: int = 0
+    local_count: int = 1
     _objects: Any = None
     """The process group that Python objects travel in, where it is not the one that gradients travel in."""
 
@@ -50,6 +55,10 @@ class Ranks:
     def share(self, work: Sequence[Item]) -> Sequence[Item]:
         """Every `count`-th item, so that no two processes have one in common and together they have all."""
         return work[self.rank :: self.count]
+
+    def share_here(self, work: Sequence[Item]) -> Sequence[Item]:
+        """What is this process's of what all processes of its machine see: every `local_count`-th item."""
+        return work[self.local_rank :: self.local_count]
 
     def share_gradients(self, network: nn.Module) -> nn.Module:
         """The network to call: its gradients are summed, not averaged, over all processes.
@@ -136,7 +145,8 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
     with _told_in_a_sentence():
         dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
         try:
-            yield Ranks(rank, count, own, dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None)
+            objects = dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None
+            yield Ranks(rank, count, own, _number("LOCAL_RANK", rank), here, objects)
         finally:
             dist.destroy_process_group()
 

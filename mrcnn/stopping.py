@@ -90,11 +90,11 @@ def until_stopped(items: Iterable[Item]) -> Iterator[Item]:
                 raise Stopped(stop.signal)
 
 
-def end_with_parent() -> None:
-    """Have this process get SIGTERM when the one that started it ends, however it does; on Linux only."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have this process get a signal when the one that started it ends, however it does; on Linux only."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        prctl(_PR_SET_PDEATHSIG, int(number))
 
 
 @contextmanager

@@ -1,24 +1,17 @@
-"""The commands of this room: `inspect`, `detect`, `export`."""
+"""The commands of this room: `inspect` and `export`; `detect` and `convert` stand beside it."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from detectron_gn.port.options import (
     add_classes,
     add_config,
-    add_image_reading,
     add_keep_unused,
-    add_model,
-    add_out,
-    add_precision,
     add_proposals,
     class_names,
-    image_reading,
     refuse_inputs_as_output,
 )
 from detectron_gn.weights.command_line import (
@@ -26,18 +19,15 @@ from detectron_gn.weights.command_line import (
     DONE,
     Commands,
     add_source,
-    between,
     check_writable,
     progress_bar,
     write_json_option,
 )
-from detectron_gn.weights.shown import one_line
 
 
 def add_commands(commands: Commands) -> None:
     """Add all commands of this room."""
     _add_inspect(commands)
-    _add_detect(commands)
     _add_export(commands)
 
 
@@ -74,117 +64,6 @@ def _inspect(args: argparse.Namespace) -> int:
     print(summary)
     write_json_option(args, summary.as_dict())
     return DONE
-
-
-def _add_detect(commands: Commands) -> None:
-    parser = commands.add(
-        "detect",
-        _detect,
-        "find the objects in images: pictures with boxes, masks and skeletons, and COCO results",
-        "detect model_final.pkl photo.jpg --out out",
-    )
-    add_model(parser)
-    add_classes(parser)
-    add_precision(parser)
-    add_proposals(parser)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    add_out(parser)
-    add_image_reading(parser)
-    parser.add_argument(
-        "--annotations", type=Path, metavar="A.json", help="category ids of a data set (default: the model's own)"
-    )
-    parser.add_argument(
-        "--min-score",
-        type=between(0, 1),
-        default=0.5,
-        metavar="X",
-        help="what is drawn scores at least X (default 0.5)",
-    )
-
-
-def _detect(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.errors import InputError
-    from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-    from detectron_gn.port.classes import BY_PLACE, NUMBERED
-    from detectron_gn.port.runs.detect import UnreadFile, detect_in_files, detected_categories
-    from detectron_gn.port.runs.load import load_model
-    from detectron_gn.port.runs.proposals import stored_proposals
-    from detectron_gn.weights.files.json_file import write_json
-
-    keep_freed_memory()
-    check_writable(args.out)
-    _check_detect_files(args)
-    model = load_model(
-        args.source,
-        args.config,
-        args.overrides,
-        args.device,
-        args.precision,
-        keep_unused=args.keep_unused,
-        classes=class_names(args),
-    )
-    categories = detected_categories(model, args.annotations)
-    if model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        print(NUMBERED if args.annotations is None else BY_PLACE)
-    proposals = stored_proposals(model.cfg, args.proposals)
-    rows: list[dict[str, Any]] = []
-    detected: list[Path] = []
-    unread: list[UnreadFile] = []
-    try:
-        found = detect_in_files(
-            model, args.images, categories, args.out, args.min_score, image_reading(args), proposals
-        )
-        for image in until_stopped(found):
-            if isinstance(image, UnreadFile):
-                unread.append(image)
-                if len(args.images) > 1:
-                    print(one_line(f"detectron-gn: {image.error}"), file=sys.stderr, flush=True)
-                continue
-            told = f"{image.path}: {image.found} detections, {image.drawn} of them drawn in {image.picture}"
-            print(one_line(told), flush=True)
-            detected.append(image.path)
-            rows += image.rows
-    except Stopped as stopped:
-        file = args.out / "detections.json"
-        kept = f"{file} holds what was found until then" if detected else "no image was done yet"
-        raise Stopped(stopped.signal, kept) from None
-    finally:
-        # What was found is not lost, whatever comes after it.
-        if detected:
-            write_json(args.out / "detections.json", rows)
-    if unread and len(args.images) == 1:
-        raise InputError(unread[0].error)
-    if not detected:
-        raise InputError(f"none of the {len(unread)} images could be used, so nothing was written")
-    write_json_option(args, rows)
-    if unread:
-        raise InputError(
-            f"{len(unread)} of {len(args.images)} images could not be used, as said above; what was found in the "
-            f"others is in {args.out}"
-        )
-    return DONE
-
-
-def _check_detect_files(args: argparse.Namespace) -> None:
-    """Before any long work: at least one image is a file, and nothing that is written takes the place of an input."""
-    from detectron_gn.mrcnn.data.read_image import check_image_file
-    from detectron_gn.mrcnn.errors import InputError
-    from detectron_gn.port.runs.detect import picture_paths
-
-    missing = []
-    for path in args.images:
-        try:
-            check_image_file(path)
-        except InputError as error:
-            missing.append(error)
-    if len(missing) == len(args.images):
-        raise missing[0]
-    given = [*args.images, args.annotations]
-    for path in [*picture_paths(args.images, args.out), args.out / "detections.json"]:
-        refuse_inputs_as_output(path, given)
-    if args.json is not None:
-        refuse_inputs_as_output(args.json, given, "--json")
 
 
 def _add_export(commands: Commands) -> None:

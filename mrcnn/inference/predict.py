@@ -24,6 +24,13 @@ class _Read(NamedTuple, Generic[Item]):
     batch: NetworkInput
 
 
+class _Refused(NamedTuple, Generic[Item]):
+    """A batch that the network cannot be given, and the sentence that says why."""
+
+    items: Sequence[Item]
+    error: InputError
+
+
 class _Begun(NamedTuple, Generic[Item]):
     """A batch that the network has begun with: what waits for its detections, and when it began."""
 
@@ -56,6 +63,7 @@ def predict(
     read: Callable[[Item], Image],
     finish: Callable[[Item, Image, Detections], Result],
     *,
+    refused: Callable[[Item, InputError], Result] | None = None,
     proposals: Callable[[Item, Image], Boxes] | None = None,
     name: Callable[[Item], str] = str,
     threads: int = 0,
@@ -67,15 +75,18 @@ def predict(
         batches: what the caller calls the images of each batch; those of one batch are padded to one and the same size.
         read: gives an image as `[H, W, 3]` uint8 BGR.
         finish: makes of an image and its detections what is wanted of them: result rows, a picture.
+        refused: makes of an image that cannot be read, or scaled for the network, what stands in its place; then the
+            others go on, and a batch holds one image.
         proposals: gives those of an image, `[R, 4]` in its own pixels, for a model that takes them.
         name: what a sentence calls an image.
         threads: that read images while the network runs, and as many that finish them; 0 does all in this one.
         network: runs in place of the model's own, as in `Detector.start_batch`.
 
-    Raises InputError, which names the image, where it cannot be scaled for the network; and what `read` raises.
+    Without `refused`, raises InputError, which names the image, where it cannot be scaled for the network; and what
+    `read` raises.
     """
 
-    def prepared(items: Sequence[Item]) -> _Read[Item]:
+    def ready(items: Sequence[Item]) -> _Read[Item]:
         images = [read(item) for item in items]
         try:
             given = None if proposals is None else [proposals(*each) for each in zip(items, images, strict=True)]
@@ -83,11 +94,30 @@ def predict(
         except InputError as error:
             raise InputError(f"{' or '.join(map(name, items))}: {error}") from None
 
-    def begun(batch: _Read[Item]) -> _Begun[Item]:
-        start = time.perf_counter()
-        return _Begun(batch.items, batch.images, model.start_batch(batch.batch, network), start)
+    def prepared(items: Sequence[Item]) -> _Read[Item] | _Refused[Item]:
+        try:
+            return ready(items)
+        except InputError as error:
+            if refused is None:
+                raise
+            return _Refused(items, error)
 
-    def finished(batch: _Begun[Item]) -> Predicted[Item, Result]:
+    def begun(batch: _Read[Item] | _Refused[Item]) -> _Begun[Item] | _Refused[Item]:
+        if isinstance(batch, _Refused):
+            return batch
+        start = time.perf_counter()
+        try:
+            return _Begun(batch.items, batch.images, model.start_batch(batch.batch, network), start)
+        except InputError as error:
+            if refused is None:
+                raise
+            return _Refused(batch.items, error)
+
+    def finished(batch: _Begun[Item] | _Refused[Item]) -> Predicted[Item, Result]:
+        if isinstance(batch, _Refused):
+            assert refused is not None
+            now = time.perf_counter()
+            return Predicted(batch.items, [refused(item, batch.error) for item in batch.items], now, now, now)
         found = batch.wait()
         detected = time.perf_counter()
         results = [finish(*each) for each in zip(batch.items, batch.images, found, strict=True)]

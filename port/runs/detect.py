@@ -2,7 +2,10 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +20,14 @@ from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_ima
 from detectron_gn.mrcnn.detectors import Boxes, Detector, ProposalNetwork
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
+from detectron_gn.mrcnn.inference.predict import predict
+from detectron_gn.mrcnn.prefetch import mapped_ahead, processes
+from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import draw_detections
 from detectron_gn.weights.files.atomic import replacing
+
+# Images that each process reads ahead.
+AHEAD = 4
 
 
 def detected_categories(model: Detector, annotations: Path | None) -> Categories:
@@ -42,14 +51,25 @@ def detected_categories(model: Detector, annotations: Path | None) -> Categories
     return Categories(names, tuple(ids))
 
 
-class DetectedFile(NamedTuple):
-    """What was found in an image file: the picture, how many detections, how many of them drawn, COCO result rows."""
+class ImageToDetect(NamedTuple):
+    """An image file, and the picture to draw of it, if any."""
 
     path: Path
-    picture: Path
-    found: int
+    picture: Path | None = None
+
+
+class DetectedFile(NamedTuple):
+    """What was found in an image file: its size, the picture, COCO's rows without the image's id.
+
+    `drawn` of them score enough for the picture, which is None where none was to be drawn.
+    """
+
+    path: Path
+    height: int
+    width: int
+    picture: Path | None
     drawn: int
-    rows: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
 
 
 class UnreadFile(NamedTuple):
@@ -59,49 +79,99 @@ class UnreadFile(NamedTuple):
     error: str
 
 
+class _ReadFile(NamedTuple):
+    image: ImageToDetect
+    pixels: Image | None
+    error: str
+
+
 def detect_in_files(
     model: Detector,
-    paths: Sequence[Path],
+    images: Iterable[ImageToDetect],
     categories: Categories,
-    out: Path,
     min_score: float,
     reading: ImageReading = AS_IMREAD,
-    proposals: StoredProposals | None = None,
-) -> Iterator[DetectedFile | UnreadFile]:
-    """Detect in each image and draw what scores at least `min_score` into a PNG in `out`; yields as each is done.
+    proposals: "FileProposals | None" = None,
+    workers: int = 0,
+    threads: int = 0,
+) -> Generator[DetectedFile | UnreadFile, None, None]:
+    """Detect in each image and draw what scores at least `min_score`; yields as each is done, in order.
+
+    Memory does not grow with the number of images.
 
     Args:
-        proposals: for a model that takes them. Those of an image are found by the id in its file's name; an image
-            without one, or with one that another file has as well, is not detected in.
+        proposals: for a model that takes them.
+        workers: processes that read images ahead; 0 reads each when its turn comes.
+        threads: as in `mrcnn.inference.predict.predict`.
     """
     model.check_proposals(proposals is not None)
-    find = None if proposals is None else _FoundProposals(proposals, paths, model.cfg.TEST.PROPOSAL_LIMIT)
-    ids: Sequence[int | None] = image_ids(paths) if find is None else [id_in_name(path) for path in paths]
-    for path, image_id, picture in zip(paths, ids, picture_paths(paths, out), strict=True):
+
+    def pixels_of(read: _ReadFile) -> Image:
+        if read.pixels is None:
+            raise InputError(read.error)
+        return read.pixels
+
+    def finished(read: _ReadFile, pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
+        path, picture = read.image
+        if picture is not None:
+            _draw(picture, pixels, found, categories, min_score)
+        height, width = pixels.shape[:2]
+        drawn = 0 if picture is None else int((found.scores >= min_score).sum())
+        return DetectedFile(path, height, width, picture, drawn, _rows(found, categories))
+
+    def refused(read: _ReadFile, error: InputError) -> DetectedFile | UnreadFile:
+        return UnreadFile(read.image.path, str(error))
+
+    files = mapped_ahead(partial(_read, reading=reading), images, workers, AHEAD * workers, processes)
+    predictions = predict(
+        model,
+        ([file] for file in files),
+        pixels_of,
+        finished,
+        refused=refused,
+        proposals=None if proposals is None else lambda read, pixels: proposals.of_image(read.image.path, pixels),
+        name=lambda read: str(read.image.path),
+        threads=threads,
+    )
+    with closing(files):
         try:
-            image = read_image(path, reading)
-        except InputError as error:
-            yield UnreadFile(path, str(error))
-            continue
-        try:
-            detections = model.detect(image, None if find is None else find.of_image(path, image))
-        except InputError as error:  # too narrow to be scaled, or without proposals
-            yield UnreadFile(path, f"{path}: {error}")
-            continue
-        assert image_id is not None  # an image without an id has no proposals
-        pixels = draw_detections(image, detections, categories.names, min_score)
-        with replacing(picture) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        results = image_results(image_id, detections, categories.ids)
-        rows: list[dict[str, Any]] = [
-            {"file_name": path.name, **box, "category_name": categories.classes[label]}
-            for label, box in zip(results.classes, results.boxes, strict=True)
-        ]
-        for row, segm in zip(rows, results.segms or []):
-            row["segmentation"] = segm["segmentation"]
-        for row, person in zip(rows, results.keypoints or []):
-            row["keypoints"] = person["keypoints"]
-        yield DetectedFile(path, picture, len(detections), int((detections.scores >= min_score).sum()), rows)
+            for batch in predictions:
+                yield from batch.results
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that reads images ahead was ended by the system, as it does where memory is short: pass "
+                "fewer --workers, or a lower --max-pixels"
+            ) from None
+
+
+def _read(image: ImageToDetect, reading: ImageReading) -> _ReadFile:
+    try:
+        return _ReadFile(image, read_image(image.path, reading), "")
+    except InputError as error:
+        return _ReadFile(image, None, str(error))
+
+
+def _draw(picture: Path, pixels: Image, found: Detections, categories: Categories, min_score: float) -> None:
+    drawn = draw_detections(pixels, found, categories.names, min_score)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(picture) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
+
+
+def _rows(found: Detections, categories: Categories) -> list[dict[str, Any]]:
+    """COCO's result rows with the names of classes, and without the image's id."""
+    results = image_results(0, found, categories.ids)
+    rows: list[dict[str, Any]] = [
+        {**box, "category_name": categories.classes[label]}
+        for label, box in zip(results.classes, results.boxes, strict=True)
+    ]
+    for row, segm in zip(rows, results.segms or []):
+        row["segmentation"] = segm["segmentation"]
+    for row, person in zip(rows, results.keypoints or []):
+        row["keypoints"] = person["keypoints"]
+    for row in rows:
+        del row["image_id"]
+    return rows
 
 
 def picture_paths(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -120,10 +190,13 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
     return ids if len(set(ids)) == len(paths) else list(range(1, len(paths) + 1))
 
 
-class _FoundProposals:
-    """The proposals of image files, by the ids in their names; never by their places in the command."""
+class FileProposals:
+    """The proposals of image files, by the ids in their names; never by their places in the command.
 
-    def __init__(self, stored: StoredProposals, paths: Sequence[Path], limit: int) -> None:
+    An image without an id in its name, or with one that another file has as well, has none.
+    """
+
+    def __init__(self, stored: StoredProposals, paths: Iterable[Path], limit: int) -> None:
         self._stored, self._limit = stored, limit
         self._named: dict[int | None, set[str]] = defaultdict(set)
         for path in paths:

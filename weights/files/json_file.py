@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from detectron_gn.weights.errors import WriteFailed
@@ -20,18 +25,83 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
 
     A pipe or a device, which nothing may replace, is written to. Raises WriteFailed, naming `path`.
     """
+    text = (json_text(content, indent) + "\n").encode()
+    _write(path, lambda file: file.write_bytes(text))
+
+
+def json_text(content: object, indent: int | None = None) -> str:
+    """`content` as `write_json` writes it."""
     try:
-        text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
+        return json.dumps(content, indent=indent, allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n"
+        return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+class JsonList:
+    """A list that `write_json` would write, in memory that does not grow with it; use it in a `with` statement.
+
+    Until it is written it lies in a file without a name, of which nothing is left, whatever ends the program.
+
+    Args:
+        folder: on a disk that has room for it.
+    """
+
+    def __init__(self, folder: Path, indent: int | None = None) -> None:
+        self._folder, self._indent, self._separator = folder, indent, ""
+        self._between = ", " if indent is None else ","
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder)
+        except OSError as error:
+            raise WriteFailed(str(folder), f"nothing can be written there: {error.strerror or error}") from None
+
+    def __enter__(self) -> JsonList:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # what a full disk refused has been told
+            self._file.close()
+
+    def extend(self, items: Sequence[object]) -> None:
+        """Add items at the end."""
+        if not items:
+            return
+        inner = json_text(items, self._indent)[1:-1].removesuffix("\n")
+        self._put((self._separator + inner).encode())
+        self._separator = self._between
+
+    def write(self, path: Path) -> None:
+        """Write the list of now to `path`, as `write_json` does."""
+        last = "\n" if self._separator and self._indent is not None else ""
+
+        def whole(file: Path) -> None:
+            self._file.seek(0)
+            with file.open("wb") as out:
+                out.write(b"[")
+                shutil.copyfileobj(self._file, out)
+                out.write(f"{last}]\n".encode())
+
+        _write(path, whole)
+
+    def _put(self, text: bytes) -> None:
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise WriteFailed(str(self._folder), f"could not be written to: {error.strerror or error}") from None
+
+
+def _write(path: Path, put: Callable[[Path], object]) -> None:
+    """Have `put` write a file that becomes `path`, or write to the pipe or device that is there."""
     if path.exists() and not path.is_file() and not path.is_dir():
         try:
-            path.write_text(text, encoding="utf-8")
+            put(path)
         except OSError as error:
             raise WriteFailed(str(path), f"could not be written: {error.strerror or error}") from None
         return
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        put(temporary)
 
 
 def _finite(content: Any) -> Any:

@@ -1,0 +1,199 @@
+"""The JSON lines of a bulk detection: one for each image, on disk at once, so that a run that was killed goes on.
+
+Each process writes `detections_N.jsonl` of its own:
+
+    {"file_name": "/data/photos/a.jpg", "height": 480, "width": 640, "detections": [{"category_id": 1, ...}, ...]}
+
+`detections_run.json` beside them says which model they are of.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.data.categories import Categories
+from detectron_gn.mrcnn.data.image_files import id_in_name
+from detectron_gn.mrcnn.data.proposals_file import StoredProposals
+from detectron_gn.mrcnn.data.read_image import Exif, ImageReading
+from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.partial_results import weights_digest
+from detectron_gn.mrcnn.plain_file import read_plain_file
+from detectron_gn.port.runs.work_left import image_key
+from detectron_gn.weights.errors import WriteFailed
+from detectron_gn.weights.files.json_file import JsonList, json_text, write_json
+
+RUN_RECORD = "detections_run.json"
+_PATTERN = "detections_*.jsonl"
+# A line's beginning, from which its image is known without reading the rest.
+_FILE_NAME = re.compile(rb'\{"file_name": ("(?:[^"\\]|\\.)*"), "height": ')
+
+
+@dataclass(frozen=True)
+class DetectionRun:
+    """What the detections of a run hang on; a folder with those of another is refused.
+
+    The first value that differs is the one that is named, so precision comes before weights, which it rounds.
+
+    Attributes:
+        precision: of the products.
+        weights, configuration: sha256 of the parameters and of the configuration's values.
+        categories: sha256 of names and ids.
+        exif: what is done about the orientation in image files.
+        proposals: sha256 of those that were given; None for a model that makes its own.
+    """
+
+    precision: str
+    weights: str
+    configuration: str
+    categories: str
+    exif: Exif
+    proposals: str | None
+
+
+def detection_run(
+    model: Detector, categories: Categories, reading: ImageReading, proposals: StoredProposals | None
+) -> DetectionRun:
+    """What a run of this model hangs on."""
+    return DetectionRun(
+        precision=model.precision,
+        weights=weights_digest(model),
+        configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
+        categories=hashlib.sha256(repr(categories).encode()).hexdigest(),
+        exif=reading.exif,
+        proposals=None if proposals is None else proposals.digest,
+    )
+
+
+def line_files(folder: Path) -> list[Path]:
+    """The files of lines in a folder, sorted."""
+    return sorted(folder.glob(_PATTERN))
+
+
+def check_run(folder: Path, run: DetectionRun) -> None:
+    """Put a run on record in its folder; InputError where the folder holds detections of another one."""
+    path, own = folder / RUN_RECORD, asdict(run)
+    try:
+        recorded = json.loads(read_plain_file(path))
+        other = next((name for name, value in own.items() if recorded.get(name) != value), None)
+    except FileNotFoundError:
+        if line_files(folder):
+            raise InputError(
+                f"{folder} holds detections, but no {RUN_RECORD} that says which model they are of: give another --out"
+            ) from None
+        write_json(path, own)
+        return
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or cannot be read ({error}): give another --out") from None
+    if other is not None:
+        raise InputError(
+            f"{folder} holds detections of a run with another {other}: give another --out, or go on with what the run "
+            "was started with"
+        )
+
+
+def done_keys(files: Sequence[Path]) -> bytes:
+    """The keys of the images that files of lines hold; a last line that was torn is cut off.
+
+    Raises InputError where a line is none of ours.
+    """
+    keys = bytearray()
+    for path in files:
+        _refuse_what_is_no_file(path)
+        try:
+            with path.open("r+b") as file:
+                end = 0
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        file.truncate(end)
+                        break
+                    keys += image_key(_file_name(line, f"{path}, line {number},"))
+                    end += len(line)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read or mended: {error.strerror or error}") from None
+    return bytes(keys)
+
+
+class DetectionLines:
+    """The file of lines that one process adds to; use it in a `with` statement, after `done_keys` of it."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.path = folder / _PATTERN.replace("*", str(rank))
+        _refuse_what_is_no_file(self.path)
+        try:
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def add(self, line: bytes) -> None:
+        """Put a `detection_line` on record."""
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def __enter__(self) -> "DetectionLines":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # what a full disk refused has been told
+            self._file.close()
+
+
+def detection_line(path: str, height: int, width: int, detections: Sequence[dict[str, Any]]) -> bytes:
+    """The line of an image."""
+    content = {"file_name": path, "height": height, "width": width, "detections": detections}
+    return (json_text(content) + "\n").encode()
+
+
+def gather_list(files: Sequence[Path], rows: JsonList) -> None:
+    """Add the COCO rows of all lines, in the order of file names.
+
+    The ids of images are COCO's where all files are named by one and no two by the same, else 1, 2, ... in that order.
+    """
+    names, ids, places = [], [], []
+    for number, path in enumerate(files):
+        with path.open("rb") as file:
+            start = 0
+            for line_number, line in enumerate(file, 1):
+                name = _file_name(line, f"{path}, line {line_number},")
+                names.append(name)
+                ids.append(id_in_name(name))
+                places.append((number, start))
+                start += len(line)
+    if None in ids or len(set(ids)) < len(ids):
+        ids = []
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(path.open("rb")) for path in files]
+        for place, image in enumerate(sorted(range(len(names)), key=names.__getitem__), 1):
+            number, start = places[image]
+            opened[number].seek(start)
+            line = json.loads(opened[number].readline())
+            row = {"file_name": line["file_name"], "image_id": ids[image] if ids else place}
+            rows.extend([{**row, **detection} for detection in line["detections"]])
+
+
+def _file_name(line: bytes, place: str) -> str:
+    found = _FILE_NAME.match(line)
+    if found is None or not line.endswith(b"]}\n"):
+        raise InputError(f"{place} is no line of detections: take it out, and its image is detected again")
+    return str(json.loads(found[1]))
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{path} is a link, a pipe or a folder, and no file of detections: move it away")
+
+
+def _unwritable(path: Path, error: OSError) -> WriteFailed:
+    return WriteFailed(str(path), f"cannot be written: {error.strerror or error}; free some room, and go on")

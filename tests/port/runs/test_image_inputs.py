@@ -1,0 +1,75 @@
+"""Which images the inputs of `detect` name, and whose they are where several processes work."""
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.port.runs.image_inputs import images_of, names_many
+from detectron_gn.port.runs.work_left import WorkLeft, image_key
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    hidden = ("p/.hidden.png", "p/.git/d.png")
+    for name in ("p/b.JPG", "p/a.png", "p/text.txt", "p/q/c.webp", "drawn/e.png", "[1].png", *hidden):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    os.symlink(tmp_path / "drawn", tmp_path / "p" / "link")
+    os.symlink(tmp_path / "p" / "a.png", tmp_path / "p" / "z.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "images"),
+    [
+        (["p"], ["p/a.png", "p/b.JPG", "p/z.png", "p/q/c.webp"]),
+        (["p/link"], ["p/link/e.png"]),
+        (["p/*.png"], ["p/a.png", "p/z.png"]),
+        (["p/q*"], ["p/q/c.webp"]),
+        (["."], ["./[1].png", "./drawn/e.png", "./p/a.png", "./p/b.JPG", "./p/z.png", "./p/q/c.webp"]),
+        (["[1].png", "none.png"], ["[1].png", "none.png"]),
+    ],
+)
+def test_images_of_folders_patterns_and_names(folder: Path, given: list[str], images: list[str]) -> None:
+    found = [str(Path(each)) for each in images_of(list(map(Path, given)), folder / "nothing")]
+    assert found == [str(Path(each)) for each in images] or sorted(found) == sorted(images) and "*" in given[0]
+    assert names_many(list(map(Path, given))) == (given[0] != "[1].png")
+
+
+@pytest.mark.parametrize("given", [".", "**/*.png"])
+def test_what_is_drawn_is_left_out(folder: Path, given: str) -> None:
+    found = {str(Path(each)) for each in images_of([Path(given)], folder / "drawn")}
+    assert "p/a.png" in found and "drawn/e.png" not in found
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_every_image_is_of_one_process_and_done_ones_of_none(count: int, tmp_path: Path) -> None:
+    names = [f"{number}\n.jpg" for number in range(200)]
+    paths = [str(Path.cwd() / name) for name in names]
+    done = b"".join(map(image_key, paths[:50]))
+    shares = []
+    for rank in range(count):
+        with WorkLeft([*names, names[7], paths[199]], Ranks(rank, count), tmp_path) as work:
+            assert len(list(work)) == len(work) == work.share
+            work.leave_out(done)
+            shares.append(list(work))
+            assert len(shares[-1]) == len(work)
+    assert sorted(path for share in shares for path in share) == sorted(paths[50:])
+    assert all(len(share) > 100 / count / 2 for share in shares)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_takes_few_bytes_of_memory(tmp_path: Path) -> None:
+    count, folder = 50_000, "/photos/of/a/very/long/name/that/would/take/all/memory" * 3
+    tracemalloc.start()
+    with WorkLeft((f"{folder}/{number}.jpg" for number in range(count)), Ranks(), tmp_path) as work:
+        work.leave_out(image_key("another"))
+        assert sum(1 for _ in work) == count
+        _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * count
