@@ -10,8 +10,11 @@ from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals
 from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
 from detectron_gn.mrcnn.evaluation.recall import recall_document
 from detectron_gn.port.config.yaml_dumper import dump_config
-from detectron_gn.weights.files.json_file import write_json
+from detectron_gn.weights.files.json_file import JsonList, write_json
 from detectron_gn.weights.formats.proposals_pickle import ProposalsPickle, write_proposals
+
+# Rows that are in memory at a time.
+_ROWS = 4096
 
 
 def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[str, Any]:
@@ -24,7 +27,10 @@ def write_evaluation(evaluation: Evaluation, name: str, folder: Path) -> dict[st
     """
     document = ap_document(name, evaluation.summaries)
     for iou_type, rows in evaluation.rows.items():
-        write_json(folder / f"{iou_type}.json", rows)
+        with JsonList(folder) as written:
+            for start in range(0, len(rows), _ROWS):
+                written.extend(rows[start : start + _ROWS])
+            written.write(folder / f"{iou_type}.json")
     write_json(folder / "ap.json", document)
     remove_partial_results(folder)
     return document

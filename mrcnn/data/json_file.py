@@ -1,11 +1,17 @@
 """The one reader of JSON files that a user names."""
 
 import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.plain_file import read_plain_file
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+# Characters of a list that are read at a time.
+_PIECE = 1 << 20
 
 
 def read_json(path: Path, wanted: str) -> Any:
@@ -31,6 +37,73 @@ def read_json(path: Path, wanted: str) -> Any:
             raise InputError(f"{path} is not JSON but {kind}; give {wanted}") from None
         # Of numbers of thousands of digits, Python tells its programmers what to do.
         raise InputError(f"{path} is not JSON ({str(error).partition(' for integer')[0]}): give {wanted}") from None
+
+
+def stream_json_list(path: Path, wanted: str, whole: Callable[[], Sequence[Any]]) -> Iterator[Any]:
+    """The items of the list that a JSON file holds, one after another, without holding all of them.
+
+    Args:
+        wanted: what the file should be, as in `read_json`.
+        whole: reads the file at one go; called for what is no list in UTF-8, or no JSON, so that this function has no
+            sentences of its own.
+    """
+    count = 0
+    try:
+        with _opened(path) as file:
+            for item in _items(file):
+                yield item
+                count += 1
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    yield from whole()[count:]
+
+
+def _opened(path: Path) -> TextIO:
+    if not path.is_file():
+        raise OSError("no regular file")  # opening a pipe would wait
+    return path.open(encoding="utf-8-sig")
+
+
+def _items(file: TextIO) -> Iterator[Any]:
+    """The items of a list; ValueError for what is none."""
+    decode, text, start = json.JSONDecoder().raw_decode, file.read(_PIECE), 0
+
+    def skip(start: int) -> int:
+        found = _BLANK.match(text, start)
+        return start if found is None else found.end()
+
+    start = skip(0)
+    if text[start : start + 1] != "[":
+        raise ValueError("no list")
+    start += 1
+    before_item, is_first = True, True
+    while True:
+        start = skip(start)
+        if before_item and not (is_first and text[start : start + 1] == "]"):
+            try:
+                item, end = decode(text, start)
+                # A number may go on in the next piece.
+                is_whole = skip(end) < len(text)
+            except ValueError:
+                is_whole = False
+            if is_whole:
+                yield item
+                start, before_item, is_first = end, False, False
+                continue
+        elif text[start : start + 1] == "]":
+            if (text[start + 1 :] + file.read()).strip(" \t\r\n"):
+                raise ValueError("more than a list")
+            return
+        elif text[start : start + 1] == ",":
+            start, before_item = start + 1, True
+            continue
+        elif start < len(text):
+            raise ValueError("no comma")
+        piece = file.read(max(_PIECE, len(text) - start))
+        if not piece:
+            raise ValueError("the list does not end")
+        text, start = text[start:] + piece, 0
 
 
 def _kind_of(content: bytes) -> str | None:

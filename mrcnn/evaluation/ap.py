@@ -1,4 +1,4 @@
-"""Average precision by pycocotools; answers to Detectron datasets/json_dataset_evaluator.py."""
+"""Average precision, as pycocotools computes it; answers to Detectron datasets/json_dataset_evaluator.py."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +10,12 @@ from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
 from detectron_gn.mrcnn.data.annotations.keypoints import keypoint_faults, scored_keypoints
-from detectron_gn.mrcnn.data.coco import quiet, read_annotations
+from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS, CocoEvaluation
 from detectron_gn.mrcnn.evaluation.mask_encoding import encode_masks, lacks_outlines
-from detectron_gn.mrcnn.evaluation.results_files import SHAPE_KEY, IouType, ResultRow, check_results, read_results
+from detectron_gn.mrcnn.evaluation.result_columns import ResultColumns
+from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, checked_results, stream_results
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
@@ -69,30 +70,33 @@ def score(
 
     Raises InputError for a file or row that is not what it should be, and for masks where no object has an outline.
     """
-    source = str(results) if isinstance(results, Path) else "results"
     ground_truth = read_annotations(annotations) if isinstance(annotations, Path) else annotations
-    rows = read_results(results, may_be_empty=True) if isinstance(results, Path) else results
-    check_results(rows, iou_type, source, ground_truth)
-    if iou_type == "segm" and lacks_outlines(ground_truth):
+    return score_checked(checked_columns(results, ground_truth, iou_type), ground_truth, iou_type, max_detections)
+
+
+def checked_columns(results: Sequence[ResultRow] | Path, annotations: COCO, iou_type: IouType) -> ResultColumns:
+    """Detections as `score` takes them, row after row from a file, checked; raises InputError as it does."""
+    source = str(results) if isinstance(results, Path) else "results"
+    rows = stream_results(results) if isinstance(results, Path) else results
+    found = ResultColumns.of(checked_results(rows, iou_type, source, annotations), iou_type)
+    if iou_type == "segm" and lacks_outlines(annotations):
         raise InputError(
-            f"{getattr(ground_truth, 'source', 'the annotations')}: no object has an outline, so there is no mask AP: "
+            f"{getattr(annotations, 'source', 'the annotations')}: no object has an outline, so there is no mask AP: "
             "score the file of boxes (bbox.json), or give annotations with 'segmentation'"
         )
-    return score_checked(rows, ground_truth, iou_type, max_detections)
+    return found
 
 
 def score_checked(
     rows: Sequence[ResultRow], annotations: COCO, iou_type: IouType, max_detections: int = MAX_DETECTIONS
 ) -> ApSummary:
-    """`score` of rows that are known to be what they should: our own, fresh from the network."""
+    """`score` of rows that are known to be what they should: our own, fresh from the network, or `checked_columns`."""
+    found = rows if isinstance(rows, ResultColumns) else ResultColumns.of(rows, iou_type)
     if iou_type == "segm":
         annotations = encode_masks(annotations)
     if iou_type == "keypoints":
         check_keypoints(annotations)
-    with quiet():
-        evaluation = CocoEvaluation(annotations, _load(rows, annotations, iou_type), iou_type, max_detections)
-        evaluation.evaluate()
-        evaluation.accumulate()
+    evaluation = CocoEvaluation(annotations, found, iou_type, max_detections)
     find = evaluation.average_precision
     return ApSummary(
         AP=find(),
@@ -114,7 +118,7 @@ def scoring_remarks(
         yield "the annotations have no object to find, so there is no AP"
     elif not rows:
         yield f"there are no detections: all {len(objects)} objects are missed"
-    found = {row["image_id"] for row in rows}
+    found = set(rows.image_ids) if isinstance(rows, ResultColumns) else {row["image_id"] for row in rows}
     missed = sum(annotation["image_id"] not in found for annotation in objects)
     if rows and missed:
         count = len(annotations.imgs.keys() - found)
@@ -182,27 +186,12 @@ def ap_table(summaries: dict[str, ApSummary], per_class: bool = False) -> str:
     return f"{table}\n\n{text_table(['AP of', *names], rows)}"
 
 
-def _load(rows: Sequence[ResultRow], ground_truth: COCO, iou_type: IouType) -> COCO:
-    """The rows as pycocotools holds them.
-
-    It is given copies, because it writes into the rows, and only the keys of this type: where rows have boxes
-    as well, it would take the boxes' areas for the masks'.
-    """
-    if not rows:
-        empty = COCO()
-        empty.dataset = {**ground_truth.dataset, "annotations": []}
-        empty.createIndex()
-        return empty
-    keys = ("image_id", "category_id", "score", SHAPE_KEY[iou_type])
-    return ground_truth.loadRes([{key: row[key] for key in keys} for row in rows])
-
-
 def _per_class(evaluation: CocoEvaluation, annotations: COCO) -> dict[str, float]:
-    # [IoU, recall, category, area range, most detections]: all areas come first, the limit that counts last.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
     summary = {}
-    for place, category in enumerate(evaluation.params.catIds):
-        known = precision[:, :, place][precision[:, :, place] > -1]
+    for place, category in enumerate(evaluation.category_ids):
+        # [IoU, recall, category, area range]: all areas come first.
+        precision = evaluation.precision[:, :, place, 0]
+        known = precision[precision > -1]
         name = str(annotations.cats[category].get("name", category))
         summary[name] = float(np.mean(known)) if known.size else -1.0
     return summary

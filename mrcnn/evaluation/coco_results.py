@@ -1,11 +1,12 @@
 """COCO's result rows; answers to Detectron datasets/json_dataset_evaluator.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
+from detectron_gn.mrcnn.evaluation.result_columns import ResultColumns
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
 from detectron_gn.mrcnn.ops.paste import Rle
@@ -95,19 +96,41 @@ def keypoint_rows(image_id: int, detections: Detections, categories: Sequence[in
     return rows
 
 
+def result_columns(
+    category_ids: Sequence[int], *, with_masks: bool, with_keypoints: bool = False
+) -> dict[IouType, ResultColumns]:
+    """Columns for the rows of images, which `add_image` fills.
+
+    Args:
+        category_ids: of classes 1, 2, ...
+        with_masks, with_keypoints: whether the model has a head for them. A data set without images does not show it.
+    """
+    has: dict[IouType, bool] = {"bbox": True, "segm": with_masks, "keypoints": with_keypoints}
+    return {iou_type: ResultColumns(iou_type, category_ids) for iou_type, wanted in has.items() if wanted}
+
+
+def add_image(columns: Mapping[IouType, ResultColumns], image: ImageResults) -> None:
+    """Add the rows of an image."""
+    rows: dict[IouType, Sequence[ResultRow] | None] = {
+        "bbox": image.boxes, "segm": image.segms, "keypoints": image.keypoints,
+    }  # fmt: skip
+    for iou_type, own in columns.items():
+        own.extend(rows[iou_type] or ())
+
+
 def coco_results(
     images: Sequence[ImageResults], *, with_masks: bool, with_keypoints: bool = False
-) -> dict[IouType, list[ResultRow]]:
+) -> dict[IouType, ResultColumns]:
     """The rows of all images in the order of Detectron's files: by class, then image id, then detection.
 
     Args:
-        with_masks, with_keypoints: whether the model has a head for them. A data set without images does not show it.
+        with_masks, with_keypoints: as in `result_columns`.
     """
-    order = [(image, place) for image in images for place in range(len(image.classes))]
-    order.sort(key=lambda row: (row[0].classes[row[1]], row[0].image_id, row[1]))
-    rows: dict[IouType, list[ResultRow]] = {"bbox": [dict(image.boxes[place]) for image, place in order]}
-    if with_masks:
-        rows["segm"] = [dict(image.segms[place]) for image, place in order if image.segms is not None]
-    if with_keypoints:
-        rows["keypoints"] = [dict(image.keypoints[place]) for image, place in order if image.keypoints is not None]
-    return rows
+    classes: dict[int, int] = {}
+    for image in images:
+        classes |= {row["category_id"]: label for label, row in zip(image.classes, image.boxes, strict=True)}
+    in_order = sorted(classes, key=classes.__getitem__)
+    columns = result_columns(in_order, with_masks=with_masks, with_keypoints=with_keypoints)
+    for image in images:
+        add_image(columns, image)
+    return {iou_type: own.sorted_rows() for iou_type, own in columns.items()}

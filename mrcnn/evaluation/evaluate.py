@@ -21,10 +21,11 @@ from detectron_gn.mrcnn.distributed import ALONE, Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, check_keypoints, score_checked, scoring_remarks
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
-from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, coco_results, image_results
+from detectron_gn.mrcnn.evaluation.coco_results import ImageResults, add_image, image_results, result_columns
 from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
 from detectron_gn.mrcnn.evaluation.partial_results import PartialResults, image_digest, run_identity
-from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
+from detectron_gn.mrcnn.evaluation.result_columns import ResultColumns
+from detectron_gn.mrcnn.evaluation.results_files import IouType
 from detectron_gn.mrcnn.inference.predict import Predicted, predict
 from detectron_gn.mrcnn.inference.static_shapes import StaticNetwork
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
@@ -63,13 +64,14 @@ class Evaluation:
 
     Attributes:
         rows: COCO result rows in Detectron's order: boxes, and masks and keypoints where the model has heads for them.
+            They lie on the disk.
         ap: their AP; that of masks only where the annotations have outlines.
         speed: of this process.
         naming: under which names the images were found.
         remarks: what was mended in the annotations, and what a reader of the AP should know, a sentence each.
     """
 
-    rows: dict[IouType, list[ResultRow]]
+    rows: dict[IouType, ResultColumns]
     ap: dict[IouType, ApSummary]
     speed: Speed
     naming: str
@@ -154,7 +156,13 @@ def evaluate(
         # A batch is done as a whole, so that a run that goes on makes the same batches as one in one go.
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)
-        found = {key: image for key, image in done.items() if ranks.is_first or key not in done_by_rank[0]}
+        # What several processes have on record, since they share a disk, is the first one's of them.
+        elsewhere = set().union(*done_by_rank[: ranks.rank])
+        made = model.cfg.MODEL
+        found = result_columns(category_ids, with_masks=made.MASK_ON, with_keypoints=made.KEYPOINTS_ON)
+        for key in done:
+            if key not in elsewhere:
+                add_image(found, done[key])
         digests: dict[int, str] = {}
 
         def read(image_id: int) -> Image:
@@ -167,23 +175,24 @@ def evaluate(
             model,
             share,
             read,
-            lambda image_id, _, found: image_results(image_id, found, category_ids),
+            lambda image_id, _, detections: image_results(image_id, detections, category_ids),
             proposals=None if given is None else lambda image_id, _: given[image_id],
             name=lambda image_id: str(files[image_id]),
             threads=threads,
             network=network,
         )
         for image in progress(_results(predictions, partial, digests, speed), sum(map(len, share))):
-            found[image.image_id] = image
+            add_image(found, image)
         parts = ranks.collect(found)
     if not ranks.is_first:
         return None
-    together = {key: image for part in parts for key, image in part.items()}
-    made = model.cfg.MODEL
-    rows = coco_results(list(together.values()), with_masks=made.MASK_ON, with_keypoints=made.KEYPOINTS_ON)
+    for part in parts[1:]:
+        for iou_type, columns in part.items():
+            found[iou_type].join(columns)
+    rows = {iou_type: columns.sorted_rows() for iou_type, columns in found.items()}
     has_ap = {"bbox": True, "segm": not lacks_outlines(coco), "keypoints": scores_keypoints(model.cfg)}
-    scored = {iou_type: found for iou_type, found in rows.items() if has_ap[iou_type]}
-    ap = {iou_type: score_checked(found, coco, iou_type, max_detections) for iou_type, found in scored.items()}
+    scored = {iou_type: own for iou_type, own in rows.items() if has_ap[iou_type]}
+    ap = {iou_type: score_checked(own, coco, iou_type, max_detections) for iou_type, own in scored.items()}
     remarks = (*coco.remarks, *scoring_remarks(coco, rows["bbox"], max_detections), *_limit_remarks(model.cfg, coco))
     remarks = (*remarks, *_keypoint_remarks(model.cfg))
     return Evaluation(rows, ap, speed, naming_used(coco, files), remarks)

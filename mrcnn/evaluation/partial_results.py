@@ -10,11 +10,11 @@ import hashlib
 import json
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +29,8 @@ from detectron_gn.mrcnn.evaluation.coco_results import ImageResults
 _DIGESTS = ("weights", "configuration", "annotations", "classes", "proposals")
 
 _PATTERN = "partial_results_*.jsonl"
+# What reading a line raises that is none of ours.
+_NO_ENTRY = (ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -99,33 +101,34 @@ class PartialResults:
         files: the file of every image of the data set, by image id.
 
     Attributes:
-        done: the results of the images that earlier runs finished, by image id. An image whose file holds other bytes
-            than it held then is not among them, so that it is detected again.
+        done: the results of the images that earlier runs finished, by image id; they stay on the disk. An image whose
+            file holds other bytes than it held then is not among them, so that it is detected again.
 
     Raises InputError where the folder holds those of another run, naming what is different, or a damaged one. A
     last line that was torn when its run was killed is dropped.
     """
 
     def __init__(self, folder: Path, identity: EvaluationIdentity, files: Mapping[int, Path], rank: int = 0) -> None:
-        self.done: dict[int, ImageResults] = {}
+        places: dict[int, tuple[Path, int]] = {}
         digests: dict[int, str] = {}
-        for path in sorted(folder.glob(_PATTERN)):
-            for image_id, file, results in _read(path, identity):
-                if image_id not in files:
-                    raise _damaged(path)
-                if image_id not in digests:
-                    digests[image_id] = image_digest(files[image_id])
-                if file == digests[image_id]:
-                    self.done[image_id] = results
         self._path = folder / _PATTERN.replace("*", str(rank))
+        for path in sorted(folder.glob(_PATTERN)):
+            for entry in _read(path, identity):
+                if entry.image_id not in files:
+                    raise _damaged(path)
+                if entry.image_id not in digests:
+                    digests[entry.image_id] = image_digest(files[entry.image_id])
+                if entry.file == digests[entry.image_id]:
+                    places[entry.image_id] = path, entry.start
+        self.done: Mapping[int, ImageResults] = _Recorded(places)
         _refuse_what_is_no_file(self._path)
         try:
-            whole = self._path.read_bytes() if self._path.exists() else b""
+            whole = _whole_lines(self._path)
             # Not opened for appending: a torn last line is written over.
             self._file = self._path.open("r+b" if whole else "wb")
-            self._file.seek(whole.rfind(b"\n") + 1)
+            self._file.seek(whole)
             self._file.truncate()
-            if self._file.tell() == 0:
+            if not whole:
                 self._write([asdict(identity)])
         except OSError as error:
             raise _unwritable(self._path, error) from None
@@ -166,22 +169,74 @@ def remove_partial_results(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read(path: Path, identity: EvaluationIdentity) -> list[tuple[int, str, ImageResults]]:
-    """The images of one file: id, digest of the file, results."""
+class _Line(NamedTuple):
+    """An image on record: its results, the digest of its file, and where its line starts."""
+
+    image_id: int
+    file: str
+    results: ImageResults
+    start: int
+
+
+class _Recorded(Mapping[int, ImageResults]):
+    """The results of images by id, read from the line of each when they are asked for."""
+
+    def __init__(self, places: Mapping[int, tuple[Path, int]]) -> None:
+        self._places = places
+
+    def __getitem__(self, image_id: int) -> ImageResults:
+        path, start = self._places[image_id]
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return _image(file.readline(), start).results
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        except _NO_ENTRY:
+            raise _damaged(path) from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _read(path: Path, identity: EvaluationIdentity) -> Iterator[_Line]:
+    """The images of one file, but for one whose line was torn."""
     _refuse_what_is_no_file(path)
+    start = 0
     try:
-        *lines, _torn = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                if start:
+                    yield _image(line, start)
+                else:
+                    _check_same_run(path, _entry(line), asdict(identity))
+                start += len(line)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    if not lines:
-        return []
-    try:
-        header, *images = (_entry(line) for line in lines)
-        results = [(image["image_id"], image.pop("file"), ImageResults(**image)) for image in images]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except InputError:
+        raise
+    except _NO_ENTRY:
         raise _damaged(path) from None
-    _check_same_run(path, header, asdict(identity))
-    return results
+
+
+def _image(line: bytes, start: int) -> _Line:
+    image = _entry(line)
+    return _Line(image["image_id"], image.pop("file"), ImageResults(**image), start)
+
+
+def _whole_lines(path: Path) -> int:
+    """How many bytes of a file are whole lines."""
+    whole = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                whole += len(line) if line.endswith(b"\n") else 0
+    return whole
 
 
 def _refuse_what_is_no_file(path: Path) -> None:

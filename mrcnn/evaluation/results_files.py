@@ -1,6 +1,6 @@
 """COCO's results files, checked before pycocotools sees them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
-from detectron_gn.mrcnn.data.json_file import read_json
+from detectron_gn.mrcnn.data.json_file import read_json, stream_json_list
 from detectron_gn.mrcnn.data.json_values import is_id, is_known, is_number, kind, told
 from detectron_gn.mrcnn.data.run_lengths import runs_cover
 from detectron_gn.mrcnn.errors import InputError
@@ -20,6 +20,9 @@ ResultRow: TypeAlias = Mapping[str, Any]
 
 # The key that holds the shape of a results row, by IoU type.
 SHAPE_KEY: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+
+# Rows that are looked at together for what their boxes are.
+_WATCHED = 1 << 16
 
 
 def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
@@ -33,6 +36,11 @@ def read_results(path: Path, *, may_be_empty: bool = False) -> list[ResultRow]:
     if not rows and not may_be_empty:
         raise InputError(f"{path} holds no detections, so that there is nothing to compare")
     return rows
+
+
+def stream_results(path: Path) -> Iterator[ResultRow]:
+    """The rows of a COCO results file, which may be empty, one after another, in memory that does not grow with it."""
+    yield from stream_json_list(path, "a COCO results file", lambda: read_results(path, may_be_empty=True))
 
 
 def results_iou_type(rows: Sequence[ResultRow], source: str) -> IouType:
@@ -57,6 +65,14 @@ def check_results(
         source: what the sentence calls the rows: the file's name.
         annotations: where given, image ids, category ids and mask sizes must be its own.
     """
+    for _ in checked_results(rows, iou_type, source, annotations):
+        pass
+
+
+def checked_results(
+    rows: Iterable[ResultRow], iou_type: IouType, source: str, annotations: COCO | None = None
+) -> Iterator[ResultRow]:
+    """The rows, each of which `check_results` lets pass when it is its turn."""
     key = SHAPE_KEY[iou_type]
     for number, row in enumerate(rows):
         fault = _row_fault(row, key)
@@ -64,6 +80,7 @@ def check_results(
             fault = _foreign(row, iou_type, annotations)
         if fault is not None:
             raise InputError(f"{source}: row {number} {fault}")
+        yield row
 
 
 def box_remarks(rows: Sequence[ResultRow], annotations: COCO) -> Iterator[str]:
@@ -72,17 +89,20 @@ def box_remarks(rows: Sequence[ResultRow], annotations: COCO) -> Iterator[str]:
     Args:
         annotations: which the rows are of.
     """
-    images = [annotations.imgs[row["image_id"]] for row in rows]
-    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-    heights, widths = (np.array([image[key] for image in images], np.int64) for key in ("height", "width"))
-    conventions = BoxConventions()
-    odd = sorted(place for places, _ in conventions.watch(boxes, np.full_like(boxes, np.nan), heights, widths)
-                 for place in places.tolist())  # fmt: skip
+    conventions, odd, first = BoxConventions(), 0, 0
+    for start in range(0, len(rows), _WATCHED):
+        part = rows[start : start + _WATCHED]
+        images = [annotations.imgs[row["image_id"]] for row in part]
+        boxes = np.array([row["bbox"] for row in part], np.float64).reshape(-1, 4)
+        heights, widths = (np.array([image[key] for image in images], np.int64) for key in ("height", "width"))
+        for places, _ in conventions.watch(boxes, np.full_like(boxes, np.nan), heights, widths):
+            first = first if odd else start + int(places[0])
+            odd += len(places)
     fault = conventions.fault()
     if fault is not None:
         yield fault
     elif odd:
-        yield f"{len(odd)} of {len(rows)} boxes leave their image, as COCO reads them (first: row {odd[0]})"
+        yield f"{odd} of {len(rows)} boxes leave their image, as COCO reads them (first: row {first})"
 
 
 def _row_fault(row: ResultRow, key: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,23 +215,33 @@ def add_score(commands: Commands) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.data.coco import read_annotations
-    from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score, scoring_remarks
+    from detectron_gn.mrcnn.evaluation.ap import (
+        AP_JSON_KEY,
+        ap_document,
+        ap_table,
+        checked_columns,
+        score_checked,
+        scoring_remarks,
+    )
     from detectron_gn.mrcnn.evaluation.mask_encoding import lacks_outlines
-    from detectron_gn.mrcnn.evaluation.results_files import IouType, box_remarks, read_results, results_iou_type
+    from detectron_gn.mrcnn.evaluation.results_files import IouType, box_remarks, results_iou_type, stream_results
 
-    rows = read_results(args.results, may_be_empty=True)
+    first = list(islice(stream_results(args.results), 1))
     annotations = read_annotations(args.annotations)
     types: tuple[IouType, ...]
-    if args.type is None and not rows:
+    if args.type is None and not first:
         # A file of nothing holds no boxes and no masks.
         types = ("bbox",) if lacks_outlines(annotations) else ("bbox", "segm")
     else:
-        types = (args.type or results_iou_type(rows, str(args.results)),)
-    summaries = {AP_JSON_KEY[each]: score(args.results, annotations, each, args.max_dets) for each in types}
-    for line in (*annotations.remarks, *scoring_remarks(annotations, rows, args.max_dets)):
+        types = (args.type or results_iou_type(first, str(args.results)),)
+    found = {each: checked_columns(args.results, annotations, each) for each in types}
+    summaries = {
+        AP_JSON_KEY[each]: score_checked(found[each], annotations, each, args.max_dets) for each in types
+    }
+    for line in (*annotations.remarks, *scoring_remarks(annotations, found[types[0]], args.max_dets)):
         print(line)
     if types == ("bbox",):
-        for line in box_remarks(rows, annotations):
+        for line in box_remarks(found["bbox"], annotations):
             print(f"{args.results}: {line}")
     print(ap_table(summaries, per_class=args.per_class))
     write_json_option(args, ap_document(args.annotations.stem, summaries))

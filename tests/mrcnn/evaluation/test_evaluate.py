@@ -90,9 +90,7 @@ def test_a_killed_run_goes_on_with_other_ranks_to_the_same_bytes(tmp_path, pickl
         command(pickle, some_images, demo_model, tmp_path), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     partial = tmp_path / "partial_results_0.jsonl"
-    for _ in range(600):
-        if partial.exists() and partial.read_bytes().count(b"\n") >= 3:
-            break
+    while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

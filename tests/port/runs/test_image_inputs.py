@@ -65,7 +65,7 @@ def test_every_image_is_of_one_process_and_done_ones_of_none(count: int, tmp_pat
 
 
 def test_an_image_takes_few_bytes_of_memory(tmp_path: Path) -> None:
-    count, folder = 50_000, "/photos/of/a/very/long/name/that/would/take/all/memory" * 3
+    count, folder = 200_000, "/photos/of/a/very/long/name/that/would/take/all/memory" * 3
     tracemalloc.start()
     with WorkLeft((f"{folder}/{number}.jpg" for number in range(count)), Ranks(), tmp_path) as work:
         work.leave_out(image_key("another"))
