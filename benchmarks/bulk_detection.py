@@ -6,7 +6,8 @@
 A stub takes the place of the network: it finds the same boxes in every picture and takes no time. All the rest is the
 command itself: listing, reading, scaling to 800/1333, result rows, JSON lines.
 
-`rate` compares it with bare `cv2.imdecode` and `cv2.resize` of the same pictures in one process, in the same turn.
+`rate` compares it with bare `cv2.imdecode` and `cv2.resize` of the same pictures in one process, in the same turn:
+processor time of all processes, which others on a busy machine do not lengthen, and pictures per second.
 
 `many` makes links to a few small pictures, which are scaled to 64 pixels, kills the command with SIGKILL in the middle,
 starts it again, and checks that every picture has one line. The memory is that of all processes (PSS). Linux only.
@@ -47,6 +48,7 @@ from detectron_gn.port.runs.detection_lines import done_keys, line_files
 ROOT = Path(__file__).resolve().parents[1]
 # What a second start must find done, at least: the kill comes when half of the lines are there.
 KILLED_AT = 0.5
+FEW = 8
 
 
 class Stub(Detector):
@@ -116,46 +118,54 @@ def print_rates(args: argparse.Namespace) -> int:
     height, width = args.size
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = folder / "images"
-        images.mkdir()
+        images, few = folder / "images", folder / "few"
         content = jpeg(height, width)
-        for number in range(args.pictures):
-            (images / f"{number:06}.jpg").write_bytes(content)
-        times: common.Seconds = {}
+        # What the start of all processes costs is seen in a few pictures, and taken off.
+        for place, count in ((images, args.pictures + FEW), (few, FEW)):
+            place.mkdir()
+            for number in range(count):
+                (place / f"{number:06}.jpg").write_bytes(content)
+        wall: common.Seconds = {}
+        processor: common.Seconds = {}
         for turn in range(args.rounds):
-            times.setdefault("bare decoding and resizing", []).append(bare(sorted(images.iterdir())))
+            taken = {"bare decoding and resizing": bare(sorted(images.iterdir())[FEW:])}
             for workers in args.workers:
-                # What a start costs is the difference to none: a run that finds everything done.
-                out = folder / f"{turn}_{workers}"
-                command = stub_command(images, out, 100, 800, workers)
-                whole, start = (timed_run(command) for _ in range(2))
-                times.setdefault(f"detect --workers {workers}", []).append(whole - start)
+                whole, start = (
+                    timed_run(stub_command(place, folder / f"{place.name}_{turn}_{workers}", 100, 800, workers))
+                    for place in (images, few)
+                )
+                taken[f"detect --workers {workers}"] = (whole[0] - start[0], whole[1] - start[1])
+            for what, (seconds, of_processor) in taken.items():
+                wall.setdefault(what, []).append(seconds)
+                processor.setdefault(what, []).append(of_processor)
     print(f"{args.pictures} JPEGs of {height} x {width}, to 800/1333, 100 boxes each; medians of {args.rounds}")
-    base = times["bare decoding and resizing"]
-    for what, values in times.items():
-        median = statistics.median(values)
-        print(
-            f"{what:28} {1e3 * median / args.pictures:7.1f} ms a picture, {args.pictures / median:6.1f} a second, "
-            f"{common.paired_ratio(values, base):5.2f} x bare"
-        )
+    (_, base), *_ = processor.items()
+    for what, values in processor.items():
+        cost, rate = 1e3 * statistics.median(values) / args.pictures, args.pictures / statistics.median(wall[what])
+        ratio = common.paired_ratio(values, base)
+        print(f"{what:28} {cost:6.1f} ms of processor a picture, {ratio:5.2f} x bare; {rate:6.1f} pictures a second")
     return 0
 
 
-def timed_run(command: list[str]) -> float:
+def timed_run(command: list[str]) -> tuple[float, float]:
+    """Seconds that a command takes, and those of a processor that it and its processes use."""
     start = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - start
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("detect failed")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
-def bare(paths: Sequence[Path]) -> float:
-    """Seconds to decode and to resize, to the same size and type, without anything else."""
+def bare(paths: Sequence[Path]) -> tuple[float, float]:
+    """What decoding and resizing alone take, to the same size and type, as `timed_run` has it."""
     cv2.setNumThreads(1)
-    start = time.perf_counter()
+    start, of_processor = time.perf_counter(), time.process_time()
     for path in paths:
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         factor = min(800 / min(pixels.shape[:2]), 1333 / max(pixels.shape[:2]))
         cv2.resize(pixels.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - of_processor
 
 
 def jpeg(height: int, width: int) -> bytes:

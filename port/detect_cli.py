@@ -148,12 +148,12 @@ def _detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
     from detectron_gn.port.runs.detect import (
         FileProposals,
-        ImageToDetect,
         UnreadFile,
         detect_in_files,
         image_ids,
         picture_paths,
     )
+    from detectron_gn.port.runs.read_ahead import ImageToDetect
     from detectron_gn.weights.files.json_file import JsonList
 
     model, categories, stored = _loaded(args, ranks)
@@ -225,9 +225,10 @@ def _run_through(args: argparse.Namespace, ranks: Ranks, loaded: _Loaded, work: 
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU, no_progress
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-    from detectron_gn.port.runs.detect import FileProposals, ImageToDetect, UnreadFile, detect_in_files
+    from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files
     from detectron_gn.port.runs.detection_lines import DetectionLines, detection_line, line_files
     from detectron_gn.port.runs.image_inputs import images_of
+    from detectron_gn.port.runs.read_ahead import ImageToDetect
 
     model, categories, stored = loaded
     beside_gpu = ranks.device.type != "cpu"

@@ -4,16 +4,17 @@
 ends the process at a name that is not UTF-8. So the bytes are read here and their header is looked at first.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 
-from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.image_header import (
     TURNED_BY_A_QUARTER,
     ImageHeader,
@@ -23,6 +24,9 @@ from detectron_gn.mrcnn.data.image_header import (
 )
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.data.image_blob import Image
 
 Exif = Literal["apply", "ignore"]
 EXIF: tuple[Exif, ...] = ("apply", "ignore")

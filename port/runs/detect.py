@@ -16,7 +16,7 @@ from detectron_gn.mrcnn.data.categories import PROPOSALS, Categories, match_cate
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
-from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
+from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Boxes, Detector, ProposalNetwork
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
@@ -24,6 +24,7 @@ from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.prefetch import mapped_ahead, processes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import draw_detections
+from detectron_gn.port.runs.read_ahead import ImageToDetect, ReadFile, read_file
 from detectron_gn.weights.files.atomic import replacing
 
 # Images that each process reads ahead.
@@ -51,13 +52,6 @@ def detected_categories(model: Detector, annotations: Path | None) -> Categories
     return Categories(names, tuple(ids))
 
 
-class ImageToDetect(NamedTuple):
-    """An image file, and the picture to draw of it, if any."""
-
-    path: Path
-    picture: Path | None = None
-
-
 class DetectedFile(NamedTuple):
     """What was found in an image file: its size, the picture, COCO's rows without the image's id.
 
@@ -76,12 +70,6 @@ class UnreadFile(NamedTuple):
     """An image file in which nothing could be detected, and the sentence that names it and says why."""
 
     path: Path
-    error: str
-
-
-class _ReadFile(NamedTuple):
-    image: ImageToDetect
-    pixels: Image | None
     error: str
 
 
@@ -106,12 +94,12 @@ def detect_in_files(
     """
     model.check_proposals(proposals is not None)
 
-    def pixels_of(read: _ReadFile) -> Image:
+    def pixels_of(read: ReadFile) -> Image:
         if read.pixels is None:
             raise InputError(read.error)
         return read.pixels
 
-    def finished(read: _ReadFile, pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
+    def finished(read: ReadFile, pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
         path, picture = read.image
         if picture is not None:
             _draw(picture, pixels, found, categories, min_score)
@@ -119,10 +107,10 @@ def detect_in_files(
         drawn = 0 if picture is None else int((found.scores >= min_score).sum())
         return DetectedFile(path, height, width, picture, drawn, _rows(found, categories))
 
-    def refused(read: _ReadFile, error: InputError) -> DetectedFile | UnreadFile:
+    def refused(read: ReadFile, error: InputError) -> DetectedFile | UnreadFile:
         return UnreadFile(read.image.path, str(error))
 
-    files = mapped_ahead(partial(_read, reading=reading), images, workers, AHEAD * workers, processes)
+    files = mapped_ahead(partial(read_file, reading=reading), images, workers, AHEAD * workers, processes)
     predictions = predict(
         model,
         ([file] for file in files),
@@ -142,13 +130,6 @@ def detect_in_files(
                 "a process that reads images ahead was ended by the system, as it does where memory is short: pass "
                 "fewer --workers, or a lower --max-pixels"
             ) from None
-
-
-def _read(image: ImageToDetect, reading: ImageReading) -> _ReadFile:
-    try:
-        return _ReadFile(image, read_image(image.path, reading), "")
-    except InputError as error:
-        return _ReadFile(image, None, str(error))
 
 
 def _draw(picture: Path, pixels: Image, found: Detections, categories: Categories, min_score: float) -> None:

@@ -199,6 +199,13 @@ def test_what_names_no_image_is_told_before_the_model_is_read(
     assert not list(Path("out").iterdir())
 
 
+def test_the_processes_that_read_ahead_are_small() -> None:
+    names = "detectron_gn.port.runs.read_ahead, detectron_gn.mrcnn.prefetch"
+    code = f"import sys, {names}; print([name for name in ('torch', 'pycocotools') if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed == "[]\n"
+
+
 def end_the_process(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL if number == 2 else 0)
     return number
