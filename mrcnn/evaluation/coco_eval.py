@@ -25,6 +25,8 @@ Bools = npt.NDArray[np.bool_]
 
 # The detections of an image and category that COCO counts: those of the highest scores.
 MAX_DETECTIONS = 100
+# Masks whose areas are asked for at a time: pycocotools fails at more than 255 of them, beside numpy 2.
+_AREAS = 200
 
 
 class CocoEvaluation:
@@ -135,8 +137,8 @@ class CocoEvaluation:
     def _areas(self, rows: npt.NDArray[np.int64]) -> Floats:
         """The areas that pycocotools gives detections."""
         if self.params.iouType == "segm":
-            parts = [run_lengths.area(self._found.masks(part)) for part in np.array_split(rows, len(rows) // 4096 + 1)]
-            return np.concatenate([np.zeros(0), *(part for part in parts if len(part))])
+            parts = (rows[start : start + _AREAS] for start in range(0, len(rows), _AREAS))
+            return np.concatenate([np.zeros(0), *(run_lengths.area(self._found.masks(part)) for part in parts)])
         numbers = self._found.numbers[rows]
         if self.params.iouType == "keypoints":
             if not len(rows):

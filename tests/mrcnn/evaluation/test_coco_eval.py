@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -120,6 +121,14 @@ def test_every_number_is_pycocotools_on_cocos_own_example(iou_type, shared):
 def test_every_number_is_pycocotools_on_the_demo(iou_type, name, demo_model):
     coco = read_annotations(demo_model / "instances_val.json")
     assert_same_evaluation(coco, read_results(demo_model / f"{name}_coco_shapes_val_results.json"), iou_type)
+
+
+def test_more_masks_of_a_category_than_pycocotools_measures_at_a_time(demo_model):
+    coco = read_annotations(demo_model / "instances_val.json")
+    rows = read_results(demo_model / "segmentations_coco_shapes_val_results.json")
+    rows = [{**row, "category_id": rows[0]["category_id"]} for row in rows] * 8
+    assert max(Counter(row["category_id"] for row in rows).values()) > 1000
+    assert_same_evaluation(coco, rows, "segm")
 
 
 @pytest.mark.parametrize("most", [10, 30])
