@@ -171,7 +171,7 @@ def run_training(
         figures = RunFigures(options.out, say)
         if ranks.is_first:
             if goes_on:
-                for line in folder.set_aside(latest):
+                for line in (*folder.told_changes(identity), *folder.set_aside(latest)):
                     say(line)
             else:
                 folder.begin(identity)

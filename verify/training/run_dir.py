@@ -138,7 +138,7 @@ class RunFolder:
                         f"{self.path} is {of_run!r}: move it away"
                     )
         if checkpoint is not None and checkpoint.categories is not None:
-            names = [name for _, name in checkpoint.categories]
+            names = [category.name for category in checkpoint.categories]
             if names != content["classes"][1:]:
                 raise InputError(
                     f"{checkpoint.source} is of another run: its classes are {listed(names)}, those of the run in "
@@ -151,15 +151,11 @@ class RunFolder:
                     f"{key} is {now.get(key)!r} now and was {before!r} when the run in {self.path} was started: "
                     "go on with the old value, or start another run"
                 )
-        # Runs of earlier versions have no --exif on record.
-        of_run = {"precision": content["precision"], "exif": content.get("exif", identity.exif)}
-        for option, before in of_run.items():
-            value = getattr(identity, option)
-            if value != before:
-                raise InputError(
-                    f"--{option} is {value} now and was {before} when the run in {self.path} was started: go on with "
-                    "the old value, or start another run"
-                )
+        if content["precision"] != identity.precision:
+            raise InputError(
+                f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
+                "was started: go on with the old value, or start another run"
+            )
         if checkpoint is None and _digest(content["weights"]) != _digest(identity.weights):
             raise InputError(
                 f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "
@@ -178,6 +174,16 @@ class RunFolder:
             raise InputError(
                 f"the annotations, images or proposals are not those that the run in {self.path} was started with: "
                 f"go on with the old ones, or {self.how_to_go_on_with_other_data()}"
+            )
+
+    def told_changes(self, identity: RunIdentity) -> Iterator[str]:
+        """What a run that goes on does otherwise than when it was started, and may."""
+        # Runs of earlier versions have no --exif on record.
+        before = read_run_record(self.path).get("exif", identity.exif)
+        if before != identity.exif:
+            yield (
+                f"--exif is {identity.exif} now and was {before} when the run in {self.path} was started: images with "
+                "an EXIF orientation are others from here on"
             )
 
     def latest(self) -> Latest:

@@ -2,18 +2,19 @@
 
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.data.coco import CocoDataset, read_dataset
 from detectron_gn.mrcnn.data.read_image import ImageReading
 from detectron_gn.mrcnn.errors import InputError
 from tests.helpers.command_line import Run
 from tests.helpers.pictures import encoded, jpeg_with_orientation, png_that_declares
-from tests.helpers.small_run import DATA, config, dataset
+from tests.helpers.small_run import DATA, config
 from tests.helpers.small_run import run as train
 
 # A run of four images, each with its flipped copy among the minibatches.
@@ -128,15 +129,15 @@ def test_the_limit_on_pixels_is_one_option_of_every_command(
         assert code == 0 and "--max-pixels N" in printed and "--exif {apply,ignore}" in printed
 
 
-def damaged_data(folder: Path, change: object) -> object:
+def damaged_data(folder: Path, change: Callable[[np.ndarray], bytes]) -> CocoDataset:
     """The small training set with every image as a JPEG that `change` makes of its pixels."""
-    data = dataset()
-    images = []
-    for image in data.images:
-        name = f"{Path(image.file_name).stem}.jpg"
-        (folder / name).write_bytes(change(cv2.imread(str(DATA / "train_images" / image.file_name))))
-        images.append(replace(image, file_name=name))
-    return replace(data, image_dir=folder, images=tuple(images))
+    content = json.loads((DATA / "train_images.json").read_text())
+    for image in content["images"]:
+        pixels = cv2.imread(str(DATA / "train_images" / image["file_name"]))
+        image["file_name"] = f"{Path(image['file_name']).stem}.jpg"
+        (folder / image["file_name"]).write_bytes(change(pixels))
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return read_dataset(folder / "annotations.json", folder)
 
 
 @pytest.mark.slow
