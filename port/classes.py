@@ -18,7 +18,7 @@ from detectron_gn.port.blobs.summary import config_summary
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.weights.catalog import entry_of_file, lookup
-from detectron_gn.weights.categories import CATEGORIES, Category, category_fault, names_of
+from detectron_gn.weights.categories import CATEGORIES, Category, category_fault, keypoints_of, names_of
 from detectron_gn.weights.errors import UnknownModel
 from detectron_gn.weights.weights_file import WeightsFile
 
@@ -60,7 +60,8 @@ def known_categories(weights: WeightsFile, source: str | Path, cfg: Config | Non
         logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
     if weights.categories is not None:
         if rows is None or len(weights.categories) == rows - 1:
-            return Categories(names_of(weights.categories), tuple(category.id for category in weights.categories))
+            ids = tuple(category.id for category in weights.categories)
+            return Categories(names_of(weights.categories), ids, keypoints_of(weights.categories))
         logger.warning(
             "%s names %d classes, but the model has %d besides the background: the names are not used",
             weights.source, len(weights.categories), rows - 1,
@@ -83,8 +84,6 @@ def categories_of(
     """
     known = known_categories(weights, source, cfg)
     if names is None:
-        if CATEGORIES in weights.left_out:
-            logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
         return known
     count = cfg.MODEL.NUM_CLASSES - 1
     if len(names) != count:
@@ -92,7 +91,8 @@ def categories_of(
             f"{len(names)} class names are given, but the model has {count} classes besides the background: give one "
             "for each, in their order"
         )
-    return Categories(tuple(names), (known or numbered(count)).ids)
+    known = known or numbered(count)
+    return Categories(tuple(names), known.ids, known.keypoints)
 
 
 def file_categories(categories: Categories, source: object) -> tuple[Category, ...]:
@@ -100,7 +100,8 @@ def file_categories(categories: Categories, source: object) -> tuple[Category, .
 
     Better before a run of days than at its first checkpoint.
     """
-    found = tuple(Category(*pair) for pair in zip(categories.ids, categories.names, strict=True))
+    pairs = zip(categories.ids, categories.names, strict=True)
+    found = tuple(Category(*pair, categories.keypoints) for pair in pairs)
     fault = category_fault(found)
     if fault is not None:
         raise InputError(f"{source} {fault}, and weights files could not keep it: mend its 'categories'")

@@ -13,27 +13,32 @@ from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import MOMENTUM
 from detectron_gn.port.blobs.table import BlobTable
+from detectron_gn.weights.categories import keypoints_of
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 _SCORE, _UPSAMPLING = "keypoint_head.score.", "keypoint_head.upsample."
 
 
 class KeypointRows(NamedTuple):
-    """What became of a keypoint head of another number of keypoints.
+    """What became of a keypoint head of other keypoints.
 
     Attributes:
         source_count: how many keypoints the file has.
         blobs: those that hang on their number and are trained.
         names: the keypoints whose rows were taken over; the rows of the others are freshly initialised.
+        is_reordered: whether these are all, of the file and of the network.
     """
 
     source_count: int
     blobs: tuple[str, ...]
     names: tuple[str, ...]
+    is_reordered: bool = False
 
     def report(self) -> str:
         """A line that says it."""
         blobs = ", ".join(self.blobs)
+        if self.is_reordered:
+            return f"the file has the same keypoints in another order: the rows of {blobs} are put into this one"
         if not self.names:
             return f"the file has {self.source_count} keypoints, none of them of these names: initialised are {blobs}"
         told = listed([printable(name) for name in self.names], most=12)
@@ -51,16 +56,22 @@ def fit_keypoints(
     Args:
         names: of the network's keypoints; None for unknown ones.
 
-    A file of 17 keypoints has those of COCO's person, whose rows are taken by name; of another file nobody knows the
-    names, and no row is taken. None, and the weights as they are, where both have as many or one has no such head.
+    Rows are taken by name. A file of 17 keypoints has those of COCO's person; another one may name its own; of unknown
+    names no row is taken. None, and the weights as they are, where both have as many, and not other names, or where one
+    has no such head. Momentum of the rows is left out.
     Raises InputError where more than the number of keypoints differs.
     """
     rows = {row.blob: row for row in table.rows if row.parameter.startswith((_SCORE, _UPSAMPLING))}
     bias = next((blob for blob, row in rows.items() if row.parameter == f"{_SCORE}bias"), None)
-    if bias is None or bias not in weights.blobs or weights.blobs[bias].shape == rows[bias].shape:
+    if bias is None or bias not in weights.blobs:
         return weights, None
     count = weights.blobs[bias].size
-    source_names = KEYPOINT_NAMES if count == len(KEYPOINT_NAMES) else ()
+    source_names = KEYPOINT_NAMES if count == len(KEYPOINT_NAMES) else keypoints_of(weights.categories or ())
+    if len(source_names) != count:
+        source_names = ()
+    is_alike = not source_names or not names or tuple(names) == source_names
+    if weights.blobs[bias].shape == rows[bias].shape and is_alike:
+        return weights, None
     taken = [(place, source_names.index(name)) for place, name in enumerate(names or ()) if name in source_names]
     # A deconvolution's kernels lie [channels, keypoints, height, width].
     is_transposed = isinstance(model.get_submodule(_SCORE.rstrip(".")), FilledDeconv2d)
@@ -75,7 +86,8 @@ def fit_keypoints(
         blobs[blob] = _with_rows(weights, blob, fresh, axis, count, taken)
     trained = tuple(blob for blob, row in rows.items() if row.parameter.startswith(_SCORE))
     taken_names = tuple(source_names[source] for _, source in taken)
-    return replace(weights, blobs=blobs), KeypointRows(count, trained, taken_names)
+    is_reordered = len(taken) == count == len(names or ())
+    return replace(weights, blobs=blobs), KeypointRows(count, trained, taken_names, is_reordered)
 
 
 def _with_rows(

@@ -1,7 +1,8 @@
 """The classes of a model as its weights file carries them: COCO's list of `categories`, as one JSON text.
 
-The text is `[{"id": 1, "name": "person"}, ...]`, in ASCII, of classes 1, 2, ... Every format keeps it under the name
-`categories`, beside the configuration. Detectron passes over it: it reads only `cfg` and `blobs` of its dictionary
+The text is `[{"id": 1, "name": "person"}, ...]`, in ASCII, of classes 1, 2, ... A model of keypoints that are not COCO's
+17 has their names as `keypoints` there. Every format keeps it under the name `categories`, beside the configuration.
+Detectron passes over it: it reads only `cfg` and `blobs` of its dictionary
 (Detectron utils/net.py:initialize_gpu_from_weights_file).
 """
 
@@ -19,15 +20,17 @@ CATEGORIES = "categories"
 
 
 class Category(NamedTuple):
-    """What a class of a model is: the data set's own id for it, and its name."""
+    """What a class of a model is: the data set's own id for it, its name, and the names of its keypoints, if known."""
 
     id: int
     name: str
+    keypoints: tuple[str, ...] = ()
 
 
 def categories_text(categories: tuple[Category, ...]) -> str:
     """The JSON text of categories in which `category_fault` finds nothing."""
-    return json.dumps([category._asdict() for category in categories])
+    rows = ({key: value for key, value in category._asdict().items() if value != ()} for category in categories)
+    return json.dumps(list(rows))
 
 
 def read_categories(text: str) -> tuple[Category, ...]:
@@ -40,7 +43,9 @@ def read_categories(text: str) -> tuple[Category, ...]:
         raise ValueError("is not JSON") from None
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and {"id", "name"} <= row.keys() for row in rows):
         raise ValueError("is no list of objects with 'id' and 'name'")
-    categories = tuple(Category(row["id"], row["name"]) for row in rows)
+    if not all(isinstance(row.get("keypoints", []), list) for row in rows):
+        raise ValueError("names keypoints by what is no list")
+    categories = tuple(Category(row["id"], row["name"], tuple(row.get("keypoints", []))) for row in rows)
     fault = category_fault(categories)
     if fault is not None:
         raise ValueError(fault)
@@ -59,11 +64,14 @@ def category_fault(categories: tuple[Category, ...]) -> str | None:
     """What makes categories unfit to name classes by, as half a sentence (`names ...`); None where nothing does."""
     if not 1 <= len(categories) <= MAX_CATEGORIES:
         return f"names {len(categories)} classes, where 1 to {MAX_CATEGORIES:,} may be"
-    for number, (identity, name) in enumerate(categories, 1):
-        if not isinstance(name, str) or any("\ud800" <= character <= "\udfff" for character in name):
-            return f"names class {number} by what is no text"
-        if len(name.encode()) > MAX_NAME_BYTES:
-            return f"names class {number} by a text longer than {MAX_NAME_BYTES} bytes"
+    for number, (identity, name, keypoints) in enumerate(categories, 1):
+        if len(keypoints) > MAX_CATEGORIES:
+            return f"names {len(keypoints)} keypoints of class {number}"
+        for what, each in ((f"class {number}", name), *((f"a keypoint of class {number}", each) for each in keypoints)):
+            if not isinstance(each, str) or any("\ud800" <= character <= "\udfff" for character in each):
+                return f"names {what} by what is no text"
+            if len(each.encode()) > MAX_NAME_BYTES:
+                return f"names {what} by a text longer than {MAX_NAME_BYTES} bytes"
         if type(identity) is not int or abs(identity) > MAX_CATEGORY_ID:
             return f"gives class {number} an id that is no whole number of 64 bits"
     for what, values in (("name", Counter(names_of(categories))), ("id", Counter(c.id for c in categories))):
@@ -76,6 +84,12 @@ def category_fault(categories: tuple[Category, ...]) -> str | None:
 def names_of(categories: tuple[Category, ...]) -> tuple[str, ...]:
     """The names of classes 1, 2, ..."""
     return tuple(category.name for category in categories)
+
+
+def keypoints_of(categories: tuple[Category, ...]) -> tuple[str, ...]:
+    """The names of the keypoints, where all classes have the same ones."""
+    found = {category.keypoints for category in categories}
+    return found.pop() if len(found) == 1 else ()
 
 
 def _whole_number(digits: str) -> int:

@@ -22,10 +22,14 @@ BACKGROUND = "__background__"
 
 @dataclass(frozen=True)
 class Categories:
-    """Names and ids of classes 1, 2, ..., as the data set has them that the model was trained on."""
+    """Names and ids of classes 1, 2, ..., as the data set has them that the model was trained on.
+
+    `keypoints` are the names of the keypoints of a model of others than COCO's 17; none where they are not known.
+    """
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
+    keypoints: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.config import Config, padding_stride
-from detectron_gn.mrcnn.data.categories import match_categories
+from detectron_gn.mrcnn.data.categories import Categories, match_categories
 from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, scaled_size
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
+from detectron_gn.mrcnn.data.json_values import told
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_image
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
@@ -194,7 +195,7 @@ def evaluate(
     scored = {iou_type: own for iou_type, own in rows.items() if has_ap[iou_type]}
     ap = {iou_type: score_checked(own, coco, iou_type, max_detections) for iou_type, own in scored.items()}
     remarks = (*coco.remarks, *scoring_remarks(coco, rows["bbox"], max_detections), *_limit_remarks(model.cfg, coco))
-    remarks = (*remarks, *_keypoint_remarks(model.cfg))
+    remarks = (*remarks, *_keypoint_remarks(model.cfg, model.categories, coco))
     return Evaluation(rows, ap, speed, naming_used(coco, files), remarks)
 
 
@@ -213,8 +214,15 @@ def scores_keypoints(cfg: Config) -> bool:
     return cfg.MODEL.KEYPOINTS_ON and cfg.KRCNN.NUM_KEYPOINTS == len(KEYPOINT_NAMES)
 
 
-def _keypoint_remarks(cfg: Config) -> Iterator[str]:
-    """What to say of keypoints that have no AP."""
+def _keypoint_remarks(cfg: Config, categories: Categories | None, annotations: COCO) -> Iterator[str]:
+    """What to say of keypoints that have no AP, and of those that the annotations have otherwise than the model."""
+    named = next((each["keypoints"] for each in annotations.dataset["categories"] if each.get("keypoints")), None)
+    if cfg.MODEL.KEYPOINTS_ON and categories is not None and categories.keypoints and named is not None:
+        if list(categories.keypoints) != named:
+            yield (
+                f"the model's keypoints are {', '.join(categories.keypoints)}, in this order in keypoints.json; those "
+                f"of the annotations are {told(named)}"
+            )
     if cfg.MODEL.KEYPOINTS_ON and not scores_keypoints(cfg):
         yield (
             f"keypoints have no AP: KRCNN.NUM_KEYPOINTS is {cfg.KRCNN.NUM_KEYPOINTS}, and COCO's AP is of a person's "

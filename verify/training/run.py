@@ -21,6 +21,7 @@ from detectron_gn.mrcnn.data.roidb import check_proposals, training_roidb
 from detectron_gn.mrcnn.detectors import Detector, build_detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.stopping import Stopped, stop_request
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, minibatch_numbers, train
@@ -131,7 +132,10 @@ def run_training(
     roidb = training_roidb(datasets, cfg, proposals)
     classes = datasets[0].classes
     source_classes = _source_classes(weights, options)
-    categories = file_categories(Categories(classes[1:], datasets[0].category_ids), datasets[0].annotation_file)
+    count = cfg.KRCNN.NUM_KEYPOINTS
+    keypoints = common_names(datasets[0].categories, count) if cfg.MODEL.KEYPOINTS_ON else None
+    told = keypoints if keypoints is not None and count != len(KEYPOINT_NAMES) else ()
+    categories = file_categories(Categories(classes[1:], datasets[0].category_ids, told), datasets[0].annotation_file)
     folder = RunFolder(options.out, options.keep, options.detectron_checkpoints)
     origin = _origin(weights, source_classes)
     category_ids = datasets[0].category_ids
@@ -151,8 +155,7 @@ def run_training(
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
         _refuse_frozen_scratch(cfg, weights, options)
-        names = common_names(datasets[0].categories, cfg.KRCNN.NUM_KEYPOINTS) if cfg.MODEL.KEYPOINTS_ON else None
-        run = _prepare(cfg, weights, classes, source_classes, categories, ranks, options, names)
+        run = _prepare(cfg, weights, classes, source_classes, categories, ranks, options, keypoints)
     _refuse_nothing_to_do(run, cfg, checkpoint, weights)
     batches = minibatches(
         roidb,

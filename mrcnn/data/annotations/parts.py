@@ -87,8 +87,13 @@ class AnnotationParts:
             with without_collection():
                 scanner = _Scanner(self._file)
                 self._ranges, self.digest = scanner.ranges(), scanner.digest.hexdigest()
+                twice = scanner.twice
         except (OSError, ValueError, RecursionError):
             self._content = read_annotation_file(path)
+            return
+        if twice is not None:
+            self._file.close()
+            raise InputError(f"{path} has {twice!r} twice, of which JSON readers take one: put them into one list")
 
     def __enter__(self) -> "AnnotationParts":
         return self
@@ -160,6 +165,7 @@ class _Scanner:
         self._text, self._start, self._at = "", 0, 0
         self._decode = json.JSONDecoder().raw_decode
         self.digest = hashlib.sha256()
+        self.twice: str | None = None
 
     def ranges(self) -> dict[str, list[_Range]]:
         found: dict[str, list[_Range]] = {}
@@ -172,6 +178,7 @@ class _Scanner:
             key = self._value()
             self._take(":")
             if key in _LISTS and self._next() == "[":
+                self.twice = key if key in found else self.twice
                 found[key] = self._list()
             elif key in _LISTS or not isinstance(key, str):
                 raise ValueError

@@ -253,7 +253,7 @@ class _Reading:
         for place in sorted(np.flatnonzero(counts > 1).tolist(), key=lambda place: int(firsts[place])):
             self.findings.refuse(
                 f"annotation {numbers[place]}",
-                f"the id stands {counts[place]} times: give each its own, or leave 'id' out of all annotations",
+                f"the id stands {counts[place]} times: take one away where they are one object, or give each its own",
             )
         columns.ids[self._without_id] = 1 + max(0, ids.max(initial=0)) + np.arange(len(self._without_id))
         convention = self._conventions.fault()

@@ -99,10 +99,11 @@ def test_parts_hold_every_record_once_and_in_order(data, tmp_path, monkeypatch, 
             assert size > 1 or len(list(file.parts("annotations"))) == 24
 
 
-def test_a_list_that_stands_twice_is_the_last_one(data, tmp_path):
+def test_a_list_that_stands_twice_is_refused(data, tmp_path):
     path = tmp_path / "twice.json"
     path.write_text('{"images": [{"id": 1}], ' + (data / DRAWN).read_text().strip()[1:])
-    assert AnnotationParts(path).records("images") == sound(data)["images"]
+    with pytest.raises(reader.InputError, match="has 'images' twice, of which JSON readers take one"):
+        read_instances(path)
 
 
 def test_what_is_no_utf8_within_a_record_is_refused_with_its_place(data, tmp_path):

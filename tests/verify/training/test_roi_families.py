@@ -20,6 +20,7 @@ from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import dump_config
+from detectron_gn.port.keypoint_rows import fit_keypoints
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.training.fingerprint import data_fingerprint
 from detectron_gn.verify.training.metrics import RunFigures
@@ -212,8 +213,8 @@ def test_a_run_does_not_go_on_with_other_keypoints_or_proposals(tmp_path):
 
 
 def _moved_keypoint(dataset, _):
-    annotation = next(a for image in dataset.images for a in image.annotations if a["keypoints"][2])
-    annotation["keypoints"][0] += 1
+    values = dataset.instances.columns.keypoints.values.values
+    values[3 * int(np.argmax(values[2::3] > 0))] += 1
 
 
 def _moved_proposal(_, proposals):
@@ -280,6 +281,29 @@ def test_a_keypoint_model_is_finetuned_to_another_number_of_keypoints(whole_runs
     lines = []
     run_small(tmp_path / "on", cfg, read_blobs(out / "model_final.pkl"), lines, data=dataset)
     assert not any("keypoints" in line for line in lines)
+
+
+def test_names_of_other_keypoints_travel_with_the_model_and_put_its_rows_in_order(corners, tmp_path, run):
+    cfg = roi_config("keypoint", "KRCNN.NUM_KEYPOINTS", "3", "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[0]",
+                     "TEST.SCORE_THRESH", "0.0")  # fmt: skip
+    run_small(tmp_path / "run", cfg, data=read_dataset(corners, DATA / "train_images"))
+    weights = read_blobs(tmp_path / "run" / "model_final.pkl")
+    assert weights.categories[0].keypoints == tuple(CORNERS)
+    document = json.loads(corners.read_text())
+    document["categories"][0]["keypoints"] = [CORNERS[place] for place in (2, 0, 1)]
+    (tmp_path / "others.json").write_text(json.dumps(document))
+    model = build_detector(cfg)
+    fitted, rows = fit_keypoints(model, BlobTable.from_model(model), weights, [CORNERS[place] for place in (2, 0, 1)])
+    for blob in ("kps_score_lowres_w", "kps_score_lowres_b"):
+        axis = weights.blobs[blob].ndim > 1
+        np.testing.assert_array_equal(fitted.blobs[blob], np.take(weights.blobs[blob], [2, 0, 1], axis=int(axis)))
+    assert rows.is_reordered and "in another order" in rows.report()
+    assert fit_keypoints(model, BlobTable.from_model(model), weights, CORNERS)[1] is None
+    code, told, _ = run(
+        "test", tmp_path / "run" / "model_final.pkl", "--annotations", tmp_path / "others.json",
+        "--images", DATA / "train_images", "--out", tmp_path / "t",
+    )  # fmt: skip
+    assert code == 0 and f"the model's keypoints are {', '.join(CORNERS)}, in this order in keypoints.json" in told
 
 
 def test_the_fingerprint_sees_which_keypoints_change_places(corners, tmp_path):
