@@ -56,8 +56,6 @@ def known_categories(weights: WeightsFile, source: str | Path, cfg: Config | Non
         if family.box_head != "RetinaNet" and (family.kind != "unknown" or cfg is None):
             return None
         rows = None if cfg is None else cfg.MODEL.NUM_CLASSES
-    if CATEGORIES in weights.left_out:
-        logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
     if weights.categories is not None:
         if rows is None or len(weights.categories) == rows - 1:
             ids = tuple(category.id for category in weights.categories)
@@ -84,6 +82,8 @@ def categories_of(
     """
     known = known_categories(weights, source, cfg)
     if names is None:
+        if CATEGORIES in weights.left_out:
+            logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
         return known
     count = cfg.MODEL.NUM_CLASSES - 1
     if len(names) != count:

@@ -1,8 +1,8 @@
 """The classes of a model as its weights file carries them: COCO's list of `categories`, as one JSON text.
 
-The text is `[{"id": 1, "name": "person"}, ...]`, in ASCII, of classes 1, 2, ... A model of keypoints that are not COCO's
-17 has their names as `keypoints` there. Every format keeps it under the name `categories`, beside the configuration.
-Detectron passes over it: it reads only `cfg` and `blobs` of its dictionary
+The text is `[{"id": 1, "name": "person"}, ...]`, in ASCII, of classes 1, 2, ... A model of keypoints that are not
+COCO's 17 has their names as `keypoints` there. Every format keeps it under the name `categories`, beside the
+configuration. Detectron passes over it: it reads only `cfg` and `blobs` of its dictionary
 (Detectron utils/net.py:initialize_gpu_from_weights_file).
 """
 
