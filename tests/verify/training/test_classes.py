@@ -13,6 +13,7 @@ from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
 from detectron_gn.verify.training.run import RunOptions
 from detectron_gn.weights import read_blobs, write_blobs
+from detectron_gn.weights.categories import Category
 from tests.helpers.small_run import ALONE, DATA, config, dataset, run
 
 SHAPES = ((3, "circle"), (17, "square"), (44, "triangle"), (62, "star"))
@@ -48,7 +49,7 @@ def short_run(tmp_path_factory):
 def test_every_file_of_a_run_holds_its_classes(short_run, tmp_path):
     files = sorted(short_run.glob("model_*.p*"))
     assert {path.name for path in files} >= {"model_iter1.pth", "model_final.pth", "model_final.pkl"}
-    assert all(read_blobs(path).categories == SHAPES for path in files)
+    assert all(read_blobs(path).categories == tuple(Category(*each) for each in SHAPES) for path in files)
     # They need no run.json beside them.
     moved = tmp_path / "moved.safetensors"
     write_blobs(moved, read_blobs(short_run / "model_final.pkl"))
