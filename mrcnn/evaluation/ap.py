@@ -159,6 +159,11 @@ def check_keypoints(annotations: COCO) -> None:
             f"{annotations.source}: no object has a visible keypoint, which keypoints are scored by: give the "
             "annotations of people, such as person_keypoints_val2017.json"
         )
+    if objects and not any(each["num_keypoints"] for each in objects):
+        raise InputError(
+            f"{annotations.source}: 'num_keypoints' of every object is 0, and COCO's AP passes over such: leave it "
+            "out to have the visible ones counted"
+        )
 
 
 def ap_document(name: str, summaries: Mapping[str, ApSummary]) -> dict[str, object]:

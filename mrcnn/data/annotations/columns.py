@@ -133,7 +133,7 @@ def keypoint_columns(records: Sequence[Record]) -> KeypointColumns:
     for place, record in enumerate(records):
         keypoints, count = record.get("keypoints"), record.get("num_keypoints")
         is_count = count is None or type(count) is int and 0 <= count < 2**31
-        if is_count and (keypoints is None or _are_places(keypoints)):
+        if is_count and (keypoints is None or keypoints == [] or _are_places(keypoints)):
             values.append(keypoints or [])
             counts.append(-1 if count is None else count)
         else:

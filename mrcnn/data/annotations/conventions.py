@@ -22,8 +22,8 @@ class BoxConventions:
     """Watches the boxes of a file go by and counts which convention fits them.
 
     A box counts for a convention where the outline fits into it to 2 pixels, or to 2 % of the outline's longer side,
-    and not into the box that COCO's convention makes. Without outlines, a box counts against COCO's convention where it
-    leaves the image.
+    and not into the box that COCO's convention makes. Where no outline fits into a box of any convention, boxes count
+    against COCO's where they leave the image.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class BoxConventions:
         are_corners = (x >= 0) & (x < w) & (w <= widths + 1) & (y >= 0) & (y < h) & (h <= heights + 1)
         self._boxes += len(boxes)
         self._could_be_shares += int((is_share & (np.minimum(heights, widths) > 2)).sum())
-        self._could_be_corners += int((are_corners & ~is_outlined).sum())
-        self._leave_the_image += int((leaves & ~is_outlined).sum())
+        self._could_be_corners += int(are_corners.sum())
+        self._leave_the_image += int(leaves.sum())
         fits = _fits((x, y, right, bottom), bounds)
         self._by_outline[None] += int(fits.sum())
         is_open, is_odd = is_outlined & ~fits, np.zeros(len(boxes), np.bool_)

@@ -43,11 +43,12 @@ def keypoint_faults(
 def annotation_fault(annotation: Mapping[str, Any], count: int) -> str | None:
     """Why the keypoints of an annotation cannot be used; None without fault.
 
-    Without `keypoints`, or with null, it has none that is visible, which is no fault. `num_keypoints` may be left out.
+    Without `keypoints`, or with null or `[]`, it has none that is visible, which is no fault. `num_keypoints` may be
+    left out.
     """
     given, counted = annotation.get("keypoints"), annotation.get("num_keypoints")
-    if given is not None:
-        of_whom  = "a person's" if count == COUNT else "the"
+    if given is not None and given != []:
+        of_whom = "a person's" if count == COUNT else "the"
         wanted = f"{3 * count}, an x, a y and a visibility for each of {of_whom} {count} keypoints"
         if not isinstance(given, list):
             return f"'keypoints' is {told(given)}, which is no list of numbers: give {wanted}"
@@ -74,7 +75,7 @@ def read_keypoints(annotation: Mapping[str, Any], count: int = COUNT) -> Keypoin
     if fault is not None:
         raise InputError(fault)
     given = annotation.get("keypoints")
-    if given is None:
+    if not given:
         return np.zeros((3, count), np.int32)
     keypoints: Keypoints = np.array([int(value) for value in given], np.int32).reshape(count, 3).T
     return np.ascontiguousarray(keypoints)
@@ -125,8 +126,9 @@ def names_fault(category: Mapping[str, Any], count: int) -> str | None:
         return None
     place = next(place for place, name in enumerate(names) if name != KEYPOINT_NAMES[place])
     return (
-        f"keypoint {place + 1} is called {told(names[place])}, but COCO's is {KEYPOINT_NAMES[place]}: list the "
-        f"{COUNT} keypoints of COCO's person in its order, {', '.join(KEYPOINT_NAMES[:3])} and so on"
+        f"keypoint {place + 1} is called {told(names[place])}, but {COUNT} keypoints are taken for those of COCO's "
+        f"person, of which it is {KEYPOINT_NAMES[place]}: put a person's into COCO's order, "
+        f"{', '.join(KEYPOINT_NAMES[:3])} and so on; of anything else, train more or fewer than {COUNT}"
     )
 
 
@@ -175,7 +177,7 @@ def oddities(annotation: Mapping[str, Any], height: int, width: int, count: int 
     Args:
         height, width: of the image.
     """
-    if annotation.get("keypoints") is None:
+    if not annotation.get("keypoints"):
         return
     x, y, visibility = read_keypoints(annotation, count)
     others = sorted(set(annotation["keypoints"][2::3]) - {0, 1, 2})

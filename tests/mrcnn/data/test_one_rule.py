@@ -262,6 +262,17 @@ def test_one_odd_box_is_no_convention_and_is_said_by_every_command(readers, fiel
     assert ours.said.count(words) == 2 and words in "\n".join(ours.evaluation.remarks)
 
 
+def test_corners_that_are_looser_than_their_outlines_are_refused_over_the_whole_file(readers):
+    def change(content):
+        for each in content["annotations"]:
+            x, y, w, h = each["bbox"]
+            each["bbox"] = [max(0, x - 5), max(0, y - 5), min(80, x + w + 5), min(60, y + h + 5)]
+
+    ours = readers(change)
+    for verdict in (ours.check_data(), ours.train(), ours.test(), ours.score()):
+        assert "its 'bbox' numbers seem to be x1, y1, x2, y2" in verdict
+
+
 def test_boxes_much_looser_than_their_outlines_are_not_odd(readers):
     loose = readers(lambda content: [each.update(bbox=[5, 0, 70, 60]) for each in content["annotations"]])
     assert loose.check_data() is None and "a bbox" not in loose.said

@@ -1,5 +1,6 @@
 """Results and AP of keypoints are Detectron's to the last digit (parity/zoo/eval_keypoints.json)."""
 
+import copy
 import json
 import lzma
 
@@ -62,4 +63,12 @@ def test_the_rows_are_those_of_detectrons_files(detectron, coco):
 def test_objects_without_keypoints_are_told(data):
     coco = read_annotations(data / "zoo" / "instances.json")
     with pytest.raises(InputError, match=r"no object has a visible keypoint, which keypoints are scored by: give"):
+        score([], coco, "keypoints")
+
+
+def test_counts_of_zero_everywhere_are_told(coco):
+    coco = copy.deepcopy(coco)
+    for each in coco.dataset["annotations"]:
+        each["num_keypoints"] = 0
+    with pytest.raises(InputError, match="'num_keypoints' of every object is 0, .*: leave it out to have the visible"):
         score([], coco, "keypoints")
