@@ -72,6 +72,9 @@ class BoxConventions:
             if found.any():
                 told = f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {_KEPT}"
                 yield np.flatnonzero(found), told
+        tiny = ~is_odd & is_share
+        if tiny.any():
+            yield np.flatnonzero(tiny), f"a bbox of numbers between 0 and 1, as shares of the image are: {_KEPT}"
         outside = ~is_odd & (leaves | (np.minimum(x, y) < -_TOLERANCE))
         if outside.any():
             yield np.flatnonzero(outside), f"a bbox that leaves its image: {_KEPT}"

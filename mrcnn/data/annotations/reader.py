@@ -18,6 +18,7 @@ from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
 from detectron_gn.mrcnn.data.annotations.findings import Fault, Findings
 from detectron_gn.mrcnn.data.annotations.images import ImageColumns, image_columns
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
+from detectron_gn.mrcnn.data.annotations.keypoint_boxes import APART, boxes_without_their_keypoints
 from detectron_gn.mrcnn.data.annotations.parts import AnnotationParts, Part, without_collection
 from detectron_gn.mrcnn.data.annotations.plain import KnownRecords, Read, read_plain
 from detectron_gn.mrcnn.data.annotations.ragged import IntArray
@@ -190,6 +191,9 @@ class _Reading:
         heights, widths = np.array(read.sizes, np.int64).reshape(-1, 2).T
         for places, text in self._conventions.watch(read.columns.boxes, read.bounds, heights, widths):
             self.findings.mend(self._subject_of(read, int(places[0])), text, len(places))
+        apart = boxes_without_their_keypoints(read.columns)
+        if len(apart):
+            self.findings.mend(self._subject_of(read, int(apart[0])), APART, len(apart))
         self._keep(read.columns)
 
     def _keep(self, columns: AnnotationColumns) -> None:

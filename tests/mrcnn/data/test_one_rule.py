@@ -249,6 +249,8 @@ ODD_BOXES = [
     ({"bbox": [45, 40, 30, 30]}, "a bbox that the outline fits into as the middle's x and y, width, height"),
     ({"bbox": [30, 25, 60, 55], "segmentation": []}, "a bbox that leaves its image: taken as COCO's all the same"),
     ({"bbox": [-3, 25, 60, 30], "segmentation": []}, "a bbox that leaves its image"),
+    ({"bbox": [0.1, 0.2, 0.5, 0.75], "segmentation": []}, "a bbox of numbers between 0 and 1, as shares of the image"),
+    ({"keypoints": [5, 5, 2] * 17, "num_keypoints": 17}, "none of its three and more visible keypoints lies"),
 ]
 
 
