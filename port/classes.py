@@ -49,6 +49,12 @@ def known_categories(weights: WeightsFile, source: str | Path, cfg: Config | Non
     names. None of them counts where it has another number of classes than the file's classifier or, where that does not
     tell, as in a RetinaNet, than `cfg`.
     """
+    if CATEGORIES in weights.left_out:
+        logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
+    return _known(weights, source, cfg)
+
+
+def _known(weights: WeightsFile, source: str | Path, cfg: Config | None) -> Categories | None:
     family = family_of(weights.blobs)
     rows = family.classes if family.is_detector else None
     if rows is None:
@@ -80,18 +86,15 @@ def categories_of(
 
     Raises InputError where there are not as many names as the model has classes.
     """
-    known = known_categories(weights, source, cfg)
     if names is None:
-        if CATEGORIES in weights.left_out:
-            logger.warning("%s: its %r %s", weights.source, CATEGORIES, weights.left_out[CATEGORIES])
-        return known
+        return known_categories(weights, source, cfg)
     count = cfg.MODEL.NUM_CLASSES - 1
     if len(names) != count:
         raise InputError(
             f"{len(names)} class names are given, but the model has {count} classes besides the background: give one "
             "for each, in their order"
         )
-    known = known or numbered(count)
+    known = _known(weights, source, cfg) or numbered(count)
     return Categories(tuple(names), known.ids, known.keypoints)
 
 

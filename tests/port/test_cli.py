@@ -184,7 +184,7 @@ def test_detect_takes_the_ids_of_annotations_by_name(
     options = ["--out", tmp_path / "out", "--annotations", tmp_path / "val.json"]
     assert run("detect", path, image, *options)[0] == 0
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
-    expected = {(100 + identity, name) for identity, name in SHAPES}
+    expected = {(100 + identity, name) for identity, name, _ in SHAPES}
     assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= expected
     document["categories"][0]["name"] = "Star"
     (tmp_path / "val.json").write_text(json.dumps(document))

@@ -40,7 +40,7 @@ def test_rows_of_coco_s_keypoints_are_taken_by_name_and_the_others_initialised(k
     blob, overrides = HEADS[kind]
     weights = file_of(roi_config("keypoint", *overrides))
     model, point, fresh = started(roi_config("keypoint", *overrides, "KRCNN.NUM_KEYPOINTS", "3"), weights, NAMES)
-    assert point.keypoints == (17, (f"{blob}_w", f"{blob}_b"), ("right_eye", "nose"))
+    assert point.keypoints == (17, (f"{blob}_w", f"{blob}_b"), ("right_eye", "nose"), False)
     for part, ending in (("weight", "w"), ("bias", "b")):
         ours = getattr(model.keypoint_head.score, part).detach().numpy()
         first, there = fresh[f"keypoint_head.score.{part}"], weights.blobs[f"{blob}_{ending}"]

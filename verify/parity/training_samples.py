@@ -18,6 +18,9 @@ from detectron_gn.verify.reference.training_trace import TraceIteration
 
 # RoIs are the same when their corners agree to this, in network pixels.
 ROI_TOLERANCE = 0.05
+# Box targets are the same to this, and what moves a RoI's corners by a part of its side moves them by some tens of it.
+BOX_TARGET_TOLERANCE = 1e-3
+_TARGET_PER_SIDE = 50
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class SampleParity:
     Attributes:
         anchors, reference_anchors: anchors trained on; `different_anchors` have another label or are on one side only.
             RetinaNet's are those on the maps.
-        rois, reference_rois: RoIs trained on; `different_rois` have no partner of the same image, box and label.
+        rois, reference_rois: RoIs trained on; `different_rois` have no partner of the same image, box and label, or
+            one with other box targets.
         box_target_error: largest difference of a box target of an anchor or RoI.
         masks, different_masks: mask targets, and those that differ in a pixel or in their class.
         keypoints, different_keypoints: RoIs whose keypoints are trained on, and those that have no partner or differ
@@ -189,6 +193,7 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
     pairs = _pair_rois(drawn.rois, drawn.labels, expected.rois, expected.labels)
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()
     box_error = max(parity.box_target_error, float(targets.max()) if len(pairs) else 0.0)
+    equal_rois = int(_are_equal_targets(drawn, expected, pairs).sum())
     masks = different_masks = 0
     if drawn.masks is not None and expected.masks is not None:
         ours, theirs = drawn.masks, expected.masks
@@ -206,13 +211,24 @@ def _with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> S
         parity,
         rois=len(drawn.rois),
         reference_rois=len(expected.rois),
-        different_rois=max(len(drawn.rois), len(expected.rois)) - len(pairs),
+        different_rois=max(len(drawn.rois), len(expected.rois)) - equal_rois,
         box_target_error=box_error,
         masks=masks,
         different_masks=different_masks,
         keypoints=keypoints,
         different_keypoints=different_keypoints,
     )
+
+
+def _are_equal_targets(drawn: RoiSample, expected: RoiSample, pairs: Pairs) -> Tensor:
+    """Of pairs of RoIs `[P]`, whether the same outputs are trained, on one box but for what their corners differ."""
+    ours, theirs = pairs[:, 0], pairs[:, 1]
+    moved_by = (drawn.rois[ours] - expected.rois[theirs]).abs().amax(dim=1)
+    corners = expected.rois[theirs, 1:]
+    sides = (corners[:, 2:] - corners[:, :2]).amin(dim=1).clamp(min=1)
+    tolerance = BOX_TARGET_TOLERANCE + _TARGET_PER_SIDE * moved_by / sides
+    errors = (drawn.box_targets[ours] - expected.box_targets[theirs]).abs().amax(dim=1)
+    return (errors <= tolerance) & (drawn.box_classes[ours] == expected.box_classes[theirs])
 
 
 def _trained_boxes(masks: MaskSample) -> Tensor:

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import h5py
 import pytest
 
+from detectron_gn.mrcnn.config import with_values
 from detectron_gn.mrcnn.data import minibatch, proposal_matches
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.heads import keypoint
 from detectron_gn.mrcnn.heads.mask import MaskHead
 from detectron_gn.mrcnn.ops.keypoints import flip_keypoints
-from detectron_gn.mrcnn.training import keypoint_targets, losses
+from detectron_gn.mrcnn.training import keypoint_targets, losses, roi_targets
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.verify.reference.training_trace import open_trace
 from detectron_gn.weights import write_blobs
@@ -192,7 +193,14 @@ def _unshared_res5(monkeypatch):
     monkeypatch.setattr(MaskHead, "losses", alone)
 
 
+def _wrong_box_targets(monkeypatch):
+    """Boxes are trained to the other side."""
+    encode = roi_targets.encode_boxes
+    monkeypatch.setattr(roi_targets, "encode_boxes", lambda *given: -encode(*given))
+
+
 INJECTED = [
+    ("train_mask_prop", _wrong_box_targets, "samples"),
     ("train_keypoint_flips", _unswapped, "samples"),
     ("train_keypoint_flips", _wrong_keypoint_normaliser, "losses"),
     ("train_keypoint_flips", _wrong_keypoint_sign, "updates"),
@@ -201,6 +209,17 @@ INJECTED = [
     ("train_mask_prop", _no_crowd_filter, "samples"),
     ("train_mask_c4", _unshared_res5, "updates"),
 ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "value"), [("MODEL.BBOX_REG_WEIGHTS", (10.0, 10.0, 5.0, 6.0)), ("TRAIN.BBOX_THRESH", 0.95)]
+)
+def test_another_key_of_box_targets_is_found(data, trace_of, key, value):
+    path = trace_of("train_mask_prop")
+    start = beginning(data, path)
+    start = start._replace(cfg=with_values(start.cfg, {key: value}))
+    assert_found(start.check(path, replicas=1), "samples")
 
 
 @pytest.mark.slow
