@@ -163,7 +163,7 @@ def test_a_run_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch)
     def full(path, *_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(ValueError, match=r"run\.json: could not be written: No space left"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -144,9 +144,20 @@ def test_a_config_that_changed_what_matters_is_refused_by_name(whole_run, overri
         run(whole_run, config(*overrides), resume=True)
 
 
-def test_another_data_set_is_refused_when_a_run_goes_on(whole_run):
-    changed = dataset()
-    changed = replace(changed, images=changed.images[1:])
+def changed_dataset(folder, change, images=DATA / "train_images"):
+    """The small data set after a change of its file's content."""
+    content = json.loads((DATA / "train_images.json").read_text())
+    change(content)
+    (folder / "changed.json").write_text(json.dumps(content))
+    return read_dataset(folder / "changed.json", images)
+
+
+def test_another_data_set_is_refused_when_a_run_goes_on(whole_run, tmp_path):
+    def without_first(content):
+        first = content["images"].pop(0)["id"]
+        content["annotations"] = [each for each in content["annotations"] if each["image_id"] != first]
+
+    changed = changed_dataset(tmp_path, without_first)
     with pytest.raises(InputError, match="annotations, images or proposals are not those"):
         run_training(config(), [changed], None, ALONE, RunOptions(whole_run, resume=True, workers=0), say=str)
 
@@ -191,10 +202,15 @@ def test_a_run_that_ends_at_a_wrong_size_goes_on_with_mended_annotations_as_it_s
         run_training(config(), [data], None, ALONE, RunOptions(first, workers=0), say=enlarge_the_images)
     way = f"where you change the annotations instead, pass --weights {first / 'model_iter1.pth'} and another --out"
     assert str(ended.value).endswith(way)
-    sizes = {image.id: cv2.imread(str(images / image.file_name)).shape[:2] for image in data.images}
-    mended = replace(
-        data, images=tuple(replace(image, height=sizes[image.id][0], width=sizes[image.id][1]) for image in data.images)
-    )
+
+    def with_new_sizes(content):
+        for image in content["images"]:
+            image["height"], image["width"] = cv2.imread(str(images / image["file_name"])).shape[:2]
+        for each in content["annotations"]:
+            if isinstance(each["segmentation"], dict):
+                each["segmentation"] = []
+
+    mended = changed_dataset(tmp_path, with_new_sizes, images)
     with pytest.raises(InputError, match=r"are not those .*, or pass --weights .*model_iter1\.pth and another --out"):
         run(first, data=mended, resume=True)
     lines = []
