@@ -17,7 +17,7 @@ from detectron_gn.port.options import (
     add_out,
     add_precision,
     add_proposals,
-    class_names,
+    given_model,
     image_reading,
     refuse_inputs_as_output,
 )
@@ -123,18 +123,9 @@ def _detect(args: argparse.Namespace) -> int:
 def _loaded(args: argparse.Namespace, ranks: Ranks) -> _Loaded:
     from detectron_gn.port.classes import BY_PLACE, NUMBERED
     from detectron_gn.port.runs.detect import detected_categories
-    from detectron_gn.port.runs.load import load_model
     from detectron_gn.port.runs.proposals import stored_proposals
 
-    model = load_model(
-        args.source,
-        args.config,
-        args.overrides,
-        str(ranks.device),
-        args.precision,
-        keep_unused=args.keep_unused,
-        classes=class_names(args),
-    )
+    model = given_model(args, ranks.device)
     categories = detected_categories(model, args.annotations)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
         print(NUMBERED if args.annotations is None else BY_PLACE)

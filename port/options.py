@@ -12,6 +12,7 @@ from detectron_gn.weights.command_line import add_source, at_least
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.data.read_image import ImageReading
+    from detectron_gn.mrcnn.detectors import Detector
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,21 @@ def class_names(args: argparse.Namespace) -> tuple[str, ...] | None:
     from detectron_gn.mrcnn.data.categories import read_class_names
 
     return None if args.classes is None else read_class_names(args.classes)
+
+
+def given_model(args: argparse.Namespace, device: object) -> Detector:
+    """The model that the options of `add_model`, `add_classes` and `add_precision` name, on a device."""
+    from detectron_gn.port.runs.load import load_model
+
+    return load_model(
+        args.source,
+        args.config,
+        args.overrides,
+        str(device),
+        args.precision,
+        keep_unused=args.keep_unused,
+        classes=class_names(args),
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

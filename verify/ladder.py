@@ -3,7 +3,6 @@
 The rungs themselves are in rungs.py.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +42,7 @@ from detectron_gn.verify.rungs import (
     compared_proposals,
 )
 from detectron_gn.weights.download.cache import resolve
+from detectron_gn.weights.files.digest import file_digest
 from detectron_gn.weights.weights_file import WeightsFile
 
 
@@ -349,10 +349,3 @@ def _found(
     )
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

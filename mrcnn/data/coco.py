@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from detectron_gn.mrcnn.data.annotations.ragged import IntArray, Ragged, starts_
 from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
 from detectron_gn.mrcnn.data.categories import BACKGROUND
 from detectron_gn.mrcnn.data.image_files import ImageFolder
+from detectron_gn.mrcnn.data.on_demand import OnDemand
 from detectron_gn.mrcnn.errors import InputError
 
 # A record of the file as the one reader understood it.
@@ -53,7 +54,7 @@ class CocoImage:
         return tuple(self._records[row] for row in self._rows.tolist())
 
 
-class CocoImages(Sequence[CocoImage]):
+class CocoImages(OnDemand[CocoImage]):
     """The images of a data set, each made when it is asked for."""
 
     def __init__(self, images: ImageColumns, records: AnnotationRecords, rows: Ragged) -> None:
@@ -62,17 +63,10 @@ class CocoImages(Sequence[CocoImage]):
     def __len__(self) -> int:
         return len(self._images)
 
-    @overload
-    def __getitem__(self, place: int) -> CocoImage: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[CocoImage]: ...
-    def __getitem__(self, place: int | slice) -> CocoImage | list[CocoImage]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
+    def make(self, place: int) -> CocoImage:
+        """The image at a place."""
         images = self._images
-        numbers = (int(column[place]) for column in (images.ids, images.heights, images.widths))
-        number, height, width = numbers
+        number, height, width = (int(column[place]) for column in (images.ids, images.heights, images.widths))
         return CocoImage(
             place, number, images.file_name(place), height, width, self._records, self._rows[place]
         )

@@ -134,10 +134,9 @@ class TrainedObjects:
 
     def _segm(self, row: int, place: int) -> Segm:
         outlines = self.columns.outlines
-        text = outlines.run_lengths[row].tobytes()
-        if text:
-            size = [int(self._images.heights[place]), int(self._images.widths[place])]
-            return {"size": size, "counts": text.decode("ascii")}
+        encoded = outlines.run_lengths_of(row, int(self._images.heights[place]), int(self._images.widths[place]))
+        if encoded is not None:
+            return encoded
         return tuple(polygon for polygon in outlines.polygons_of(row) if len(polygon) >= SMALLEST_POLYGON)
 
     def _keypoints(self, rows: IntArray) -> npt.NDArray[np.int32]:

@@ -1,10 +1,10 @@
 """The images that are trained on; answers to Detectron datasets/roidb.py."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from detectron_gn.mrcnn.data.annotations.keypoints import common_names, keypoint
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.ground_truth import BoolArray, GroundTruth, IntArray, TrainedObjects, mirrored_keypoints
 from detectron_gn.mrcnn.data.objects import count_for_training
+from detectron_gn.mrcnn.data.on_demand import OnDemand
 from detectron_gn.mrcnn.data.proposal_matches import match_stored_proposals
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
@@ -62,13 +63,12 @@ class TrainedImages:
         self.objects = TrainedObjects(dataset, cfg)
         self._ids, self._proposals = images.ids, proposals
         is_trained = self.objects.is_trainable.copy()
-        for place, image_id in enumerate(images.ids.tolist()):
-            if proposals is None:
-                break
-            stored = proposals.as_stored(image_id)
-            if not is_trained[place]:
-                size = int(images.heights[place]), int(images.widths[place])
-                is_trained[place] = self._counts_with(stored, place, *size, cfg)
+        if proposals is not None:
+            for place, image_id in enumerate(images.ids.tolist()):
+                stored = proposals.as_stored(image_id)
+                if not is_trained[place]:
+                    size = int(images.heights[place]), int(images.widths[place])
+                    is_trained[place] = self._counts_with(stored, place, *size, cfg)
         self.folder = dataset.image_dir
         # All files are looked for, those of images without objects, too.
         names = dataset.image_names()
@@ -105,7 +105,7 @@ class TrainedImages:
         return bool(count_for_training(overlaps, cfg).any())
 
 
-class Roidb(Sequence[RoidbEntry]):
+class Roidb(OnDemand[RoidbEntry]):
     """The images of data sets that are trained on, each data set followed, as a whole, by its flipped copies.
 
     An entry is made when it is asked for: what is held of each image is its place.
@@ -119,21 +119,12 @@ class Roidb(Sequence[RoidbEntry]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    @overload
-    def __getitem__(self, place: int) -> RoidbEntry: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[RoidbEntry]: ...
-    def __getitem__(self, place: int | slice) -> RoidbEntry | list[RoidbEntry]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
+    def make(self, place: int) -> RoidbEntry:
+        """The entry at a place."""
         part = int(np.searchsorted(self._ends, place, side="right"))
         dataset, flip = divmod(part, len(self.flips))
         before = int(self._ends[part - 1]) if part else 0
         return self.datasets[dataset].entry(place - before, self.flips[flip])
-
-    def __iter__(self) -> Iterator[RoidbEntry]:
-        return map(self.__getitem__, range(len(self)))
 
     @cached_property
     def is_horizontal(self) -> BoolArray:

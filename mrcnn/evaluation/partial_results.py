@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from detectron_gn.mrcnn.config import flatten
+from detectron_gn.mrcnn.config import Config, flatten
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, Exif, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
@@ -74,7 +74,7 @@ def run_identity(
     return EvaluationIdentity(
         precision=model.precision,
         weights=weights_digest(model),
-        configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
+        configuration=configuration_digest(model.cfg),
         annotations=hashlib.sha256(annotations.read_bytes()).hexdigest(),
         classes="" if model.categories is None else hashlib.sha256(repr(model.classes).encode()).hexdigest(),
         batch=batch,
@@ -83,6 +83,11 @@ def run_identity(
         exif=reading.exif,
         proposals=None if proposals is None else proposals.digest,
     )
+
+
+def configuration_digest(cfg: Config) -> str:
+    """sha256 of the values of a configuration."""
+    return hashlib.sha256(repr(flatten(cfg)).encode()).hexdigest()
 
 
 def weights_digest(model: Detector) -> str:

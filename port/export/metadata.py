@@ -1,6 +1,5 @@
 """What an exported file says of itself."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import Literal
 from detectron_gn.mrcnn.data.categories import numbered
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.port.config.yaml_dumper import dump_config
+from detectron_gn.weights.files.digest import file_digest
 
 InputForm = Literal["image", "blob"]
 
@@ -43,8 +43,4 @@ def class_names_of(model: Detector) -> tuple[str, ...]:
 
 def source_facts(source: Path) -> dict[str, str]:
     """The name and the sha256 of the file that weights come from, for metadata."""
-    digest = hashlib.sha256()
-    with source.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"source": source.name, "source_sha256": digest.hexdigest()}
+    return {"source": source.name, "source_sha256": file_digest(source)}

@@ -17,14 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import Exif, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.evaluation.partial_results import weights_digest
+from detectron_gn.mrcnn.evaluation.partial_results import configuration_digest, weights_digest
 from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.port.runs.work_left import image_key
 from detectron_gn.weights.errors import WriteFailed
@@ -65,7 +64,7 @@ def detection_run(
     return DetectionRun(
         precision=model.precision,
         weights=weights_digest(model),
-        configuration=hashlib.sha256(repr(flatten(model.cfg)).encode()).hexdigest(),
+        configuration=configuration_digest(model.cfg),
         categories=hashlib.sha256(repr(categories).encode()).hexdigest(),
         exif=reading.exif,
         proposals=None if proposals is None else proposals.digest,

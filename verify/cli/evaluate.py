@@ -16,7 +16,7 @@ from detectron_gn.port.options import (
     add_out,
     add_precision,
     add_proposals,
-    class_names,
+    given_model,
     image_reading,
 )
 from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_max_dets, add_per_class, add_type
@@ -147,17 +147,8 @@ def run_evaluation(
 
 def _loaded(args: argparse.Namespace, ranks: Ranks) -> Detector:
     from detectron_gn.port.classes import BY_PLACE
-    from detectron_gn.port.runs.load import load_model
 
-    model = load_model(
-        args.source,
-        args.config,
-        args.overrides,
-        str(ranks.device),
-        args.precision,
-        keep_unused=args.keep_unused,
-        classes=class_names(args),
-    )
+    model = given_model(args, ranks.device)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
         print(BY_PLACE, flush=True)
     return model

@@ -118,12 +118,12 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     from detectron_gn.port.runs.proposals import stored_proposals, training_proposals
     from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
     from detectron_gn.verify.training.inputs import refuse_old_box_weights, rename_classes, training_data
-    from detectron_gn.verify.training.run import RunOptions, print_line
+    from detectron_gn.verify.training.run import RunOptions, print_line, say_nothing
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
     cache = args.data_cache or args.out / "data_cache"
-    own = training_data(args.annotations, args.images, cache, print_line if ranks.is_first else _say_nothing)
+    own = training_data(args.annotations, args.images, cache, print_line if ranks.is_first else say_nothing)
     datasets = own
     if args.classes is not None:
         datasets = rename_classes(own, args.classes)
@@ -168,10 +168,6 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
     )
     proposals = training_proposals(cfg, args.proposals)
     return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line, proposals)
-
-
-def _say_nothing(line: str) -> None:
-    """In place of printing, in every process but the first."""
 
 
 def _command_to_go_on(arguments: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from detectron_gn.port.config.read import dump_config
-from detectron_gn.verify.ladder import Ladder, LadderInputs, file_digest
+from detectron_gn.verify.ladder import Ladder, LadderInputs
+from detectron_gn.weights.files.digest import file_digest
 from detectron_gn.weights.shown import without_secrets
 
 Fact = tuple[str, str]

@@ -1,6 +1,5 @@
 """Large annotation files are read once, and kept as arrays that all processes of a machine share."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +7,8 @@ from uuid import uuid4
 
 from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
 from detectron_gn.mrcnn.data.annotations.stored import FORM, store_instances, stored_instances
-from detectron_gn.mrcnn.plain_file import open_plain_file
 from detectron_gn.weights.files.atomic import sync
+from detectron_gn.weights.files.digest import file_digest
 from detectron_gn.weights.files.lock import locked
 
 # A smaller file is read in a second.
@@ -30,7 +29,7 @@ def read_instances_once(path: Path, cache: Path, say: Callable[[str], None]) -> 
     if not path.is_file() or path.stat().st_size < SMALLEST:
         return read_instances(path)
     try:
-        digest = _digest(path)
+        digest = file_digest(path)
         # What is whole needs no lock, which a disk that is read only has not.
         found = stored_instances(_folder(cache, digest), path, digest)
         if found is None:
@@ -68,11 +67,3 @@ def _keep(instances: Instances, folder: Path) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_plain_file(path) as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -124,7 +124,7 @@ def run_training(
     the state before that iteration. What is refused before the first iteration leaves the folder as it was. A signal
     to any process raises Stopped in all of them, after the iteration in hand and its checkpoint.
     """
-    say_in_each, say = say, say if ranks.is_first else _silence
+    say_in_each, say = say, say if ranks.is_first else say_nothing
     check_config(cfg)
     refuse_training(cfg)
     _refuse_precision(options, ranks)
@@ -377,7 +377,7 @@ def _with_remarks(batches: Iterable[Minibatch], say: Callable[[str], None]) -> I
         yield minibatch
 
 
-def _silence(_: str) -> None:
+def say_nothing(_: str) -> None:
     """What processes other than the first say."""
 
 

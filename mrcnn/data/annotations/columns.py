@@ -1,9 +1,9 @@
 """Annotations as columns: an array for each of their values, of which a data set of any size has the same few."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -21,6 +21,7 @@ from detectron_gn.mrcnn.data.annotations.ragged import (
     starts_of,
 )
 from detectron_gn.mrcnn.data.json_values import is_number
+from detectron_gn.mrcnn.data.on_demand import OnDemand
 
 Record = Mapping[str, Any]
 
@@ -42,6 +43,11 @@ class OutlineColumns:
     def polygons_of(self, place: int) -> list[NumberArray]:
         """The polygons of an annotation."""
         return [self.polygons[each] for each in range(self.starts[place], self.starts[place + 1])]
+
+    def run_lengths_of(self, place: int, height: int, width: int) -> dict[str, Any] | None:
+        """The run lengths of an annotation of an image of this size, in COCO's form; None where it has none."""
+        text = self.run_lengths[place].tobytes()
+        return {"size": [height, width], "counts": text.decode("ascii")} if text else None
 
     @cached_property
     def is_given(self) -> BoolArray:
@@ -192,7 +198,7 @@ def _are_places(keypoints: Any) -> bool:
     return isinstance(keypoints, list) and bool(keypoints) and all(is_number(n) and abs(n) < 2**31 for n in keypoints)
 
 
-class AnnotationRecords(Sequence[dict[str, Any]]):
+class AnnotationRecords(OnDemand[dict[str, Any]]):
     """Annotations of columns as records in COCO's form, each made when it is asked for. Coordinates are floats."""
 
     def __init__(self, columns: AnnotationColumns, images: ImageColumns) -> None:
@@ -202,19 +208,8 @@ class AnnotationRecords(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.columns)
 
-    @overload
-    def __getitem__(self, place: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(place, slice):
-            return [self._record(each) for each in range(*place.indices(len(self)))]
-        return self._record(range(len(self))[place])
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(self._record, range(len(self)))
-
-    def _record(self, place: int) -> dict[str, Any]:
+    def make(self, place: int) -> dict[str, Any]:
+        """The record of an annotation."""
         columns = self.columns
         record: dict[str, Any] = {
             "id": int(columns.ids[place]),
@@ -223,7 +218,7 @@ class AnnotationRecords(Sequence[dict[str, Any]]):
             "bbox": columns.boxes[place].tolist(),
             "area": float(columns.areas[place]),
             "iscrowd": int(columns.is_crowd[place]),
-            "segmentation": segmentation_of(columns, self._images, place),
+            "segmentation": self._segmentation(place),
         }
         if columns.is_ignored[place]:
             record["ignore"] = 1
@@ -236,11 +231,9 @@ class AnnotationRecords(Sequence[dict[str, Any]]):
             record["num_keypoints"] = count
         return record
 
-
-def segmentation_of(columns: AnnotationColumns, images: ImageColumns, place: int) -> Any:
-    """The outline of an annotation in COCO's form: polygons, none where it has none, or run lengths."""
-    text = columns.outlines.run_lengths[place].tobytes()
-    if not text:
-        return [polygon.tolist() for polygon in columns.outlines.polygons_of(place)]
-    image = int(images.places(columns.image_ids[place]))
-    return {"size": [int(images.heights[image]), int(images.widths[image])], "counts": text.decode("ascii")}
+    def _segmentation(self, place: int) -> Any:
+        """The outline in COCO's form: polygons, none where there is none, or run lengths."""
+        outlines, images = self.columns.outlines, self._images
+        image = int(images.places(self.columns.image_ids[place]))
+        encoded = outlines.run_lengths_of(place, int(images.heights[image]), int(images.widths[image]))
+        return encoded or [polygon.tolist() for polygon in outlines.polygons_of(place)]

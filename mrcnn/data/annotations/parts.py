@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,20 +80,23 @@ class AnnotationParts:
         self.path = path
         self.digest: str | None = None
         self._ranges: dict[str, list[_Range]] | None = None
-        try:
-            # One file for both passes: another one may take its name meanwhile.
-            self._file = open_plain_file(path)
-            self._state = self._state_now()
-            with without_collection():
+        with ExitStack() as opened:
+            try:
+                # One file for both passes: another one may take its name meanwhile.
+                self._file = opened.enter_context(open_plain_file(path))
+                self._state = self._state_now()
                 scanner = _Scanner(self._file)
-                self._ranges, self.digest = scanner.ranges(), scanner.digest.hexdigest()
-                twice = scanner.twice
-        except (OSError, ValueError, RecursionError):
-            self._content = read_annotation_file(path)
-            return
-        if twice is not None:
-            self._file.close()
-            raise InputError(f"{path} has {twice!r} twice, of which JSON readers take one: put them into one list")
+                with without_collection():
+                    self._ranges = scanner.ranges()
+            except (OSError, ValueError, RecursionError):
+                self._content = read_annotation_file(path)
+                return
+            if scanner.twice is not None:
+                raise InputError(
+                    f"{path} has {scanner.twice!r} twice, of which JSON readers take one: put them into one list"
+                )
+            self.digest = scanner.digest.hexdigest()
+            opened.pop_all()
 
     def __enter__(self) -> "AnnotationParts":
         return self

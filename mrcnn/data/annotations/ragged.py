@@ -82,6 +82,5 @@ def joined_starts(parts: Sequence[IntArray]) -> IntArray:
 
 
 def joined(parts: Sequence[Ragged]) -> Ragged:
-    """The rows of several parts, one part after another."""
-    values = np.concatenate([part.values for part in parts]) if parts else np.zeros(0)
-    return Ragged(values, joined_starts([part.starts for part in parts]))
+    """The rows of several parts, one part after another; there is at least one part."""
+    return Ragged(np.concatenate([part.values for part in parts]), joined_starts([part.starts for part in parts]))

@@ -212,6 +212,7 @@ class _Reading:
         read: list[Record] = []
         bounds: list[tuple[float, float, float, float]] = []
         sizes, ids = [], []
+        before = sum(map(len, self._read))
         for place, record in enumerate(part.exactly(), part.before):
             subject, image_id = _subject("annotation", record.get("id"), place), None
             try:
@@ -238,7 +239,7 @@ class _Reading:
                 self.findings.refuse(subject, error, image_id)
                 continue
             if number is None:
-                self._without_id.append(sum(map(len, self._read)) + len(read))
+                self._without_id.append(before + len(read))
                 number = 0
             read.append({**annotation, "id": number, "image_id": image_id, "category_id": category_id})
             bounds.append(outline or (np.nan,) * 4)
