@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config, num_box_classes
+from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.training.anchor_targets import AnchorField, AnchorSample, level_suffixes
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
 from detectron_gn.mrcnn.training.roi_targets import IGNORE, MaskSample, RoiSample
@@ -73,8 +73,7 @@ def fast_rcnn_losses(cls_score: Tensor, bbox_pred: Tensor, sample: RoiSample, cf
     Detectron modeling/fast_rcnn_heads.py:add_fast_rcnn_losses.
     """
     rows = (sample.box_classes > 0).nonzero()[:, 0]
-    own = sample.box_classes[rows].clamp(max=num_box_classes(cfg) - 1)
-    own_class = bbox_pred.view(len(bbox_pred), -1, 4)[rows, own]
+    own_class = bbox_pred.view(len(bbox_pred), -1, 4)[rows, sample.box_classes[rows]]
     loss_bbox = F.smooth_l1_loss(own_class.float(), sample.box_targets[rows], beta=ROI_BOX_BETA, reduction="sum")
     return {
         "loss_cls": F.cross_entropy(cls_score.float(), sample.labels) / cfg.NUM_GPUS,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.ground_truth import FloatArray, GroundTruth
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_proposals
@@ -47,7 +47,7 @@ class RoiSample(NamedTuple):
     Attributes:
         rois: `[R, 5]` float32, (index of the image, x1, y1, x2, y2) in network pixels.
         labels: `[R]` int64, class, 0 for the background.
-        box_classes: `[R]` int64, whose four outputs are trained; 0 for none.
+        box_classes: `[R]` int64, which of the `num_box_classes` four outputs are trained; 0 for none.
         box_targets: `[R, 4]` float32, encoded with `cfg.MODEL.BBOX_REG_WEIGHTS`.
         masks, keypoints: what these heads are trained on; None for a model without them.
     """
@@ -127,7 +127,7 @@ def sample_matched(
     boxes, classes = boxes[sampled], classes[sampled]
     labels = classes.clone()
     labels[len(foreground) :] = 0
-    box_classes = classes.where(overlaps[sampled] >= train.BBOX_THRESH, 0)
+    box_classes = classes.where(overlaps[sampled] >= train.BBOX_THRESH, 0).clamp(max=num_box_classes(cfg) - 1)
     no_crowd = gt_boxes[~is_crowd]
     if len(no_crowd):
         nearest = no_crowd[box_overlaps(boxes, no_crowd).argmax(dim=1)]
