@@ -29,6 +29,10 @@ class MatchedProposals(NamedTuple):
     overlaps: Tensor
     best_gt: Tensor
 
+    def rows(self, chosen: Tensor) -> "MatchedProposals":
+        """Those of the numbers `[N]` int64, or where `[P]` bool is true."""
+        return MatchedProposals(self.boxes[chosen], self.overlaps[chosen], self.best_gt[chosen])
+
 
 def match_proposals(boxes: Tensor, gt_boxes: Tensor) -> MatchedProposals:
     """Match `[P, 4]` float32 boxes with `[G, 4]` gt boxes, crowds among them, in pixels of the image on disk."""

@@ -102,11 +102,10 @@ def sample_anchors(
     under `RPN_NEGATIVE_OVERLAP` *with replacement*, which also draws, and so turns over, objects that are only the
     best of a poor lot (Detectron roi_data/rpn.py:_get_rpn_blobs).
     """
-    found = _candidates(anchors, gt_boxes, im_info, cfg)
-    boxes, best_gt = anchors[found.anchors], found.matched.best_gt
+    found = anchor_candidates(anchors, gt_boxes, im_info, cfg)
     labels = torch.where(found.matched.is_object, 1, -1)
     objects = (labels == 1).nonzero()[:, 0]
-    surplus = len(objects) - _most_objects(cfg)
+    surplus = len(objects) - most_object_anchors(cfg)
     if surplus > 0:
         labels[random_subset(objects, surplus, generator)] = -1
         objects = (labels == 1).nonzero()[:, 0]
@@ -116,37 +115,51 @@ def sample_anchors(
         drawn = torch.randint(len(background), (wanted,), generator=generator, device=background.device)
         background = background[drawn]
     labels[background] = 0
+    return anchor_sample(found, labels, anchors, gt_boxes)
+
+
+def anchor_sample(found: "AnchorCandidates", labels: Tensor, anchors: Tensor, gt_boxes: Tensor) -> AnchorSample:
+    """The anchors that were drawn, with their targets: the gt box that each overlaps most.
+
+    Args:
+        found: `[S]` candidates.
+        labels: `[S]`, 1 object, 0 background, -1 for those that were not drawn.
+        anchors, gt_boxes: as of `sample_anchors`.
+    """
     sampled = (labels >= 0).nonzero()[:, 0]
+    boxes = anchors[found.anchors[sampled]]
     if len(gt_boxes):
-        box_targets = encode_boxes(boxes[sampled], gt_boxes[best_gt[sampled]], RPN_BOX_WEIGHTS)
+        box_targets = encode_boxes(boxes, gt_boxes[found.matched.best_gt[sampled]], RPN_BOX_WEIGHTS)
     else:
-        box_targets = boxes.new_zeros((len(sampled), 4))
+        box_targets = torch.zeros_like(boxes)
     return AnchorSample(found.anchors[sampled], labels[sampled].to(boxes.dtype), box_targets)
 
 
 def is_drawn_whole(anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config) -> bool:
     """Whether `sample_anchors` of the same arguments takes all there are, so that nothing is random."""
-    found = _candidates(anchors, gt_boxes, im_info, cfg)
+    found = anchor_candidates(anchors, gt_boxes, im_info, cfg)
     objects, background = int(found.matched.is_object.sum()), int(found.background.sum())
-    return objects <= _most_objects(cfg) and background <= cfg.TRAIN.RPN_BATCH_SIZE_PER_IM - objects
+    return objects <= most_object_anchors(cfg) and background <= cfg.TRAIN.RPN_BATCH_SIZE_PER_IM - objects
 
 
-class _Candidates(NamedTuple):
-    """The anchors `[S]` int64 of the field that lie in an image, and which of them are objects or background."""
+class AnchorCandidates(NamedTuple):
+    """The anchors `[S]` int64 of the field that lie in an image, and which of them may be objects or background."""
 
     anchors: Tensor
     matched: "MatchedAnchors"
     background: Tensor
 
 
-def _candidates(anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config) -> _Candidates:
+def anchor_candidates(anchors: Tensor, gt_boxes: Tensor, im_info: ImInfo, cfg: Config) -> AnchorCandidates:
+    """What `sample_anchors` of the same arguments draws from."""
     train = cfg.TRAIN
     inside = _within_image(anchors, im_info, train.RPN_STRADDLE_THRESH).nonzero()[:, 0]
     matched = match_anchors(anchors[inside], gt_boxes, train.RPN_POSITIVE_OVERLAP)
-    return _Candidates(inside, matched, matched.best_overlap < train.RPN_NEGATIVE_OVERLAP)
+    return AnchorCandidates(inside, matched, matched.best_overlap < train.RPN_NEGATIVE_OVERLAP)
 
 
-def _most_objects(cfg: Config) -> int:
+def most_object_anchors(cfg: Config) -> int:
+    """How many anchors of an image are drawn as objects at most."""
     return int(cfg.TRAIN.RPN_FG_FRACTION * cfg.TRAIN.RPN_BATCH_SIZE_PER_IM)
 
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.ground_truth import GroundTruth
+from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals
 from detectron_gn.mrcnn.ops.keypoints import encode_keypoints
 from detectron_gn.mrcnn.training.anchor_targets import random_subset
+from detectron_gn.mrcnn.training.roi_candidates import most_object_rois, network_rois, roi_roles
 
 
 class KeypointSample(NamedTuple):
@@ -26,9 +28,7 @@ class KeypointSample(NamedTuple):
 
 
 def sample_keypoints(
-    boxes: Tensor,
-    overlaps: Tensor,
-    best_gt: Tensor,
+    candidates: MatchedProposals,
     objects: GroundTruth,
     image_index: int,
     scale: float,
@@ -38,24 +38,40 @@ def sample_keypoints(
     """Draw the RoIs of one image whose keypoints are trained, from all its candidates, whatever the box head is given.
 
     Args:
-        boxes: `[P, 4]` float32, gt boxes among them, in pixels of the image on disk.
-        overlaps, best_gt: `[P]`, of each box with the gt box that it overlaps most.
-        scale: network pixels per image pixel, as float32 holds it.
+        candidates: `[P]`, gt boxes among them, in pixels of the image on disk.
+        scale: network pixels per image pixel.
 
-    A RoI is an object from an overlap of `cfg.TRAIN.FG_THRESH` and counts here only if it holds a visible keypoint of
-    that object; `FG_FRACTION` of `BATCH_SIZE_PER_IM` are taken at most
+    As many as the box head has objects are taken at most
     (Detectron roi_data/keypoint_rcnn.py:add_keypoint_rcnn_blobs).
     """
-    train = cfg.TRAIN
+    chosen = are_keypoint_rois(candidates, objects, cfg).nonzero()[:, 0]
+    chosen = random_subset(chosen, most_object_rois(cfg), generator)
+    return keypoint_targets(candidates.rows(chosen), objects, image_index, scale, cfg)
+
+
+def are_keypoint_rois(candidates: MatchedProposals, objects: GroundTruth, cfg: Config) -> Tensor:
+    """Which candidates `[P]` may be drawn for their keypoints.
+
+    These are objects that hold a visible keypoint of the object that they overlap most.
+    """
+    keypoints = _keypoints_of(candidates, objects)
+    is_object, _ = roi_roles(candidates.overlaps, cfg)
+    return is_object & _holds_visible(keypoints, candidates.boxes)
+
+
+def keypoint_targets(
+    drawn: MatchedProposals, objects: GroundTruth, image_index: int, scale: float, cfg: Config
+) -> KeypointSample:
+    """The targets of the RoIs `[Q]` that were drawn from an image for their keypoints."""
+    keypoints = _keypoints_of(drawn, objects)
+    positions, visible = encode_keypoints(keypoints, drawn.boxes, cfg.KRCNN.HEATMAP_SIZE)
+    return KeypointSample(network_rois(drawn.boxes, image_index, scale), positions, visible)
+
+
+def _keypoints_of(matched: MatchedProposals, objects: GroundTruth) -> Tensor:
+    """The keypoints `[P, 3, K]` of the object that each box overlaps most."""
     assert objects.keypoints is not None
-    keypoints = torch.from_numpy(objects.keypoints).to(boxes.device)[best_gt]
-    foreground = overlaps >= train.FG_THRESH
-    chosen = (foreground & _holds_visible(keypoints, boxes)).nonzero()[:, 0]
-    chosen = random_subset(chosen, round(train.FG_FRACTION * train.BATCH_SIZE_PER_IM), generator)
-    boxes = boxes[chosen]
-    positions, visible = encode_keypoints(keypoints[chosen], boxes, cfg.KRCNN.HEATMAP_SIZE)
-    rois = torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes * scale), dim=1)
-    return KeypointSample(rois, positions, visible)
+    return torch.from_numpy(objects.keypoints).to(matched.boxes.device)[matched.best_gt]
 
 
 def _holds_visible(keypoints: Tensor, boxes: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What the heads are trained towards: RoIs sampled, with classes, boxes, masks and keypoints.
 
-Answers to Detectron roi_data/fast_rcnn.py, roi_data/mask_rcnn.py and, for the overlaps, datasets/json_dataset.py and
-datasets/roidb.py.
+Answers to Detectron roi_data/fast_rcnn.py, roi_data/mask_rcnn.py and, for the boxes, datasets/roidb.py.
 """
 
 from collections.abc import Sequence
@@ -14,11 +13,18 @@ from torch import Tensor
 from detectron_gn.mrcnn.config import Config, num_box_classes
 from detectron_gn.mrcnn.data.coco import Segm
 from detectron_gn.mrcnn.data.ground_truth import FloatArray, GroundTruth
-from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals, match_proposals
+from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals
 from detectron_gn.mrcnn.data.segms import segm_boxes, segm_in_box
 from detectron_gn.mrcnn.ops.boxes import box_overlaps, encode_boxes
 from detectron_gn.mrcnn.training.anchor_targets import random_subset
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample, sample_keypoints
+from detectron_gn.mrcnn.training.roi_candidates import (
+    match_network_boxes,
+    most_object_rois,
+    network_rois,
+    roi_candidates,
+    roi_roles,
+)
 
 # A mask pixel that is not trained on.
 IGNORE = -1
@@ -68,12 +74,8 @@ def sample_rois(
     cfg: Config,
     generator: torch.Generator,
 ) -> RoiSample:
-    """`sample_matched` of the proposals that an RPN makes: `[P, 4]` float32 in network pixels.
-
-    Detectron holds the scale as float32 and scales the boxes back in float32.
-    """
-    boxes = proposals * float(np.float32(1.0 / float(np.float32(scale))))
-    matched = match_proposals(boxes, torch.from_numpy(objects.boxes).to(boxes.device))
+    """`sample_matched` of the proposals that an RPN makes: `[P, 4]` float32 in network pixels."""
+    matched = match_network_boxes(proposals, objects, scale)
     return sample_matched(matched, objects, image_index, scale, cfg, generator)
 
 
@@ -94,50 +96,59 @@ def sample_matched(
         scale: network pixels per image pixel.
         generator: of the proposals' device.
 
-    The gt boxes join the proposals. A RoI has the class of the gt box that it overlaps most, crowds included, and it
-    is an object from an overlap of `cfg.TRAIN.FG_THRESH`, background within `[BG_THRESH_LO, BG_THRESH_HI)`; a crowd's
-    own box is neither. `FG_FRACTION` of `BATCH_SIZE_PER_IM` are objects and the rest background, both without
-    replacement and without making up for what is lacking. Box targets lead to the gt box of most overlap that is no
-    crowd. Where there is none, no box is trained, and what lies on a crowd has its class
-    (Detectron roi_data/fast_rcnn.py:_sample_rois, datasets/json_dataset.py:add_proposals,
-    datasets/roidb.py:compute_bbox_regression_targets).
+    The gt boxes join the proposals. `FG_FRACTION` of `BATCH_SIZE_PER_IM` are objects and the rest background, both
+    without replacement and without making up for what is lacking (Detectron roi_data/fast_rcnn.py:_sample_rois).
     """
-    train = cfg.TRAIN
-    device = proposals.boxes.device
-    gt_boxes = torch.from_numpy(objects.boxes).to(device)
-    gt_classes = torch.from_numpy(objects.classes).to(device)
-    is_crowd = torch.from_numpy(objects.is_crowd).to(device)
-    scale = float(np.float32(scale))
-    boxes = torch.cat((gt_boxes, proposals.boxes))
-    overlaps = torch.cat((torch.where(is_crowd, -1.0, 1.0), proposals.overlaps))
-    best_gt = torch.cat((torch.arange(len(gt_boxes), device=device), proposals.best_gt))
+    candidates = roi_candidates(proposals, objects)
+    is_object, is_background = roi_roles(candidates.overlaps, cfg)
+    foreground = random_subset(is_object.nonzero()[:, 0], most_object_rois(cfg), generator)
+    wanted = cfg.TRAIN.BATCH_SIZE_PER_IM - len(foreground)
+    background = random_subset(is_background.nonzero()[:, 0], wanted, generator)
+    keypoints = None
+    if cfg.MODEL.KEYPOINTS_ON:
+        keypoints = sample_keypoints(candidates, objects, image_index, scale, cfg, generator)
+    sampled = torch.cat((foreground, background))
+    are_objects = torch.arange(len(sampled), device=sampled.device) < len(foreground)
+    sample = roi_targets(candidates.rows(sampled), are_objects, objects, image_index, scale, cfg)
+    return sample._replace(keypoints=keypoints)
+
+
+def roi_targets(
+    drawn: MatchedProposals,
+    is_object: Tensor,
+    objects: GroundTruth,
+    image_index: int,
+    scale: float,
+    cfg: Config,
+) -> RoiSample:
+    """The targets of the RoIs that were drawn from an image; keypoints have RoIs of their own (`keypoint_targets`).
+
+    Args:
+        drawn: `[R]`, in pixels of the image on disk.
+        is_object: `[R]`, which of them were drawn as objects.
+        objects, image_index, scale: as of `sample_matched`.
+
+    A RoI has the class of the gt box that it overlaps most, crowds included. Box targets lead to the gt box of most
+    overlap that is no crowd. Where there is none, no box is trained, and what lies on a crowd has its class
+    (Detectron roi_data/fast_rcnn.py:_sample_rois, datasets/roidb.py:compute_bbox_regression_targets).
+    """
+    boxes, overlaps, best_gt = drawn
+    gt_boxes = torch.from_numpy(objects.boxes).to(boxes.device)
+    gt_classes = torch.from_numpy(objects.classes).to(boxes.device)
     # An image without objects may have proposals from a file.
     classes = gt_classes[best_gt] if len(gt_boxes) else best_gt
     classes = classes.where(overlaps > 0, 0)
-
-    foreground = (overlaps >= train.FG_THRESH).nonzero()[:, 0]
-    background = ((overlaps < train.BG_THRESH_HI) & (overlaps >= train.BG_THRESH_LO)).nonzero()[:, 0]
-    foreground = random_subset(foreground, round(train.FG_FRACTION * train.BATCH_SIZE_PER_IM), generator)
-    background = random_subset(background, train.BATCH_SIZE_PER_IM - len(foreground), generator)
-    keypoints = None
-    if cfg.MODEL.KEYPOINTS_ON:
-        keypoints = sample_keypoints(boxes, overlaps, best_gt, objects, image_index, scale, cfg, generator)
-    sampled = torch.cat((foreground, background))
-
-    boxes, classes = boxes[sampled], classes[sampled]
-    labels = classes.clone()
-    labels[len(foreground) :] = 0
-    box_classes = classes.where(overlaps[sampled] >= train.BBOX_THRESH, 0).clamp(max=num_box_classes(cfg) - 1)
-    no_crowd = gt_boxes[~is_crowd]
+    labels = classes.where(is_object, 0)
+    box_classes = classes.where(overlaps >= cfg.TRAIN.BBOX_THRESH, 0).clamp(max=num_box_classes(cfg) - 1)
+    no_crowd = gt_boxes[~torch.from_numpy(objects.is_crowd).to(boxes.device)]
     if len(no_crowd):
         nearest = no_crowd[box_overlaps(boxes, no_crowd).argmax(dim=1)]
         box_targets = encode_boxes(boxes, nearest, cfg.MODEL.BBOX_REG_WEIGHTS) * (box_classes > 0)[:, None]
     else:
         box_classes, box_targets = torch.zeros_like(box_classes), torch.zeros_like(boxes)
-
-    rois = torch.cat((boxes.new_full((len(boxes), 1), image_index), boxes * scale), dim=1)
+    rois = network_rois(boxes, image_index, scale)
     masks = _sample_masks(boxes, rois, labels, objects, cfg.MRCNN.RESOLUTION) if cfg.MODEL.MASK_ON else None
-    return RoiSample(rois, labels, box_classes, box_targets, masks, keypoints)
+    return RoiSample(rois, labels, box_classes, box_targets, masks)
 
 
 def join_samples(samples: Sequence[RoiSample]) -> RoiSample:

@@ -24,13 +24,9 @@ from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler
 from detectron_gn.mrcnn.training.solver import MomentumSGD, learning_rate
 from detectron_gn.port.blobs.table import BlobTable
-from detectron_gn.verify.parity.training_samples import (
-    RecordingSampler,
-    ReferenceSampler,
-    SampleParity,
-    compare_samples,
-    is_exhaustive,
-)
+from detectron_gn.verify.parity.recorded_targets import compare_recorded
+from detectron_gn.verify.parity.sample_parity import SampleParity, compare_samples
+from detectron_gn.verify.parity.training_samples import RecordingSampler, ReferenceSampler, is_exhaustive
 from detectron_gn.verify.reference.training_trace import TraceIteration, TrainingTrace
 
 Array = npt.NDArray[Any]
@@ -38,10 +34,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class IterationParity:
-    """One iteration on both sides: losses, and the update of each blob, or the sample of it that the reference holds.
-
-    `samples` is None where the reference's samples were taken as given.
-    """
+    """One iteration on both sides: losses, samples, and the update of each blob, or what the reference holds of it."""
 
     iteration: int
     lr: float
@@ -50,7 +43,7 @@ class IterationParity:
     reference_losses: dict[str, float]
     updates: dict[str, Array]
     reference_updates: dict[str, Array]
-    samples: SampleParity | None
+    samples: SampleParity
 
     def loss_error(self, name: str) -> float:
         """The relative difference of a loss, or 0 where the absolute one is at most 1e-6; `inf` where ours is NaN."""
@@ -99,7 +92,8 @@ def replay(
         roidb: where the reference's images and their ground truth are looked up, by file name.
 
     Where a minibatch is trained on whole the samples are drawn here and compared as sets; otherwise the reference's are
-    taken as given. Raises InputError for a trace that is damaged, or of which nothing can be compared.
+    trained on, and compared with the labels and targets that our rules give them. Raises InputError for a trace that is
+    damaged, or of which nothing can be compared.
     """
     parameters = _parameters_by_blob(model)
     trained = {blob: parameter for blob, parameter in parameters.items() if parameter.requires_grad}
@@ -126,8 +120,9 @@ def replay(
             for blob, parameter in trained.items()
             if iteration.has_update(blob)
         }
-        samples = None
-        if not random:
+        if random:
+            samples = compare_recorded(sampler.drawn_anchors, sampler.drawn_rois, field, minibatch, model.cfg)
+        else:
             anchors_too = bool(sampler.drawn_anchors) and iteration.has_anchors(model.cfg)
             samples = compare_samples(sampler, reference_sampler, field, minibatch, anchors_too=anchors_too)
         yield IterationParity(

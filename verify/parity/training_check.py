@@ -55,7 +55,8 @@ class Verdict:
 class TrainingParity:
     """A replayed run: its iterations, the final parameters, and the verdicts over both.
 
-    `different_samples` counts anchors that were drawn otherwise, and RoIs and masks while the runs were still the same.
+    `different_samples` counts anchors, RoIs, masks and keypoints that were drawn otherwise or have other targets: RoIs
+    that the network proposed only while the runs were still the same, and those of the reference always.
     """
 
     iterations: tuple[IterationParity, ...]
@@ -80,7 +81,7 @@ class TrainingParity:
                     "lr": iteration.lr,
                     "reference": {**iteration.reference_losses, "lr": iteration.reference_lr},
                     "update_errors": iteration.update_errors,
-                    "samples": asdict(iteration.samples) if iteration.samples else None,
+                    "samples": asdict(iteration.samples),
                 }
                 for iteration in self.iterations
             ],
@@ -135,9 +136,10 @@ def check_training(
         updates.judge_blobs(errors, moves)
     ends = [other.parameters for _, other in others]
     parameters.judge_blobs(final.errors, [_moved(end, final.parameters, final.travelled) for end in ends])
-    # Anchors hang on the images alone, RoIs on what the network proposes.
-    different = sum(i.samples.different_anchors for i in iterations if i.samples)
-    different += sum(i.samples.different_proposed for i in _until_parted(iterations) if i.samples)
+    # Anchors and what is given hang on the images alone, RoIs that are drawn here on what the network proposes.
+    different = sum(i.samples.different_anchors for i in iterations)
+    different += sum(i.samples.different_proposed for i in iterations if i.samples.are_given)
+    different += sum(i.samples.different_proposed for i in _until_parted(iterations) if not i.samples.are_given)
     return TrainingParity(
         tuple(iterations), final.errors, losses.verdict(), updates.verdict(), parameters.verdict(), different
     )
@@ -167,7 +169,7 @@ def training_tables(parity: TrainingParity) -> str:
                 f"{max(map(iteration.loss_error, iteration.losses)):.1e}",
                 f"{errors[-1]:.1e}",
                 f"{errors[len(errors) // 2]:.1e}",
-                "given" if iteration.samples is None else str(iteration.samples.different),
+                f"{iteration.samples.different}{' of given ones' if iteration.samples.are_given else ''}",
             )
         )
     kinds = {
