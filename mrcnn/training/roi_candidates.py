@@ -46,6 +46,14 @@ def roi_roles(overlaps: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
     return overlaps >= train.FG_THRESH, is_background
 
 
+def roi_classes(candidates: MatchedProposals, objects: GroundTruth) -> Tensor:
+    """The class `[P]` of the gt box that each candidate overlaps most, crowds included; 0 where it overlaps none."""
+    classes = torch.from_numpy(objects.classes).to(candidates.best_gt.device)
+    # An image without objects may have proposals from a file.
+    own = classes[candidates.best_gt] if len(classes) else candidates.best_gt
+    return own.where(candidates.overlaps > 0, 0)
+
+
 def most_object_rois(cfg: Config) -> int:
     """How many RoIs of an image are objects at most; as many are trained on for their keypoints."""
     return round(cfg.TRAIN.FG_FRACTION * cfg.TRAIN.BATCH_SIZE_PER_IM)

@@ -23,6 +23,7 @@ from detectron_gn.mrcnn.training.roi_candidates import (
     most_object_rois,
     network_rois,
     roi_candidates,
+    roi_classes,
     roi_roles,
 )
 
@@ -132,14 +133,10 @@ def roi_targets(
     overlap that is no crowd. Where there is none, no box is trained, and what lies on a crowd has its class
     (Detectron roi_data/fast_rcnn.py:_sample_rois, datasets/roidb.py:compute_bbox_regression_targets).
     """
-    boxes, overlaps, best_gt = drawn
+    boxes, classes = drawn.boxes, roi_classes(drawn, objects)
     gt_boxes = torch.from_numpy(objects.boxes).to(boxes.device)
-    gt_classes = torch.from_numpy(objects.classes).to(boxes.device)
-    # An image without objects may have proposals from a file.
-    classes = gt_classes[best_gt] if len(gt_boxes) else best_gt
-    classes = classes.where(overlaps > 0, 0)
     labels = classes.where(is_object, 0)
-    box_classes = classes.where(overlaps >= cfg.TRAIN.BBOX_THRESH, 0).clamp(max=num_box_classes(cfg) - 1)
+    box_classes = classes.where(drawn.overlaps >= cfg.TRAIN.BBOX_THRESH, 0).clamp(max=num_box_classes(cfg) - 1)
     no_crowd = gt_boxes[~torch.from_numpy(objects.is_crowd).to(boxes.device)]
     if len(no_crowd):
         nearest = no_crowd[box_overlaps(boxes, no_crowd).argmax(dim=1)]

@@ -4,7 +4,7 @@ Which of them are drawn is chance. What each may be drawn as, and what it is tra
 computed again for those that were drawn, by what sampling itself uses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import product
@@ -32,12 +32,12 @@ from detectron_gn.mrcnn.training.roi_candidates import (
     most_object_rois,
     network_rois,
     roi_candidates,
+    roi_classes,
     roi_roles,
 )
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample, join_samples, moved, roi_targets
 from detectron_gn.mrcnn.training.samplers import network_boxes
 from detectron_gn.verify.parity.sample_parity import (
-    ROI_TOLERANCE,
     SampleParity,
     are_equal_targets,
     compare_anchors,
@@ -49,13 +49,16 @@ NOT_DRAWN = -1
 # How far a corner that is scaled back to the image may be from where Detectron had it, as a share of itself. Three
 # roundings of up to 2^-24 each lie between: of its product with the scale, of 1 / scale, and of the product of both.
 ROUNDING = 2.0**-22
+# A recorded RoI is a gt box or a proposal of a file where their corners agree to this, in network pixels: float32 holds
+# these to 1e-4, and no other box is as near.
+_SAME_ROI = 1e-3
 # To which side each corner may have been rounded: whatever is cut at the edges of cells jumps there.
 _SIDES = tuple(product((-1.0, 1.0), repeat=4))
 _NO_SIDES = (0.0, 0.0, 0.0, 0.0)
 
 Sides = tuple[float, ...]
-# Of candidates `[C]`, as what each may be drawn: `[C, roles]`.
-Roles = Callable[[MatchedProposals], Tensor]
+# The numbers `[N]` of candidates that may be drawn, and the label `[N]` with which each may be.
+Roles = Callable[[MatchedProposals], tuple[Tensor, Tensor]]
 
 _NOTHING = SampleParity(0, 0, 0, 0, 0, 0, 0.0, 0, 0)
 
@@ -120,8 +123,8 @@ def recomputed_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> R
     Args:
         recorded: on the CPU, in the order of the images.
 
-    RoIs are recorded in network pixels. Those of proposals from a file are looked up among these, so that nothing is
-    rounded. Others are scaled back to the image. A target that is not the recorded one then, but would be if the
+    RoIs are recorded in network pixels. Gt boxes and proposals from a file are looked up among these, so that nothing
+    is rounded. Others are scaled back to the image. A target that is not the recorded one then, but would be if the
     corners lay the rounding to one side or the other, counts as the recorded one.
     """
     plain = _targets(recorded, minibatch, cfg)
@@ -148,63 +151,87 @@ def by_image(sample: RoiSample) -> RoiSample:
 def _targets(recorded: RoiSample, minibatch: Minibatch, cfg: Config, sides: Sides = _NO_SIDES) -> RoiSample:
     """The RoIs with their targets, were each corner `sides` of its rounding off where it is recorded."""
     samples = []
-    for index, (objects, im_info) in enumerate(zip(minibatch.ground_truth, minibatch.im_info, strict=True)):
-        stored = None if minibatch.proposals is None else roi_candidates(minibatch.proposals[index], objects)
-        image = _Image(index, objects, im_info.scale, stored, cfg)
-        own = recorded.rois[:, 0] == index
-        sample = image.targets(recorded.rois[own], recorded.labels[own] > 0, sides)
+    for image in _images(minibatch, cfg):
+        own = recorded.rois[:, 0] == image.index
+        sample = image.targets(recorded.rois[own], recorded.labels[own], sides)
         if recorded.keypoints is not None:
             rois = recorded.keypoints.rois
-            sample = sample._replace(keypoints=image.keypoint_targets(rois[rois[:, 0] == index], sides))
+            sample = sample._replace(keypoints=image.keypoint_targets(rois[rois[:, 0] == image.index], sides))
         samples.append(sample)
     return join_samples(samples)
 
 
 class _Image(NamedTuple):
-    """One image of a minibatch, with what its RoIs are drawn from where that is stored in a file."""
+    """One image of a minibatch.
+
+    `known` are candidates for its RoIs, gt boxes among them, in pixels of the image on disk: all there are, where the
+    proposals come from a file (`all_known`).
+    """
 
     index: int
     objects: GroundTruth
     scale: float
-    stored: MatchedProposals | None
+    known: MatchedProposals
+    all_known: bool
     cfg: Config
 
-    def targets(self, rois: Tensor, is_object: Tensor, sides: Sides) -> RoiSample:
-        """Of recorded RoIs `[R, 5]`, drawn as objects or as background."""
-
-        def roles(candidates: MatchedProposals) -> Tensor:
-            return torch.stack(roi_roles(candidates.overlaps, self.cfg), dim=1)
-
-        drawn, may_be_drawn = self._found(rois, (~is_object).long(), roles, sides)
-        sample = roi_targets(drawn, is_object, self.objects, self.index, self.scale, self.cfg)
+    def targets(self, rois: Tensor, labels: Tensor, sides: Sides) -> RoiSample:
+        """Of recorded RoIs `[R, 5]` that were drawn as `labels [R]`."""
+        drawn, may_be_drawn = self.drawn(rois, labels, sides)
+        sample = roi_targets(drawn, labels > 0, self.objects, self.index, self.scale, self.cfg)
         masks = sample.masks
         if masks is not None:
             masks = masks._replace(rois=rois[masks.rows])
         return sample._replace(rois=rois, labels=sample.labels.where(may_be_drawn, NOT_DRAWN), masks=masks)
 
     def keypoint_targets(self, rois: Tensor, sides: Sides) -> KeypointSample:
-        """Of RoIs `[Q, 5]` recorded for their keypoints."""
-
-        def roles(candidates: MatchedProposals) -> Tensor:
-            return are_keypoint_rois(candidates, self.objects, self.cfg)[:, None]
-
-        drawn, may_be_drawn = self._found(rois, torch.zeros(len(rois), dtype=torch.int64), roles, sides)
+        """Of RoIs `[Q, 5]` that were recorded for their keypoints."""
+        labels = torch.zeros(len(rois), dtype=torch.int64)
+        drawn, may_be_drawn = self._found(rois, labels, self._keypoint_roles, sides)
         sample = keypoint_targets(drawn, self.objects, self.index, self.scale, self.cfg)
         return sample._replace(rois=rois, positions=sample.positions.where(may_be_drawn[:, None], NOT_DRAWN))
 
-    def _found(self, rois: Tensor, role: Tensor, roles: Roles, sides: Sides) -> tuple[MatchedProposals, Tensor]:
-        """Recorded RoIs `[R, 5]` as candidates, and which of them may be drawn in their role `[R]`."""
+    def drawn(self, rois: Tensor, labels: Tensor, sides: Sides = _NO_SIDES) -> tuple[MatchedProposals, Tensor]:
+        """Recorded RoIs `[R, 5]` as candidates, and which of them may be drawn as `labels [R]`."""
+        return self._found(rois, labels, self._roles, sides)
+
+    def _roles(self, candidates: MatchedProposals) -> tuple[Tensor, Tensor]:
+        is_object, is_background = (role.nonzero()[:, 0] for role in roi_roles(candidates.overlaps, self.cfg))
+        classes = roi_classes(candidates, self.objects)[is_object]
+        return torch.cat((is_object, is_background)), torch.cat((classes, torch.zeros_like(is_background)))
+
+    def _keypoint_roles(self, candidates: MatchedProposals) -> tuple[Tensor, Tensor]:
+        rows = are_keypoint_rois(candidates, self.objects, self.cfg).nonzero()[:, 0]
+        return rows, torch.zeros_like(rows)
+
+    def _found(self, rois: Tensor, labels: Tensor, roles: Roles, sides: Sides) -> tuple[MatchedProposals, Tensor]:
+        """As `drawn`, of any kind of RoIs.
+
+        One that is a known candidate is exactly that, and of two objects in one place the one of its label.
+        """
         moved_by = rois[:, 1:] * (ROUNDING * rois.new_tensor(sides))
         found = match_network_boxes(rois[:, 1:] + moved_by, self.objects, self.scale)
-        if self.stored is None:
-            return found, roles(found)[torch.arange(len(rois)), role]
-        rows, in_role = roles(self.stored).nonzero().unbind(1)
-        candidates = network_rois(self.stored.boxes, self.index, self.scale)[rows]
-        arrays = (part.numpy() for part in (candidates, in_role, rois, role))
-        chosen, places = torch.from_numpy(pair_boxes(*arrays, ROI_TOLERANCE)).unbind(1)
-        for part, stored in zip(found, self.stored, strict=True):
-            part[places] = stored[rows[chosen]]
-        return found, torch.zeros(len(rois), dtype=torch.bool).index_fill(0, places, True)
+        rows, in_role = roles(found)
+        may_be_drawn = torch.zeros(len(rois), dtype=torch.bool)
+        if not self.all_known:
+            may_be_drawn[rows[in_role == labels[rows]]] = True
+        rows, in_role = roles(self.known)
+        candidates = network_rois(self.known.boxes, self.index, self.scale)[rows]
+        arrays = (part.numpy() for part in (candidates, in_role, rois, labels))
+        chosen, places = torch.from_numpy(pair_boxes(*arrays, _SAME_ROI)).unbind(1)
+        for part, known in zip(found, self.known, strict=True):
+            part[places] = known[rows[chosen]]
+        may_be_drawn[places] = True
+        return found, may_be_drawn
+
+
+def _images(minibatch: Minibatch, cfg: Config) -> Iterator[_Image]:
+    for index, (objects, im_info) in enumerate(zip(minibatch.ground_truth, minibatch.im_info, strict=True)):
+        proposals = match_network_boxes(torch.zeros((0, 4)), objects, im_info.scale)
+        if minibatch.proposals is not None:
+            proposals = minibatch.proposals[index]
+        known = roi_candidates(proposals, objects)
+        yield _Image(index, objects, im_info.scale, known, minibatch.proposals is not None, cfg)
 
 
 def _nearer(found: RoiSample, other: RoiSample, recorded: RoiSample) -> RoiSample:
@@ -231,22 +258,28 @@ def _where_recorded(found: Tensor, other: Tensor, recorded: Tensor) -> Tensor:
 def _miscounted_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> tuple[int, int]:
     """By how many too many or too few RoIs were drawn, and how many for their keypoints.
 
-    What there was to be drawn from is only known of proposals from a file; of others too many show, and too few do not.
+    Of what an RPN proposed not all is known, so that there may be more to be drawn from, but not less.
     """
     rois = keypoints = 0
     most, size = most_object_rois(cfg), cfg.TRAIN.BATCH_SIZE_PER_IM
-    for index, objects in enumerate(minibatch.ground_truth):
-        labels = recorded.labels[recorded.rois[:, 0] == index]
-        foreground, background = int((labels > 0).sum()), int((labels == 0).sum())
-        of_points = 0 if recorded.keypoints is None else int((recorded.keypoints.rois[:, 0] == index).sum())
-        if minibatch.proposals is None:
-            rois += max(foreground - most, 0) + max(foreground + background - size, 0)
-            keypoints += max(of_points - most, 0)
-            continue
-        candidates = roi_candidates(minibatch.proposals[index], objects)
-        objects_there, background_there = (int(role.sum()) for role in roi_roles(candidates.overlaps, cfg))
-        wanted = min(most, objects_there)
-        rois += abs(foreground - wanted) + abs(background - min(size - wanted, background_there))
+    for image in _images(minibatch, cfg):
+        own = recorded.rois[:, 0] == image.index
+        of_image, is_object = recorded.rois[own], recorded.labels[own] > 0
+        objects = int(is_object.sum())
+        are_objects, are_background = (int(role.sum()) for role in roi_roles(image.known.overlaps, cfg))
+        for drawn, there, wanted in (
+            (objects, are_objects, most),
+            (len(of_image) - objects, are_background, size - objects),
+        ):
+            rois += _outside(drawn, min(wanted, there), min(wanted, there) if image.all_known else wanted)
         if recorded.keypoints is not None:
-            keypoints += abs(of_points - min(most, int(are_keypoint_rois(candidates, objects, cfg).sum())))
+            known = [image.known, image.drawn(of_image[is_object], recorded.labels[own][is_object])[0]]
+            there = max(int(are_keypoint_rois(candidates, image.objects, cfg).sum()) for candidates in known)
+            drawn = int((recorded.keypoints.rois[:, 0] == image.index).sum())
+            keypoints += _outside(drawn, min(most, there), min(most, there) if image.all_known else most)
     return rois, keypoints
+
+
+def _outside(count: int, least: int, most: int) -> int:
+    """How far a count is outside of its limits."""
+    return max(least - count, count - most, 0)
