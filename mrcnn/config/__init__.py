@@ -1,6 +1,6 @@
 """A Detectron configuration: its keys, what they mean and what must hold between them (Detectron core/config.py)."""
 
-from detectron_gn.mrcnn.config.check import check_config, refuse_training
+from detectron_gn.mrcnn.config.check import check_config, check_keypoints, refuse_training
 from detectron_gn.mrcnn.config.functions import (
     a_family,
     backbone_depth,
@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.config.functions import (
     pyramid_levels,
     takes_proposals,
 )
-from detectron_gn.mrcnn.config.idle import idle_remarks
+from detectron_gn.mrcnn.config.idle import idle_remarks, idle_training_remarks
 from detectron_gn.mrcnn.config.schema import Config
 from detectron_gn.mrcnn.config.supported import (
     INERT,
@@ -42,9 +42,11 @@ __all__ = [
     "body",
     "box_head_kind",
     "check_config",
+    "check_keypoints",
     "flatten",
     "has_box_head",
     "idle_remarks",
+    "idle_training_remarks",
     "key_use",
     "keypoint_head_kind",
     "mask_head_kind",

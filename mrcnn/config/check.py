@@ -1,6 +1,7 @@
 """What must hold between the keys of a configuration before a model of it can be built."""
 
 from detectron_gn.mrcnn.config.functions import (
+    a_family,
     body,
     box_head_kind,
     has_box_head,
@@ -39,11 +40,29 @@ def check_config(cfg: Config) -> None:
         _check_box_head(cfg)
     if cfg.MODEL.MASK_ON:
         _check_mask_head(cfg)
+    check_keypoints(cfg)
     if cfg.MODEL.KEYPOINTS_ON:
         _check_keypoint_head(cfg)
     _check_minibatches(cfg)
     _check_test(cfg)
     _check_schedule(cfg)
+
+
+def check_keypoints(cfg: Config) -> None:
+    """Raise InputError where keypoints are switched on for a model without RoIs, or without their number.
+
+    Data are held against a configuration before the whole of it is checked, and would be at fault.
+    """
+    if not cfg.MODEL.KEYPOINTS_ON:
+        return
+    told = f"MODEL.KEYPOINTS_ON is True, but {a_family(cfg)} has no RoIs, and so no keypoints: set it to False"
+    _require(has_box_head(cfg), told)
+    count = cfg.KRCNN.NUM_KEYPOINTS
+    _require(
+        count > 0,
+        f"MODEL.KEYPOINTS_ON is True, but KRCNN.NUM_KEYPOINTS is {count}: set it to how many keypoints an object has, "
+        "17 for COCO's person",
+    )
 
 
 def refuse_training(cfg: Config) -> None:
@@ -67,7 +86,7 @@ def refuse_training(cfg: Config) -> None:
 def _refuse_frozen_body(cfg: Config) -> None:
     """A body that no gradient reaches, its pyramid included, is not what TRAIN.FREEZE_AT freezes.
 
-    Detectron's RetinaNet does not look at the key (modeling/model_builder.py:retinanet).
+    A RetinaNet has none, whatever the key says: see `idle_training_remarks`.
     """
     old = OLD_TYPES.get(cfg.MODEL.TYPE)
     by_type = old is not None and old.is_frozen
@@ -359,7 +378,6 @@ def _check_mask_head(cfg: Config) -> None:
 def _check_keypoint_head(cfg: Config) -> None:
     """Heatmaps of the size that the layers give; what knows a person's keypoints, for as many as COCO's person has."""
     points, kind = cfg.KRCNN, keypoint_head_kind(cfg)
-    _require_positive("KRCNN.NUM_KEYPOINTS", points.NUM_KEYPOINTS)
     augmented = cfg.TEST.KPS_AUG
     for key, is_on in {
         "KRCNN.NMS_OKS": points.NMS_OKS,

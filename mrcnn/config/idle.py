@@ -24,3 +24,15 @@ def idle_remarks(cfg: Config) -> Iterator[str]:
     if idle:
         verb = "is enabled and has" if len(idle) == 1 else "are enabled and have"
         yield f"{listed(idle, most=5)} {verb} no effect on {a_family(cfg)}"
+
+
+def idle_training_remarks(cfg: Config) -> Iterator[str]:
+    """A sentence about what is switched on for training and without effect.
+
+    Detectron's RetinaNet does not look at TRAIN.FREEZE_CONV_BODY (modeling/model_builder.py:retinanet).
+    """
+    if cfg.TRAIN.FREEZE_CONV_BODY and cfg.RETINANET.RETINANET_ON:
+        yield (
+            f"TRAIN.FREEZE_CONV_BODY is True and has no effect on {a_family(cfg)}, as in Detectron: TRAIN.FREEZE_AT, "
+            f"here {cfg.TRAIN.FREEZE_AT}, freezes stages of its body"
+        )

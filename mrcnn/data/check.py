@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.config import Config, check_keypoints
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
 from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
@@ -86,7 +86,10 @@ def check_dataset(
         progress: wraps what is found of image files as it comes, while they are decoded.
         read_images: also decode every image file, which takes the time of an epoch's loading.
         reading: how image files are read.
+
+    Raises InputError for a configuration of keypoints that no model has.
     """
+    check_keypoints(cfg)
     findings = [Finding("error", fault.subject, fault.text) for fault in dataset.faults]
     findings += [Finding("note", str(dataset.annotation_file), remark) for remark in dataset.remarks]
     findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]

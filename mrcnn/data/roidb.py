@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detectron_gn.mrcnn.config import Config, a_family, takes_proposals
+from detectron_gn.mrcnn.config import Config, a_family, check_keypoints, takes_proposals
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
 from detectron_gn.mrcnn.data.annotations.keypoints import common_names, keypoint_faults
 from detectron_gn.mrcnn.data.coco import CocoDataset
@@ -169,9 +169,10 @@ def training_roidb(
 def check_classes(dataset: CocoDataset, cfg: Config) -> None:
     """Raise InputError unless all records can be used and `cfg.MODEL.NUM_CLASSES` is the categories and background.
 
-    Where keypoints are trained, they must be `cfg.KRCNN.NUM_KEYPOINTS` without `keypoint_faults`, and with mirrored
-    images each must have its other side.
+    Where keypoints are trained, the model must have some, those of the records must be as many, without
+    `keypoint_faults`, and with mirrored images each must have its other side.
     """
+    check_keypoints(cfg)
     dataset.refuse_faults()
     if cfg.MODEL.NUM_CLASSES != len(dataset.classes):
         raise InputError(

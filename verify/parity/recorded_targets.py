@@ -5,10 +5,9 @@ computed again for those that were drawn, by what sampling itself uses.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -141,7 +140,7 @@ def by_image(sample: RoiSample) -> RoiSample:
     masks, keypoints = sample.masks, sample.keypoints
     if masks is not None:
         own = masks.rois[:, 0].argsort(stable=True)
-        masks = MaskSample(*(part[own] for part in masks[:3]), order.argsort()[masks.rows[own]])
+        masks = MaskSample(*(part[own] for part in masks))._replace(rows=order.argsort()[masks.rows[own]])
     if keypoints is not None:
         own = keypoints.rois[:, 0].argsort(stable=True)
         keypoints = KeypointSample(*(part[own] for part in keypoints))
@@ -161,7 +160,8 @@ def _targets(recorded: RoiSample, minibatch: Minibatch, cfg: Config, sides: Side
     return join_samples(samples)
 
 
-class _Image(NamedTuple):
+@dataclass(frozen=True)
+class _Image:
     """One image of a minibatch.
 
     `known` are candidates for its RoIs, gt boxes among them, in pixels of the image on disk: all there are, where the
@@ -182,7 +182,8 @@ class _Image(NamedTuple):
         masks = sample.masks
         if masks is not None:
             masks = masks._replace(rois=rois[masks.rows])
-        return sample._replace(rois=rois, labels=sample.labels.where(may_be_drawn, NOT_DRAWN), masks=masks)
+        may_be_so = may_be_drawn | (sample.labels != labels)
+        return sample._replace(rois=rois, labels=sample.labels.where(may_be_so, NOT_DRAWN), masks=masks)
 
     def keypoint_targets(self, rois: Tensor, sides: Sides) -> KeypointSample:
         """Of RoIs `[Q, 5]` that were recorded for their keypoints."""
@@ -217,8 +218,8 @@ class _Image(NamedTuple):
             may_be_drawn[rows[in_role == labels[rows]]] = True
         rows, in_role = roles(self.known)
         candidates = network_rois(self.known.boxes, self.index, self.scale)[rows]
-        arrays = (part.numpy() for part in (candidates, in_role, rois, labels))
-        chosen, places = torch.from_numpy(pair_boxes(*arrays, _SAME_ROI)).unbind(1)
+        pairs = pair_boxes(candidates.numpy(), in_role.numpy(), rois.numpy(), labels.numpy(), _SAME_ROI)
+        chosen, places = torch.from_numpy(pairs).unbind(1)
         for part, known in zip(found, self.known, strict=True):
             part[places] = known[rows[chosen]]
         may_be_drawn[places] = True

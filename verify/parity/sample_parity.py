@@ -36,6 +36,7 @@ class SampleParity:
             from it in the place of a keypoint, or in whether it counts.
         are_given: whether they were drawn by lot, so that Detectron's are trained on. Then those on this side are the
             same with the labels and targets that our rules give them.
+        classes: the (ours, theirs) that there are among the classes of an object's RoI or, of a RetinaNet, anchor.
     """
 
     anchors: int
@@ -50,6 +51,7 @@ class SampleParity:
     keypoints: int = 0
     different_keypoints: int = 0
     are_given: bool = False
+    classes: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def different(self) -> int:
@@ -106,19 +108,22 @@ def _compare_dense(ours: Sequence[DenseTargets], reference: ReferenceSampler, fi
     expected, shapes = reference.dense_on_maps(field)
     box_error = 0.0
     anchors = reference_anchors = different = 0
+    classes: set[tuple[int, int]] = set()
     for mine, theirs in zip(ours, expected, strict=True):
         for my_map, their_map, (height, width) in zip(field.maps(mine.labels), field.maps(theirs.labels), shapes):
             my_labels, their_labels = my_map[:, :height, :width], their_map[:, :height, :width]
             anchors += int((my_labels >= 0).sum())
             reference_anchors += int((their_labels >= 0).sum())
             different += int((my_labels != their_labels).sum())
+            classes |= _classes(my_labels, their_labels)
         if torch.equal(mine.objects, theirs.objects):
             errors = (mine.box_targets - theirs.box_targets).abs().amax(dim=1)
             different += int((errors > BOX_TARGET_TOLERANCE).sum())
             box_error = max([box_error, *errors.tolist()])
         else:
             different += len(set(mine.objects.tolist()) ^ set(theirs.objects.tolist()))
-    return SampleParity(anchors, reference_anchors, different, 0, 0, 0, box_error, 0, 0)
+    parity = SampleParity(anchors, reference_anchors, different, 0, 0, 0, box_error, 0, 0)
+    return replace(parity, classes=frozenset(classes))
 
 
 def with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> SampleParity:
@@ -127,6 +132,7 @@ def with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> Sa
     targets = (drawn.box_targets[pairs[:, 0]] - expected.box_targets[pairs[:, 1]]).abs()
     box_error = max(parity.box_target_error, float(targets.max()) if len(pairs) else 0.0)
     equal_rois = int(are_equal_targets(drawn, expected, pairs).sum())
+    places = _pair_rois(drawn.rois, drawn.labels > 0, expected.rois, expected.labels > 0)
     masks = different_masks = 0
     if drawn.masks is not None and expected.masks is not None:
         ours, theirs = drawn.masks, expected.masks
@@ -150,6 +156,7 @@ def with_rois(parity: SampleParity, drawn: RoiSample, expected: RoiSample) -> Sa
         different_masks=different_masks,
         keypoints=keypoints,
         different_keypoints=different_keypoints,
+        classes=frozenset(_classes(drawn.labels[places[:, 0]], expected.labels[places[:, 1]])),
     )
 
 
@@ -183,6 +190,12 @@ def _pair_rois(rois: Tensor, labels: Tensor, others: Tensor, other_labels: Tenso
     """Pairs `[P, 2]` of RoIs of one image and label whose corners agree."""
     boxes, box_labels, other_boxes, others_labels = (t.cpu().numpy() for t in (rois, labels, others, other_labels))
     return pair_boxes(boxes, box_labels, other_boxes, others_labels, ROI_TOLERANCE)
+
+
+def _classes(labels: Tensor, others: Tensor) -> set[tuple[int, int]]:
+    """The pairs of classes that there are where both are an object's."""
+    are_objects = (labels > 0) & (others > 0)
+    return set(zip(labels[are_objects].tolist(), others[are_objects].tolist(), strict=True))
 
 
 def _label_map(sample: AnchorSample, size: int) -> Tensor:

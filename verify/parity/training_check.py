@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detectron_gn.mrcnn.config import Config, refuse_training
+from detectron_gn.mrcnn.config import Config, check_config, refuse_training
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
@@ -26,6 +26,7 @@ from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.training import FinalParity, IterationParity, compare_final, replay, share_apart
+from detectron_gn.verify.parity.training_remarks import training_remarks
 from detectron_gn.verify.reference.training_trace import TrainingTrace, open_trace
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
@@ -56,7 +57,8 @@ class TrainingParity:
     """A replayed run: its iterations, the final parameters, and the verdicts over both.
 
     `different_samples` counts anchors, RoIs, masks and keypoints that were drawn otherwise or have other targets: RoIs
-    that the network proposed only while the runs were still the same, and those of the reference always.
+    that the network proposed only while the runs were still the same, and those of the reference always. `remarks` are
+    sentences about inputs that do not belong together.
     """
 
     iterations: tuple[IterationParity, ...]
@@ -65,6 +67,7 @@ class TrainingParity:
     updates: Verdict
     parameters: Verdict
     different_samples: int
+    remarks: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -81,11 +84,12 @@ class TrainingParity:
                     "lr": iteration.lr,
                     "reference": {**iteration.reference_losses, "lr": iteration.reference_lr},
                     "update_errors": iteration.update_errors,
-                    "samples": asdict(iteration.samples),
+                    "samples": {**asdict(iteration.samples), "classes": sorted(iteration.samples.classes)},
                 }
                 for iteration in self.iterations
             ],
             "final_errors": self.final_errors,
+            "remarks": self.remarks,
         }
 
 
@@ -109,6 +113,7 @@ def check_training(
 
     Raises InputError where the inputs do not belong together, or where nothing can be compared.
     """
+    check_config(cfg)
     refuse_training(cfg)
     with open_trace(reference) as trace:
         given = () if proposals is None else (proposals,)
@@ -140,9 +145,9 @@ def check_training(
     different = sum(i.samples.different_anchors for i in iterations)
     different += sum(i.samples.different_proposed for i in iterations if i.samples.are_given)
     different += sum(i.samples.different_proposed for i in _until_parted(iterations) if not i.samples.are_given)
-    return TrainingParity(
-        tuple(iterations), final.errors, losses.verdict(), updates.verdict(), parameters.verdict(), different
-    )
+    verdicts = losses.verdict(), updates.verdict(), parameters.verdict()
+    remarks = tuple(training_remarks(iterations, cfg, dataset))
+    return TrainingParity(tuple(iterations), final.errors, *verdicts, different, remarks)
 
 
 def training_tables(parity: TrainingParity) -> str:
@@ -186,6 +191,7 @@ def training_tables(parity: TrainingParity) -> str:
     for verdict in kinds.values():
         worst = sorted(verdict.over, key=lambda name: -verdict.over[name])[:5]
         lines += [f"beyond: {name} {verdict.over[name]:.1e}" for name in worst]
+    lines += parity.remarks
     return "\n".join(lines)
 
 

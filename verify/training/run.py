@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from detectron_gn.mrcnn.config import Config, check_config, refuse_training
+from detectron_gn.mrcnn.config import Config, check_config, idle_training_remarks, refuse_training
 from detectron_gn.mrcnn.data.annotations.keypoints import common_names
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.coco import CocoDataset
@@ -332,6 +332,8 @@ def _introduce(
     everything = sum(p.numel() for p in run.model.parameters())
     say(f"{entries} roidb entries, {cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH} images an iteration")
     say(f"{trained:,} of {everything:,} parameters are trained (TRAIN.FREEZE_AT {cfg.TRAIN.FREEZE_AT})")
+    for remark in idle_training_remarks(cfg):
+        say(remark)
     if checkpoint is not None:
         say(f"going on with {checkpoint.source} at iteration {run.start}")
     elif weights is not None and run.starting_point is not None:

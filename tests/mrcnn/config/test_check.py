@@ -77,8 +77,9 @@ REFUSED = [
     ({"FPN.FPN_ON": False}, "FPN.FPN_ON is False, but MODEL.CONV_BODY is FPN.add_fpn_ResNet50_conv5_body: it is a"),
     ({"MODEL.RPN_ONLY": True}, "MODEL.RPN_ONLY and MODEL.MASK_ON are both True: set one of them to False"),
     ({"FAST_RCNN.ROI_BOX_HEAD": "ResNet.add_ResNet_roi_conv5_head"}, "FAST_RCNN.ROI_BOX_HEAD is ResNet.add_ResNet_roi"),
-    ({"MODEL.KEYPOINTS_ON": True}, "KRCNN.ROI_KEYPOINTS_HEAD is not set: set it to keypoint_rcnn_heads.add_roi_pose"),
-    ({**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 0}, "KRCNN.NUM_KEYPOINTS is 0"),
+    ({"MODEL.KEYPOINTS_ON": True}, "MODEL.KEYPOINTS_ON is True, but KRCNN.NUM_KEYPOINTS is -1: set it to how many"),
+    ({**KEYPOINTS, "KRCNN.ROI_KEYPOINTS_HEAD": ""}, "KRCNN.ROI_KEYPOINTS_HEAD is not set: set it to keypoint_"),
+    ({**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 0}, "MODEL.KEYPOINTS_ON is True, but KRCNN.NUM_KEYPOINTS is 0: set it to"),
     (
         {**KEYPOINTS, "KRCNN.NUM_KEYPOINTS": 5, "KRCNN.NMS_OKS": True},
         "KRCNN.NMS_OKS is True, which takes the keypoints to be the 17 of COCO's person, but KRCNN.NUM_KEYPOINTS is 5",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detectron_gn.mrcnn.config import check_config, model_family, refuse_training
+from detectron_gn.mrcnn.config import check_config, idle_training_remarks, model_family, refuse_training
 from detectron_gn.mrcnn.config.old_types import OLD_TYPES
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.table import BlobTable
@@ -95,8 +95,18 @@ def test_the_key_that_freezes_a_body_is_for_training_alone():
     check_config(cfg)
     with pytest.raises(InputError, match="TRAIN.FREEZE_CONV_BODY is True, but a model whose whole body is frozen"):
         refuse_training(cfg)
-    # Detectron's RetinaNet does not look at it.
-    refuse_training(bundled_config("retinanet_R-50-FPN_1x", ["TRAIN.FREEZE_CONV_BODY", "True"]))
+    assert list(idle_training_remarks(cfg)) == []
+
+
+def test_a_retinanet_is_trained_whatever_the_key_says_as_detectrons_is_and_that_is_told():
+    cfg = bundled_config("retinanet_R-50-FPN_1x", ["TRAIN.FREEZE_CONV_BODY", "True"])
+    refuse_training(cfg)
+    (told,) = idle_training_remarks(cfg)
+    assert told == (
+        "TRAIN.FREEZE_CONV_BODY is True and has no effect on a RetinaNet, as in Detectron: TRAIN.FREEZE_AT, here 2, "
+        "freezes stages of its body"
+    )
+    assert list(idle_training_remarks(bundled_config("retinanet_R-50-FPN_1x"))) == []
 
 
 @pytest.mark.parametrize("name", ["rfcn", "ResNet50_rfcn", "ResNet101_rfcn"])
