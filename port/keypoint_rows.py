@@ -27,12 +27,16 @@ class KeypointRows(NamedTuple):
         blobs: those that hang on their number and are trained.
         names: the keypoints whose rows were taken over; the rows of the others are freshly initialised.
         is_reordered: whether these are all, of the file and of the network.
+        is_whole: whether these are all of the network, so that no row is freshly initialised.
+        fixed: blobs that hang on their number and are not trained: made anew, as Detectron makes them.
     """
 
     source_count: int
     blobs: tuple[str, ...]
     names: tuple[str, ...]
     is_reordered: bool = False
+    is_whole: bool = False
+    fixed: tuple[str, ...] = ()
 
     def report(self) -> str:
         """A line that says it."""
@@ -42,10 +46,8 @@ class KeypointRows(NamedTuple):
         if not self.names:
             return f"the file has {self.source_count} keypoints, none of them of these names: initialised are {blobs}"
         told = listed([printable(name) for name in self.names], most=12)
-        return (
-            f"the file has {self.source_count} keypoints; partly copied, the rows of {told}; the others are "
-            f"initialised: {blobs}"
-        )
+        others = "" if self.is_whole else "; the others are initialised"
+        return f"the file has {self.source_count} keypoints; partly copied, the rows of {told}{others}: {blobs}"
 
 
 def fit_keypoints(
@@ -86,8 +88,10 @@ def fit_keypoints(
         blobs[blob] = _with_rows(weights, blob, fresh, axis, count, taken)
     trained = tuple(blob for blob, row in rows.items() if row.parameter.startswith(_SCORE))
     taken_names = tuple(source_names[source] for _, source in taken)
-    is_reordered = len(taken) == count == len(names or ())
-    return replace(weights, blobs=blobs), KeypointRows(count, trained, taken_names, is_reordered)
+    is_whole = len(taken) == len(names or ())
+    fixed = tuple(blob for blob, row in rows.items() if row.parameter.startswith(_UPSAMPLING))
+    found = KeypointRows(count, trained, taken_names, is_whole and len(taken) == count, is_whole, fixed)
+    return replace(weights, blobs=blobs), found
 
 
 def _with_rows(

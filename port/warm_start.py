@@ -33,12 +33,14 @@ class StartingPoint:
     Attributes:
         copied: blobs taken over whole.
         momenta: blobs whose momentum was taken over too.
-        partly_copied: blob -> the classes whose rows were taken over; the other rows are freshly initialised.
+        partly_copied: blob -> the classes whose rows were taken over, one at least.
+        has_other_classes: whether the file has other classes than the network, so that not all rows are taken over.
+        has_fresh_rows: whether rows of other classes are among theirs, freshly initialised.
         source_classes: the file's classes, the background first; None where their names were not known.
         by_place: whether the file has as many classes as the network, of unknown names, so that class k was taken to be
             class k.
         reordered: whether the file has the network's classes in another order, so that whole rows changed places.
-        initialised: blobs that the file has nothing for, freshly initialised as Detectron does.
+        initialised: blobs that nothing of the file is in, freshly initialised as Detectron does.
         preserved: blobs that no parameter takes and that travel along, such as an ImageNet classifier.
         iteration: the last iteration that the file's own run had done, if the run can simply go on.
         keypoints: what became of the rows of another number of keypoints; None where there are as many.
@@ -54,17 +56,20 @@ class StartingPoint:
     preserved: dict[str, Array]
     iteration: int | None
     keypoints: KeypointRows | None = None
+    has_fresh_rows: bool = False
+    has_other_classes: bool = False
 
     def report(self) -> list[str]:
         """Lines that say all of it."""
         lines = [f"{self.copied} blobs are copied, {self.momenta} of them with their momentum"]
-        if self.partly_copied:
-            blobs, names = ", ".join(self.partly_copied), next(iter(self.partly_copied.values()))
+        for names in dict.fromkeys(self.partly_copied.values()):
             told = listed([printable(name) for name in names], most=12)
-            lines.append(f"partly copied, the rows of {told}; the others are initialised: {blobs}")
-        if self.partly_copied and self.source_classes is None:
+            others = "; the others are initialised" if self.has_fresh_rows else ""
+            blobs = ", ".join(blob for blob, found in self.partly_copied.items() if found == names)
+            lines.append(f"partly copied, the rows of {told}{others}: {blobs}")
+        if self.has_other_classes and self.source_classes is None:
             lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
-        elif self.partly_copied:
+        elif self.has_other_classes:
             told = listed([printable(name) for name in self.source_classes or ()][1:], most=12)
             lines.append(f"the classes of the file are {told}; where they are others, --weights-classes names them")
         if self.by_place:
@@ -109,23 +114,30 @@ def start_from(
     """
     table = BlobTable.from_model(model)
     weights = with_blob_names(table, weights)
-    fitted, partly_copied = _fit_classes(model, table, weights, classes, source_classes)
+    fit = _fit_classes(model, table, weights, classes, source_classes)
+    fitted, partly_copied = fit.weights, fit.partly_copied
     fitted_keypoints, keypoint_rows = fit_keypoints(model, table, fitted, keypoints)
+    made_anew = fit.made_anew
+    if keypoint_rows is not None:
+        made_anew += keypoint_rows.fixed
     match = match_blobs(table, fitted_keypoints)
     _check_missing(weights, match)
     check_leftovers(match.leftovers, fitted, keep_unused=keep_unused)
     fill_parameters(model, match)
     momenta = load_momentum(model, solver, match)
     preserved = {name: weights.blobs[name] for name in match.leftovers.preserved + match.leftovers.trained}
-    whole = not partly_copied and not match.missing and keypoint_rows is None
+    whole = not fit.has_other_classes and not match.missing and keypoint_rows is None
+    of_keypoints = len(keypoint_rows.blobs) if keypoint_rows else 0
     return StartingPoint(
-        copied=len(match.filled) - len(partly_copied) - (len(keypoint_rows.blobs) if keypoint_rows else 0),
+        copied=len(match.filled) - len(partly_copied) - len(made_anew) - of_keypoints,
         momenta=momenta,
         partly_copied=partly_copied,
-        initialised=tuple(row.blob for row in match.missing),
+        has_other_classes=fit.has_other_classes,
+        has_fresh_rows=fit.has_fresh_rows,
+        initialised=(*made_anew, *(row.blob for row in match.missing)),
         source_classes=None if source_classes is None else tuple(source_classes),
         by_place=source_classes is None and _class_count(weights, model.cfg) == len(classes),
-        reordered=fitted is not weights and not partly_copied,
+        reordered=fitted is not weights and not fit.has_other_classes,
         preserved=preserved,
         iteration=weights.iteration if whole else None,
         keypoints=keypoint_rows,
@@ -183,17 +195,32 @@ def _class_count(weights: WeightsFile, cfg: Config) -> int | None:
     return family.classes if family.is_detector else None
 
 
+class _ClassFit(NamedTuple):
+    """Weights with the heads' rows brought to the network's classes.
+
+    Attributes:
+        partly_copied, has_other_classes, has_fresh_rows: as of `StartingPoint`.
+        made_anew: blobs that the file holds and that hang on the number of classes, but of which no row is taken.
+    """
+
+    weights: WeightsFile
+    partly_copied: dict[str, tuple[str, ...]] = {}
+    made_anew: tuple[str, ...] = ()
+    has_other_classes: bool = False
+    has_fresh_rows: bool = False
+
+
 def _fit_classes(
     model: Detector,
     table: BlobTable,
     weights: WeightsFile,
     classes: Sequence[str],
     source_classes: Sequence[str] | None,
-) -> tuple[WeightsFile, dict[str, tuple[str, ...]]]:
-    """The weights with the heads' rows brought to the network's classes, and which classes were found, by blob."""
+) -> _ClassFit:
+    """The weights with the heads' rows brought to the network's classes, and what became of them."""
     count = _class_count(weights, model.cfg)
     if count is None or (count == len(classes) and source_classes is None):
-        return weights, {}
+        return _ClassFit(weights)
     if source_classes is not None and len(source_classes) != count:
         raise InputError(
             f"{weights.source} has {count} classes with the background, but {len(source_classes)} names were given "
@@ -201,7 +228,7 @@ def _fit_classes(
         )
     source_classes = source_classes or (BACKGROUND,)
     if equal_names(classes, source_classes):
-        return weights, {}
+        return _ClassFit(weights)
     places = Places(source_classes)
     taken = [(place, source) for place, name in enumerate(classes) if (source := places.find(name)) is not None]
     is_reordered = len(taken) == len(classes) == count
@@ -241,9 +268,18 @@ def _fit_classes(
                 blobs[name] = with_taken(blobs[name], np.zeros(row.shape, np.float32), layout)
             else:
                 del blobs[name]
-    found = tuple(classes[place] for place, _ in taken)
-    partly_copied = {} if is_reordered else {blob: found for blob in class_rows if blob in blobs}
-    return replace(weights, blobs=blobs), partly_copied
+    fixed = [row.blob for row in table.rows if row.parameter.startswith(_UPSAMPLING) and row.blob in weights.blobs]
+    fitted = replace(weights, blobs=blobs)
+    if is_reordered:
+        return _ClassFit(fitted, made_anew=tuple(fixed))
+    found = {
+        blob: tuple(classes[place] for place, _ in taken if place or layout.with_background)
+        for blob, (_, layout) in class_rows.items()
+        if blob in blobs
+    }
+    partly_copied = {blob: names for blob, names in found.items() if names}
+    made_anew = (*(blob for blob, names in found.items() if not names), *fixed)
+    return _ClassFit(fitted, partly_copied, made_anew, True, len(taken) < len(classes))
 
 
 def _check_missing(weights: WeightsFile, match: BlobMatch) -> None:

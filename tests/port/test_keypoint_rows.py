@@ -40,7 +40,12 @@ def test_rows_of_coco_s_keypoints_are_taken_by_name_and_the_others_initialised(k
     blob, overrides = HEADS[kind]
     weights = file_of(roi_config("keypoint", *overrides))
     model, point, fresh = started(roi_config("keypoint", *overrides, "KRCNN.NUM_KEYPOINTS", "3"), weights, NAMES)
-    assert point.keypoints == (17, (f"{blob}_w", f"{blob}_b"), ("right_eye", "nose"), False)
+    fixed = ("kps_score_w", "kps_score_b") if kind == "deconvolution" else ()
+    found = point.keypoints
+    assert (found.source_count, found.blobs, found.names) == (17, (f"{blob}_w", f"{blob}_b"), ("right_eye", "nose"))
+    assert (found.is_reordered, found.is_whole, found.fixed) == (False, False, fixed)
+    # What is made anew is not counted as copied.
+    assert point.initialised == fixed and point.copied == len(BlobTable.from_model(model).rows) - 2 - len(fixed)
     for part, ending in (("weight", "w"), ("bias", "b")):
         ours = getattr(model.keypoint_head.score, part).detach().numpy()
         first, there = fresh[f"keypoint_head.score.{part}"], weights.blobs[f"{blob}_{ending}"]
@@ -69,6 +74,16 @@ def test_keypoints_of_no_known_names_are_initialised_which_is_said(count, names)
     np.testing.assert_array_equal(model.keypoint_head.score.weight.detach(), fresh["keypoint_head.score.weight"])
     assert point.keypoints.names == ()
     assert any(f"the file has {count} keypoints, none of them of these names: initial" in x for x in point.report())
+
+
+def test_where_the_file_has_all_keypoints_of_the_network_no_row_is_initialised():
+    weights, names = file_of(roi_config("keypoint")), ("right_eye", "nose")
+    cfg = roi_config("keypoint", "KRCNN.NUM_KEYPOINTS", "2", "TRAIN.USE_FLIPPED", "False")
+    _, point, _ = started(cfg, weights, names)
+    (line,) = [line for line in point.report() if "keypoints" in line]
+    assert line == (
+        "the file has 17 keypoints; partly copied, the rows of right_eye, nose: kps_score_lowres_w, kps_score_lowres_b"
+    )
 
 
 def test_as_many_keypoints_are_taken_whole():

@@ -109,6 +109,15 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
     ]
 
 
+def test_where_the_file_has_all_classes_of_the_network_no_row_is_initialised():
+    model, solver = fresh(config(3))
+    point = start_from(model, solver, file_of(config(81)), names("dog", "person"), names(*COCO_NAMES))
+    assert point.report()[1] == (
+        "partly copied, the rows of __background__, dog, person: cls_score_w, cls_score_b, bbox_pred_w, bbox_pred_b, "
+        "mask_fcn_logits_w, mask_fcn_logits_b"
+    )
+
+
 def test_classes_without_names_keep_the_background_alone_and_the_report_says_how_to_name_them():
     model, solver = fresh(config(4))
     point = start_from(model, solver, file_of(config(3)), names("dog", "unicorn", "person"))
@@ -252,5 +261,8 @@ def test_what_all_classes_share_is_copied_whole_and_a_fixed_kernel_is_made_anew(
     upsampled = ["MRCNN.UPSAMPLE_RATIO", "2", "MRCNN.RESOLUTION", "56"]
     model, solver = fresh(config(3, *upsampled))
     kernel = model.mask_head.mask_fcn_logits_up.weight.detach().clone()
-    start_from(model, solver, file_of(config(4, *upsampled)), names("cat", "dog"), names("dog", "bird", "cow"))
+    source = file_of(config(4, *upsampled))
+    point = start_from(model, solver, source, names("cat", "dog"), names("dog", "bird", "cow"))
+    assert point.initialised == ("mask_fcn_logits_up_w", "mask_fcn_logits_up_b")
+    assert point.copied == len(source.blobs) - len(point.partly_copied) - 2
     assert torch.equal(model.mask_head.mask_fcn_logits_up.weight, kernel)

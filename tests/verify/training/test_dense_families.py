@@ -229,8 +229,15 @@ def test_a_retinanet_is_finetuned_to_other_classes_by_name(kind):
     model = build_detector(cfg)
     fresh = {name: parameter.detach().clone().numpy() for name, parameter in model.named_parameters()}
     point = start_from(model, MomentumSGD.from_config(model, cfg), weights, new, old)
-    assert set(point.partly_copied["retnet_cls_pred_fpn3_w"]) == {"__background__", "star", "circle"}
-    assert ("retnet_bbox_pred_fpn3_w" in point.partly_copied) == (kind == "specific")
+    # Only a softmax has rows of the background.
+    shared = ("star", "circle")
+    of_scores = ("__background__", *shared) if kind == "softmax" else shared
+    expected = {f"retnet_cls_pred_fpn3_{end}": of_scores for end in "wb"}
+    if kind == "specific":
+        expected |= {f"retnet_bbox_pred_fpn3_{end}": shared for end in "wb"}
+    assert point.partly_copied == expected
+    rows, blobs = ", ".join(of_scores), ", ".join(expected)
+    assert point.report()[1] == f"partly copied, the rows of {rows}; the others are initialised: {blobs}"
     skipped = 0 if kind == "softmax" else 1
     ours = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     layers = [("head.cls_pred", "retnet_cls_pred_fpn3", skipped)]
@@ -243,6 +250,20 @@ def test_a_retinanet_is_finetuned_to_other_classes_by_name(kind):
             for place, name in enumerate(new[without:]):
                 expected = there[:, old.index(name) - without] if name in old else first[:, place]
                 np.testing.assert_array_equal(here[:, place], expected)
+
+
+def test_of_classes_of_unknown_names_a_retinanet_has_no_row_to_take():
+    """It has none of the background; whose blobs then are initialised is said, and what names the classes."""
+    weights = recipe_weights(BlobTable.from_config(dense_config("retinanet")), 1)
+    cfg = dense_config("retinanet", "MODEL.NUM_CLASSES", "4")
+    model = build_detector(cfg)
+    point = start_from(model, MomentumSGD.from_config(model, cfg), weights, ("__background__", "a", "b", "c"))
+    assert point.partly_copied == {} and point.initialised == ("retnet_cls_pred_fpn3_w", "retnet_cls_pred_fpn3_b")
+    assert point.copied == len(weights.blobs) - 2 and point.iteration is None
+    assert point.report()[1:] == [
+        "the classes of the file are not known: --weights-classes names them and keeps equal ones",
+        "initialised as Detectron does: retnet_cls_pred_fpn3_w, retnet_cls_pred_fpn3_b",
+    ]
 
 
 def test_the_same_classes_in_another_order_keep_their_momentum():
