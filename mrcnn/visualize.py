@@ -6,16 +6,17 @@ enlarged first, so that labels can be read and outlines do not hide what they su
 
 import colorsys
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pycocotools.mask
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.ops.boxes import after
+from detectron_gn.mrcnn.ops.boxes import after, xywh_to_xyxy
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
@@ -88,6 +89,28 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
     return draw_objects(image, objects)
 
 
+def row_object(row: Mapping[str, Any], label: str, colour: Colour) -> DrawnObject:
+    """What is drawn of a row of COCO results: its box and, as it has them, its mask and keypoints.
+
+    Rows have no logits of keypoints unless somebody has put them there as `keypoint_logits`; without, all keypoints
+    whose visibility is not 0 are drawn.
+    """
+    keypoints = None
+    if "keypoints" in row:
+        x, y, visibility = np.asarray(row["keypoints"], dtype=np.float32).reshape(-1, 3).T
+        logits = row.get("keypoint_logits")
+        seen = np.where(visibility > 0, np.inf, -np.inf) if logits is None else np.asarray(logits)
+        keypoints = np.stack([x, y, seen, np.ones_like(x)]).astype(np.float32)
+    segmentation = row.get("segmentation")
+    return DrawnObject(
+        box=xywh_to_xyxy(*row["bbox"]),
+        mask=None if segmentation is None else partial(_decoded, segmentation),
+        label=label,
+        colour=colour,
+        keypoints=keypoints,
+    )
+
+
 def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
     """A picture of an image with objects, the large ones beneath the small ones.
 
@@ -135,6 +158,10 @@ def class_colour(label: int) -> Colour:
     saturation = (0.75, 0.5)[(label - 1) // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def _decoded(segmentation: Any) -> Patch:
+    return Patch(pycocotools.mask.decode(segmentation).astype(bool), 0, 0)
 
 
 def _only_patch(detection: Detections) -> Patch:
