@@ -77,6 +77,7 @@ def detect_in_video(
                     if overlay:
                         overlay.add(_drawn(frame.pixels, rows, categories, shown_score(least_score)))
                     yield DoneFrame(frame.number, len(rows), True)
+                video.check_whole()
             except InputError as error:
                 drawn = overlay is not None and overlay.finish()
                 kept = f"; what was found until then is in {lines.part}" if lines.count else ""
@@ -135,10 +136,13 @@ def _batches(frames: Iterable[Frame], batch: int) -> Iterator[list[Frame]]:
     """Frames that follow each other, at most `batch` of one size; a few videos change theirs."""
     together: list[Frame] = []
     for frame in frames:
-        if together and (len(together) == batch or together[0].pixels.shape != frame.pixels.shape):
+        if together and together[0].pixels.shape != frame.pixels.shape:
             yield together
             together = []
         together.append(frame)
+        if len(together) == batch:
+            yield together
+            together = []
     if together:
         yield together
 

@@ -68,6 +68,7 @@ class VideoFile:
             self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         self.rate = self._number(cv2.CAP_PROP_FPS, 1000) or _USUAL_RATE
         self.announced = int(self._number(cv2.CAP_PROP_FRAME_COUNT, 1e9))
+        self._decoded = 0
         width, height = (int(self._number(side, 1e9)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > reading.max_pixels:
             self._capture.release()
@@ -77,10 +78,7 @@ class VideoFile:
             )
 
     def frames(self, every: int = 1, skipped: int = 0) -> Iterator[Frame]:
-        """Frames 0, `every`, 2 `every`, ..., without the first `skipped` of them; to be called once.
-
-        Raises InputError at the end where far fewer frames came than the container announces.
-        """
+        """Frames 0, `every`, 2 `every`, ..., without the first `skipped` of them; to be called once."""
         number, begin = 0, 0.0
         while self._capture.grab():
             seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -93,12 +91,16 @@ class VideoFile:
                     break
                 yield Frame(number, round(seconds - begin, 6), np.asarray(pixels, dtype=np.uint8))
             number += 1
-        if number == 0:
+            self._decoded = number
+
+    def check_whole(self) -> None:
+        """Raise InputError where far fewer frames came, when all have, than the container announces."""
+        if not self._decoded:
             raise InputError(f"{self.path} cannot be decoded as a video: no frame of it can; {_told_damage(self.path)}")
-        if number < _WHOLE * self.announced - 1:
+        if self._decoded < _WHOLE * self.announced - 1:
             raise InputError(
-                f"{self.path} is damaged or cut off: it announces {self.announced:,} frames, and {number:,} of them "
-                "can be decoded; copy it again"
+                f"{self.path} is damaged or cut off: it announces {self.announced:,} frames, and {self._decoded:,} of "
+                "them can be decoded; copy it again"
             )
 
     def _number(self, key: int, most: float) -> float:
