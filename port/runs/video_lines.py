@@ -1,4 +1,4 @@
-"""The JSON lines of a video, one for each frame that was detected in, so that a run that was killed goes on:
+"""The JSON lines of a video, one for each frame that was detected in, so that a run that was killed goes on.
 
     {"file_name": "/data/a.mp4", "frame": 12, "seconds": 0.5, "height": 480, "width": 640, "detections": [...]}
 

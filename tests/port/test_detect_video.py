@@ -161,8 +161,8 @@ def test_a_video_that_is_cut_off_is_told_and_what_was_found_until_then_is_kept(
     count = len(lines_of(part))
     assert code == 2 and 2 < count < 10 and len(frames_of(out / "clip_detections.mp4")) == count
     assert errors.splitlines()[-1] == (
-        f"detectron-gn: error: {clip} is damaged or cut off: it announces 12 frames, and {count} of them can be decoded; "
-        f"copy it again; what was found until then is in {part}, drawn in {out / 'clip_detections.mp4'}"
+        f"detectron-gn: error: {clip} is damaged or cut off: it announces 12 frames, and {count} of them can be "
+        f"decoded; copy it again; what was found until then is in {part}, drawn in {out / 'clip_detections.mp4'}"
     )
     # The whole one, copied again, is gone on with.
     clip.write_bytes(whole)
