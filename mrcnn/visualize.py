@@ -117,8 +117,11 @@ def row_object(row: Mapping[str, Any], label: str, colour: Colour) -> DrawnObjec
     )
 
 
-def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
+def draw_objects(image: Image, objects: Sequence[DrawnObject], letters: float = 1.0) -> Image:
     """A picture of an image with objects, the large ones beneath the small ones.
+
+    Args:
+        letters: how much larger than usual they are, for a picture that will be shown small.
 
     Labels of the objects that come first have the first choice of where to stand; one that could only stand over
     another is left out.
@@ -140,7 +143,7 @@ def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
         canvas,
         [Label(_corners(item.box, factor), item.label, item.colour) for item in labelled],
         [_corners(item.box, factor) for item in objects],
-        unit,
+        unit * letters,
     )
     return canvas
 

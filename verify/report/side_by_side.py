@@ -21,6 +21,8 @@ from detectron_gn.verify.parity.results import MOST_KEYPOINT_ERROR, match_detect
 
 SHOWN_SCORE = 0.5
 _DIFFERENT = (0, 0, 255)
+# Two pictures share the width of the page.
+_LETTERS = 1.6
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def result_pairs(
         sides, shown = [], []
         for side, red in zip((reference, ours), different, strict=True):
             rows = _shown(side, image_id, red)
-            sides.append(draw_objects(image, [_drawn(coco, side, row, row in red) for row in rows]))
+            sides.append(draw_objects(image, [_drawn(coco, side, row, row in red) for row in rows], _LETTERS))
             shown.append(rows)
         both = []
         if ours.segms is not None and reference.segms is not None:
@@ -112,8 +114,8 @@ def annotation_pairs(
         image = read_image(files[image_id], reading)
         annotations = [row for row in coco.loadAnns(coco.getAnnIds(imgIds=image_id)) if not row["iscrowd"]]
         rows = _shown(ours, image_id, set())
-        left = draw_objects(image, [_annotated(coco, row) for row in annotations])
-        right = draw_objects(image, [_drawn(coco, ours, row, False) for row in rows])
+        left = draw_objects(image, [_annotated(coco, row) for row in annotations], _LETTERS)
+        right = draw_objects(image, [_drawn(coco, ours, row, False) for row in rows], _LETTERS)
         caption = f"{len(annotations)} objects annotated, {len(rows)} found that score {SHOWN_SCORE:g} or more"
         name = str(coco.imgs[image_id].get("file_name", image_id))
         pairs.append(Pair(name, left, right, "annotations", ours.title, caption))

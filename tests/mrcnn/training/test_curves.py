@@ -26,7 +26,7 @@ def test_curves_show_every_series_in_its_own_colour():
 
 
 def test_a_curve_shows_beneath_an_equal_one():
-    picture = drawn(Panel("AP", [0, 20], {"box": [30.0, 30.0], "mask": [30.0, 30.0]}))[40:]
+    picture = drawn(Panel("AP", [0, 20], {"box": [30.0, 30.0], "mask": [30.0, 30.0]}))[28:]
     assert (picture == BLUE).all(axis=2).any(axis=0).sum() > 600
     assert (picture == ORANGE).all(axis=2).any(axis=0).sum() > 600
 
@@ -47,7 +47,7 @@ def test_a_noisy_curve_stands_pale_behind_its_running_mean_and_steps_stay_steps(
         blue, green, red = (picture[40:, :, channel].astype(int) for channel in range(3))
         return int(((red > 150) & (red < 200) & (blue > red + 20)).sum())
 
-    assert is_pale(noisy) > 1000 > 200 > is_pale(steps)
+    assert is_pale(noisy) > 4 * is_pale(steps)
     # The mean of the noise stays near 1 of the 1.7 or so that the axis reaches.
     rows, _ = (noisy[40:] == BLUE).all(axis=2).nonzero()
     assert rows.max() - rows.min() < 60
