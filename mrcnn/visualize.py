@@ -1,30 +1,35 @@
 """Pictures of detections: masks, boxes, skeletons and labels over the image; answers to Detectron utils/vis.py.
 
 Nothing here has an influence on results. Everything is drawn in proportion to the picture, and a small picture is
-enlarged first, so that labels can be read and outlines do not hide what they surround.
+enlarged first, so that labels can be read and outlines do not hide what they surround. `drawn_labels.py` places labels.
 """
 
 import colorsys
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pycocotools.mask
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.ops.boxes import after
+from detectron_gn.mrcnn.drawn_labels import Colour, Corners, Label, draw_labels
+from detectron_gn.mrcnn.ops.boxes import after, xywh_to_xyxy
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
 
-Colour = tuple[int, int, int]
 Bitmap = npt.NDArray[np.bool_]
 
-# The longer side that a picture is enlarged to at least, in pixels, by a whole factor.
-_SMALLEST_SIDE = 640
+# The sides that a picture is enlarged to at least, in pixels, by a whole factor: the longer, and the shorter as far as
+# the longer does not become larger than the last number.
+_SMALLEST_SIDE, _SMALLEST_SHORT_SIDE, _LARGEST_OF_A_STRIP = 640, 64, 4000
+# Lines and letters grow with the side of a square of the picture's area, which for 640 x 480 pixels is this one. They
+# grow a little less than it: who looks at a large picture sees it on a larger screen, or only a part of it.
+_UNIT_SIDE, _GROWTH = 554.0, 0.85
 _MASK_OPACITY = 0.4
 # A keypoint is drawn above this logit, as in Detectron's pictures (utils/vis.py: kp_thresh).
 _LEAST_LOGIT = 2.0
@@ -39,7 +44,9 @@ _LIMBS = tuple(
         ("left_shoulder", "left_hip"),
     )
 )  # fmt: skip
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_EDGE = (40, 40, 40)
+# A person whose box is a square of this side has lines of the picture's width; smaller ones have thinner lines.
+_SKELETON_SIDE = 140.0
 
 # Each class's hue lies the golden section of the circle after the one before, which keeps neighbours far apart.
 _FIRST_HUE = 0.56
@@ -88,44 +95,92 @@ def draw_detections(image: Image, detections: Detections, class_names: Sequence[
     return draw_objects(image, objects)
 
 
-def draw_objects(image: Image, objects: Sequence[DrawnObject]) -> Image:
+def row_object(row: Mapping[str, Any], label: str, colour: Colour) -> DrawnObject:
+    """What is drawn of a row of COCO results: its box and, as it has them, its mask and keypoints.
+
+    Rows have no logits of keypoints unless somebody has put them there as `keypoint_logits`; without, all keypoints
+    whose visibility is not 0 are drawn.
+    """
+    keypoints = None
+    if "keypoints" in row:
+        x, y, visibility = np.asarray(row["keypoints"], dtype=np.float32).reshape(-1, 3).T
+        logits = row.get("keypoint_logits")
+        seen = np.where(visibility > 0, np.inf, -np.inf) if logits is None else np.asarray(logits)
+        keypoints = np.stack([x, y, seen, np.ones_like(x)]).astype(np.float32)
+    segmentation = row.get("segmentation")
+    return DrawnObject(
+        box=xywh_to_xyxy(*row["bbox"]),
+        mask=None if segmentation is None else partial(_decoded, segmentation),
+        label=label,
+        colour=colour,
+        keypoints=keypoints,
+    )
+
+
+def draw_objects(image: Image, objects: Sequence[DrawnObject], letters: float = 1.0) -> Image:
     """A picture of an image with objects, the large ones beneath the small ones.
+
+    Args:
+        letters: how much larger than usual they are, for a picture that will be shown small.
 
     Labels of the objects that come first have the first choice of where to stand; one that could only stand over
     another is left out.
     """
-    factor = max(1, math.ceil(_SMALLEST_SIDE / max(image.shape[:2])))
+    factor = _enlargement(*image.shape[:2])
     canvas: Image = image.copy()
     if factor > 1:
         canvas = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
-    unit = max(canvas.shape[:2]) / _SMALLEST_SIDE
+    unit = max(1.0, math.sqrt(canvas.shape[0] * canvas.shape[1]) / _UNIT_SIDE) ** _GROWTH
     for item in sorted(objects, key=lambda item: -_area(item.box)):
         if item.mask is not None:
             _draw_mask(canvas, item.mask(), item.colour, factor, unit)
         left, top, right, bottom = _corners(item.box, factor)
         cv2.rectangle(canvas, (left, top), (right, bottom), item.colour, max(1, round(0.8 * unit)))
         if item.keypoints is not None:
-            _draw_skeleton(canvas, item.keypoints, factor, unit)
-    placed: list[tuple[int, int, int, int]] = []
-    for item in objects:
-        if item.label:
-            placed += _draw_label(canvas, item, _corners(item.box, factor), placed, unit)
+            _draw_skeleton(canvas, item.keypoints, factor, _skeleton_unit(item.box, factor, unit))
+    labelled = [item for item in objects if item.label]
+    draw_labels(
+        canvas,
+        [Label(_corners(item.box, factor), item.label, item.colour) for item in labelled],
+        [_corners(item.box, factor) for item in objects],
+        unit * letters,
+    )
     return canvas
 
 
+def _enlargement(height: int, width: int) -> int:
+    """The whole factor that a picture is enlarged by."""
+    shorter, longer = sorted((height, width))
+    wanted = max(math.ceil(_SMALLEST_SIDE / longer), math.ceil(_SMALLEST_SHORT_SIDE / shorter))
+    return max(1, min(wanted, max(_LARGEST_OF_A_STRIP, _SMALLEST_SIDE) // longer))
+
+
+def _skeleton_unit(box: tuple[float, float, float, float], factor: int, unit: float) -> float:
+    """The width of a person's lines: that of the picture's, or less for a small person, whose face would be hidden."""
+    return min(unit, math.sqrt(max(_area(box), 0)) * factor / _SKELETON_SIDE)
+
+
 def _draw_skeleton(canvas: Image, keypoints: npt.NDArray[np.float32], factor: int, unit: float) -> None:
-    """Of a person the limbs whose two ends are seen, and all keypoints that are."""
+    """Of a person the limbs whose two ends are seen, and all keypoints that are, on a dark edge that tells them apart.
+
+    A keypoint is a place within a pixel, whose middle is at half.
+    """
     seen = keypoints[2] > _LEAST_LOGIT
-    # A keypoint is a place within a pixel, whose middle is at half.
     places = [(round(float(x) * factor), round(float(y) * factor)) for x, y in keypoints[:2].T]
-    width = max(1, round(1.5 * unit))
-    limbs = _LIMBS if len(places) == len(KEYPOINT_NAMES) else ()
-    for number, (first, second) in enumerate(limbs):
-        if seen[first] and seen[second]:
-            cv2.line(canvas, places[first], places[second], class_colour(number + 1), width, cv2.LINE_AA)
-    for place, is_seen in zip(places, seen, strict=True):
-        if is_seen:
-            cv2.circle(canvas, place, width + 1, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
+    width, edge = max(1, round(2 * unit)), max(1, round(unit))
+    limbs = [
+        (places[first], places[second], class_colour(number))
+        for number, (first, second) in enumerate(_LIMBS if len(places) == len(KEYPOINT_NAMES) else (), 1)
+        if seen[first] and seen[second]
+    ]
+    dots = [place for place, is_seen in zip(places, seen, strict=True) if is_seen]
+    for begin, end, _ in limbs:
+        cv2.line(canvas, begin, end, _EDGE, width + 2 * edge, cv2.LINE_AA)
+    for begin, end, colour in limbs:
+        cv2.line(canvas, begin, end, colour, width, cv2.LINE_AA)
+    for place in dots:
+        cv2.circle(canvas, place, width, _EDGE, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(canvas, place, max(1, width - edge), (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
 
 
 def class_colour(label: int) -> Colour:
@@ -135,6 +190,10 @@ def class_colour(label: int) -> Colour:
     saturation = (0.75, 0.5)[(label - 1) // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def _decoded(segmentation: Any) -> Patch:
+    return Patch(pycocotools.mask.decode(segmentation).astype(bool), 0, 0)
 
 
 def _only_patch(detection: Detections) -> Patch:
@@ -162,40 +221,10 @@ def _draw_mask(canvas: Image, patch: Patch, colour: Colour, factor: int, unit: f
     values = (1 - _MASK_OPACITY) * np.arange(256)[:, None] + _MASK_OPACITY * np.array(colour)
     np.copyto(region, cv2.LUT(region, values.astype(np.uint8)[None]), where=visible[:, :, None])
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
-    cv2.drawContours(canvas, contours, -1, colour, max(1, round(1.5 * unit)), cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, colour, max(1, round(unit)), cv2.LINE_AA)
 
 
-def _draw_label(
-    canvas: Image,
-    item: DrawnObject,
-    corners: tuple[int, int, int, int],
-    placed: list[tuple[int, int, int, int]],
-    unit: float,
-) -> list[tuple[int, int, int, int]]:
-    """Write the label where no other stands: above the box, in it, below it. Returns the place it takes, if any."""
-    scale, thickness, margin = 0.4 * unit, max(1, round(unit)), max(2, round(3 * unit))
-    # OpenCV's letters are ASCII; a character that has no UTF-8 would end the process.
-    label = item.label.encode("ascii", "replace").decode()
-    (width, ascent), descent = cv2.getTextSize(label, _FONT, scale, thickness)
-    width, height = width + 2 * margin, ascent + descent + margin
-    left, top, _, bottom = corners
-    left = min(max(left, 0), max(canvas.shape[1] - width, 0))
-    lowest = max(canvas.shape[0] - height, 0)
-    tops = [min(max(y, 0), lowest) for y in (top - height, top, bottom, bottom - height)]
-    places = [(left, y, left + width, y + height) for y in tops]
-    free = [place for place in places if not any(_overlap(place, other) for other in placed)]
-    if not free:
-        return []
-    place = free[0]
-    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), item.colour, cv2.FILLED)
-    blue, green, red = item.colour
-    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
-    baseline = (place[0] + margin, place[1] + ascent + margin // 2)
-    cv2.putText(canvas, label, baseline, _FONT, scale, ink, thickness, cv2.LINE_AA)
-    return [place]
-
-
-def _corners(box: tuple[float, float, float, float], factor: int) -> tuple[int, int, int, int]:
+def _corners(box: tuple[float, float, float, float], factor: int) -> Corners:
     """The outermost pixels of a box in the enlarged picture; its corners are pixels, so the last one counts whole."""
     x1, y1, x2, y2 = box
     return round(x1 * factor), round(y1 * factor), round(after(x2) * factor) - 1, round(after(y2) * factor) - 1
@@ -203,7 +232,3 @@ def _corners(box: tuple[float, float, float, float], factor: int) -> tuple[int, 
 
 def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Exif = Literal["apply", "ignore"]
 EXIF: tuple[Exif, ...] = ("apply", "ignore")
 
+_KINDS = {"image": "an image", "video": "a video"}
 _JPEG_END = b"\xff\xd9"
 # No format needs more for a pixel than this, and a few for its header.
 _LARGEST_PIXEL, _LARGEST_HEADER = 16, 1 << 24
@@ -107,23 +108,26 @@ def read_training_image(
     return ReadImage(pixels, header.orientation, remark)
 
 
-def check_image_file(path: str | Path) -> os.stat_result:
+def check_image_file(path: str | Path, kind: Literal["image", "video"] = "image") -> os.stat_result:
     """What the system knows of an image file, which is not opened: a pipe would wait there for someone to write.
+
+    Args:
+        kind: what a sentence calls it: an image, or a video.
 
     Raises InputError where there is no file, or a folder, a pipe or a device in its place.
     """
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such image file") from None
+        raise InputError(f"{path}: no such {kind} file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError:  # a name with a zero in it, or with half a surrogate pair
-        raise InputError(f"{str(path)!r}: no such image file, and no name that a file can have") from None
+        raise InputError(f"{str(path)!r}: no such {kind} file, and no name that a file can have") from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{path} is a folder, not an image file: give the files in it")
+        raise InputError(f"{path} is a folder, not {_KINDS[kind]} file: give the files in it")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is a pipe or a device, not an image file: save the image to a file first")
+        raise InputError(f"{path} is a pipe or a device, not {_KINDS[kind]} file: save the {kind} to a file first")
     return status
 
 

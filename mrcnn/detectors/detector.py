@@ -300,7 +300,7 @@ class Detector(nn.Module, ABC):
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         images = [as_image(each) for each in image]
         for number, each in enumerate(images):
-            groups[self._padded_size(each)].append(number)
+            groups[self.padded_size(each)].append(number)
         for numbers in groups.values():
             for start in range(0, len(numbers), TOGETHER):
                 part = numbers[start : start + TOGETHER]
@@ -308,7 +308,8 @@ class Detector(nn.Module, ABC):
                 found |= zip(part, self.detect_batch([images[number] for number in part], of_part), strict=True)
         return [found[number] for number in range(len(images))]
 
-    def _padded_size(self, image: Image) -> tuple[int, int]:
+    def padded_size(self, image: Image) -> tuple[int, int]:
+        """The height and width that an `[H, W, 3]` image has for the network; images of one size may share a batch."""
         height, width = image.shape[:2]
         scale = image_scale(height, width, self.cfg.TEST.SCALE, self.cfg.TEST.MAX_SIZE)
         return padded_size(*scaled_size(height, width, scale), padding_stride(self.cfg))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from detectron_gn.mrcnn.data.image_blob import Image
@@ -76,7 +77,7 @@ def predict(
         read: gives an image as `[H, W, 3]` uint8 BGR.
         finish: makes of an image and its detections what is wanted of them: result rows, a picture.
         refused: makes of an image that cannot be read, or scaled for the network, what stands in its place; then the
-            others go on, and a batch holds one image.
+            others go on, and those of its batch go through the network one by one.
         proposals: gives those of an image, `[R, 4]` in its own pixels, for a model that takes them.
         name: what a sentence calls an image.
         threads: that read images while the network runs, and as many that finish them; 0 does all in this one.
@@ -94,24 +95,28 @@ def predict(
         except InputError as error:
             raise InputError(f"{' or '.join(map(name, items))}: {error}") from None
 
-    def prepared(items: Sequence[Item]) -> _Read[Item] | _Refused[Item]:
+    def prepared(items: Sequence[Item]) -> list[_Read[Item] | _Refused[Item]]:
         try:
-            return ready(items)
+            return [ready(items)]
         except InputError as error:
             if refused is None:
                 raise
-            return _Refused(items, error)
+            if len(items) == 1:
+                return [_Refused(items, error)]
+        return [part for item in items for part in prepared([item])]
 
-    def begun(batch: _Read[Item] | _Refused[Item]) -> _Begun[Item] | _Refused[Item]:
+    def begun(batch: _Read[Item] | _Refused[Item]) -> list[_Begun[Item] | _Refused[Item]]:
         if isinstance(batch, _Refused):
-            return batch
+            return [batch]
         start = time.perf_counter()
         try:
-            return _Begun(batch.items, batch.images, model.start_batch(batch.batch, network), start)
+            return [_Begun(batch.items, batch.images, model.start_batch(batch.batch, network), start)]
         except InputError as error:
             if refused is None:
                 raise
-            return _Refused(batch.items, error)
+            if len(batch.items) == 1:
+                return [_Refused(batch.items, error)]
+        return [result for item in batch.items for part in prepared([item]) for result in begun(part)]
 
     def finished(batch: _Begun[Item] | _Refused[Item]) -> Predicted[Item, Result]:
         if isinstance(batch, _Refused):
@@ -123,4 +128,5 @@ def predict(
         results = [finish(*each) for each in zip(batch.items, batch.images, found, strict=True)]
         return Predicted(batch.items, results, batch.start, detected, time.perf_counter())
 
-    return mapped_ahead(finished, map(begun, mapped_ahead(prepared, batches, threads)), threads)
+    whole = chain.from_iterable
+    return mapped_ahead(finished, whole(map(begun, whole(mapped_ahead(prepared, batches, threads)))), threads)

@@ -1,7 +1,7 @@
 """Detection in image files: pictures with boxes, masks and skeletons, and COCO results."""
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -21,14 +21,22 @@ from detectron_gn.mrcnn.detectors import Boxes, Detector, ProposalNetwork
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.inference.predict import predict
+from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
 from detectron_gn.mrcnn.prefetch import mapped_ahead, processes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.mrcnn.visualize import draw_detections
+from detectron_gn.port.runs.batches import grouped, in_order
+from detectron_gn.port.runs.mask_picture import mask_png
 from detectron_gn.port.runs.read_ahead import ImageToDetect, ReadFile, read_file
+from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.atomic import replacing
 
 # Images that each process reads ahead.
 AHEAD = 4
+# What is drawn scores at least so much, where the command line does not say it.
+DRAWN_SCORE = 0.5
+# Bytes of images that wait for others of their padded size.
+_MOST_WAITING = 3 * MAX_IMAGE_PIXELS
 
 
 def detected_categories(model: Detector, annotations: Path | None) -> Categories:
@@ -53,7 +61,7 @@ def detected_categories(model: Detector, annotations: Path | None) -> Categories
 
 
 class DetectedFile(NamedTuple):
-    """What was found in an image file: its size, the picture, COCO's rows without the image's id.
+    """What was found in an image file: its size, the picture, COCO's rows without the image's id, the best first.
 
     `drawn` of them score enough for the picture, which is None where none was to be drawn.
     """
@@ -77,54 +85,74 @@ def detect_in_files(
     model: Detector,
     images: Iterable[ImageToDetect],
     categories: Categories,
-    min_score: float,
+    least_score: float | None = None,
     reading: ImageReading = AS_IMREAD,
     proposals: "FileProposals | None" = None,
     workers: int = 0,
     threads: int = 0,
+    batch: int = 1,
 ) -> Generator[DetectedFile | UnreadFile, None, None]:
-    """Detect in each image and draw what scores at least `min_score`; yields as each is done, in order.
+    """Detect in each image, and draw what is found and its masks where that is wanted; yields each, in order.
 
     Memory does not grow with the number of images.
 
     Args:
+        least_score: what counts scores at least so much. None counts everything that the model keeps, and draws what
+            scores at least `DRAWN_SCORE`.
         proposals: for a model that takes them.
         workers: processes that read images ahead; 0 reads each when its turn comes.
         threads: as in `mrcnn.inference.predict.predict`.
+        batch: images of one padded size that run together, at most.
     """
     model.check_proposals(proposals is not None)
 
-    def pixels_of(read: ReadFile) -> Image:
+    def pixels_of(numbered: tuple[int, ReadFile]) -> Image:
+        _, read = numbered
         if read.pixels is None:
             raise InputError(read.error)
         return read.pixels
 
-    def finished(read: ReadFile, pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
-        path, picture = read.image
+    def finished(numbered: tuple[int, ReadFile], pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
+        path, picture, masks = numbered[1].image
+        found = counted(found, least_score)
+        shown = found.above(shown_score(least_score))
         if picture is not None:
-            _draw(picture, pixels, found, categories, min_score)
+            drawn = draw_detections(pixels, found, categories.names, shown_score(least_score))
+            write_picture(picture, cv2.imencode(".png", drawn)[1].tobytes())
+        if masks is not None:
+            write_picture(masks, mask_png(shown))
         height, width = pixels.shape[:2]
-        drawn = 0 if picture is None else int((found.scores >= min_score).sum())
-        return DetectedFile(path, height, width, picture, drawn, _rows(found, categories))
+        drawn_count = 0 if picture is None else len(shown)
+        return DetectedFile(path, height, width, picture, drawn_count, result_rows(found, categories))
 
-    def refused(read: ReadFile, error: InputError) -> DetectedFile | UnreadFile:
-        return UnreadFile(read.image.path, str(error))
+    def refused(numbered: tuple[int, ReadFile], error: InputError) -> DetectedFile | UnreadFile:
+        return UnreadFile(numbered[1].image.path, str(error))
+
+    def proposals_of(numbered: tuple[int, ReadFile], pixels: Image) -> Boxes:
+        assert proposals is not None
+        return proposals.of_image(numbered[1].image.path, pixels)
 
     files = mapped_ahead(partial(read_file, reading=reading), images, workers, AHEAD * workers, processes)
     predictions = predict(
         model,
-        ([file] for file in files),
+        grouped(
+            files,
+            lambda read: None if read.pixels is None else model.padded_size(read.pixels),
+            batch,
+            lambda read: 0 if read.pixels is None else read.pixels.size,
+            _MOST_WAITING,
+        ),
         pixels_of,
         finished,
         refused=refused,
-        proposals=None if proposals is None else lambda read, pixels: proposals.of_image(read.image.path, pixels),
-        name=lambda read: str(read.image.path),
+        proposals=None if proposals is None else proposals_of,
+        name=lambda numbered: str(numbered[1].image.path),
         threads=threads,
     )
+    results = ((number, result) for done in predictions for (number, _), result in zip(done.items, done.results))
     with closing(files):
         try:
-            for batch in predictions:
-                yield from batch.results
+            yield from in_order(results)
         except BrokenProcessPool:
             raise InputError(
                 "a process that reads images ahead was ended by the system, as it does where memory is short: pass "
@@ -132,15 +160,43 @@ def detect_in_files(
             ) from None
 
 
-def _draw(picture: Path, pixels: Image, found: Detections, categories: Categories, min_score: float) -> None:
-    drawn = draw_detections(pixels, found, categories.names, min_score)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(picture) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
+def shown_score(least_score: float | None) -> float:
+    """What is drawn scores at least so much."""
+    return DRAWN_SCORE if least_score is None else least_score
 
 
-def _rows(found: Detections, categories: Categories) -> list[dict[str, Any]]:
-    """COCO's result rows with the names of classes, and without the image's id."""
+def counted(found: Detections, least_score: float | None) -> Detections:
+    """The detections that count, the best first."""
+    found = found.by_score()
+    return found if least_score is None else found.above(least_score)
+
+
+def check_masks(model: Detector) -> None:
+    """Raise InputError where masks are asked of a model that has none."""
+    if not model.cfg.MODEL.MASK_ON:
+        raise InputError("--save-masks asks for masks, and the model has no mask head (MODEL.MASK_ON): leave it out")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is written, with those it lies in; WriteFailed where a file is in its place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteFailed(str(folder), f"cannot be made a folder: {error.strerror or error}") from None
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture, whole or not at all, and the folders that it lies in."""
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def result_rows(found: Detections, categories: Categories) -> list[dict[str, Any]]:
+    """COCO's result rows with the names of classes, and without the image's id.
+
+    Keypoints have their logits beside them, which COCO's rows lack: what is above 2 is drawn.
+    """
     results = image_results(0, found, categories.ids)
     rows: list[dict[str, Any]] = [
         {**box, "category_name": categories.classes[label]}
@@ -148,21 +204,12 @@ def _rows(found: Detections, categories: Categories) -> list[dict[str, Any]]:
     ]
     for row, segm in zip(rows, results.segms or []):
         row["segmentation"] = segm["segmentation"]
-    for row, person in zip(rows, results.keypoints or []):
-        row["keypoints"] = person["keypoints"]
+    if found.keypoints is not None:
+        for row, person, logits in zip(rows, results.keypoints or [], found.keypoints[:, 2].tolist(), strict=True):
+            row["keypoints"], row["keypoint_logits"] = person["keypoints"], logits
     for row in rows:
         del row["image_id"]
     return rows
-
-
-def picture_paths(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The picture of each image: named after it, and by its image id too where several have one name."""
-    stems = Counter(path.stem for path in paths)
-    ids = image_ids(paths)
-    names = [path.stem if stems[path.stem] == 1 else f"{path.stem}_{id}" for path, id in zip(paths, ids, strict=True)]
-    if len(set(names)) < len(names):  # a_1.png beside a.png and a.jpg
-        names = [str(image_id) for image_id in ids]
-    return [out / f"{name}_detections.png" for name in names]
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.image_files import id_in_name
@@ -30,7 +30,10 @@ from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.json_file import JsonList, json_text, write_json
 
 RUN_RECORD = "detections_run.json"
+# COCO's list of what was found in all images.
+COCO_LIST = "detections.json"
 _PATTERN = "detections_*.jsonl"
+_NAME = re.compile(r"detections_[0-9]+\.jsonl")
 # A line's beginning, from which its image is known without reading the rest.
 _FILE_NAME = re.compile(rb'\{"file_name": ("(?:[^"\\]|\\.)*"), "height": ')
 
@@ -47,6 +50,8 @@ class DetectionRun:
         categories: sha256 of names and ids.
         exif: what is done about the orientation in image files.
         proposals: sha256 of those that were given; None for a model that makes its own.
+        least_score: what counts scores at least so much; None where everything that the model keeps counts.
+        every: of videos every such frame; None for all.
     """
 
     precision: str
@@ -55,10 +60,17 @@ class DetectionRun:
     categories: str
     exif: Exif
     proposals: str | None
+    least_score: float | None
+    every: int | None
 
 
 def detection_run(
-    model: Detector, categories: Categories, reading: ImageReading, proposals: StoredProposals | None
+    model: Detector,
+    categories: Categories,
+    reading: ImageReading,
+    proposals: StoredProposals | None,
+    least_score: float | None,
+    every: int | None,
 ) -> DetectionRun:
     """What a run of this model hangs on."""
     return DetectionRun(
@@ -68,12 +80,14 @@ def detection_run(
         categories=hashlib.sha256(repr(categories).encode()).hexdigest(),
         exif=reading.exif,
         proposals=None if proposals is None else proposals.digest,
+        least_score=least_score,
+        every=every,
     )
 
 
 def line_files(folder: Path) -> list[Path]:
     """The files of lines in a folder, sorted."""
-    return sorted(folder.glob(_PATTERN))
+    return sorted(path for path in folder.glob(_PATTERN) if _NAME.fullmatch(path.name))
 
 
 def check_run(folder: Path, run: DetectionRun) -> None:
@@ -92,8 +106,9 @@ def check_run(folder: Path, run: DetectionRun) -> None:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged or cannot be read ({error}): give another --out") from None
     if other is not None:
+        told = {"least_score": "--min-score", "every": "--every"}.get(other, other)
         raise InputError(
-            f"{folder} holds detections of a run with another {other}: give another --out, or go on with what the run "
+            f"{folder} holds detections of a run with another {told}: give another --out, or go on with what the run "
             "was started with"
         )
 
@@ -105,34 +120,45 @@ def done_keys(files: Sequence[Path]) -> bytes:
     """
     keys = bytearray()
     for path in files:
-        _refuse_what_is_no_file(path)
+        refuse_what_is_no_file(path)
         try:
             with path.open("r+b") as file:
-                end = 0
-                for number, line in enumerate(file, 1):
-                    if not line.endswith(b"\n"):
-                        file.truncate(end)
-                        break
+                for number, line in enumerate(whole_lines(file), 1):
                     keys += image_key(_file_name(line, f"{path}, line {number},"))
-                    end += len(line)
         except OSError as error:
             raise InputError(f"{path} cannot be read or mended: {error.strerror or error}") from None
     return bytes(keys)
 
 
-class DetectionLines:
-    """The file of lines that one process adds to; use it in a `with` statement, after `done_keys` of it."""
+def whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file that is open to read and to write; a last one that was torn is cut off."""
+    end = 0
+    for line in file:
+        if not line.endswith(b"\n"):
+            file.truncate(end)
+            return
+        yield line
+        end += len(line)
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        self.path = folder / _PATTERN.replace("*", str(rank))
-        _refuse_what_is_no_file(self.path)
+
+def own_lines(folder: Path, rank: int) -> Path:
+    """The file of lines of one process."""
+    return folder / _PATTERN.replace("*", str(rank))
+
+
+class DetectionLines:
+    """A file that lines are added to; use it in a `with` statement, after a torn last line has been cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        refuse_what_is_no_file(path)
         try:
             self._file = self.path.open("ab")
         except OSError as error:
             raise _unwritable(self.path, error) from None
 
     def add(self, line: bytes) -> None:
-        """Put a `detection_line` on record."""
+        """Put a line on record."""
         try:
             self._file.write(line)
             self._file.flush()
@@ -189,7 +215,8 @@ def _file_name(line: bytes, place: str) -> str:
     return str(json.loads(found[1]))
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise InputError for a link, a pipe or a folder in the place of a file of lines."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"{path} is a link, a pipe or a folder, and no file of detections: move it away")
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class ImageToDetect(NamedTuple):
-    """An image file, and the picture to draw of it, if any."""
+    """An image file, and the picture to draw of it and that of its masks, if any."""
 
     path: Path
     picture: Path | None = None
+    masks: Path | None = None
 
 
 class ReadFile(NamedTuple):

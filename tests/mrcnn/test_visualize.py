@@ -5,9 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from detectron_gn.mrcnn import drawn_labels
+from detectron_gn.mrcnn.drawn_labels import Label, draw_labels
 from detectron_gn.mrcnn.ops.paste import Patch
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects
+from detectron_gn.mrcnn.visualize import DrawnObject, class_colour, draw_detections, draw_objects, row_object
 
 GREY = 100
 
@@ -63,8 +65,8 @@ def test_an_empty_mask_and_no_objects_at_all_are_no_fault() -> None:
 
 
 def test_a_label_that_would_cover_another_is_left_out() -> None:
-    # The box fills the picture, so every place for a label is at its top or its bottom.
-    boxes = [DrawnObject((0, 0, 639, 479), None, f"label {n}", (250, 0, 200)) for n in range(3)]
+    # The box is in a corner, so every place for a label is over it or below it.
+    boxes = [DrawnObject((0, 0, 9, 19), None, f"label {n}", (250, 0, 200)) for n in range(3)]
     two, three = draw_objects(photo(), boxes[:2]), draw_objects(photo(), boxes)
     assert (draw_objects(photo(), boxes[:1]) != two).any()
     assert (two == three).all()
@@ -123,3 +125,96 @@ def test_eighty_classes_have_eighty_colours() -> None:
 def test_letters_that_cannot_be_drawn_are_question_marks():
     odd, plain = (draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640), name)]) for name in ("\ud800a", "?a"))
     assert np.array_equal(odd, plain)
+
+
+def labels_written(canvas: np.ndarray, labels: list[Label], unit: float, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The places of the labels that are written, `[N, 4]` left, top, right, bottom, the last ones not included."""
+    places: list[tuple[int, ...]] = []
+    monkeypatch.setattr(drawn_labels, "_write", lambda _canvas, _text, place, *_: places.append(tuple(place)))
+    draw_labels(canvas, labels, [label.box for label in labels], unit)
+    return np.array(places)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (960, 1280), (300, 3000), (1600, 200)])
+def test_of_many_labels_none_covers_another_and_all_are_in_the_picture(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 0.8, (200, 2)) * (width, height)
+    boxes = np.concatenate([corners, corners + random.uniform(5, 0.2 * height, (200, 2))], axis=1).astype(int)
+    labels = [Label(tuple(box), "traffic light 0.97", (0, 200, 0)) for box in boxes.tolist()]
+    places = labels_written(photo(height, width), labels, 1.5, monkeypatch)
+    covered = np.zeros((height, width), dtype=int)
+    for left, top, right, bottom in places:
+        covered[top:bottom, left:right] += 1
+    assert covered.max() == 1 and len(places) > 30
+    assert places.min() >= 0 and (places[:, 2] <= width).all() and (places[:, 3] <= height).all()
+    # Those that come first have their label.
+    first = labels_written(photo(height, width), labels[:8], 1.5, monkeypatch)
+    assert len(first) >= 7
+
+
+def test_a_label_goes_where_it_hides_no_small_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = (100, 200, 400, 400), (100, 180, 180, 198)
+    labels = [Label(large, "table 0.90", (9, 9, 9)), Label(small, "cup 0.80", (9, 9, 9))]
+    place, _ = labels_written(photo(), labels, 1.0, monkeypatch)
+    assert place[3] == 200 and place[0] > 180  # above its box still, to the right of the small one
+    (alone,) = labels_written(photo(), [Label(large, "table 0.90", (9, 9, 9))], 1.0, monkeypatch)
+    assert (alone[0], alone[3]) == (100, 200)
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn_size"),
+    [
+        ((48, 64), (480, 640)),
+        ((480, 640), (480, 640)),
+        ((20, 640), (80, 2560)),
+        ((4000, 6000), (4000, 6000)),
+        ((1, 4000), (1, 4000)),
+    ],
+)
+def test_pictures_of_any_size_have_lines_and_letters_that_suit_them(
+    size: tuple[int, int], drawn_size: tuple[int, int]
+) -> None:
+    height, width = size
+    box = (width * 0.4, height * 0.4, width * 0.8, height * 0.8)
+    picture = draw_objects(photo(*size), [DrawnObject(box, None, "", (250, 0, 200))])
+    assert picture.shape[:2] == drawn_size
+    middle = (picture[:, round(drawn_size[1] * 0.6)] == (250, 0, 200)).all(axis=1)
+    thick = middle.sum() / 2
+    # One pixel where the picture is small, and a few of the 4000 of a large one.
+    assert 0.5 <= thick <= max(1, drawn_size[0] / 500)
+
+
+def test_a_small_person_has_a_thin_skeleton_and_hidden_keypoints_are_not_drawn() -> None:
+    points = np.stack([np.linspace(200, 240, 17), np.linspace(100, 140, 17), np.full(17, 9.0), np.ones(17)])
+    drawn_pixels = []
+    for box in ((200, 100, 240, 140), (10, 10, 600, 470)):
+        item = DrawnObject(box, None, "", (GREY, GREY, GREY), points.astype(np.float32))
+        drawn_pixels.append(int((draw_objects(photo(), [item]) != GREY).any(axis=2).sum()))
+    assert drawn_pixels[0] < drawn_pixels[1]
+    points[2] = 1.0  # a logit that Detectron does not draw either
+    item = DrawnObject((200, 100, 240, 140), None, "", (GREY, GREY, GREY), points.astype(np.float32))
+    assert (draw_objects(photo(), [item]) == GREY).all()
+
+
+def test_a_row_of_results_is_drawn_as_the_detection_that_it_is_of() -> None:
+    random = np.random.default_rng(0)
+    detections = Detections(
+        boxes=np.array([[100, 100, 299.5, 399.25]], dtype=np.float32),
+        scores=np.array([0.75], dtype=np.float32),
+        classes=np.array([1]),
+        mask_probs=random.uniform(0, 1, (1, 28, 28)).astype(np.float32),
+        keypoints=random.uniform([[100], [100], [0], [0]], [[300], [300], [4], [1]], (1, 4, 17)).astype(np.float32),
+        image_size=(480, 640),
+        mask_threshold=0.5,
+    )
+    row = {**detections.to_coco(1)[0], "keypoint_logits": detections.keypoints[0, 2].tolist()}
+    drawn_row = draw_objects(photo(), [row_object(row, "dog 0.75", class_colour(1))])
+    assert (drawn_row == draw_detections(photo(), detections, ["dog"])).all()
+    # COCO's own rows know of no logits, so that all keypoints are drawn; annotated ones of visibility 0 are not there.
+    del row["keypoint_logits"]
+    everything = draw_objects(photo(), [row_object(row, "", class_colour(1))])
+    row["keypoints"] = [0] * 51
+    nothing = draw_objects(photo(), [row_object(row, "", class_colour(1))])
+    assert (everything != drawn_row).any() and (nothing != everything).any()

@@ -15,7 +15,6 @@ import pytest
 
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
-from detectron_gn.port.runs.detect import picture_paths
 from detectron_gn.verify.parity.results import match_detections
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.categories import Category
@@ -65,10 +64,14 @@ def test_detect_finds_what_detectron_found_and_draws_it(
     annotations = demo_model / "instances_val.json"
     out = tmp_path / "out"
     code, printed, errors = run("detect", pickle, *images, "--out", out, "--annotations", annotations)
-    # A line per image, after the one that says how classes found their categories.
-    assert (code, errors) == (0, "") and printed.count("\n") == 3
+    # A line per image, after the one that says how classes found their categories, and one of the list.
+    assert (code, errors) == (0, "") and printed.count("\n") == 4
     rows = json.loads((out / "detections.json").read_text())
+    assert printed.splitlines()[-1] == f"{out / 'detections.json'}: {len(rows)} detections in 2 images"
     assert {row["file_name"] for row in rows} == {image.name for image in images}
+    for image in images:
+        scores = [row["score"] for row in rows if row["file_name"] == image.name]
+        assert scores == sorted(scores, reverse=True)
     for iou_type, name in (("bbox", "bbox"), ("segm", "segmentations")):
         reference = json.loads((demo_model / f"{name}_coco_shapes_val_results.json").read_text())
         reference = [row for row in reference if row["image_id"] in (300000, 300009)]
@@ -92,16 +95,11 @@ def test_images_without_coco_names_are_numbered(run: Run, pickle: Path, demo_mod
     paths = [tmp_path / "a" / "photo.png", other, tmp_path / "b" / "photo.png"]
     out = tmp_path / "out"
     assert run("detect", pickle, *paths, "--out", out)[0] == 0
-    names = [f"{name}_detections.png" for name in ("other", "photo_1", "photo_3")]
-    assert sorted(path.name for path in out.iterdir()) == ["detections.json", *names]
+    made = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert made == {"detections.json", *(f"{name}_detections.png" for name in ("other", "a/photo", "b/photo"))}
     rows = json.loads((out / "detections.json").read_text())
     assert {row["image_id"] for row in rows} == {1, 2, 3}
     assert {row["category_id"] for row in rows} <= {1, 2, 3, 4}
-
-
-def test_no_two_pictures_have_one_name() -> None:
-    paths = [Path("a/x.png"), Path("b/x.png"), Path("x_1.png")]
-    assert [path.stem for path in picture_paths(paths, Path())] == ["1_detections", "2_detections", "3_detections"]
 
 
 def test_a_stopped_detect_writes_what_it_has_found(
@@ -136,7 +134,7 @@ def test_detections_carry_the_names_and_ids_that_are_in_the_file(
     write_blobs(path, replace(read_blobs(pickle), categories=SHAPES))
     image = demo_model / "val" / "000000300000.png"
     code, printed, _ = run("detect", path, image, "--out", tmp_path / "out")
-    assert code == 0 and printed.count("\n") == 1
+    assert code == 0 and printed.count("\n") == 2
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= {each[:2] for each in SHAPES}
     code, printed, _ = run("inspect", path, "--json", tmp_path / "i.json")
@@ -159,7 +157,7 @@ def test_names_are_given_by_a_file_or_by_annotations_and_never_guessed(
     ]
     for options, line, names in cases:
         code, printed, _ = run("detect", pickle, image, "--out", out, *options)
-        assert code == 0 and printed.count("\n") == 1 + bool(line) and line in printed
+        assert code == 0 and printed.count("\n") == 2 + bool(line) and line in printed
         rows = json.loads((out / "detections.json").read_text())
         assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= names
     assert "  classes: not known by name\n" in run("inspect", pickle)[1]

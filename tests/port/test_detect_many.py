@@ -158,8 +158,8 @@ def test_pictures_are_drawn_when_asked_and_not_detected_in(
     assert len(lines_of(folder)) == 2
     drawn = sorted((folder / "pictures").rglob("*.png"))
     assert [path.relative_to(folder / "pictures") for path in drawn] == [
-        Path(str(folder / place / "same.png_detections.png")).relative_to("/") for place in ("a", "b")
-    ]
+        Path("a/same.png_detections.png"), Path("b/same.png_detections.png")
+    ]  # fmt: skip
 
 
 def test_detections_of_another_model_are_not_added_to(run: Run, pickle: Path, photos: Path, tmp_path: Path) -> None:
@@ -219,10 +219,10 @@ def test_processes_work_ahead_in_order_and_their_end_is_told(monkeypatch: pytest
         def check_proposals(self, given: bool) -> None: ...
 
     def broken(*_args: object, **_kwargs: object) -> object:
-        return ((number,) for number in mapped_ahead(end_the_process, range(9), 1, 1, processes))
+        return (number for number in mapped_ahead(end_the_process, range(9), 1, 1, processes))
 
     monkeypatch.setattr(detect, "predict", lambda *_args, **_kwargs: map(Results, broken()))
-    found = detect.detect_in_files(Model(), [], None, 0.5)  # type: ignore[arg-type]
+    found = detect.detect_in_files(Model(), [], None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a process that reads images ahead was ended by the system"):
         list(found)
 
@@ -230,5 +230,5 @@ def test_processes_work_ahead_in_order_and_their_end_is_told(monkeypatch: pytest
 class Results:
     """What `predict` yields, as far as it is looked at."""
 
-    def __init__(self, results: object) -> None:
-        self.results = results
+    def __init__(self, number: int) -> None:
+        self.items, self.results = [(number, None)], [number]

@@ -26,7 +26,7 @@ from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, Ima
 from detectron_gn.verify.published import Expectation
 from detectron_gn.verify.report.content import Report, Tile, ladder_report
 from detectron_gn.verify.report.page import report_html
-from detectron_gn.verify.report.plots import depth_plot
+from detectron_gn.verify.report.plots import depth_plot, depth_plot_downwards
 from detectron_gn.verify.rungs import RUNGS, Rung, check_statistics, compare_average_precision, compare_results
 from detectron_gn.weights.weights_file import WeightsFile
 
@@ -334,6 +334,23 @@ def test_a_blob_out_of_tolerance_stands_out_in_the_plot():
     infinite = (BlobParity("conv1", (1, 2), math.inf, math.inf, "is 1x3"),)
     plot = depth_plot([ImageParity("a.png", infinite, (), True, detections, ())], 1e-3)
     assert '<circle class="dot out"' in plot and "<title>conv1: is 1x3</title>" in plot
+
+
+def test_the_plot_for_a_narrow_screen_holds_the_same_blobs_with_every_part_s_name():
+    names = ["data", "conv1", "res2_0_branch2a", "fpn_2", "rpn_cls_logits_fpn2", "kps_score", "of_nobody"]
+    blobs = tuple(BlobParity(name, (1, 2), 0, 1e-2 if name == "fpn_2" else 1e-6) for name in names)
+    images = [ImageParity("a.png", blobs, (), True, DetectionRowParity(0, 0, 0, 0.0, 0.0, 0.0, 0, 1.0), ())]
+    wide, narrow = depth_plot(images, 1e-3), depth_plot_downwards(images, 1e-3)
+    for plot in (wide, narrow):
+        titles = re.findall(r"<title>(\w+): [\d.e-]+</title>", plot)
+        assert titles == names and plot.count('class="dot out"') == 1
+        parts = re.findall(r">([A-Za-z]\w+)</text>", plot)
+        assert parts == ["stem", "res2", "pyramid", "RPN", "keypoints", "other"]
+    # From top to bottom, and the one out of tolerance to the right of the line.
+    dots = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', narrow)]
+    assert [y for _, y in dots] == sorted(y for _, y in dots)
+    (limit,) = map(float, re.findall(r'class="limit" x1="([\d.]+)"', narrow))
+    assert [x > limit for x, _ in dots] == [name == "fpn_2" for name in names]
 
 
 def test_a_page_without_pictures_or_blobs_has_no_empty_sections(tmp_path):

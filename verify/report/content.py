@@ -191,10 +191,12 @@ def _dump_sections(
     found = dump_results(model, inputs.reference, inputs.images, inputs.reading)
     boxes = match_detections(found.boxes, found.reference_boxes, "bbox")
     parities = [boxes]
-    if found.segms is not None:
+    if found.segms is not None and found.reference_segms is not None:
         parities.append(match_detections(found.segms, found.reference_segms, "segm"))
-    reference = Side(reference_title, found.reference_boxes, None if found.segms is None else found.reference_segms)
-    ours = Side(_OURS, found.boxes, found.segms)
+    if found.keypoints is not None and found.reference_keypoints is not None:
+        parities.append(match_detections(found.keypoints, found.reference_keypoints, "keypoints"))
+    reference = Side(reference_title, found.reference_boxes, found.reference_segms, found.reference_keypoints)
+    ours = Side(_OURS, found.boxes, found.segms, found.keypoints)
     pairs = result_pairs(found.coco, found.files, reference, ours, MOST_PAIRS, inputs.reading)
     return parities, _scatter(boxes, found.boxes, found.reference_boxes), pairs
 
@@ -278,8 +280,13 @@ def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[P
         return []
     coco = read_annotations(inputs.annotations)
     files = image_files(coco, inputs.images)
-    ours = Side(_OURS, evaluation.rows["bbox"], evaluation.rows.get("segm"))
+    ours = _side(_OURS, evaluation.rows)
     if rows.keys() == evaluation.rows.keys() and len({len(found) for found in rows.values()}) == 1:
-        reference = Side(reference_title, rows["bbox"], rows.get("segm"))
+        reference = _side(reference_title, rows)
         return result_pairs(coco, files, reference, ours, MOST_PAIRS, inputs.reading)
     return annotation_pairs(coco, files, ours, MOST_PAIRS, inputs.reading)
+
+
+def _side(title: str, rows: Mapping[IouType, Sequence[ResultRow]]) -> Side:
+    """All that one side has found."""
+    return Side(title, rows["bbox"], rows.get("segm"), rows.get("keypoints"))

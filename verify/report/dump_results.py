@@ -16,6 +16,7 @@ from detectron_gn.mrcnn.evaluation.coco_results import image_results
 from detectron_gn.mrcnn.evaluation.results_files import ResultRow
 from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.ops.boxes import xyxy_to_xywh
+from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 
 
@@ -25,15 +26,18 @@ class DumpResults(NamedTuple):
     Attributes:
         coco: the images and classes as a data set without annotations; the class's number is the category's id.
         files: the image files by image id.
-        boxes, segms, reference_boxes, reference_segms: rows, those of a side in one order.
+        boxes, segms, keypoints: our rows, in one order; None without a head for them.
+        reference_boxes, reference_segms, reference_keypoints: the reference's.
     """
 
     coco: COCO
     files: dict[int, Path]
     boxes: list[ResultRow]
     segms: list[ResultRow] | None
+    keypoints: list[ResultRow] | None
     reference_boxes: list[ResultRow]
-    reference_segms: list[ResultRow]
+    reference_segms: list[ResultRow] | None
+    reference_keypoints: list[ResultRow] | None
 
 
 def dump_results(
@@ -46,7 +50,14 @@ def dump_results(
 
 def _dump_results(model: Detector, reference: Path, images: Path, reading: ImageReading) -> DumpResults:
     numbers = range(1, model.cfg.MODEL.NUM_CLASSES)
-    found = DumpResults(COCO(), {}, [], [] if model.cfg.MODEL.MASK_ON else None, [], [])
+    made = model.cfg.MODEL
+    # Those of other keypoints than a person's have no similarity, so nobody compares them.
+    has_people = made.KEYPOINTS_ON and model.cfg.KRCNN.NUM_KEYPOINTS == len(KEYPOINT_NAMES)
+
+    def rows(is_on: bool) -> list[ResultRow] | None:
+        return [] if is_on else None
+
+    found = DumpResults(COCO(), {}, [], rows(made.MASK_ON), rows(has_people), [], rows(made.MASK_ON), rows(has_people))
     shown = []
     references = ([numbered] for numbered in enumerate(read_references(reference, images, model.cfg, reading), 1))
     for done in predict(
@@ -64,6 +75,8 @@ def _dump_results(model: Detector, reference: Path, images: Path, reading: Image
         found.boxes.extend(map(dict, ours.boxes))
         if found.segms is not None:
             found.segms.extend(map(dict, ours.segms or []))
+        if found.keypoints is not None:
+            found.keypoints.extend(map(dict, ours.keypoints or []))
         _add_reference(found, image_id, theirs)
     found.coco.dataset = {
         "images": shown,
@@ -89,6 +102,10 @@ def _add_reference(found: DumpResults, image_id: int, theirs: ImageReference) ->
     scores, classes = theirs.det_scores.astype(float).tolist(), theirs.det_classes.tolist()
     rows = [{"image_id": image_id, "category_id": c, "score": s} for c, s in zip(classes, scores, strict=True)]
     found.reference_boxes.extend({**row, "bbox": box} for row, box in zip(rows, boxes, strict=True))
-    if theirs.masks is not None:
+    if theirs.keypoints is not None and found.reference_keypoints is not None:
+        for row, points in zip(rows, theirs.keypoints.astype(float), strict=True):
+            triples = np.stack([points[0], points[1], np.ones_like(points[0])], axis=1)
+            found.reference_keypoints.append({**row, "keypoints": triples.ravel().tolist()})
+    if theirs.masks is not None and found.reference_segms is not None:
         masks = [{"size": list(theirs.image_size), "counts": counts} for counts in theirs.rle_counts]
         found.reference_segms.extend({**row, "segmentation": m} for row, m in zip(rows, masks, strict=True))

@@ -12,7 +12,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import percent
 from detectron_gn.verify.published import verdict
 from detectron_gn.verify.report.content import Report
-from detectron_gn.verify.report.plots import box_plot, depth_plot, score_plot
+from detectron_gn.verify.report.plots import box_plot, depth_plot, depth_plot_downwards, score_plot
 from detectron_gn.weights.files.atomic import replacing
 
 PICTURE_WIDTH = 640
@@ -40,6 +40,7 @@ def report_html(report: Report) -> str:
         ap_verdict=verdict,
         style=Markup(_text("report.css").strip()),
         depth_plot=lambda *args: Markup(depth_plot(*args)),
+        depth_plot_downwards=lambda *args: Markup(depth_plot_downwards(*args)),
         score_plot=lambda *args: Markup(score_plot(*args)),
         box_plot=lambda *args: Markup(box_plot(*args)),
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from detectron_gn.mrcnn.distributed import Ranks
-from detectron_gn.port.runs.image_inputs import images_of, names_many
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.port.runs.image_inputs import images_of, is_video, names_many
+from detectron_gn.port.runs.output_paths import WRITTEN
 from detectron_gn.port.runs.work_left import WorkLeft, image_key
 
 
@@ -36,15 +38,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_images_of_folders_patterns_and_names(folder: Path, given: list[str], images: list[str]) -> None:
-    found = [str(Path(each)) for each in images_of(list(map(Path, given)), folder / "nothing")]
+    found = [str(Path(each)) for each in images_of(list(map(Path, given)), folder / "nothing", WRITTEN)]
     assert found == [str(Path(each)) for each in images] or sorted(found) == sorted(images) and "*" in given[0]
     assert names_many(list(map(Path, given))) == (given[0] != "[1].png")
 
 
 @pytest.mark.parametrize("given", [".", "**/*.png"])
-def test_what_is_drawn_is_left_out(folder: Path, given: str) -> None:
-    found = {str(Path(each)) for each in images_of([Path(given)], folder / "drawn")}
-    assert "p/a.png" in found and "drawn/e.png" not in found
+def test_what_a_run_writes_is_left_out_of_its_folder_and_nothing_else(folder: Path, given: str) -> None:
+    for name in ("drawn/e_detections.png", "drawn/pictures/q/e_masks.png", "drawn2/x_detections.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = {str(Path(each)) for each in images_of([Path(given)], folder / "drawn", WRITTEN)}
+    assert {"p/a.png", "drawn/e.png", "drawn2/x_detections.png"} <= found
+    assert not {"drawn/e_detections.png", "drawn/pictures/q/e_masks.png"} & found
+
+
+def test_videos_are_known_by_their_suffix_and_folders_of_them_are_told_how_to_be_named(folder: Path) -> None:
+    (folder / "clips").mkdir()
+    for name in ("a.MP4", "b.avi"):
+        (folder / "clips" / name).touch()
+    assert is_video("clips/a.MP4") and not is_video("p/a.png") and not is_video("mp4")
+    assert names_many([Path("clips/a.MP4")])
+    found = sorted(images_of([Path("clips/*")], folder / "out", WRITTEN))
+    assert found == ["clips/a.MP4", "clips/b.avi"]
+    with pytest.raises(InputError, match=r"no image is in the folder clips: .*, such as 'clips/\*.mp4'"):
+        list(images_of([Path("clips")], folder / "out", WRITTEN))
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

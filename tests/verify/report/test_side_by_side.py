@@ -91,3 +91,45 @@ def test_annotated_objects_are_drawn_with_what_outline_they_have(coco):
         drawn.append(pair.left)
     boxes = drawn[0]
     assert (drawn[1] == boxes).all() and (drawn[2] == drawn[3]).all() and (drawn[2] != boxes).any()
+
+
+def people(title, *moved):
+    """A person whose keypoints stand in a square, the numbered ones 30 pixels further down."""
+    found = side(title, (100, 100, 300, 0.9))
+    x, y = np.meshgrid(np.linspace(120, 360, 5), np.linspace(120, 360, 4))
+    points = np.stack([x.ravel()[:17], y.ravel()[:17], np.ones(17)], axis=1)
+    points[list(moved), 1] += 30
+    row = {"image_id": 1, "category_id": 1, "score": 0.9, "keypoints": points.ravel().tolist()}
+    return Side(title, found.boxes, found.segms, [row])
+
+
+def test_people_are_drawn_with_their_skeletons(coco):
+    data, files = coco
+    (with_keypoints,) = result_pairs(data, files, people("reference"), people("ours"), 8)
+    (without,) = result_pairs(data, files, side("reference", (100, 100, 300, 0.9)), side("o", (100, 100, 300, 0.9)), 8)
+    assert (with_keypoints.left == with_keypoints.right).all()
+    assert int((with_keypoints.left != without.left).any(axis=2).sum()) > 1000
+    assert with_keypoints.caption.endswith("masks equal to the pixel; all keypoints in place")
+
+
+def test_a_keypoint_that_is_elsewhere_has_a_red_ring_on_both_sides(coco):
+    data, files = coco
+    (pair,) = result_pairs(data, files, people("reference"), people("ours", 7), 8)
+    assert "every one on both sides" in pair.caption and "; 1 keypoint is elsewhere (red rings)" in pair.caption
+    assert 20 < red_pixels(pair.left) < 400 and 20 < red_pixels(pair.right) < 400
+    # Of a person at most half may be: nine elsewhere make it another one, though its box and mask agree.
+    (pair,) = result_pairs(data, files, people("reference"), people("ours", *range(9)), 8)
+    assert "red: 1 of the left and 1 of the right" in pair.caption and "9 keypoints are elsewhere" in pair.caption
+
+
+def test_annotated_keypoints_are_drawn_where_there_are_any(coco):
+    data, files = coco
+    row = {"image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1.0, "bbox": [100.0, 100.0, 200.0, 200.0]}
+    seen = people("ours").keypoints[0]["keypoints"]
+    drawn = []
+    for keypoints in ([], [0] * 51, seen):
+        data.dataset["annotations"] = [{**row, "id": 1, "segmentation": [], "keypoints": keypoints}]
+        data.createIndex()
+        (pair,) = annotation_pairs(data, files, side("ours"), 1)
+        drawn.append(pair.left)
+    assert (drawn[0] == drawn[1]).all() and (drawn[1] != drawn[2]).any()

@@ -1,0 +1,75 @@
+"""`detect` in images that are named: a line and a picture of each, and COCO's list of all."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+
+from detectron_gn.mrcnn.data.image_files import id_in_name
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.stopping import Stopped, until_stopped
+from detectron_gn.port.detect_model import loaded, tell_unread, told_unread
+from detectron_gn.port.options import image_reading
+from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files, image_ids
+from detectron_gn.port.runs.detection_lines import COCO_LIST
+from detectron_gn.port.runs.output_paths import OutputPaths
+from detectron_gn.port.runs.read_ahead import ImageToDetect
+from detectron_gn.weights.command_line import DONE
+from detectron_gn.weights.files.json_file import JsonList
+from detectron_gn.weights.shown import one_line
+
+
+def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
+    """Detect in the images of the command line, which are all files; returns the exit code."""
+    model, categories, stored = loaded(args, ranks)
+    limit = model.cfg.TEST.PROPOSAL_LIMIT
+    proposals = None if stored is None else FileProposals(stored, args.images, limit)
+    ids = image_ids(args.images) if stored is None else list(map(id_in_name, args.images))
+    paths = OutputPaths(args.images, args.out)
+    images = (
+        ImageToDetect(
+            path,
+            None if args.pictures is False else paths.picture(path),
+            paths.masks(path) if args.save_masks else None,
+        )
+        for path in args.images
+    )
+    detected, detections, unread = 0, 0, list[UnreadFile]()
+    file = args.out / COCO_LIST
+    with JsonList(args.out) as rows, nullcontext() if args.json is None else JsonList(args.out, indent=1) as printed:
+        try:
+            found = detect_in_files(
+                model, images, categories, args.min_score, image_reading(args), proposals, batch=args.batch
+            )
+            for image_id, image in zip(ids, until_stopped(found)):
+                if isinstance(image, UnreadFile):
+                    unread.append(image)
+                    if len(ids) > 1:
+                        tell_unread(image.error)
+                    continue
+                told = "" if image.picture is None else f", {image.drawn} of them drawn in {image.picture}"
+                print(one_line(f"{image.path}: {len(image.detections)} detections{told}"), flush=True)
+                named = {"file_name": image.path.name, "image_id": image_id}
+                of_image = [{**named, **detection} for detection in image.detections]
+                for each in filter(None, (rows, printed)):
+                    each.extend(of_image)
+                detected += 1
+                detections += len(image.detections)
+        except Stopped as stopped:
+            kept = f"{file} holds what was found until then" if detected else "no image was done yet"
+            raise Stopped(stopped.signal, kept) from None
+        finally:
+            # What was found is not lost, whatever comes after it.
+            if detected:
+                rows.write(file)
+        if unread and len(ids) == 1:
+            raise InputError(unread[0].error)
+        if not detected:
+            raise InputError(f"none of the {len(unread)} images could be used, so nothing was written")
+        if printed is not None:
+            printed.write(args.json)
+    print(one_line(f"{file}: {detections:,} detections in {detected:,} image{'s' * (detected > 1)}"))
+    if unread:
+        raise InputError(told_unread(len(unread), len(ids), "images", args.out))
+    return DONE
