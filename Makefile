@@ -40,9 +40,9 @@ clean:  ## remove all that was built here, .venv included
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The package as it is installed, for tools that do not follow an editable installation's mapping of folders.
-$(PACKAGE): setup.py
+$(PACKAGE): setup.py $(wildcard detectron_gn/*.py)
 	mkdir -p $@
-	ln -sfn ../../../detectron_gn/__init__.py ../../../detectron_gn/__main__.py $@
+	ln -sfn $(addprefix ../../../,$(wildcard detectron_gn/*.py)) $@
 	for room in $(ROOMS); do ln -sfn ../../../$$room $@/$$room; done
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt

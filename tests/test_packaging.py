@@ -32,6 +32,14 @@ def test_the_front_door_opens_in_any_working_directory(crowded):
     assert "48616381" in run(Path(sys.executable).with_name("detectron-gn"), "models", cwd=crowded)
 
 
+def test_a_checkout_runs_from_its_root_without_being_installed(tmp_path):
+    environment = Environment(tmp_path / "venv")
+    environment.share_dependencies()
+    code = "import detectron_gn.verify.cli as cli; print(cli.__file__)"
+    assert run(environment.python, "-c", code, cwd=ROOT).strip() == str(ROOT / "verify" / "cli" / "__init__.py")
+    assert "48616381" in run(environment.python, "-m", "detectron_gn", "models", cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_torchrun_starts_it_in_any_working_directory(crowded, pickle, demo_model):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "detectron_gn"]

@@ -98,6 +98,21 @@ def test_what_is_expected_comes_from_the_catalog_or_the_user():
         expectation("R-50-GN")
 
 
+@pytest.mark.parametrize("source", ["48616381", "model_final.pkl"])
+def test_verify_published_advises_no_option_that_it_lacks(source, demo_model, capsys):
+    assert main(["verify", "published", source, "--annotations", str(demo_model / "instances_val.json")]) == 2
+    said = capsys.readouterr().err
+    assert "--expect" not in said and said.count("\n") == 1
+
+
+def test_the_catalogs_ap_is_not_compared_with_one_of_more_detections(demo_is_minival, demo_model, tmp_path, capsys):
+    data = ["--annotations", str(demo_model / "instances_val.json"), "--images", str(demo_model / "val")]
+    for command in ("ap", "all"):
+        arguments = ["verify", command, "48616381", *data, "--out", str(tmp_path), "--max-dets", "300"]
+        assert main(arguments) == 2
+        assert "published AP counts 100 detections of an image and category: leave --max" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("measured", "holds"), [(40.2, True), (40.4, True), (40.19, False), (40.41, False)])
 def test_a_tenth_of_a_point_is_what_a_rerun_may_differ_by(measured, holds):
     comparison = ApComparison("x", Expectation({"box": 40.3, "mask": 35.7}), {"box": measured, "mask": 35.7})
