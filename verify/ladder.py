@@ -194,7 +194,7 @@ def check_inputs(inputs: LadderInputs) -> None:
     if inputs.annotations is not None and not (inputs.reference or inputs.reference_results or inputs.expected):
         raise InputError(
             f"there is nothing to compare with what {inputs.source} finds in {inputs.annotations}: pass --expect-box "
-            "or --expect-mask with the AP that it should have, --reference-boxes with Detectron's results, or --reference"
+            "or --expect-mask with the AP that it should have, --reference-boxes with Detectron's, or --reference"
         )
 
 
