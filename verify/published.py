@@ -238,8 +238,11 @@ def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]
 
 
 def comparison_table(comparison: ApComparison) -> str:
-    """`comparison_rows` as text."""
-    return text_table(*comparison_rows(comparison), left=2)
+    """`comparison_rows` as text; what is the same of all rows, the case and the model, stands above them."""
+    header, rows = comparison_rows(comparison)
+    case, *_, model_id = rows[0]
+    title = case if model_id == "-" else f"{case}, model {model_id}"
+    return f"{title}\n{text_table(header[1:-1], [row[1:-1] for row in rows])}"
 
 
 def verdict(comparison: ApComparison) -> str:

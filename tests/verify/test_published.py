@@ -14,8 +14,16 @@ from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.verify import published as published_module
-from detectron_gn.verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
-from detectron_gn.weights.catalog import lookup
+from detectron_gn.verify.published import (
+    PUBLISHED,
+    ApComparison,
+    Expectation,
+    check_comparable,
+    compare_ap,
+    comparison_table,
+    expectation,
+)
+from detectron_gn.weights.catalog import catalog, lookup
 
 SHAPES = Categories(("circle", "square", "triangle", "star"), (3, 17, 44, 62))
 RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
@@ -37,12 +45,10 @@ def test_published_results_score_the_published_ap(demo_is_minival, demo_model, t
     annotations = str(demo_model / "instances_val.json")
     assert main(["verify", "published", "48616381", "--annotations", annotations, "--json", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    header = next(line for line in lines if line.startswith("case"))
-    assert header.split() == ["case", "lr", "schd", "s/im", "box", "AP", "mask", "AP", "model", "id"]
-    published = lines[lines.index(header) + 2]
-    assert published.split() == [
-        "R-50-FPN,", "GN", "published", "2x", "0.146", "+", "0.017", "90.8", "88.9", "48616381",
-    ]  # fmt: skip
+    title = lines.index("R-50-FPN, GN, model 48616381")
+    assert lines[title + 1].split() == ["lr", "schd", "s/im", "box", "AP", "mask", "AP"]
+    assert lines[title + 3].split() == ["published", "2x", "0.146", "+", "0.017", "90.8", "88.9"]
+    assert max(map(len, lines)) <= 80 and lines[-1].startswith("They agree within 0.1 points (")
     document = json.loads(out.read_text())
     assert document["holds"] and document["model"] == 48616381
     assert document["measured"]["box"] == pytest.approx(0.9079807369923488, abs=1e-12)
@@ -122,7 +128,17 @@ def test_a_tenth_of_a_point_is_what_a_rerun_may_differ_by(measured, holds):
 def test_only_what_is_expected_is_compared():
     comparison = ApComparison("x.pkl", Expectation({"box": 40.3}), {"box": 40.3, "mask": 1.0})
     assert comparison.holds
-    assert comparison_table(comparison).splitlines()[2].split() == ["x.pkl", "expected", "-", "-", "40.30", "-", "-"]
+    lines = comparison_table(comparison).splitlines()
+    assert lines[0] == "x.pkl" and lines[3].split() == ["expected", "-", "-", "40.30", "-"]
+
+
+def test_the_longest_name_of_the_catalog_fits_into_80_columns():
+    for entry in catalog().entries:
+        ap = {kind: 40.0 for kind, field in PUBLISHED.items() if getattr(entry, field) is not None}
+        if ap:
+            measured = dict.fromkeys(ap, 0.4)
+            comparison = compare_ap(entry.name, Expectation(ap, entry), measured, "123.456 + 12.345")
+            assert max(map(len, comparison_table(comparison).splitlines())) <= 80
 
 
 @pytest.mark.slow

@@ -35,6 +35,16 @@ def test_verify_detections_exits_with_1_where_they_differ(run: Run, demo_model: 
 
 
 @pytest.mark.slow
+def test_verify_blobs_ends_in_one_sentence_and_no_table_is_wider_than_a_terminal(
+    run: Run, pickle: Path, demo_model: Path
+) -> None:
+    arguments = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    code, printed, _ = run("verify", "blobs", pickle, *arguments)
+    assert code == 0 and printed.endswith("\n\nThe blobs agree.\n")
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.slow
 def test_verify_blobs_exits_with_1_and_names_the_first_difference(
     run: Run, pickle: Path, demo_model: Path, tmp_path: Path
 ) -> None:
