@@ -4,12 +4,13 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 10) and print("$(p)")' 2>/dev/null)) python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DEVELOPED := .venv/developed
 ROOMS := mrcnn port verify weights yaml_configs
 PACKAGE := build/package/detectron_gn
 # A worker per core; more than eight need more memory than they save time.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test fast lint format hooks clean
+.PHONY: help demo test fast lint format hooks dist wheels clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,28 +22,37 @@ demo: $(INSTALLED)  ## install, run the embedded model and compare it with Caffe
 test: lint  ## lint, types and all tests, on all cores
 	$(PYTEST)
 
-fast: $(INSTALLED)  ## the tests that take no more than a few seconds each
+fast: $(DEVELOPED)  ## the tests that take no more than a few seconds each
 	$(PYTEST) -m 'not slow'
 
-lint: $(INSTALLED) $(PACKAGE)  ## ruff and mypy
+lint: $(DEVELOPED) $(PACKAGE)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 
-format: $(INSTALLED)  ## sort the imports, and fix what else ruff can fix
+format: $(DEVELOPED)  ## sort the imports, and fix what else ruff can fix
 	$(BIN)/ruff check --fix .
 
-hooks: $(INSTALLED)  ## let git run lint before every commit
+hooks: $(DEVELOPED)  ## let git run lint before every commit
 	$(BIN)/python -m pip install pre-commit
 	$(BIN)/pre-commit install
+
+dist: $(DEVELOPED)  ## the source distribution and the wheel, in dist
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -c 'from setuptools import build_meta as build; build.build_sdist("dist")'
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	@ls -l dist
+
+wheels: dist  ## try the wheel outside of this folder on every Python that there is: takes a while
+	.ci/wheels dist/*.whl
 
 clean:  ## remove all that was built here, .venv included
 	rm -rf .venv build dist out .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The package as it is installed, for tools that do not follow an editable installation's mapping of folders.
-$(PACKAGE): setup.py
+$(PACKAGE): setup.py $(wildcard detectron_gn/*.py)
 	mkdir -p $@
-	ln -sfn ../../../detectron_gn/__init__.py ../../../detectron_gn/__main__.py $@
+	ln -sfn $(addprefix ../../../,$(wildcard detectron_gn/*.py)) $@
 	for room in $(ROOMS); do ln -sfn ../../../$$room $@/$$room; done
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
@@ -51,5 +61,10 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 			"$$($(PYTHON) --version 2>/dev/null || echo missing): run make PYTHON=/path/to/python3.10" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+# What the tests and `make lint` need besides.
+$(DEVELOPED): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -12,6 +12,17 @@ PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
 PLOTS = ["matplotlib>=3.8"]
 # onnx writes the files, onnxruntime runs them beside the model.
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
+# What the tests need; nbclient and ipykernel run the notebook of examples/.
+TEST = [
+    *PLOTS,
+    *EXPORT,
+    "hypothesis>=6.100",
+    "ipykernel>=6.29",
+    "nbclient>=0.10",
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+    "setuptools>=77",
+]
 
 # Read, not imported: the package may be built where nothing that it needs is installed.
 FRONT_DOOR = Path(__file__).with_name("detectron_gn") / "__init__.py"
@@ -24,13 +35,25 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
+    # Whose models these are; the project's own address is wherever it was fetched from.
+    project_urls={"Detectron's models": "https://github.com/facebookresearch/Detectron/blob/main/MODEL_ZOO.md"},
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
+    keywords=["Caffe2", "Detectron", "Group Normalization", "instance segmentation", "Mask R-CNN", "object detection"],
     python_requires=">=3.10",
     packages=["detectron_gn", *PACKAGES],
     package_dir={"detectron_gn": "detectron_gn", **PACKAGES},
@@ -42,6 +65,7 @@ setup(
         "detectron_gn.yaml_configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
+        "argcomplete>=3.5",
         "filelock>=4.1",
         "h5py>=3.11",
         "Jinja2>=3.1",
@@ -61,19 +85,9 @@ setup(
         "plots": PLOTS,
         # `export` to .onnx, which says so where they are missing.
         "export": EXPORT,
-        "test": [
-            *PLOTS,
-            *EXPORT,
-            "hypothesis>=6.100",
-            "mypy>=1.18",
-            "pytest>=8.0",
-            "pytest-xdist>=3.5",
-            "ruff>=0.12",
-            "setuptools>=77",
-            "types-PyYAML",
-            "types-requests",
-            "types-tqdm",
-        ],
+        "test": TEST,
+        # What changes of this project are made with: the tests, and `make lint`.
+        "dev": [*TEST, "mypy>=1.18", "ruff>=0.12", "types-PyYAML", "types-requests", "types-tqdm"],
     },
     entry_points={"console_scripts": ["detectron-gn = detectron_gn:main"]},
 )

@@ -10,8 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
+if not os.path.isdir(os.path.join(__path__[0], "mrcnn")):
+    # A checkout, where the rooms stand beside this folder: it runs from its root without being installed, too.
+    __path__.append(os.path.dirname(__path__[0]))
+
+from detectron_gn.completion import add_completion, complete_and_leave
+from detectron_gn.forgiving_parser import BAD_INPUT, ForgivingParser
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, breaking_off
 from detectron_gn.port import cli as port_commands
@@ -19,7 +25,7 @@ from detectron_gn.port import convert_cli as convert_command
 from detectron_gn.port import detect_cli as detect_command
 from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
-from detectron_gn.weights.command_line import Commands, check_json_option
+from detectron_gn.weights.command_line import DONE, Commands, HelpFormatter, check_json_option
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.shown import ShownStream, one_line
 
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
 # setup.py reads it here.
 __version__ = "0.2.0"
 
-BAD_INPUT = 2  # 0 and 1 are what a command returns: see weights/command_line.py
 BROKEN_PIPE = 141  # what a shell reports for SIGPIPE; for the signals that stop a command see mrcnn/stopping.py
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What Python, the loader of libraries, torch and OpenCV say where a limit or the machine itself is reached.
@@ -83,7 +88,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         try:
             with breaking_off():
                 arguments = sys.argv[1:] if arguments is None else arguments
-                args = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+                parser = _parser()
+                complete_and_leave(parser)
+                if not arguments:
+                    parser.print_help()
+                    return DONE
+                args = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
                 check_json_option(args)
                 code: int = args.run(args)
         finally:
@@ -145,26 +155,20 @@ def _drop_output() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """The command line; rooms and libraries are imported by the command that runs, so that --help is there at once."""
-    parser = _Parser(
+    parser = ForgivingParser(
         prog="detectron-gn",
+        formatter_class=HelpFormatter,
         description="The models of Caffe2 Detectron, exactly, in PyTorch: Mask, Faster, Fast and Keypoint R-CNN, "
         "RetinaNet and RPN, with Group Normalization or frozen BatchNorm, with a feature pyramid or C4.",
         epilog="Exit codes: 0 done, 1 a check did not hold, 2 bad input, 128 + n stopped by signal n. "
         "`detectron-gn COMMAND --help` has examples.",
     )
-    parser.add_argument("--version", action="version", version=f"detectron-gn {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"detectron-gn {__version__}")
     commands = Commands(parser, metavar="COMMAND")
     for room in (weights_commands, convert_command, detect_command, port_commands, verify_commands):
         room.add_commands(commands)
+    add_completion(commands)
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one sentence like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"detectron-gn: error: {one_line(message)}; see {self.prog} --help", file=sys.stderr)
-        sys.exit(BAD_INPUT)
 
 
 def _sentence(error: Exception) -> str | None:

@@ -40,7 +40,7 @@ def _add_inspect(commands: Commands) -> None:
     )
     parser.add_argument(
         "source",
-        metavar="SOURCE",
+        metavar="SOURCE|YAML",
         help="a model id, a URL, a .pkl, .h5, .safetensors or .pth file; or a Detectron YAML, file or name",
     )
 

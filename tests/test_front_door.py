@@ -6,6 +6,7 @@ The commands themselves are tested in their rooms, in test_cli.py and in verify/
 import argparse
 import errno
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_every_command_has_help_with_an_example_and_writes_json(run: Run, comman
 
 
 def test_the_version_is_told_from_one_source(run: Run) -> None:
-    assert run("--version") == (0, f"detectron-gn {detectron_gn.__version__}\n", "")
+    assert run("--version") == run("-V") == (0, f"detectron-gn {detectron_gn.__version__}\n", "")
     command = [sys.executable, "setup.py", "--version"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1] == detectron_gn.__version__
@@ -55,7 +56,7 @@ def test_the_version_is_told_from_one_source(run: Run) -> None:
 def test_help_and_refused_arguments_need_no_library_of_numbers(arguments: list[str]) -> None:
     code = (
         "import atexit, sys, detectron_gn\n"
-        "heavy = {'torch', 'cv2', 'numpy', 'yaml', 'requests', 'h5py', 'tqdm'}\n"
+        "heavy = {'torch', 'cv2', 'numpy', 'yaml', 'requests', 'h5py', 'tqdm', 'argcomplete'}\n"
         "atexit.register(lambda: print(heavy & set(sys.modules)))\n"
         f"detectron_gn.main({arguments})"
     )
@@ -73,9 +74,9 @@ def test_the_readme_lists_every_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["required: COMMAND"]),
-        (["detonate"], ["invalid choice: 'detonate'"]),
-        (["models", "--fast"], ["unrecognized arguments: --fast"]),
+        (["xyzzy"], ["invalid choice: 'xyzzy' (choose from models, download, "]),
+        (["models", "--xyzzy"], ["unrecognized arguments: --xyzzy; see detectron-gn models --help"]),
+        (["models", "48616381"], ["unrecognized arguments: 48616381; see detectron-gn models --help"]),
         (["score", "r.json"], ["required: --annotations"]),
         (["score", "r.json", "--annotations", "a.json", "--type", "panoptic"], ["invalid choice: 'panoptic'"]),
         (["score", "none.json", "--annotations", "a.json"], ["none.json cannot be read: No such file or directory"]),
@@ -83,7 +84,7 @@ def test_the_readme_lists_every_command() -> None:
         (["convert", "48616382", "--out", "o.pth"], ["48616382", "no model of the catalog"]),
         (["download", "56421872"], ["no file of it was ever published"]),
         (["detect", "none.pkl", "no.jpg", "--out", "o"], ["no.jpg: no such image file"]),
-        (["verify"], ["required: WHAT"]),
+        (["verify"], ["name one of blobs, detections, ", "; see detectron-gn verify --help"]),
         *(
             (["verify", *command, option, value], [f"argument {option}: {value!r} is no number from 0 {up_to}"])
             for command, option, up_to in [
@@ -108,6 +109,50 @@ def test_bad_arguments_end_in_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert_one_sentence(run(*arguments), *parts)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["verfy"], "verify"),
+        (["Models"], "models"),
+        (["predict", "model.pkl", "photo.jpg"], "detect"),
+        (["eval"], "test"),
+        (["verify", "blob"], "blobs"),
+        (["models", "--serch", "GN"], "--search"),
+        (["detect", "m.pkl", "a.jpg", "--out", "o", "--minscore=0.7"], "--min-score"),
+        (["verify", "ap", "m.pkl", "--annotations", "a", "--images", "b", "--expected-box", "40"], "--expect-box"),
+        (["convert", "m.pkl", "--out", "o.pth", "--layout", "torch-vision"], "torchvision"),
+        (["completion", "zhs"], "zsh"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_near_miss_is_told_what_was_probably_meant(run: Run, arguments: list[str], meant: str) -> None:
+    assert_one_sentence(run(*arguments), f" (did you mean {meant}?); see detectron-gn")
+
+
+def test_a_bare_command_prints_the_help(run: Run) -> None:
+    assert run() == run("--help")
+    assert run()[0] == 0
+
+
+GROUPS = sorted({command[:-1] for command in COMMANDS})
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPS], ids=" ".join)
+def test_every_help_fits_into_80_columns(run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run(*command, "--help")[1]
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+
+
+def test_an_example_is_cut_as_a_shell_takes_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    example = run("verify", "all", "--help")[1].partition("example:\n")[2]
+    words = ["verify", "all", "model_final.pkl", "--reference", "blobs.h5", "--images", "val2017"]
+    assert shlex.split(example.replace(" \\\n", ""))[:8] == ["detectron-gn", *words]
+    assert [line.endswith(" \\") for line in example.splitlines()] == [True, False]
+    assert "--search 'R-50 GN'" in run("models", "--help")[1]
 
 
 @pytest.mark.parametrize("command", ["detect", "test", "demo"])

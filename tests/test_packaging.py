@@ -1,12 +1,15 @@
 """What is installed: one package, whole, beside whatever others are called, and deaf to the working directory."""
 
+import email
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import detectron_gn
 from tests.helpers.installed_wheel import ROOT, Environment, build_sdist, build_wheel, run, write_wheel
 from tests.helpers.small_run import arguments as train_arguments
 from tests.helpers.small_run import config_file
@@ -30,6 +33,14 @@ def test_the_front_door_opens_in_any_working_directory(crowded):
     assert "48616381" in run(*DETECTRON_GN, "models", cwd=crowded)
     assert "usage: detectron-gn" in run(*DETECTRON_GN, "--help", cwd=crowded)
     assert "48616381" in run(Path(sys.executable).with_name("detectron-gn"), "models", cwd=crowded)
+
+
+def test_a_checkout_runs_from_its_root_without_being_installed(tmp_path):
+    environment = Environment(tmp_path / "venv")
+    environment.share_dependencies()
+    code = "import detectron_gn.verify.cli as cli; print(cli.__file__)"
+    assert run(environment.python, "-c", code, cwd=ROOT).strip() == str(ROOT / "verify" / "cli" / "__init__.py")
+    assert "48616381" in run(environment.python, "-m", "detectron_gn", "models", cwd=ROOT)
 
 
 @pytest.mark.slow
@@ -72,6 +83,40 @@ def test_the_wheel_holds_every_file_of_the_rooms_and_nothing_else(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == expected
     assert {"detectron_gn/py.typed", "detectron_gn/weights/catalog.yaml"} < held
+    assert {"detectron_gn/verify/reference/dump_blobs.py", "detectron_gn/verify/demo_model/blobs.h5"} < held
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_its_licences_and_what_it_needs_to_be_used_only(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = [archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")]
+    assert {"LICENSE", "NOTICE"} < {Path(name).name for name in names if ".dist-info/" in name}
+    message = email.message_from_string(metadata)
+    needed = [line for line in message.get_all("Requires-Dist", []) if "extra ==" not in line]
+    tools = ("mypy", "ruff", "pytest", "hypothesis", "nbclient", "ipykernel", "types-", "matplotlib", "onnx")
+    assert not [line for line in needed if line.startswith(tools)] and len(needed) == 14
+    assert {"export", "plots", "test", "dev"} <= set(message.get_all("Provides-Extra", []))
+    of_test = [line for line in message.get_all("Requires-Dist", []) if 'extra == "test"' in line]
+    assert not [line for line in of_test if line.startswith(("mypy", "ruff", "types-"))]
+
+
+def test_what_tells_the_version_tells_the_same():
+    told = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert told == [detectron_gn.__version__]
+
+
+def test_an_image_is_built_of_what_the_wheel_is_made_of():
+    taken = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {*ROOMS, "detectron_gn", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"} < taken
+    assert all((ROOT / name).exists() for name in taken)
+
+
+def test_what_is_needed_has_a_tested_version_in_the_constraints():
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    text = (ROOT / "setup.py").read_text()
+    wanted = {name.lower() for name in re.findall(r'^ +"([A-Za-z][\w-]+)>=', text, re.MULTILINE)}
+    assert {"torch", "argcomplete", "nbclient"} < wanted <= pinned
 
 
 @pytest.mark.slow

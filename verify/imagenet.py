@@ -67,7 +67,7 @@ class ImageNetError:
     @property
     def holds(self) -> bool:
         """Whether top-1 is shown to be the published error; nothing to compare with is no contradiction."""
-        return self.expected is None or (self.is_within and self.is_telling)
+        return self.is_within and self.is_telling
 
     @property
     def is_within(self) -> bool:
@@ -155,15 +155,15 @@ def classify(
     return ImageNetError(count, 100 - 100 * right1 / count, 100 - 100 * right5 / count, expected)
 
 
-def error_table(source: str, found: ImageNetError) -> str:
-    """Published and measured error in percent, and the verdict."""
+def error_table(found: ImageNetError) -> str:
+    """Published and measured error in percent, and the verdict where there is a published one."""
     published = "-" if found.expected is None else f"{found.expected:.1f}"
     measured = ["measured", str(found.images), f"{found.top1:.2f}", f"{found.top5:.2f}"]
     header = ["", "images", "top-1 error", "top-5 error"]
     table = text_table(header, [["published", str(VALIDATION_IMAGES), published, "-"], measured])
     if found.expected is None:
-        told = f"; three standard errors of this number of images are {found.sampling_error:.2f} points"
-        return f"{table}\n\n{source} has no published error to compare with{told if found.sampling_error else ''}."
+        told = f"\n\nThree standard errors of this number of images are {found.sampling_error:.2f} points."
+        return f"{table}{told if found.sampling_error else ''}"
     if found.is_within and not found.is_telling:
         return (
             f"{table}\n\nToo few images to tell: three standard errors of {_told_images(found)} are "

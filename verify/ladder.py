@@ -14,11 +14,12 @@ from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
 from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals, generate_proposals
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
-from detectron_gn.mrcnn.tables import text_table
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.classes import categories_of
 from detectron_gn.port.runs.load import configured_weights, load_model
@@ -43,7 +44,14 @@ from detectron_gn.verify.rungs import (
 )
 from detectron_gn.weights.download.cache import resolve
 from detectron_gn.weights.files.digest import file_digest
+from detectron_gn.weights.shown import folded
 from detectron_gn.weights.weights_file import WeightsFile
+
+# The rungs that compare with what Caffe2 computed.
+COMPARING = ("blobs", "proposals", "detections", "AP")
+
+# Where the words of a row begin.
+_BESIDE = " " * 21
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class LadderInputs:
         batch: images of one padded size that run together.
         ranks: the processes that share the images of the data set out.
         reading: how image files are read.
+        max_detections: those of an image and category that count for an AP.
     """
 
     source: str
@@ -82,6 +91,7 @@ class LadderInputs:
     batch: int = 1
     ranks: Ranks = ALONE
     reading: ImageReading = AS_IMREAD
+    max_detections: int = MAX_DETECTIONS
 
 
 @dataclass
@@ -99,9 +109,14 @@ class Ladder:
     comparison: ApComparison | None = None
 
     @property
+    def compares(self) -> bool:
+        """Whether anything was compared with Caffe2's: what the rungs before the blobs see, the file itself tells."""
+        return any(rung.name in COMPARING and rung.state != "not run" for rung in self.rungs)
+
+    @property
     def holds(self) -> bool:
-        """Whether no rung differs."""
-        return all(rung.state != "differs" for rung in self.rungs)
+        """Whether something was compared, and no rung differs."""
+        return self.compares and all(rung.state != "differs" for rung in self.rungs)
 
     def document(self) -> dict[str, Any]:
         """What --json writes."""
@@ -129,13 +144,15 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
     try:
         for name, step in climber.steps().items():
             rung = step()
-            say(f"{name:<11} {rung.state:<8} {rung.seen}")
+            say(_row(name, rung.state, rung.seen))
             climber.ladder.rungs.append(rung)
             if rung.state == "differs":
                 for label, told in (("suspect:", rung.suspect), ("may be:", rung.may_be)):
                     if told:
-                        say(f"{label:>20} {told}")
+                        say(folded(f"{label:>20} {told}", _BESIDE))
                 break
+        for name in RUNGS[len(climber.ladder.rungs) :]:
+            say(_row(name, "not reached", ""))
     finally:
         climber.release_others()
     return climber.ladder
@@ -158,10 +175,42 @@ def ap_ladder(inputs: LadderInputs, found: Evaluation | GeneratedProposals) -> L
     return Ladder([rung], sha256=digest, evaluation=evaluation, measured=found.measured, comparison=comparison)
 
 
-def ladder_table(ladder: Ladder) -> str:
-    """The rungs as a table, the ones that were not reached as well."""
-    states = {rung.name: rung.state for rung in ladder.rungs}
-    return text_table(["rung", ""], [[name, states.get(name, "not reached")] for name in RUNGS], left=2)
+def _row(name: str, state: str, seen: str) -> str:
+    """A row of the table of rungs, which is printed as they are reached."""
+    return folded(f"{name:<11} {state:<8} {seen}".rstrip(), _BESIDE)
+
+
+def check_inputs(inputs: LadderInputs) -> None:
+    """InputError for what is given without its partner, so that it could not be used, before anything is read."""
+    data = "--annotations and --images, a data set"
+    if inputs.reference is not None and inputs.images is None:
+        raise InputError("--reference needs --images: the folder of the images that it names")
+    if inputs.annotations is not None and inputs.images is None:
+        raise InputError("--annotations needs --images: the folder of its images")
+    if inputs.images is not None and inputs.reference is None and inputs.annotations is None:
+        raise InputError("--images says nothing by itself: pass --reference or --annotations too")
+    if inputs.reference_results and inputs.annotations is None:
+        raise InputError(f"Detectron's results are compared on a data set: pass {data}, with them")
+    if inputs.annotations is not None and not (inputs.reference or inputs.reference_results or inputs.expected):
+        raise InputError(
+            f"there is nothing to compare with what {inputs.source} finds in {inputs.annotations}: pass --expect-box "
+            "or --expect-mask with the AP that it should have, --reference-boxes with Detectron's, or --reference"
+        )
+
+
+def told_verdict(ladder: Ladder) -> str:
+    """The end of it in one sentence; InputError where nothing was compared."""
+    differs = next((rung.name for rung in ladder.rungs if rung.state == "differs"), None)
+    if differs is not None:
+        return f"It differs from Caffe2, first in its {differs}."
+    if not ladder.compares:
+        raise InputError(
+            "nothing was compared with Caffe2's values: that the file fits its configuration says nothing of what it "
+            "finds; pass --reference with --images, or --annotations with --images (see verify all --help)"
+        )
+    not_run = [rung.name for rung in ladder.rungs if rung.state == "not run"]
+    left_out = [*not_run, *(rung.not_compared for rung in ladder.rungs if rung.not_compared)]
+    return f"It agrees with Caffe2{f' as far as it was compared, without {listed(left_out)}' if left_out else ''}."
 
 
 class _Climber:
@@ -274,8 +323,9 @@ class _Climber:
             return Rung("AP", "not run", "needs --annotations and --images")
         seconds = None if ladder.evaluation is None else ladder.evaluation.speed.seconds_per_image()
         rung, ladder.comparison = compare_average_precision(
-            inputs.source, ladder.measured, inputs.expected, inputs.annotations, ladder.reference_rows, seconds
-        )
+            inputs.source, ladder.measured, inputs.expected, inputs.annotations, ladder.reference_rows, seconds,
+            inputs.max_detections,
+        )  # fmt: skip
         return rung
 
     def release_others(self, *, evaluates: bool = False) -> None:
@@ -346,6 +396,7 @@ def _found(
         out=inputs.out,
         ranks=inputs.ranks,
         reading=inputs.reading,
+        max_detections=inputs.max_detections,
     )
 
 

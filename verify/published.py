@@ -12,6 +12,7 @@ from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.coco_names import COCO_CATEGORIES
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ApSummary, score
+from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
 from detectron_gn.mrcnn.evaluation.results_files import IouType
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.weights.catalog import CatalogEntry, lookup
@@ -28,6 +29,7 @@ MINIVAL_IMAGES = 5000
 # What is compared: AP, and of an RPN by itself the average recall of its 1,000 best proposals. Catalog fields.
 PUBLISHED = {"box": "box_ap", "mask": "mask_ap", "keypoint": "keypoint_ap", "proposal": "proposal_ar"}
 TOLD = {"box": "box AP", "mask": "mask AP", "keypoint": "keypoint AP", "proposal": "AR@1000"}
+_EXPECT = "--expect-box, --expect-mask, --expect-keypoint or --expect-proposal"
 RESULT_FILES: dict[Item, IouType] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
@@ -87,20 +89,21 @@ class ApComparison:
         }
 
 
-def expectation(source: str, given: Mapping[str, float] | None = None) -> Expectation:
+def expectation(source: str, given: Mapping[str, float] | None = None, *, can_expect: bool = True) -> Expectation:
     """What the user expects, or else what the catalog has published for this id, name or URL.
 
     Args:
         given: AP in percent, as papers print it, by the names of `TOLD`; a number up to 1 is taken as a share of 1.
+        can_expect: whether the command has the options for `given`, so that an error may name them.
     """
     if given:
         return Expectation({kind: 100 * ap if ap <= 1 else ap for kind, ap in given.items()})
     try:
         entry = lookup(source)
     except UnknownModel:
+        way_out = f"pass {_EXPECT}, or give the model's id" if can_expect else "give an id that `models` lists"
         raise InputError(
-            f"{source} is no model of the catalog, so nothing says which AP to expect: "
-            "pass --expect-box, --expect-mask, --expect-keypoint or --expect-proposal, or give the model's id"
+            f"{source} is no model of the catalog, so nothing says which AP to expect: {way_out}"
         ) from None
     known = {kind: ap for kind, name in PUBLISHED.items() if (ap := getattr(entry, name)) is not None}
     if not known:
@@ -132,21 +135,29 @@ def published_results(entry: CatalogEntry) -> dict[IouType, Path]:
     return found
 
 
-def check_comparable(coco: COCO, annotations: Path, expected: Expectation) -> None:
+def check_comparable(coco: COCO, annotations: Path, expected: Expectation, *, can_expect: bool = True) -> None:
     """InputError where an AP on these annotations could not be compared with the expected one.
 
     The catalog's AP is that of coco_2014_minival, so other data sets have nothing to compare with it; without objects
-    there is no AP at all.
+    there is no AP at all. `can_expect` is that of `expectation`.
     """
     if expected.entry is not None and len(coco.imgs) != MINIVAL_IMAGES:
         raise InputError(
             f"{annotations} has {len(coco.imgs)} images, but published AP is of the {MINIVAL_IMAGES} of "
             "coco_2014_minival: give instances_val2017.json or instances_minival2014.json (they hold the same images; "
-            "person_keypoints_... for keypoints), "
-            "or say which AP to expect with --expect-box, --expect-mask, --expect-keypoint or --expect-proposal"
+            "person_keypoints_... for keypoints)" + f", or say which AP to expect with {_EXPECT}" * can_expect
         )
     if all(annotation.get("iscrowd") for annotation in coco.anns.values()):
         raise InputError(f"{annotations} has no object to find, so there is no AP: give annotations that have some")
+
+
+def check_max_dets(max_detections: int, expected: Expectation) -> None:
+    """InputError where the catalog's AP is expected of another number of detections than it counts."""
+    if expected.entry is not None and max_detections != MAX_DETECTIONS:
+        raise InputError(
+            f"published AP counts {MAX_DETECTIONS} detections of an image and category: leave --max-dets out, or say "
+            f"which AP to expect with {_EXPECT}"
+        )
 
 
 def check_coco_ids(coco: COCO, annotations: Path) -> None:
@@ -182,8 +193,8 @@ def compare_ap(
 
 def score_published(source: str, coco: COCO, annotations: Path) -> tuple[ApComparison, dict[str, ApSummary]]:
     """Score the detections on minival that were published beside a model; they are downloaded if need be."""
-    expected = expectation(source)
-    check_comparable(coco, annotations, expected)
+    expected = expectation(source, can_expect=False)
+    check_comparable(coco, annotations, expected, can_expect=False)
     check_coco_ids(coco, annotations)
     assert expected.entry is not None
     files = _published_files(expected.entry)
@@ -227,8 +238,11 @@ def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]
 
 
 def comparison_table(comparison: ApComparison) -> str:
-    """`comparison_rows` as text."""
-    return text_table(*comparison_rows(comparison), left=2)
+    """`comparison_rows` as text; what is the same of all rows, the case and the model, stands above them."""
+    header, rows = comparison_rows(comparison)
+    case, *_, model_id = rows[0]
+    title = case if model_id == "-" else f"{case}, model {model_id}"
+    return f"{title}\n{text_table(header[1:-1], [row[1:-1] for row in rows])}"
 
 
 def verdict(comparison: ApComparison) -> str:

@@ -18,6 +18,7 @@ from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, score
+from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.wording import listed
@@ -109,6 +110,8 @@ def check_statistics(cfg: Config, weights: WeightsFile) -> Rung:
 def compared_blobs(parities: Sequence[ImageParity]) -> Rung:
     """The rung of blobs that agree."""
     rows = [row for parity in parities for row in parity.blobs]
+    if not rows:
+        return Rung("blobs", "not run", "the reference holds no blob that the network has")
     worst = max((row.relative_error for row in rows), default=0.0)
     compared = f"{len(rows)} blobs of {len(parities)} images"
     left_out = "; ".join(_left_out(parities))
@@ -241,16 +244,20 @@ def compare_average_precision(
     annotations: Path,
     reference_rows: Mapping[IouType, list[ResultRow]],
     seconds_per_image: str | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> tuple[Rung, ApComparison | None]:
     """Our AP beside the expected one: the catalog's, the user's, or what Detectron's result files score.
 
     Args:
         measured: 0..1, by the names of `published.TOLD`.
+        max_detections: those of an image and category that count, where result files are scored.
     """
     seen = ", ".join(f"{TOLD[kind]} {100 * ap:.2f}" for kind, ap in measured.items())
     if expected is None and reference_rows:
         coco = read_annotations(annotations)
-        scores = {AP_JSON_KEY[kind]: score(rows, coco, kind).AP for kind, rows in reference_rows.items()}
+        scores = {
+            AP_JSON_KEY[kind]: score(rows, coco, kind, max_detections).AP for kind, rows in reference_rows.items()
+        }
         expected = Expectation({kind: 100 * ap for kind, ap in scores.items()})
     if expected is None:
         return Rung("AP", "not run", f"{seen}; nothing to compare with"), None

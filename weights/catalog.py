@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib.resources
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import unquote
 import yaml
 
 from detectron_gn.weights.errors import UnknownModel
+from detectron_gn.weights.shown import folded
 
 # Columns of the table of models: titles and fields.
 _NUMBERS = {
@@ -29,7 +29,6 @@ _NUMBERS = {
     "AR@1000": "proposal_ar",
     "top-1 error": "top1_error",
 }
-_LINE = 100
 
 # In bytes: R-50.pkl has about 100 million.
 _SMALLEST_FILE = 90_000_000
@@ -204,17 +203,19 @@ def table(entries: Sequence[CatalogEntry]) -> str:
     parts = []
     for family in dict.fromkeys(entry.family for entry in entries):
         members = [entry for entry in entries if entry.family == family]
-        parts += [family, _family_table(members), ""]
-    if any(entry.state == "result only" for entry in entries):
-        parts.append("result only: no file was ever published; the configuration of the same name reproduces it.")
+        files = _files_of(members)
+        parts += [f"{family} (files: {', '.join(files)})" if files else family, _family_table(members, files), ""]
+    if any(not entry.files for entry in entries):
+        told = "none: no file was ever published; the configuration of the same name reproduces it."
+        parts.append(folded(told, "  "))
     notes: dict[str, list[str]] = {}
     for entry in entries:
         if entry.note is not None:
             notes.setdefault(entry.note, []).append(entry.names[0])
-    parts += [
-        textwrap.fill(f"{', '.join(names)}: {note}", _LINE, subsequent_indent="  ") for note, names in notes.items()
-    ]
-    return "\n".join(parts).rstrip()
+    parts += [folded(f"{', '.join(names)}: {note}", "  ") for note, names in notes.items()]
+    if any(entry.files for entry in entries):
+        parts.append("The files belong to their authors, under CC BY-SA 3.0.")
+    return "\n".join(parts)
 
 
 def rows(entries: Sequence[CatalogEntry]) -> list[dict[str, Any]]:
@@ -222,8 +223,18 @@ def rows(entries: Sequence[CatalogEntry]) -> list[dict[str, Any]]:
     return [asdict(entry) for entry in entries]
 
 
-def _family_table(entries: Sequence[CatalogEntry]) -> str:
-    """The lines of one family; columns in which no model has anything are left out."""
+def _files_of(entries: Sequence[CatalogEntry]) -> tuple[str, ...]:
+    """What was published of the models of a family, where it is the same of all that have files."""
+    published = {tuple(entry.files) for entry in entries if entry.files}
+    return next(iter(published)) if len(published) == 1 else ()
+
+
+def _family_table(entries: Sequence[CatalogEntry], files: Sequence[str]) -> str:
+    """The lines of one family; columns in which no model has anything are left out.
+
+    Args:
+        files: what all of them have; where one has others, or none, a column says so.
+    """
     columns: dict[str, list[str]] = {
         "id": [str(entry.id or "-") for entry in entries],
         "name": [entry.name for entry in entries],
@@ -232,7 +243,9 @@ def _family_table(entries: Sequence[CatalogEntry]) -> str:
         values = [getattr(entry, field) for entry in entries]
         if any(value is not None for value in values):
             columns[title] = ["-" if value is None else f"{value:.1f}" for value in values]
-    columns["files"] = [" ".join(entry.files) or entry.state for entry in entries]
+    told = ["" if (own := tuple(entry.files)) and own == files else ", ".join(own) or "none" for entry in entries]
+    if any(told):
+        columns["files"] = told
     widths = {title: max(map(len, [title, *cells])) for title, cells in columns.items()}
     lines = ["  ".join(title.ljust(width) for title, width in widths.items())]
     lines += ["  ".join("-" * width for width in widths.values())]

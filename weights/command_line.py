@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,7 +27,13 @@ class Commands:
     """The commands of a parser, each with a handler, a help text, an example and the option --json."""
 
     def __init__(self, parser: argparse.ArgumentParser, metavar: str) -> None:
-        self._parsers = parser.add_subparsers(metavar=metavar, required=True)
+        self._parsers = parser.add_subparsers(metavar=metavar)
+        parser.set_defaults(run=self._none_named, json=None)
+        self._prog = parser.prog
+
+    def _none_named(self, args: argparse.Namespace) -> int:
+        """Runs where none of the commands is named."""
+        raise WeightsError(f"name one of {', '.join(self._parsers.choices)}; see {self._prog} --help")
 
     def add(self, name: str, run: Handler, meaning: str, example: str) -> argparse.ArgumentParser:
         """Add a command; returns its parser, which takes its options."""
@@ -35,7 +42,7 @@ class Commands:
             help=meaning,
             description=f"{meaning[0].upper()}{meaning[1:]}.",
             epilog=f"example:\n  detectron-gn {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         parser.register("action", None, _StoreOnce)
         parser.set_defaults(run=run)
@@ -44,7 +51,34 @@ class Commands:
 
     def add_group(self, name: str, meaning: str, metavar: str) -> Commands:
         """Add a name that commands of its own follow, as `verify` in `verify blobs`."""
-        return Commands(self._parsers.add_parser(name, help=meaning), metavar)
+        parser: argparse.ArgumentParser = self._parsers.add_parser(
+            name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.", formatter_class=HelpFormatter
+        )
+        return Commands(parser, metavar)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help within the width of the terminal. A line that begins with blanks is a command, and is cut as a shell's."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(
+            _cut_command(line, width) if line.startswith(" ") else fill(line, width, indent)
+            for line in text.splitlines()
+        )
+
+
+def _cut_command(line: str, width: int) -> str:
+    """A shell's command in lines of at most `width`, each but the last with a backslash; options keep their values."""
+    (start,) = re.findall("^ *", line)
+    pieces = re.findall(r"-\S+(?: (?!-)(?:'[^']*'|\S+))?|'[^']*'|\S+", line)
+    lines = [start + pieces[0]]
+    for piece in pieces[1:]:
+        if len(f"{lines[-1]} {piece} \\") > width:
+            lines.append(f"{start}    {piece}")
+        else:
+            lines[-1] += f" {piece}"
+    return " \\\n".join(lines)
 
 
 class _StoreOnce(argparse._StoreAction):

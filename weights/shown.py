@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from typing import Any, TextIO
+
+LINE = 80
+"""Characters of the lines of a terminal as it opens; tables and sentences are no wider."""
 
 _C0_AND_C1 = [*range(0x20), *range(0x7F, 0xA0)]
 _BIDIRECTIONAL = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
@@ -29,6 +33,15 @@ def one_line(text: str) -> str:
 def without_secrets(text: str) -> str:
     """`text` without what is secret in its addresses: user and password are left out, a query becomes `?...`."""
     return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("", text)) if "://" in text else text
+
+
+def folded(text: str, indent: str = "") -> str:
+    """`text` in lines that a terminal does not break; those after the first begin with `indent`. Paths stay whole."""
+    first = text[: len(text) - len(text.lstrip())]
+    return textwrap.fill(
+        text.lstrip(), LINE, initial_indent=first, subsequent_indent=indent or first, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 class ShownStream:

@@ -17,7 +17,7 @@ from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.port.config.yaml_loader import yaml_nodes
 from detectron_gn.weights.formats import read_blobs
-from detectron_gn.weights.shown import one_line
+from detectron_gn.weights.shown import folded, one_line
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
 _CONFIG_KEYS = (
@@ -35,6 +35,9 @@ _CONFIG_KEYS = (
     "SOLVER.BASE_LR",
     "NUM_GPUS",
 )
+
+# Types of numbers in a table that has little room.
+_SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "int32": "i32", "int64": "i64", "uint8": "u8"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ class Summary:
 
     def __str__(self) -> str:
         head = [f"{one_line(self.source)}: {self.title()}"]
-        head.append(f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values")
+        types = listed(list(dict.fromkeys(blob.dtype for blob in self.blobs)))
+        size = f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values"
+        head.append(f"{size}, {types}" if types else size)
         if self.class_names is not None:
             named = zip(self.class_names, self.category_ids or (), strict=True)
             head.append(f"  classes: {listed([f'{printable(name)} ({id})' for name, id in named], most=100)}")
@@ -121,15 +126,21 @@ class Summary:
             preserved = one_line(f"{len(self.unused)} blobs ({listed(self.unused)})")
             head.append(f"  preserved, not used by the network: {preserved}")
         head += [one_line(f"  left out: {name} {reason}") for name, reason in self.left_out.items()]
-        rows = [("blob", "shape", "dtype", "mean", "std", "min", "max")]
+        return "\n".join([head[0], *(folded(line, "    ") for line in head[1:]), "", self._blob_table()])
+
+    def _blob_table(self) -> str:
+        """Name, shape and spread of every blob, the type too where it is not the same of all; --json has the rest."""
+        types = {blob.dtype for blob in self.blobs}
+        rows = [["blob", "shape", "type", "std", "largest"]]
         for blob in self.blobs:
-            numbers = (blob.mean, blob.std, blob.min, blob.max)
-            mean, std, least, most = ("-" if number is None else f"{number:.4g}" for number in numbers)
+            largest = None if blob.min is None or blob.max is None else max(-blob.min, blob.max)
+            std, most = ("-" if number is None else f"{number:.2g}" for number in (blob.std, largest))
             shape = "x".join(map(str, blob.shape)) or "-"
-            rows.append((one_line(blob.name), shape, blob.dtype, mean, std, least, most))
+            rows.append([one_line(blob.name), shape, _SHORT.get(blob.dtype, blob.dtype), std, most])
+        if len(types) < 2:
+            rows = [[*row[:2], *row[3:]] for row in rows]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-        return "\n".join([*head, "", *table])
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
     def title(self) -> str:
         """The file in a few words: `training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes`."""

@@ -125,14 +125,14 @@ def _iou(mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
 
 def compared_table(compared: Sequence[Compared]) -> str:
     """What was compared, a line for each picture."""
-    header = ["picture", "height x width", "ours", "exported", "matched", "box, px", "score"]
+    header = ["picture", "HxW", "ours", "exported", "matched", "box px", "score"]
     if compared[0].mask_iou is not None:
         header.append("mask IoU")
     if compared[0].keypoint is not None:
-        header += ["keypoint, px", "moved"]
+        header += ["keypoint px", "moved"]
     rows = []
     for each in compared:
-        row = [each.name, "{} x {}".format(*each.image_size), str(each.ours), str(each.exported), str(each.matched)]
+        row = [each.name, "{}x{}".format(*each.image_size), str(each.ours), str(each.exported), str(each.matched)]
         row += [f"{each.box:.1e}", f"{each.score:.1e}"]
         if each.mask_iou is not None:
             row.append(f"{each.mask_iou:.4f}")

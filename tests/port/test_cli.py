@@ -28,7 +28,24 @@ def test_inspect_tells_what_a_file_is(run: Run, pickle: Path, tmp_path: Path) ->
     code, printed, _ = run("inspect", pickle, "--json", tmp_path / "summary.json")
     assert code == 0
     assert "detector, R-50 FPN, GN, 4conv1fc box head, masks, 5 classes" in printed.splitlines()[0]
-    assert json.loads((tmp_path / "summary.json").read_text())["classes"] == 5
+    document = json.loads((tmp_path / "summary.json").read_text())
+    assert document["classes"] == 5
+    title, *rest = printed.splitlines()
+    assert [line for line in rest if len(line) > 80] == []
+    assert "  pkl, 18,085,097 bytes, 223 blobs, 4,515,533 values, float32" in rest
+    row = next(line for line in rest if line.startswith("head_conv4_gn_s "))
+    assert row.split() == ["head_conv4_gn_s", "32", "0.03", "1.1"]
+    blob = next(each for each in document["blobs"] if each["name"] == "head_conv4_gn_s")
+    assert {"mean", "std", "min", "max", "dtype", "nan", "inf"} < blob.keys()
+
+
+def test_inspect_tells_the_type_of_each_blob_where_they_are_several(run: Run, pickle: Path, tmp_path: Path) -> None:
+    weights = read_blobs(pickle)
+    wide = {"conv1_w": weights.blobs["conv1_w"].astype("float64")}
+    write_blobs(tmp_path / "mixed.safetensors", replace(weights, blobs={**weights.blobs, **wide}))
+    lines = run("inspect", tmp_path / "mixed.safetensors")[1].splitlines()
+    assert next(line for line in lines if line.startswith("conv1_w ")).split()[2] == "f64"
+    assert next(line for line in lines if line.startswith("fc6_b ")).split()[2] == "f32"
 
 
 @pytest.mark.parametrize(

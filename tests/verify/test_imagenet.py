@@ -152,18 +152,18 @@ def test_half_a_point_is_what_resizing_may_explain():
 def test_what_few_images_leave_open_is_said():
     few = ImageNetError(1_000, 25.0, 7, 24.0)
     assert few.document()["sampling_error"] == pytest.approx(4.05, abs=0.01)
-    assert "within 4.55 points: 0.5 for the resizing of the crop, and 4.05" in error_table("x.pkl", few)
-    assert "there are 1,000 images and not 50,000" in error_table("x.pkl", few)
-    assert error_table("x.pkl", ImageNetError(50_000, 24.1, 7, 24.0)).endswith("They agree within 0.50 points.")
-    assert "three standard errors of this number of images are 4." in error_table(
-        "x.pkl", ImageNetError(1_000, 24.0, 7, None)
+    assert "within 4.55 points: 0.5 for the resizing of the crop, and 4.05" in error_table(few)
+    assert "there are 1,000 images and not 50,000" in error_table(few)
+    assert error_table(ImageNetError(50_000, 24.1, 7, 24.0)).endswith("They agree within 0.50 points.")
+    assert "Three standard errors of this number of images are 4." in error_table(
+        ImageNetError(1_000, 24.0, 7, None)
     )
 
 
 def test_too_few_images_hold_nothing_however_near_they_are():
     one = ImageNetError(1, 100.0, 100.0, 24.0)
     assert abs(one.top1 - 24.0) < one.tolerance and not one.holds
-    assert error_table("x.pkl", one).endswith(
+    assert error_table(one).endswith(
         "Too few images to tell: three standard errors of 1 image are 128.12 points; give 657 images or more."
     )
     assert one.document()["is_telling"] is False
@@ -171,8 +171,8 @@ def test_too_few_images_hold_nothing_however_near_they_are():
     assert not ImageNetError(656, 24.0, 7, 24.0).holds
     assert ImageNetError(657, 24.0, 7, 24.0).holds
     # A difference beyond their sampling error is one, few as they are.
-    assert "They do not agree" in error_table("x.pkl", ImageNetError(100, 90.0, 50, 24.0))
-    assert ImageNetError(1, 100.0, 100.0, None).holds
+    assert "They do not agree" in error_table(ImageNetError(100, 90.0, 50, 24.0))
+    assert not ImageNetError(50_000, 24.0, 7.0, None).holds
 
 
 def test_a_detector_has_no_classification_head(weights):
@@ -208,7 +208,7 @@ def test_the_command_ends_in_a_verdict(weights, cfg, folders, tmp_path, monkeypa
 
 
 def test_a_narrow_file_is_classified_with_the_configuration_it_is_told_to_pass(
-    weights, reference, folders, tmp_path, capsys
+    weights, reference, folders, tmp_path, capsys, monkeypatch
 ):
     path = tmp_path / "mine.pkl"
     write_blobs(path, weights)
@@ -220,7 +220,25 @@ def test_a_narrow_file_is_classified_with_the_configuration_it_is_told_to_pass(
     overrides = ["--set", *str(reference["opts"]).split()]
     assert detectron_gn.main([*arguments, *overrides]) == 2
     assert "pass --config too" in capsys.readouterr().err
-    assert detectron_gn.main([*arguments, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *overrides]) == 0
+    arguments += ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *overrides]
+    monkeypatch.setattr(imagenet, "VALIDATION_IMAGES", 4)
+    assert detectron_gn.main([*arguments, "--expect-error", "100"]) == 0
+    assert capsys.readouterr().out.endswith("They agree within 0.50 points.\n")
+
+
+def test_an_error_that_is_compared_with_nothing_is_measured_and_is_no_success(
+    weights, reference, folders, tmp_path, capsys
+):
+    path = tmp_path / "mine.pkl"
+    write_blobs(path, weights)
+    for number in range(CLASSES - 3):
+        (folders / f"d{number}").mkdir()
+    arguments = ["verify", "imagenet", str(path), "--images", str(folders), "--device", "cpu"]
+    arguments += ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", "--set", *str(reference["opts"]).split()]
+    assert detectron_gn.main([*arguments, "--json", str(tmp_path / "e.json")]) == 2
+    printed = capsys.readouterr()
+    assert "measured" in printed.out and "mine.pkl has no published error; pass --expect-error" in printed.err
+    assert json.loads((tmp_path / "e.json").read_text())["holds"] is False
 
 
 def test_the_mean_is_the_one_of_the_bodys_trainer_unless_the_user_says_another(weights, cfg):
@@ -251,6 +269,6 @@ def test_the_mean_that_is_said_is_the_mean_that_is_subtracted(
     command += [str(tmp_path / "e.json"), "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", "--set"]
     command += str(reference["opts"]).split()
     for options, mean in (([], (103.53, 116.28, 123.675)), (["--mean", "1", "2.5", "3"], (1.0, 2.5, 3.0))):
-        assert detectron_gn.main([*command, *options]) == 0
+        assert detectron_gn.main([*command, *options]) == 2  # there is no error to compare with
         assert used.pop() == mean and json.loads((tmp_path / "e.json").read_text())["mean"] == list(mean)
         assert f"subtracted mean {mean[0]:g}, {mean[1]:g}, {mean[2]:g} (BGR): " in capsys.readouterr().out

@@ -21,7 +21,7 @@ from detectron_gn.mrcnn.evaluation.ap import ApSummary
 from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Speed
 from detectron_gn.port.runs.load import configured_weights
 from detectron_gn.verify import ladder as ladder_module
-from detectron_gn.verify.ladder import Ladder, LadderInputs, ap_ladder
+from detectron_gn.verify.ladder import Ladder, LadderInputs, ap_ladder, told_verdict
 from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
 from detectron_gn.verify.published import Expectation
 from detectron_gn.verify.report.content import Report, Tile, ladder_report
@@ -40,20 +40,66 @@ def pickle(tmp_path_factory, demo_model):
     return path
 
 
+def verify_all(pickle, out, *arguments):
+    """Exit code."""
+    given = ["--out", out, "--json", out / "all.json", "--device", "cpu", *arguments]
+    return main(["verify", "all", str(pickle), *map(str, given)])
+
+
 def climb(pickle, out, *arguments):
     """Exit code, the rungs by name, and the page."""
-    code = main(["verify", "all", str(pickle), "--out", str(out), "--json", str(out / "all.json"), "--device", "cpu",
-                 *map(str, arguments)])  # fmt: skip
+    code = verify_all(pickle, out, *arguments)
     document = json.loads((out / "all.json").read_text())
     assert document["holds"] is (code == 0)
     return code, {rung["name"]: rung for rung in document["rungs"]}, (out / "report.html").read_text()
 
 
-def test_without_a_reference_the_file_alone_is_climbed(pickle, tmp_path):
+def test_without_a_reference_the_file_alone_is_climbed_which_compares_nothing(pickle, tmp_path, capsys):
     code, rungs, page = climb(pickle, tmp_path)
-    assert code == 0
+    assert code == 2
     assert [rung["state"] for rung in rungs.values()] == ["holds"] * 3 + ["not run"] * 4
-    assert "Agrees as far as it was compared" in page
+    assert "Nothing was compared" in page
+    assert "nothing was compared with Caffe2's values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--reference"], "--reference needs --images"),
+        (["--images"], "--images says nothing by itself: pass --reference or --annotations"),
+        (["--annotations"], "--annotations needs --images"),
+        (["--reference-boxes"], "compared on a data set: pass --annotations and --images"),
+        (["--images", "--annotations"], "there is nothing to compare with what "),
+    ],
+    ids=" ".join,
+)
+def test_an_option_without_its_partner_is_refused_before_anything_is_read(
+    given, sentence, demo_model, tmp_path, capsys
+):
+    files = {
+        "--reference": demo_model / "blobs.h5", "--images": demo_model / "val",
+        "--annotations": demo_model / "instances_val.json",
+        "--reference-boxes": demo_model / "bbox_coco_shapes_val_results.json",
+    }  # fmt: skip
+    arguments = [each for option in given for each in (option, files[option])]
+    assert verify_all("no_model.pkl", tmp_path, *arguments) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err and printed.out == ""
+
+
+def test_the_end_is_one_sentence():
+    rungs = [Rung(name, "holds", "") for name in RUNGS]
+    assert told_verdict(Ladder(rungs)) == "It agrees with Caffe2."
+    part = [*rungs[:6], Rung("AP", "not run", "")]
+    assert told_verdict(Ladder(part)) == "It agrees with Caffe2 as far as it was compared, without AP."
+    part[5] = Rung("detections", "holds", "", not_compared="masks of the data set")
+    assert told_verdict(Ladder(part)).endswith("without AP, masks of the data set.")
+    part[3:] = [Rung("blobs", "differs", "")]
+    assert told_verdict(Ladder(part)) == "It differs from Caffe2, first in its blobs."
+    nothing = Ladder([*rungs[:3], *(Rung(name, "not run", "") for name in RUNGS[3:])])
+    assert not nothing.holds
+    with pytest.raises(InputError, match="nothing was compared"):
+        told_verdict(nothing)
 
 
 def test_it_stops_at_names_where_the_configuration_is_of_another_model(pickle, tmp_path):
@@ -93,6 +139,9 @@ def test_it_stops_at_the_blobs_and_names_the_suspect(pickle, demo_model, tmp_pat
     printed = capsys.readouterr().out
     assert "suspect: GroupNorm's epsilon" in printed
     assert re.search(r"^AP +not reached$", printed, re.MULTILINE)
+    assert len(re.findall(r"^blobs ", printed, re.MULTILINE)) == 1
+    assert printed.endswith("\nIt differs from Caffe2, first in its blobs.\n")
+    assert [line for line in printed.splitlines() if len(line) > 80 and "report" not in line] == []
 
 
 @pytest.mark.slow
@@ -119,7 +168,8 @@ def test_the_data_set_is_run_in_the_precision_asked_for(pickle, demo_model, tmp_
     (tmp_path / "one.json").write_text(json.dumps(document))
     data, scores = ["--annotations", tmp_path / "one.json", "--images", demo_model / "val"], {}
     for precision in ("fp32", "bf16"):
-        assert climb(pickle, tmp_path / precision, *data, "--precision", precision)[0] == 0
+        arguments = [*data, "--precision", precision, "--expect-box", "50"]
+        assert climb(pickle, tmp_path / precision, *arguments)[1]["AP"]["state"] == "differs"
         rows = json.loads((tmp_path / precision / "bbox.json").read_text())
         scores[precision] = np.array(sorted(row["score"] for row in rows if row["score"] > 0.9))
     assert len(scores["fp32"]) == len(scores["bf16"]) > 0

@@ -14,8 +14,16 @@ from detectron_gn.mrcnn.data.coco import read_annotations
 from detectron_gn.mrcnn.data.image_files import image_files, naming_used
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.verify import published as published_module
-from detectron_gn.verify.published import ApComparison, Expectation, check_comparable, comparison_table, expectation
-from detectron_gn.weights.catalog import lookup
+from detectron_gn.verify.published import (
+    PUBLISHED,
+    ApComparison,
+    Expectation,
+    check_comparable,
+    compare_ap,
+    comparison_table,
+    expectation,
+)
+from detectron_gn.weights.catalog import catalog, lookup
 
 SHAPES = Categories(("circle", "square", "triangle", "star"), (3, 17, 44, 62))
 RESULTS = {"boxes": "bbox_coco_shapes_val_results.json", "masks": "segmentations_coco_shapes_val_results.json"}
@@ -37,12 +45,10 @@ def test_published_results_score_the_published_ap(demo_is_minival, demo_model, t
     annotations = str(demo_model / "instances_val.json")
     assert main(["verify", "published", "48616381", "--annotations", annotations, "--json", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    header = next(line for line in lines if line.startswith("case"))
-    assert header.split() == ["case", "lr", "schd", "s/im", "box", "AP", "mask", "AP", "model", "id"]
-    published = lines[lines.index(header) + 2]
-    assert published.split() == [
-        "R-50-FPN,", "GN", "published", "2x", "0.146", "+", "0.017", "90.8", "88.9", "48616381",
-    ]  # fmt: skip
+    title = lines.index("R-50-FPN, GN, model 48616381")
+    assert lines[title + 1].split() == ["lr", "schd", "s/im", "box", "AP", "mask", "AP"]
+    assert lines[title + 3].split() == ["published", "2x", "0.146", "+", "0.017", "90.8", "88.9"]
+    assert max(map(len, lines)) <= 80 and lines[-1].startswith("They agree within 0.1 points (")
     document = json.loads(out.read_text())
     assert document["holds"] and document["model"] == 48616381
     assert document["measured"]["box"] == pytest.approx(0.9079807369923488, abs=1e-12)
@@ -98,6 +104,21 @@ def test_what_is_expected_comes_from_the_catalog_or_the_user():
         expectation("R-50-GN")
 
 
+@pytest.mark.parametrize("source", ["48616381", "model_final.pkl"])
+def test_verify_published_advises_no_option_that_it_lacks(source, demo_model, capsys):
+    assert main(["verify", "published", source, "--annotations", str(demo_model / "instances_val.json")]) == 2
+    said = capsys.readouterr().err
+    assert "--expect" not in said and said.count("\n") == 1
+
+
+def test_the_catalogs_ap_is_not_compared_with_one_of_more_detections(demo_is_minival, demo_model, tmp_path, capsys):
+    data = ["--annotations", str(demo_model / "instances_val.json"), "--images", str(demo_model / "val")]
+    for command in ("ap", "all"):
+        arguments = ["verify", command, "48616381", *data, "--out", str(tmp_path), "--max-dets", "300"]
+        assert main(arguments) == 2
+        assert "published AP counts 100 detections of an image and category: leave --max" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("measured", "holds"), [(40.2, True), (40.4, True), (40.19, False), (40.41, False)])
 def test_a_tenth_of_a_point_is_what_a_rerun_may_differ_by(measured, holds):
     comparison = ApComparison("x", Expectation({"box": 40.3, "mask": 35.7}), {"box": measured, "mask": 35.7})
@@ -107,7 +128,17 @@ def test_a_tenth_of_a_point_is_what_a_rerun_may_differ_by(measured, holds):
 def test_only_what_is_expected_is_compared():
     comparison = ApComparison("x.pkl", Expectation({"box": 40.3}), {"box": 40.3, "mask": 1.0})
     assert comparison.holds
-    assert comparison_table(comparison).splitlines()[2].split() == ["x.pkl", "expected", "-", "-", "40.30", "-", "-"]
+    lines = comparison_table(comparison).splitlines()
+    assert lines[0] == "x.pkl" and lines[3].split() == ["expected", "-", "-", "40.30", "-"]
+
+
+def test_the_longest_name_of_the_catalog_fits_into_80_columns():
+    for entry in catalog().entries:
+        ap = {kind: 40.0 for kind, field in PUBLISHED.items() if getattr(entry, field) is not None}
+        if ap:
+            measured = dict.fromkeys(ap, 0.4)
+            comparison = compare_ap(entry.name, Expectation(ap, entry), measured, "123.456 + 12.345")
+            assert max(map(len, comparison_table(comparison).splitlines())) <= 80
 
 
 @pytest.mark.slow

@@ -173,7 +173,16 @@ def test_table_shows_every_model_and_what_result_only_means() -> None:
     assert all(name in text for entry in entries for name in entry.names)
     assert "no file was ever published" in text
     assert [row["id"] for row in rows(entries)] == [entry.id for entry in entries]
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Mask R-CNN (files: model, boxes, masks)\n" in text
+    assert "The files belong to their authors, under CC BY-SA 3.0." in text
+
+
+def test_a_table_of_models_without_a_file_promises_none() -> None:
+    text = table(chosen(None, "freeze2"))
+    assert text.startswith("Mask R-CNN\n")
+    assert [line[-4:] for line in text.splitlines()[3:5]] == ["none", "none"]
+    assert "files belong" not in text
 
 
 @pytest.mark.parametrize(

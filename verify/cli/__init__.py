@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detectron_gn.verify.cli import demo, evaluate, ladder, parity, train
+from detectron_gn.verify.cli import demo, dump_script, evaluate, ladder, parity, train
 from detectron_gn.weights.command_line import Commands
 
 
@@ -18,6 +18,7 @@ def add_commands(commands: Commands) -> None:
     ladder.add_all(checks)
     parity.add_imagenet(checks)
     parity.add_training(checks)
+    dump_script.add_dump_script(checks)
     train.add_train(commands)
     train.add_check_data(commands)
     demo.add_demo(commands)

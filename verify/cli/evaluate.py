@@ -126,7 +126,7 @@ def _generated(
 
 
 def run_evaluation(
-    args: argparse.Namespace, max_detections: int = 100
+    args: argparse.Namespace, max_detections: int
 ) -> tuple[Evaluation | GeneratedProposals | None, dict[str, Any], Detector]:
     """Run a model over a data set, alone or with the other processes that torchrun started; None but for the first.
 

@@ -23,6 +23,7 @@ from detectron_gn.verify.cli.options import (
     add_cuda_graphs,
     add_data,
     add_expected_ap,
+    add_max_dets,
     add_per_class,
     add_tolerance,
     expected_ap,
@@ -35,6 +36,7 @@ from detectron_gn.weights.command_line import (
     progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.shown import folded
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.evaluation.results_files import IouType
@@ -62,8 +64,9 @@ def _published(args: argparse.Namespace) -> int:
 
     annotations = read_annotations(args.annotations)
     comparison, summaries = score_published(args.source, annotations, args.annotations)
-    print(f"{ap_table(summaries, per_class=args.per_class)}\n\n{comparison_table(comparison)}\n\n{verdict(comparison)}")
+    print(f"{ap_table(summaries, per_class=args.per_class)}\n\n{comparison_table(comparison)}")
     write_json_option(args, {**comparison.document(), "ap": ap_document(args.annotations.stem, summaries)})
+    print(f"\n{verdict(comparison)}")
     return DONE if comparison.holds else CHECK_FAILED
 
 
@@ -85,6 +88,7 @@ def add_ap(checks: Commands) -> None:
     add_precision(parser)
     add_cuda_graphs(parser)
     add_expected_ap(parser)
+    add_max_dets(parser)
     add_per_class(parser)
 
 
@@ -94,13 +98,20 @@ def _ap(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
     from detectron_gn.mrcnn.evaluation.recall import recall_table
     from detectron_gn.verify.ladder import LadderInputs, ap_ladder
-    from detectron_gn.verify.published import check_comparable, comparison_table, expectation, verdict
+    from detectron_gn.verify.published import (
+        check_comparable,
+        check_max_dets,
+        comparison_table,
+        expectation,
+        verdict,
+    )
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
     expected = expectation(args.source, expected_ap(args))
     check_comparable(read_annotations(args.annotations), args.annotations, expected)
-    found, document, model = run_evaluation(args)
+    check_max_dets(args.max_dets, expected)
+    found, document, model = run_evaluation(args, args.max_dets)
     if found is None:
         return DONE
     inputs = LadderInputs(
@@ -114,6 +125,7 @@ def _ap(args: argparse.Namespace) -> int:
         expected=expected,
         batch=args.batch,
         reading=image_reading(args),
+        max_detections=args.max_dets,
     )
     ladder = ap_ladder(inputs, found)
     # The page tells its configuration, its precision and the machine it ran on.
@@ -124,11 +136,12 @@ def _ap(args: argparse.Namespace) -> int:
         print(f"\n{ap_table(found.summaries, per_class=args.per_class)}")
     else:
         print(f"\n{recall_table(found.recall)}")
-    print(f"\n{comparison_table(ladder.comparison)}\n\n{verdict(ladder.comparison)}")
+    print(f"\n{comparison_table(ladder.comparison)}")
     report = args.out / "report.html"
     write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)
-    print(f"The report: {report}")
+    print(f"\nThe report: {report}")
     write_json_option(args, {**ladder.comparison.document(), "naming": found.naming, "ap": document})
+    print(f"\n{verdict(ladder.comparison)}")
     return DONE if ladder.holds else CHECK_FAILED
 
 
@@ -142,7 +155,8 @@ def add_all(checks: Commands) -> None:
     )
     add_model(parser)
     add_classes(parser)
-    parser.add_argument("--reference", type=Path, metavar="R.h5", help="blobs and proposals: what dump_blobs.py wrote")
+    meaning = "blobs and proposals: what dump_blobs.py wrote (verify dump-script)"
+    parser.add_argument("--reference", type=Path, metavar="R.h5", help=meaning)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of both")
     parser.add_argument("--annotations", type=Path, metavar="A.json", help="detections and AP: COCO instances file")
     add_proposals(parser)
@@ -151,6 +165,7 @@ def add_all(checks: Commands) -> None:
             f"--reference-{kind}", type=Path, metavar="R.json", help=f"Detectron's {kind} (default: the published)"
         )
     add_expected_ap(parser)
+    add_max_dets(parser)
     add_out(parser, default=OUT)
     add_image_reading(parser)
     add_batch(parser)
@@ -164,8 +179,8 @@ def _all(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.classes import BY_PLACE
-    from detectron_gn.verify.ladder import LadderInputs, climb, ladder_table
-    from detectron_gn.verify.published import check_coco_ids, known_expectation, published_results
+    from detectron_gn.verify.ladder import LadderInputs, check_inputs, climb, told_verdict
+    from detectron_gn.verify.published import check_coco_ids, check_max_dets, known_expectation, published_results
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
@@ -178,6 +193,8 @@ def _all(args: argparse.Namespace) -> int:
     if expected is not None and expected.entry is not None and not files:
         files = published_results(expected.entry)
         check_coco_ids(read_annotations(args.annotations), args.annotations)
+    if expected is not None:
+        check_max_dets(args.max_dets, expected)
     if args.annotations is not None:
         _check_reference_results(args.annotations, files)
     with joined_ranks(args.device) as ranks:
@@ -200,7 +217,9 @@ def _all(args: argparse.Namespace) -> int:
             batch=args.batch,
             ranks=ranks,
             reading=image_reading(args),
+            max_detections=args.max_dets,
         )
+        check_inputs(inputs)
         progress = progress_bar if ranks.is_first else no_progress
         ladder = climb(inputs, lambda line: print(line, flush=True), progress)
     if ladder is None:
@@ -209,8 +228,9 @@ def _all(args: argparse.Namespace) -> int:
     write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     if ladder.evaluation is not None and ladder.model is not None and ladder.model.categories is None:
         print(f"\n{BY_PLACE}")
-    print(f"\n{ladder_table(ladder)}\n\nThe report: {report}")
+    print(f"\nThe report: {report}\n", flush=True)
     write_json_option(args, ladder.document())
+    print(folded(told_verdict(ladder)))
     return DONE if ladder.holds else CHECK_FAILED
 
 

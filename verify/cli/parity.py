@@ -14,7 +14,7 @@ from detectron_gn.port.options import (
     add_proposals,
     image_reading,
 )
-from detectron_gn.verify.cli.options import add_data, add_tolerance, add_type
+from detectron_gn.verify.cli.options import add_data, add_max_dets, add_tolerance, add_type
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
     DONE,
@@ -37,7 +37,8 @@ def add_blobs(checks: Commands) -> None:
         "verify blobs model_final.pkl --reference blobs.h5 --images val2017",
     )
     add_model(parser)
-    parser.add_argument("--reference", type=Path, required=True, metavar="R.h5", help="what dump_blobs.py wrote")
+    meaning = "what dump_blobs.py wrote (verify dump-script)"
+    parser.add_argument("--reference", type=Path, required=True, metavar="R.h5", help=meaning)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
     add_image_reading(parser)
     add_tolerance(parser)
@@ -46,6 +47,7 @@ def add_blobs(checks: Commands) -> None:
 def _blobs(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.verify.parity.blobs import (
         blob_table,
@@ -70,8 +72,14 @@ def _blobs(args: argparse.Namespace) -> int:
         if not held:
             first = first_difference(parity, args.tolerance) or "its detections"
             print(one_line(f"{parity.image}: first out of tolerance: {first}"))
+    compares = any(parity.compares for parity in parities)
+    write_json_option(args, {"holds": compares and all(holds), "images": [asdict(parity) for parity in parities]})
+    if not compares:
+        raise InputError(
+            f"nothing was compared: {args.reference} holds no blob that the network has, and no detections; record it "
+            "again with dump_blobs.py (verify dump-script)"
+        )
     print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
-    write_json_option(args, {"holds": all(holds), "images": [asdict(parity) for parity in parities]})
     return DONE if all(holds) else CHECK_FAILED
 
 
@@ -87,6 +95,7 @@ def add_detections(checks: Commands) -> None:
     parser.add_argument("reference", type=Path, metavar="REFERENCE.json")
     parser.add_argument("--annotations", type=Path, metavar="A.json", help="score both files as well")
     add_type(parser)
+    add_max_dets(parser)
     limits = {"box-iou": (0.999, "smallest IoU of two boxes"), "mask-iou": (0.99, "smallest IoU of two masks")}
     limits["score"] = (1e-3, "largest difference of two scores")
     parser.add_argument(
@@ -127,12 +136,12 @@ def _detections(args: argparse.Namespace) -> int:
         print(f"\nfurthest apart: {one_line(', '.join(worst))}")
     if annotations is not None:
         both = {"ours": ours, "reference": reference}
-        summaries = {name: score(rows, annotations, iou_type) for name, rows in both.items()}
+        summaries = {name: score(rows, annotations, iou_type, args.max_dets) for name, rows in both.items()}
         print(f"\n{ap_table(summaries)}")
         kind = AP_JSON_KEY[iou_type]
         document["ap"] = {name: ap_document(args.annotations.stem, {kind: ap}) for name, ap in summaries.items()}
-    print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
     write_json_option(args, document)
+    print(f"\n{'The detections agree.' if parity.holds else 'The detections do not agree.'}")
     return DONE if parity.holds else CHECK_FAILED
 
 
@@ -176,6 +185,7 @@ def add_imagenet(checks: Commands) -> None:
 
 def _imagenet(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.distributed import usable_device
+    from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.blobs.classifier import build_classifier, mean_to_subtract, published_error
     from detectron_gn.port.runs.load import classifier_config
@@ -200,8 +210,12 @@ def _imagenet(args: argparse.Namespace) -> int:
         reading=image_reading(args),
     )
     another = "" if args.mean else "; --mean takes another"
-    print(f"{mean}{another}\n\n{error_table(args.source, found)}")
+    print(f"{mean}{another}\n\n{error_table(found)}", flush=True)
     write_json_option(args, {**found.document(), "mean": mean.values})
+    if found.expected is None:
+        raise InputError(
+            f"nothing was compared: {args.source} has no published error; pass --expect-error with the one to compare"
+        )
     return DONE if found.holds else CHECK_FAILED
 
 

@@ -179,6 +179,12 @@ class ImageParity:
     not_compared: tuple[str, ...]
     absent: tuple[str, ...] = ()
 
+    @property
+    def compares(self) -> bool:
+        """Whether there was anything to compare: a blob, proposals, or a detection on either side."""
+        found = self.detections
+        return bool(self.blobs or self.proposals or found.reference_count or found.count)
+
 
 def limit_of(blob: str, tolerance: float) -> float:
     """The largest relative error of a blob: `tolerance`; for `im_info`, which no network computes, rounding."""
@@ -230,20 +236,19 @@ def blob_table(parity: ImageParity) -> str:
 
 
 def summary_table(parities: Sequence[ImageParity]) -> str:
-    """One row per image: its worst blob, its detections, and how far they are from Caffe2's."""
-    header = ["image", "blobs", "worst blob", "relative", "detections", "box px", "score"]
+    """Two tables with a row per image: its worst blob; its detections, and how far they are from Caffe2's."""
+    blobs, header = [], ["image", "detections", "box px", "score"]
     with_masks = any(parity.detections.masks for parity in parities)
     with_keypoints = any(parity.detections.keypoints for parity in parities)
     header += ["equal masks"] * with_masks + ["keypoints in place"] * with_keypoints
     rows = []
     for parity in parities:
         worst, found = max(parity.blobs, key=lambda row: row.relative_error, default=None), parity.detections
+        told = ["-", "-"] if worst is None else [worst.blob, worst.told]
+        blobs.append([parity.image, str(len(parity.blobs)), *told])
         rows.append(
             [
                 parity.image,
-                str(len(parity.blobs)),
-                "-" if worst is None else worst.blob,
-                "-" if worst is None else worst.told,
                 f"{found.matched} of {found.reference_count}",
                 f"{found.box_error:.1e}",
                 f"{found.score_error:.1e}",
@@ -251,7 +256,8 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
                 *[f"{found.keypoints - found.moved_keypoints} of {found.keypoints}"] * with_keypoints,
             ]
         )
-    return text_table(header, rows, left=1)
+    first = text_table(["image", "blobs", "worst blob", "relative"], blobs, left=1)
+    return f"{first}\n\n{text_table(header, rows, left=1)}"
 
 
 def _told_errors(row: BlobParity) -> tuple[str, str]:

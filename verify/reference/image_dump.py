@@ -105,7 +105,7 @@ def read_references(
 @contextmanager
 def _opened(path: Path) -> Iterator[GuardedGroup]:
     """A reference file; whatever h5py still makes of its bytes comes out as an InputError."""
-    with open_hdf5(path, "make one with dump_blobs.py") as file:
+    with open_hdf5(path, "make one with dump_blobs.py, which `verify dump-script` writes") as file:
         try:
             yield GuardedGroup(file, str(path), _AGAIN)
         except InputError:

@@ -153,7 +153,7 @@ def ladder_report(title: str, ladder: Ladder, inputs: LadderInputs, reference_ti
         rungs=ladder.rungs,
         comparison=ladder.comparison,
         ap={} if evaluation is None else evaluation.summaries,
-        reference_ap=_reference_ap(rows, inputs.annotations),
+        reference_ap=_reference_ap(rows, inputs),
         blobs=ladder.blobs,
         tolerance=inputs.tolerance,
         detections=detections,
@@ -207,6 +207,8 @@ def _verdict(ladder: Ladder) -> str:
         return f"Differs: {differs}"
     if [rung.name for rung in ladder.rungs] == ["AP"]:
         return "AP as expected"
+    if not ladder.compares:
+        return "Nothing was compared"
     return "Agrees with Caffe2" if _complete(ladder) else "Agrees as far as it was compared"
 
 
@@ -266,11 +268,11 @@ def _detection_tiles(ladder: Ladder) -> list[Tile]:
     ]
 
 
-def _reference_ap(rows: dict[IouType, list[ResultRow]], annotations: Path | None) -> dict[str, ApSummary]:
-    if annotations is None or not rows:
+def _reference_ap(rows: dict[IouType, list[ResultRow]], inputs: LadderInputs) -> dict[str, ApSummary]:
+    if inputs.annotations is None or not rows:
         return {}
-    coco = read_annotations(annotations)
-    return {AP_JSON_KEY[iou_type]: score(found, coco, iou_type) for iou_type, found in rows.items()}
+    coco, most = read_annotations(inputs.annotations), inputs.max_detections
+    return {AP_JSON_KEY[iou_type]: score(found, coco, iou_type, most) for iou_type, found in rows.items()}
 
 
 def _pairs(ladder: Ladder, inputs: LadderInputs, reference_title: str) -> list[Pair]:

@@ -15,8 +15,6 @@ import math
 import os
 import re
 import stat
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -58,7 +56,7 @@ class Options:
         cache: the cache folder.
         base_urls: addresses below which the catalog's files are looked for, one after the other.
         offline: use the cache only.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr; in a log, a line every half minute.
         patience: how long to wait for a server.
         max_bytes: the largest file that is fetched.
     """
@@ -90,9 +88,7 @@ def options(
     if offline is None:
         offline = environment.get("DETECTRON_GN_OFFLINE", "0") not in ("", "0")
     most = _max_gib(environment.get("DETECTRON_GN_MAX_GIB")) if max_gib is None else max_gib
-    return Options(
-        Path(folder), tuple(bases), offline, sys.stderr.isatty(), max_bytes=int(most * (1 << 30))
-    )
+    return Options(Path(folder), tuple(bases), offline, progress=True, max_bytes=int(most * (1 << 30)))
 
 
 def _max_gib(text: str | None) -> float:
@@ -140,19 +136,48 @@ def fetch(source: int | str, given: Options | None = None, item: Item = "model")
     text = str(source).strip()
     if "://" not in text:
         entry = lookup(text)
-        path = _path_of(entry, item)
-        return _cached([f"{base.rstrip('/')}/{path}" for base in given.base_urls], path, entry.md5, given)
+        return _cached(_below_bases(_path_of(entry, item), entry.md5, f"{entry.names[0]} {item}", given), given)
     path_below = below_base(text, given.base_urls)
     if path_below is not None:
         # The catalog's files are asked for where the options say, whatever base URL was written down once.
         path_below = path_below.replace(":", "%3A")
         md5 = {entry.path: entry.md5 for entry in catalog().entries}.get(path_below)
-        return _cached([f"{base.rstrip('/')}/{path_below}" for base in given.base_urls], path_below, md5, given)
+        return _cached(_below_bases(path_below, md5, path_below.rpartition("/")[2], given), given)
     try:
         check_address(text)
     except Refused as error:
         raise DownloadFailed(f"{without_secrets(text)}: {error}") from None
-    return _cached([text], _path_elsewhere(text), None, given)
+    path = _path_elsewhere(text)
+    return _cached(_Wanted((text,), path, None, path.rpartition("/")[2], "a file in place of the URL"), given)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file that is to be in the cache.
+
+    Attributes:
+        urls: where it is looked for, one after the other.
+        path: where it is kept, below the cache folder.
+        md5: where it is known beforehand.
+        name: what the progress bar calls it.
+        ways_on: what a user can do where it cannot be fetched, for the end of a sentence.
+    """
+
+    urls: tuple[str, ...]
+    path: str
+    md5: str | None
+    name: str
+    ways_on: str
+
+
+def _below_bases(path: str, md5: str | None, name: str, given: Options) -> _Wanted:
+    """A file of the catalog, which mirrors may have."""
+    urls = tuple(f"{base.rstrip('/')}/{path}" for base in given.base_urls)
+    ways_on = (
+        "another base URL (DETECTRON_GN_BASE_URL, download --base-url), a file in place of the id, or the file put "
+        f"below {given.cache} as in its address, with DETECTRON_GN_OFFLINE=1"
+    )
+    return _Wanted(urls, path, md5, name, ways_on)
 
 
 def _path_of(entry: CatalogEntry, item: Item) -> str:
@@ -197,11 +222,12 @@ class _Record:
     """When the file or its name changed last, which nobody can set; 0 in records of older versions."""
 
 
-def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> Path:
-    """The cached file at `path`, fetched from the first of `urls` that has it."""
-    target = given.cache.joinpath(*path.split("/"))
+def _cached(wanted: _Wanted, given: Options) -> Path:
+    """The file in the cache, fetched from the first of its URLs that has it."""
+    target = given.cache.joinpath(*wanted.path.split("/"))
+    url = without_secrets(wanted.urls[0])
     if not target.resolve().is_relative_to(given.cache.resolve()):
-        raise DownloadFailed(f"{without_secrets(urls[0])}: its path leads out of the cache")
+        raise DownloadFailed(f"{url}: its path leads out of the cache")
     try:
         if target.is_dir():
             raise DownloadFailed(f"{target}: is a folder where a file belongs; move it away")
@@ -211,15 +237,17 @@ def _cached(urls: Sequence[str], path: str, md5: str | None, given: Options) -> 
             if target.exists() and _read_record(target) is None and not _may_be_planted(target, given.cache):
                 return target
             raise NotCached(
-                f"{without_secrets(urls[0])} is not in the cache {given.cache}, and offline mode is on"
+                f"{url} is not in the cache {given.cache}, and offline mode is on: unset DETECTRON_GN_OFFLINE, pass a "
+                "file, or put it into the cache (docs/weights.md)"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(target.name + ".lock")) as has_lock:
             if not _is_trusted(target, given.cache):
-                _download(urls, target, md5, given, has_lock)
+                _download(wanted, target, given, has_lock)
     except OSError as error:
         place = error.filename or target
-        raise DownloadFailed(f"{place}: {error.strerror or error}; choose another cache with --cache") from None
+        way_on = "let DETECTRON_GN_CACHE name another cache"
+        raise DownloadFailed(f"{place}: {error.strerror or error}; {way_on}") from None
     return target
 
 
@@ -253,35 +281,35 @@ def _may_be_planted(path: Path, cache: Path) -> bool:
     return any(folder.stat().st_mode & stat.S_IWOTH for folder in folders) and path.lstat().st_uid not in owners
 
 
-def _download(urls: Sequence[str], target: Path, md5: str | None, given: Options, has_lock: bool) -> None:
+def _download(wanted: _Wanted, target: Path, given: Options, has_lock: bool) -> None:
     """Try each mirror in turn; what failed on each is in the error."""
     failures = []
-    if md5 is None and not all(is_protected(url) for url in urls):
+    if wanted.md5 is None and not all(is_protected(url) for url in wanted.urls):
         _LOG.warning(
-            f"{without_secrets(urls[0])}: http does not protect a file: whoever is on the way can change it together "
-            "with its md5; use an https address where there is one"
+            f"{without_secrets(wanted.urls[0])}: http does not protect a file: whoever is on the way can change it "
+            "together with its md5; use an https address where there is one"
         )
     with open_session(given.patience.window) as session:
-        for url in urls:
+        for url in wanted.urls:
             # Where the disk cannot lock, each process writes a part of its own, and none is resumed.
             part = target.with_name(target.name + (".part" if has_lock else f".{uuid4().hex}.part"))
             try:
-                _download_from(url, part, target, md5, session, given)
+                _download_from(url, part, target, wanted, session, given)
                 return
             except Refused as error:
                 failures.append(f"{without_secrets(url)}: {error}")
             finally:
                 if not has_lock:
                     resumable_http.discard(part)
-    raise DownloadFailed("; ".join(failures))
+    raise DownloadFailed(f"{'; '.join(failures)}; ways on: {wanted.ways_on}")
 
 
 def _download_from(
-    url: str, part: Path, target: Path, md5: str | None, session: requests.Session, given: Options
+    url: str, part: Path, target: Path, wanted: _Wanted, session: requests.Session, given: Options
 ) -> None:
     """Fetch, check and publish; a wrong content is fetched once more from the beginning, then set aside."""
     check_address(url)
-    reference = md5 or _published_md5(url, session, given.patience)
+    reference = wanted.md5 or _published_md5(url, session, given.patience)
     if target.exists():
         # Put there by hand, or altered since it was fetched.
         if _problem(target, target, None, reference) is None:
@@ -289,8 +317,9 @@ def _download_from(
             return
         _set_aside(target)
     resumed = part.is_file() and not part.is_symlink()
+    progress = wanted.name if given.progress else None
     for again in (resumed, False):
-        size = resumable_http.fetch_part(url, part, session, given.patience, given.progress, given.max_bytes)
+        size = resumable_http.fetch_part(url, part, session, given.patience, given.max_bytes, progress)
         problem = _problem(part, target, size, reference)
         if problem is None:
             _publish(part, target, url)

@@ -34,6 +34,9 @@ from detectron_gn.weights.shown import stream_for_progress
 
 _CHUNK = 1 << 18
 
+# Without a network no name is known; a name service that is only busy answers the second time.
+_ATTEMPTS_WITHOUT_A_NAME = 2
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -57,11 +60,17 @@ class Patience:
 
 
 class _TryAgain(Exception):
-    """Something that may go better next time; `pause` is what the server asked for."""
+    """Something that may go better next time.
 
-    def __init__(self, cause: str, pause: float | None = None) -> None:
+    Attributes:
+        pause: what the server asked for.
+        no_name: whether no server was reached at all, since nobody knows its name.
+    """
+
+    def __init__(self, cause: str, pause: float | None = None, *, no_name: bool = False) -> None:
         super().__init__(cause)
         self.pause = pause
+        self.no_name = no_name
 
 
 @dataclass
@@ -96,6 +105,8 @@ def get(url: str, session: requests.Session, patience: Patience) -> bytes | None
                 failure = f"the server answers {response.status_code}"
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = _in_words(error)
+            if _has_no_name(error) and attempt + 1 >= _ATTEMPTS_WITHOUT_A_NAME:
+                break
     raise Refused(failure)
 
 
@@ -115,13 +126,16 @@ def _small_body(response: requests.Response, patience: Patience) -> bytes:
 
 
 def fetch_part(
-    url: str, part: Path, session: requests.Session, patience: Patience, progress: bool, max_bytes: int
+    url: str, part: Path, session: requests.Session, patience: Patience, max_bytes: int, progress: str | None = None
 ) -> int | None:
     """Bring the whole content of `url` into `part`; returns its size where the server told one.
 
     A part that is there already is resumed if the server still has the same file (ETag or Last-Modified).
     Raises Refused where the server has no such file, DownloadFailed where the disk is full, and Refused too
     after `patience.attempts` tries without progress.
+
+    Args:
+        progress: what the progress bar calls the file; None for no bar.
     """
     check_address(url)
     if not is_own_file(part):
@@ -131,7 +145,12 @@ def fetch_part(
     failures = 0
     bar: tqdm[NoReturn]
     out = stream_for_progress()
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, desc=part.stem, file=out) as bar:
+    # In a log no line is written over: one every half minute says enough, and nothing of what takes less.
+    pause = 0.1 if out.isatty() else 30.0
+    with tqdm(
+        unit="B", unit_scale=True, unit_divisor=1024, disable=progress is None, desc=progress, file=out,
+        mininterval=pause, delay=0 if out.isatty() else pause,
+    ) as bar:  # fmt: skip
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
@@ -140,7 +159,7 @@ def fetch_part(
             except _TryAgain as failure:
                 after = part.stat().st_size if part.exists() else 0
                 failures = 1 if after >= before + patience.slowest else failures + 1
-                if failures >= patience.attempts:
+                if failures >= (_ATTEMPTS_WITHOUT_A_NAME if failure.no_name else patience.attempts):
                     raise Refused(f"{failure} ({failures} times in a row)") from None
                 pause = patience.pause * 2 ** (failures - 1) if failure.pause is None else failure.pause
                 if failure.pause is not None and pause > patience.longest_pause:
@@ -181,7 +200,8 @@ def _attempt(state: _State, part: Path, session: requests.Session, patience: Pat
             _save_state(state, part)
         _check_space(part, (state.size or 0) - start)
         bar.total, bar.n = state.size, start
-        bar.refresh()
+        if not (bar.disable or bar.delay):
+            bar.refresh()
         try:
             with open(part, "r+b" if start else "wb", opener=open_without_following) as handle:
                 handle.truncate(start)
@@ -222,7 +242,7 @@ def _response(
     ) as error:
         raise Refused(_in_words(error)) from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _TryAgain(_in_words(error)) from None
+        raise _TryAgain(_in_words(error), no_name=_has_no_name(error)) from None
 
 
 @contextlib.contextmanager
@@ -392,6 +412,15 @@ def _in_words(error: Exception) -> str:
         return "the proxy cannot be reached"
     if isinstance(error, urllib3.exceptions.LocationParseError):
         return "its host name is none"
+    if _has_no_name(error):
+        return "its host cannot be found (is there a network?)"
     if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.HTTPError):
         return "the connection broke"
     return "the server cannot be reached"
+
+
+def _has_no_name(error: BaseException) -> bool:
+    """Whether the name of the server is not known to the name service, or there is none."""
+    reason: object = error.args[0] if isinstance(error, requests.exceptions.ConnectionError) and error.args else error
+    reason = getattr(reason, "reason", reason)
+    return isinstance(reason, urllib3.exceptions.NameResolutionError)

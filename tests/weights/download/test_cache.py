@@ -8,13 +8,14 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -48,7 +49,7 @@ def refused(given: Options, words: str, source: int | str = MODEL) -> str:
     with pytest.raises(WeightsError, match=words) as caught:
         fetch(source, given)
     sentence = str(caught.value)
-    assert "\n" not in sentence and len(sentence) < 600
+    assert "\n" not in sentence and len(sentence.partition("; ways on: ")[0]) < 600
     assert not final(given).exists()
     return sentence
 
@@ -353,6 +354,52 @@ def test_all_mirrors_are_in_the_message(given: Options, server: Server) -> None:
     assert "cannot be reached" in sentence
 
 
+def test_a_failure_tells_the_ways_on(given: Options, server: Server) -> None:
+    sentence = refused(replace(given, base_urls=("http://127.0.0.1:1",)), "/model_final.pkl: the server cannot be reac")
+    for way in ("--base-url", "DETECTRON_GN_BASE_URL", "a file in place of the id", f"below {given.cache} as in its"):
+        assert way in sentence
+    with pytest.raises(DownloadFailed, match="ways on: a file in place of the URL$"):
+        fetch("http://127.0.0.1:1/model.pkl", given)
+
+
+def test_the_way_on_without_a_network_works_to_the_letter(given: Options, content: bytes) -> None:
+    """The file below the cache, as in its address, and offline mode."""
+    path = final(given)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert fetch(MODEL, replace(given, base_urls=("http://127.0.0.1:1",), offline=True)) == path
+
+
+@pytest.mark.parametrize("source", [MODEL, 35861858])  # the md5 of the second one is known: nothing is asked for it
+def test_without_a_name_service_it_ends_soon_and_says_so(
+    source: int, given: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def nothing_known(host: str, *_: object) -> NoReturn:
+        asked.append(host)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing_known)
+    away = replace(given, base_urls=("https://models.example",), patience=replace(given.patience, attempts=9))
+    with pytest.raises(DownloadFailed, match=r"its host cannot be found \(is there a network\?\)"):
+        fetch(source, away)
+    assert asked == ["models.example"] * 2
+
+
+def test_the_bar_says_what_is_fetched_and_a_log_is_not_filled_with_it(
+    given: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = replace(given, progress=True)
+    fetch(MODEL, shown)
+    assert capsys.readouterr().err == ""
+    final(given).unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    fetch(MODEL, shown)
+    printed = capsys.readouterr().err
+    assert f"{MODEL} model: 100%" in printed and "B/s]" in printed
+
+
 # Content.
 
 
@@ -447,7 +494,7 @@ def test_folder_in_place_of_the_file_is_named(given: Options) -> None:
 
 def test_cache_that_cannot_be_written_is_named(given: Options, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadFailed, match="choose another cache with --cache"):
+    with pytest.raises(DownloadFailed, match="let DETECTRON_GN_CACHE name another cache"):
         fetch(MODEL, replace(given, cache=tmp_path / "file" / "cache"))
 
 
