@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals
-from detectron_gn.mrcnn.ops.pairs import pair_boxes
+from detectron_gn.mrcnn.ops.pairs import PARTNER_DISTANCE, pair_boxes
 from detectron_gn.mrcnn.training.anchor_targets import (
     AnchorField,
     AnchorSample,
@@ -38,7 +38,6 @@ from detectron_gn.mrcnn.training.roi_candidates import (
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample, join_samples, moved, roi_targets
 from detectron_gn.mrcnn.training.samplers import network_boxes
 from detectron_gn.verify.parity.sample_parity import (
-    ROI_TOLERANCE,
     SampleParity,
     are_equal_targets,
     compare_anchors,
@@ -301,9 +300,9 @@ def _unproposed(recorded: RoiSample, proposals: Tensor, minibatch: Minibatch, cf
     count = 0
     for image in _images(minibatch, cfg):
         gt_boxes = network_rois(image.known.boxes, image.index, image.scale)
-        own = (part[part[:, 0] == image.index, 1:] for part in (rois, torch.cat((gt_boxes, proposals))))
-        farthest = torch.cdist(*own, p=torch.inf).amin(dim=1)
-        count += int((farthest > ROI_TOLERANCE).sum())
+        drawn, ours = (part[part[:, 0] == image.index, 1:] for part in (rois, torch.cat((gt_boxes, proposals))))
+        distance = torch.cdist(drawn, ours, p=float("inf")).amin(dim=1)
+        count += int((distance > PARTNER_DISTANCE).sum())
     return count if count > math.ceil(_MOST_UNPROPOSED * len(rois)) else 0
 
 
