@@ -55,7 +55,9 @@ def test_losses_gradients_and_parameters_are_caffe2s(data, trace_of, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_retinanet", "train_rpn_c4", "train_faster_agnostic"])
+@pytest.mark.parametrize(
+    "name", ["train_retinanet", "train_retinanet_softmax", "train_rpn_c4", "train_faster_agnostic"]
+)
 def test_verify_training_holds_in_float32(data, trace_of, name):
     parity = beginning(data, trace_of(name)).check(trace_of(name), replicas=2)
     assert parity.holds and parity.losses.count == 4 * TRACES[name][0]
