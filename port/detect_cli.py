@@ -81,6 +81,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
+    check_writable(args.out)
+    _check_named(args)
+    # Late, since they import torch, which takes seconds.
     from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.detect_few import detect_few
@@ -88,11 +91,8 @@ def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.image_inputs import names_many
 
     keep_freed_memory()
-    check_writable(args.out)
-    many = names_many(args.images)
-    _check_named(args)
     with joined_ranks(args.device) as ranks:
-        if many or ranks.count > 1:
+        if names_many(args.images) or ranks.count > 1:
             return detect_many(args, ranks)
         return detect_few(args, ranks)
 
