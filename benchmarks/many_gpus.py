@@ -108,7 +108,7 @@ def main() -> None:
     rows = [run_on(gpus, SCHEDULE, gpu, cluster, extras) for gpus in args.gpus]
     print(constants(args, gpu, cluster, extras))
     print()
-    print(table(rows, run_on(1, SCHEDULE, gpu, cluster, extras), gpu, cfg))
+    print(table(rows, run_on(1, SCHEDULE, gpu, cluster, extras), gpu, cfg, PUBLISHED_ON if args.step is None else 1))
     print()
     for _, word, meaning in RULE:
         print(f"{word}: {meaning}")
@@ -204,14 +204,17 @@ def constants(args: argparse.Namespace, gpu: Gpu, cluster: Cluster, extras: Extr
     return text_table(["constant", "value", "from"], rows, left=3)
 
 
-def table(rows: list[Row], alone: Row, gpu: Gpu, cfg: Config) -> str:
-    """One line for each number of GPUs."""
-    header = ["GPUs", "images", "rate", "warm-up", "2x", "3x", "s/iter", "2x h", "all h", "3x h", "GPU h", "efficiency",
-              "limit", "linear rule"]  # fmt: skip
-    return text_table(header, [cells(row, alone, gpu, cfg) for row in rows], left=0)
+def table(rows: list[Row], alone: Row, gpu: Gpu, cfg: Config, known: int) -> str:
+    """One line for each number of GPUs; the seconds of `known` GPUs are not computed, but published or given."""
+    header = ["GPUs", "images", "rate", "warm-up", "2x", "3x", "s/iter", "2x h", "3x h", "all 2x h", "GPU h",
+              "efficiency", "limit", "s/iter is", "linear rule"]  # fmt: skip
+    whence = {known: "published" if known == PUBLISHED_ON else "given"}
+    return text_table(
+        header, [cells(row, alone, gpu, cfg, whence.get(row.gpus, "computed")) for row in rows], left=0
+    )
 
 
-def cells(row: Row, alone: Row, gpu: Gpu, cfg: Config) -> list[str]:
+def cells(row: Row, alone: Row, gpu: Gpu, cfg: Config, whence: str) -> list[str]:
     """A row of the table."""
     solver = scaled_schedule(cfg, row.gpus).SOLVER
     # The configuration's rate is for its own images of a GPU.
@@ -219,9 +222,9 @@ def cells(row: Row, alone: Row, gpu: Gpu, cfg: Config) -> list[str]:
     longer = iterations_of(3, row.images)
     return [
         str(row.gpus), str(row.images), f"{rate:.4g}", f"{solver.WARM_UP_ITERS / row.iterations:.1%}",
-        str(row.iterations), str(longer), f"{row.iteration:.3f}", f"{row.training / 3600:.1f}",
-        f"{row.total / 3600:.1f}", f"{longer * row.iteration / 3600:.1f}", f"{row.gpus * row.total / 3600:.0f}",
-        f"{efficiency(row, alone):.0%}", row.limit, rule(row.images),
+        str(row.iterations), str(longer), f"{row.iteration:.3f}", f"{row.training / 3600:.2f}",
+        f"{longer * row.iteration / 3600:.2f}", f"{row.total / 3600:.2f}", f"{row.gpus * row.total / 3600:.0f}",
+        f"{efficiency(row, alone):.0%}", row.limit, whence, rule(row.images),
     ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from benchmarks.scaling_model import (
 from detectron_gn.mrcnn.training.schedule import scaled_schedule
 from detectron_gn.port.config.read import bundled_config
 
+ROOT = Path(__file__).parents[1]
 MIB = 2**20
 # Hosts of two GPUs; 100 bytes a second inside, 10 outside.
 SMALL = Cluster(2, 10.0, 100.0, 0.0, 1000.0, 1)
@@ -78,8 +79,26 @@ def test_iterations_and_rates_are_those_of_the_linear_rule(name: str) -> None:
         images = gpus * PUBLISHED[name].images
         assert iterations_of(schedule, images) == scaled_schedule(cfg, gpus).SOLVER.MAX_ITER
     gpu, cluster, extras = setting(given(name), cfg)
-    told = cells(run_on(16, 2, gpu, cluster, extras), run_on(1, 2, gpu, cluster, extras), gpu, cfg)
+    told = cells(run_on(16, 2, gpu, cluster, extras), run_on(1, 2, gpu, cluster, extras), gpu, cfg, "")
     assert float(told[2]) == pytest.approx(2 * cfg.SOLVER.BASE_LR)
+
+
+def test_the_page_has_what_is_computed() -> None:
+    """The table of docs/many_machines.md, whose cells hold one or two numbers each."""
+    name = "e2e_mask_rcnn_R-50-FPN_2x"
+    cfg = bundled_config(name)
+    gpu, cluster, extras = setting(given(name), cfg)
+    alone = run_on(1, 2, gpu, cluster, extras)
+    page = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
+    for gpus in (2**power for power in range(10)):
+        found = cells(run_on(gpus, 2, gpu, cluster, extras), alone, gpu, cfg, "")
+        count, images, rate, warm_up, two, three, *rest = found
+        seconds, hours, longer, whole, in_all, share, limit, _, known = rest
+        row = [
+            count, f"{int(images):,}", rate, warm_up, f"{int(two):,}, {int(three):,}", seconds, f"{hours}, {longer}",
+            whole, in_all, share, limit, known,
+        ]  # fmt: skip
+        assert f"| {' | '.join(row)} |" in page.replace("**", ""), f"{gpus} GPUs: python -m benchmarks.many_gpus"
 
 
 def test_a_ring_passes_each_link_twice_but_for_one_share() -> None:
@@ -156,19 +175,20 @@ def test_the_table_says_what_limits_and_what_is_known_of_the_linear_rule() -> No
     name = "e2e_mask_rcnn_R-50-FPN_2x"
     gpu, cluster, extras = setting(given(name, network=0.5), bundled_config(name))
     rows = [run_on(gpus, 2, gpu, cluster, extras) for gpus in (1, 8, 16, 128, 256)]
-    lines = table(rows, rows[0], gpu, bundled_config(name)).splitlines()[2:]
+    lines = table(rows, rows[0], gpu, bundled_config(name), 8).splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["1", "8", "16", "128", "256"]
-    assert lines[1].endswith("slowest GPU       tested") and "44.9" in lines[1]
+    assert lines[1].split()[-4:] == ["slowest", "GPU", "published", "tested"] and " 44.85 " in lines[1]
+    assert "computed" in lines[0] and "computed" in lines[2]
     assert [line.split()[-1] for line in lines[2:]] == ["more", "more", "unknown"] and "network" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_step_of_one_s_own_stands_for_itself_and_what_is_missing_is_said() -> None:
     command = [sys.executable, "-m", "benchmarks.many_gpus", "--gpus", "1", "--step", "0.25"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "with --step pass --detection" in done.stderr
-    done = subprocess.run([*command, "--evaluated-images", "0"], cwd=root, capture_output=True, text=True, check=True)
-    assert re.search(r"0\.250 s +given", done.stdout) and re.search(r" 0\.250 +100\.0 ", done.stdout)
+    done = subprocess.run([*command, "--evaluated-images", "0"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"0\.250 s +given", done.stdout) and re.search(r" 0\.250 +100\.00 .* given ", done.stdout)
 
 
 def test_the_areas_of_minibatches_have_the_mean_that_the_step_is_of() -> None:
