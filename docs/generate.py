@@ -74,7 +74,7 @@ def told_command(name: str, parser: argparse.ArgumentParser) -> str:
     example = (parser.epilog or "").removeprefix("example:\n").strip()
     example = re.sub(r"^ +", "", example, flags=re.MULTILINE)
     told = f"## {name}\n\n{plain(parser.description or '')}\n\n"
-    return f"{told}```sh\n{example}\n```\n\n{table(['argument', 'meaning'], rows)}"
+    return f"{told}```\n{example}\n```\n\n{table(['argument', 'meaning'], rows)}"
 
 
 def shown(action: argparse.Action) -> str:
