@@ -68,13 +68,12 @@ def told_command(name: str, parser: argparse.ArgumentParser) -> str:
     for action in parser._actions:
         if "--help" in action.option_strings or action.help == argparse.SUPPRESS:
             continue
-        meaning = formatter._expand_help(action) if action.help else ""
+        meaning = sentence(formatter._expand_help(action)) if action.help else ""
         needed = " Required." if action.required and action.option_strings else ""
-        rows.append([f"`{shown(action)}`", plain(sentence(meaning) + needed)])
-    example = (parser.epilog or "").removeprefix("example:\n").strip()
-    example = re.sub(r"^ +", "", example, flags=re.MULTILINE)
-    told = f"## {name}\n\n{plain(parser.description or '')}\n\n"
-    return f"{told}```\n{example}\n```\n\n{table(['argument', 'meaning'], rows)}"
+        rows.append([f"`{shown(action)}`", meaning + needed])
+    example = re.sub(r"^ +", "", (parser.epilog or "").removeprefix("example:\n"), flags=re.MULTILINE).strip()
+    told = f"## {name}\n\n{sentence(parser.description or '')}\n\n```\n{example}\n```\n\n"
+    return told + table(["argument", "meaning"], rows)
 
 
 def shown(action: argparse.Action) -> str:
@@ -89,12 +88,12 @@ def shown(action: argparse.Action) -> str:
 
 
 def sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}." if text and text[0].isalpha() and not text.startswith("rpn_") else text + "."
-
-
-def plain(text: str) -> str:
-    """Text in which Markdown finds nothing to mark up."""
-    return re.sub(r"([*|<])", r"\\\1", text.strip(". \n") + "." if text.strip(". \n") else "")
+    """A help text as a sentence in which Markdown finds nothing to mark up."""
+    text = re.sub(r"([*|<])", r"\\\1", text.strip())
+    # A name in small letters, such as rpn_proposals.pkl, stays one.
+    if text.partition(" ")[0].isalpha():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith(".") or not text else f"{text}."
 
 
 def models() -> str:
@@ -104,25 +103,24 @@ def models() -> str:
 
 
 def told_family(family: str, entries: list[CatalogEntry]) -> str:
-    """The section of a family: a row for each of its models."""
-    columns = {
-        title: field for title, field in AP_COLUMNS.items() if any(getattr(entry, field) is not None for entry in entries)
-    }
-    rows = []
-    for entry in entries:
-        numbers = ["" if getattr(entry, field) is None else f"{getattr(entry, field):.1f}" for field in columns.values()]
-        training = "" if entry.train_hours is None else f"{entry.train_hours:.1f}"
-        files = ", ".join(entry.files) or "none published"
-        ids = "" if entry.id is None else f"`{entry.id}`"
-        row = [ids, f"`{entry.name}`", entry.norm, *numbers, training, entry.inference_seconds_per_image or "", files]
-        rows.append(row)
-    head = ["id", "name", "norm", *columns, "hours to train", "seconds an image", "files"]
-    # A column that says nothing for a whole family is left out.
+    """The section of a family: a row for each of its models, without columns that say nothing of any of them."""
+    head = ["id", "name", "norm", *AP_COLUMNS, "hours to train", "seconds an image", "files"]
+    rows = [[*map(told, row(entry))] for entry in entries]
     kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
-    cut = [[row[place] for place in kept] for row in rows]
     notes = "".join(f"- `{entry.id or entry.name}`: {entry.note}\n" for entry in entries if entry.note)
-    told = f"## {family}\n\n{table([head[place] for place in kept], cut)}"
-    return told + (f"\n{notes}" if notes else "")
+    rows = [[row[place] for place in kept] for row in rows]
+    return f"## {family}\n\n{table([head[place] for place in kept], rows)}" + (f"\n{notes}" if notes else "")
+
+
+def row(entry: CatalogEntry) -> list[float | str | None]:
+    numbers = [getattr(entry, field) for field in AP_COLUMNS.values()]
+    name = [entry.id and f"`{entry.id}`", f"`{entry.name}`", entry.norm]
+    files = ", ".join(entry.files) or "none published"
+    return [*name, *numbers, entry.train_hours, entry.inference_seconds_per_image, files]
+
+
+def told(value: float | str | None) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

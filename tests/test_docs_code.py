@@ -1,8 +1,8 @@
 """The code in the documentation: commands and Python that can run here are run, all others are parsed.
 
 Blocks of `sh` and `python` are run, page by page and in their order, unless a remark before them says why not:
-`<!-- not run: needs COCO -->`. A block of `text` right after one is what it prints, where `...` stands for any lines and
-numbers may be others. Every command line anywhere, and every option that the prose names, must be one of the parser's.
+`<!-- not run: needs COCO -->`. A block of `text` right after one is what it prints, where `...` stands for any lines
+and numbers may be others. Every command line anywhere, and every option that the prose names, must be the parser's.
 """
 
 import argparse
@@ -206,8 +206,8 @@ def levelled(text: str) -> str:
 
 def shown(block: str) -> re.Pattern[str]:
     """What finds the text of a block, `...` for any lines, in a levelled text."""
-    lines = [r"(?:.*\n)*?" if line.strip() == "..." else f"{re.escape(levelled(line))}\n" for line in block.splitlines()]
-    return re.compile("".join(lines))
+    lines = (levelled(line) for line in block.splitlines())
+    return re.compile("".join(r"(?:.*\n)*?" if line.strip() == "..." else f"{re.escape(line)}\n" for line in lines))
 
 
 def test_a_line_that_is_not_printed_would_be_missed() -> None:
