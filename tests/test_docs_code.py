@@ -6,6 +6,7 @@ and numbers may be others. Every command line anywhere, and every option that th
 """
 
 import argparse
+import itertools
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ from tests.helpers.markdown import PAGES, ROOT, Block, blocks, command_lines, la
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
+# What ends a command in a shell.
+SHELL = {"|", ">", ">>", "<", "&&", "||", ";"}
 # Where the left column is another project's.
 OTHERS_LEFT = [name for name in NAMES if name.startswith("docs/from_")]
 
@@ -68,10 +71,11 @@ def arguments_of(line: str) -> list[str]:
     """What a command line gives to our program, whoever starts it."""
     words = shlex.split(line, comments=True)
     start = next(place for place, word in enumerate(words) if word in ("detectron-gn", "detectron_gn"))
-    return words[start + 1 :]
+    return list(itertools.takewhile(lambda word: word not in SHELL, words[start + 1 :]))
 
 
 def test_a_command_that_is_not_there_would_be_seen() -> None:
+    assert arguments_of("srun detectron-gn models --json m.json >> log") == ["models", "--json", "m.json"]
     for line in ("detectron-gn detonate x", "detectron-gn verify blob x", "detectron-gn detect m.pkl a.jpg --louder"):
         with pytest.raises(AssertionError):
             check_options(arguments_of(line))
