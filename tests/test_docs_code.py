@@ -142,7 +142,8 @@ RUN = [name for name in NAMES if any(map(is_run, blocks(TEXTS[name])))]
 
 @pytest.fixture
 def clone(tmp_path: Path, pickle: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory such as the pages suppose: a clone of the repository, a model, some photos."""
+    """A working directory such as the pages suppose: a clone of the repository, a model, photos, a video."""
+    monkeypatch.chdir(tmp_path)
     for folder in ("examples", "benchmarks", "verify"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "out" / "demo").mkdir(parents=True)
@@ -155,7 +156,10 @@ def clone(tmp_path: Path, pickle: Path, demo_model: Path, monkeypatch: pytest.Mo
     shutil.copy(tmp_path / "photos" / "0.jpg", tmp_path / "photo.jpg")
     shutil.copy(pictures[1], tmp_path / "other.png")
     (tmp_path / "more.txt").write_text("photo.jpg\n")
-    monkeypatch.chdir(tmp_path)
+    clip = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (160, 120))
+    for _ in range(6):
+        clip.write(cv2.resize(cv2.imread("photo.jpg"), (160, 120)))
+    clip.release()
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("DETECTRON_GN_OFFLINE", "1")
     return tmp_path
