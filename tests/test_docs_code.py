@@ -24,13 +24,14 @@ from tests.helpers.markdown import PAGES, ROOT, Block, blocks, command_lines, la
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 # What ends a command in a shell.
-SHELL = {"|", ">", ">>", "<", "&&", "||", ";"}
+SHELL = {"&", "|", ">", ">>", "<", "&&", "||", ";"}
 # Where the left column is another project's.
 OTHERS_LEFT = [name for name in NAMES if name.startswith("docs/from_")]
 
 # Options of other programs that the prose names.
 FOREIGN = {
-    "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr",  # torchrun
+    "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--standalone",
+    "--shutdown-timeout",  # torchrun
     "--time", "--shm-size",  # docker
     "--cfg", "--wts", "--opts", "--values", "--cpu",  # dump_blobs.py
 }  # fmt: skip
