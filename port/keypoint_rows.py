@@ -58,7 +58,7 @@ def fit_keypoints(
     Args:
         names: of the network's keypoints; None for unknown ones.
 
-    Rows are taken by name. A file of 17 keypoints has those of COCO's person; another one may name its own; of unknown
+    Rows are taken by name. A file may name its keypoints; 17 without names are those of COCO's person; of unknown
     names no row is taken. None, and the weights as they are, where both have as many, and not other names, or where one
     has no such head. Momentum of the rows is left out.
     Raises InputError where more than the number of keypoints differs.
@@ -68,9 +68,9 @@ def fit_keypoints(
     if bias is None or bias not in weights.blobs:
         return weights, None
     count = weights.blobs[bias].size
-    source_names = KEYPOINT_NAMES if count == len(KEYPOINT_NAMES) else keypoints_of(weights.categories or ())
+    source_names = keypoints_of(weights.categories or ())
     if len(source_names) != count:
-        source_names = ()
+        source_names = KEYPOINT_NAMES if count == len(KEYPOINT_NAMES) else ()
     is_alike = not source_names or not names or tuple(names) == source_names
     if weights.blobs[bias].shape == rows[bias].shape and is_alike:
         return weights, None

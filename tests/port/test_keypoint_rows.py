@@ -12,6 +12,7 @@ from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.training.solver import MomentumSGD
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.warm_start import start_from
+from detectron_gn.weights.categories import Category
 from tests.helpers.recipe import recipe_weights
 from tests.helpers.roi_run import roi_config
 
@@ -65,6 +66,16 @@ def test_rows_of_coco_s_keypoints_are_taken_by_name_and_the_others_initialised(k
         f"the file has 17 keypoints; partly copied, the rows of right_eye, nose; the others are initialised: "
         f"{blob}_w, {blob}_b"
     )
+
+
+def test_seventeen_keypoints_that_the_file_names_are_not_taken_for_a_person_s():
+    own = tuple(f"corner_{place}" for place in range(17))
+    weights = replace(file_of(roi_config("keypoint")), categories=(Category("dog", 1, own),))
+    cfg = roi_config("keypoint", "KRCNN.NUM_KEYPOINTS", "2", "TRAIN.USE_FLIPPED", "False")
+    model, point, _ = started(cfg, weights, (own[4], "nose"))
+    assert point.keypoints.names == (own[4],)
+    ours = model.keypoint_head.score.bias.detach().numpy()
+    assert ours[0] == weights.blobs["kps_score_lowres_b"][4]
 
 
 @pytest.mark.parametrize(("count", "names"), [(17, None), (17, ("a", "b", "c")), (5, NAMES)])

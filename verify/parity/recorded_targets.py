@@ -4,6 +4,7 @@ Which of them are drawn is chance. What each may be drawn as, and what it is tra
 computed again for those that were drawn, by what sampling itself uses.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -17,7 +18,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.minibatch import Minibatch
 from detectron_gn.mrcnn.data.proposal_matches import MatchedProposals
-from detectron_gn.mrcnn.ops.pairs import pair_boxes
+from detectron_gn.mrcnn.ops.pairs import PARTNER_DISTANCE, pair_boxes
 from detectron_gn.mrcnn.training.anchor_targets import (
     AnchorField,
     AnchorSample,
@@ -51,6 +52,8 @@ ROUNDING = 2.0**-22
 # A recorded RoI is a gt box or a proposal of a file where their corners agree to this, in network pixels: float32 holds
 # these to 1e-4, and no other box is as near.
 _SAME_ROI = 1e-3
+# The share of RoIs that our RPN need not propose.
+_MOST_UNPROPOSED = 0.01
 # To which side each corner may have been rounded: whatever is cut at the edges of cells jumps there.
 _SIDES = tuple(product((-1.0, 1.0), repeat=4))
 _NO_SIDES = (0.0, 0.0, 0.0, 0.0)
@@ -63,7 +66,12 @@ _NOTHING = SampleParity(0, 0, 0, 0, 0, 0, 0.0, 0, 0)
 
 
 def compare_recorded(
-    anchors: Sequence[AnchorSample], rois: RoiSample | None, field: AnchorField, minibatch: Minibatch, cfg: Config
+    anchors: Sequence[AnchorSample],
+    rois: RoiSample | None,
+    field: AnchorField,
+    minibatch: Minibatch,
+    cfg: Config,
+    proposals: Tensor | None = None,
 ) -> SampleParity:
     """Compare the labels and targets of what Detectron drew with those that our rules give it.
 
@@ -71,6 +79,7 @@ def compare_recorded(
         anchors: of each image, those of the RPN; none for a model on proposals.
         rois: of the minibatch; None for an RPN by itself.
         field: of the RPN.
+        proposals: `[P, 5]` of all images, what our RPN proposes; None to leave that uncompared.
     """
     parity = _NOTHING
     if anchors:
@@ -86,6 +95,7 @@ def compare_recorded(
             parity,
             different_rois=parity.different_rois + miscounted,
             different_keypoints=parity.different_keypoints + of_keypoints,
+            unproposed=0 if proposals is None else _unproposed(recorded, proposals.cpu(), minibatch, cfg),
         )
     return replace(parity, are_given=True)
 
@@ -134,13 +144,16 @@ def recomputed_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> R
 
 
 def by_image(sample: RoiSample) -> RoiSample:
-    """A sample with the RoIs of the first image first, then those of the next, each in their order."""
+    """A sample with the RoIs of the first image first, then those of the next, each in their order.
+
+    Which RoIs have masks (`MaskSample.rows`) is left as it is.
+    """
     order = sample.rois[:, 0].argsort(stable=True)
     rois, labels, box_classes, box_targets = (part[order] for part in sample[:4])
     masks, keypoints = sample.masks, sample.keypoints
     if masks is not None:
         own = masks.rois[:, 0].argsort(stable=True)
-        masks = MaskSample(*(part[own] for part in masks))._replace(rows=order.argsort()[masks.rows[own]])
+        masks = MaskSample(*(part[own] for part in masks))
     if keypoints is not None:
         own = keypoints.rois[:, 0].argsort(stable=True)
         keypoints = KeypointSample(*(part[own] for part in keypoints))
@@ -279,6 +292,18 @@ def _miscounted_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> 
             drawn = int((recorded.keypoints.rois[:, 0] == image.index).sum())
             keypoints += _outside(drawn, min(most, there), min(most, there) if image.all_known else most)
     return rois, keypoints
+
+
+def _unproposed(recorded: RoiSample, proposals: Tensor, minibatch: Minibatch, cfg: Config) -> int:
+    """How many RoIs are neither gt boxes nor among the proposals; 0 for no more than `_MOST_UNPROPOSED` of them."""
+    rois = recorded.rois if recorded.keypoints is None else torch.cat((recorded.rois, recorded.keypoints.rois))
+    count = 0
+    for image in _images(minibatch, cfg):
+        gt_boxes = network_rois(image.known.boxes, image.index, image.scale)
+        drawn, ours = (part[part[:, 0] == image.index, 1:] for part in (rois, torch.cat((gt_boxes, proposals))))
+        distance = torch.cdist(drawn, ours, p=float("inf")).amin(dim=1)
+        count += int((distance > PARTNER_DISTANCE).sum())
+    return count if count > math.ceil(_MOST_UNPROPOSED * len(rois)) else 0
 
 
 def _outside(count: int, least: int, most: int) -> int:

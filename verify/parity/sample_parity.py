@@ -36,6 +36,8 @@ class SampleParity:
             from it in the place of a keypoint, or in whether it counts.
         are_given: whether they were drawn by lot, so that Detectron's are trained on. Then those on this side are the
             same with the labels and targets that our rules give them.
+        unproposed: RoIs that are given and that our RPN does not propose. Rounding decides what suppresses what, and so
+            moves one of some hundreds: up to a hundredth of them, rounded up, counts as none.
         classes: the (ours, theirs) that there are among the classes of an object's RoI or, of a RetinaNet, anchor.
     """
 
@@ -51,12 +53,13 @@ class SampleParity:
     keypoints: int = 0
     different_keypoints: int = 0
     are_given: bool = False
+    unproposed: int = 0
     classes: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def different(self) -> int:
         """How many anchors, RoIs, masks and keypoints differ."""
-        return self.different_anchors + self.different_proposed
+        return self.different_anchors + self.different_proposed + self.unproposed
 
     @property
     def different_proposed(self) -> int:

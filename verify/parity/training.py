@@ -105,8 +105,8 @@ def replay(
         minibatch = reference_minibatch(iteration, entries, model.cfg, reading)
         random = not is_exhaustive(model.cfg, field, minibatch)
         reference_sampler = ReferenceSampler(iteration, model.cfg, model.device)
-        drawn = reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0)
-        sampler = RecordingSampler(drawn, reference_sampler)
+        own = reference_sampler if random else RandomSampler(model.cfg, model.device, seed=0)
+        sampler = RecordingSampler(own, reference_sampler)
         lr = learning_rate(model.cfg, iteration.number)
         solver.set_learning_rate(lr)
         solver.zero_grad()
@@ -121,7 +121,8 @@ def replay(
             if iteration.has_update(blob)
         }
         if random:
-            samples = compare_recorded(sampler.drawn_anchors, sampler.drawn_rois, field, minibatch, model.cfg)
+            drawn = sampler.drawn_anchors, sampler.drawn_rois
+            samples = compare_recorded(*drawn, field, minibatch, model.cfg, sampler.proposals)
         else:
             anchors_too = bool(sampler.drawn_anchors) and iteration.has_anchors(model.cfg)
             samples = compare_samples(sampler, reference_sampler, field, minibatch, anchors_too=anchors_too)

@@ -141,10 +141,11 @@ def check_training(
         updates.judge_blobs(errors, moves)
     ends = [other.parameters for _, other in others]
     parameters.judge_blobs(final.errors, [_moved(end, final.parameters, final.travelled) for end in ends])
-    # Anchors and what is given hang on the images alone, RoIs that are drawn here on what the network proposes.
+    # Anchors and the targets of what is given hang on the images alone, all else on what the network proposes.
     different = sum(i.samples.different_anchors for i in iterations)
     different += sum(i.samples.different_proposed for i in iterations if i.samples.are_given)
-    different += sum(i.samples.different_proposed for i in _until_parted(iterations) if not i.samples.are_given)
+    together = [i.samples for i in _until_parted(iterations)]
+    different += sum(s.unproposed if s.are_given else s.different_proposed for s in together)
     verdicts = losses.verdict(), updates.verdict(), parameters.verdict()
     remarks = tuple(training_remarks(iterations, cfg, dataset))
     return TrainingParity(tuple(iterations), final.errors, *verdicts, different, remarks)

@@ -51,6 +51,7 @@ class RecordingSampler:
         self.drawn_dense: Sequence[DenseTargets] = ()
         self.dense_field: DenseField | None = None
         self.drawn_rois: RoiSample | None = None
+        self.proposals: Tensor | None = None
 
     def anchors(self, field: AnchorField, minibatch: Minibatch) -> Sequence[AnchorSample]:
         """Those that were drawn here."""
@@ -64,6 +65,7 @@ class RecordingSampler:
 
     def rois(self, proposals: Tensor | None, minibatch: Minibatch) -> RoiSample:
         """The reference's."""
+        self.proposals = proposals
         self.drawn_rois = self._sampler.rois(proposals, minibatch)
         return self._reference.rois(proposals, minibatch)
 

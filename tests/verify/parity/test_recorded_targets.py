@@ -323,6 +323,28 @@ def test_another_key_of_targets_is_found(data, trace_of, name, key, value, kind)
     assert found[kind]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["TRAIN.RPN_NMS_THRESH", "TRAIN.RPN_POST_NMS_TOP_N", "TRAIN.RPN_MIN_SIZE"])
+def test_rois_that_our_rpn_does_not_propose_are_found(data, trace_of, key):
+    start, value = beginning(data, trace_of("train_keypoint_drawn")), 0.5 if key.endswith("THRESH") else 30
+    start = start._replace(cfg=with_values(start.cfg, {key: value}))
+    parity = start.check(trace_of("train_keypoint_drawn"), replicas=0)
+    assert_found(parity, "samples")
+    samples = parity.iterations[0].samples
+    assert (samples.different, samples.different_rois) == (samples.unproposed, 0) and samples.unproposed > 10
+
+
+def test_one_roi_that_is_not_proposed_may_be_by_rounding():
+    recorded, found = drawn_on(people([100, 120, 207, 411]), 60)
+    cfg, field = with_values(PEOPLE, {"MODEL.FASTER_RCNN": True}), AnchorField(PEOPLE)
+    proposals = recorded.rois[recorded.rois[:, 1:].sum(dim=1).argsort()]
+    counts = [
+        compare_recorded((), recorded, field, found, cfg, proposals[lacking:]).unproposed for lacking in (0, 1, 20)
+    ]
+    # Each stands twice there: for its box and for its keypoints.
+    assert counts == [0, 0, 40]
+
+
 PEOPLE = with_values(
     bundled_config("e2e_keypoint_rcnn_R-50-FPN_1x"), {"TRAIN.BATCH_SIZE_PER_IM": 4096, "MODEL.MASK_ON": True}
 )
