@@ -10,7 +10,7 @@ PACKAGE := build/package/detectron_gn
 # A worker per core; more than eight need more memory than they save time.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test fast lint format hooks dist wheels clean
+.PHONY: help demo docs test fast lint format hooks dist wheels clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,11 @@ help:
 
 demo: $(INSTALLED)  ## install, run the embedded model and compare it with Caffe2: pictures and report in out/demo
 	$(BIN)/detectron-gn demo --out out/demo
+
+docs: $(DEVELOPED)  ## the documentation as a site, in out/docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . out/docs
+	@echo "open out/docs/index.html"
 
 test: lint  ## lint, types and all tests, on all cores
 	$(PYTEST)

@@ -12,6 +12,7 @@ PACKAGES = {f"detectron_gn.{name}": name.replace(".", "/") for name in FOUND}
 PLOTS = ["matplotlib>=3.8"]
 # onnx writes the files, onnxruntime runs them beside the model.
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18"]
+DOCS = ["furo>=2024.8", "myst-parser>=4.0", "sphinx>=8.1"]
 # What the tests need; nbclient and ipykernel run the notebook of examples/.
 TEST = [
     *PLOTS,
@@ -85,9 +86,11 @@ setup(
         "plots": PLOTS,
         # `export` to .onnx, which says so where they are missing.
         "export": EXPORT,
+        # `make docs`: the documentation as a site.
+        "docs": DOCS,
         "test": TEST,
         # What changes of this project are made with: the tests, and `make lint`.
-        "dev": [*TEST, "mypy>=1.18", "ruff>=0.12", "types-PyYAML", "types-requests", "types-tqdm"],
+        "dev": [*TEST, *DOCS, "mypy>=1.18", "ruff>=0.12", "types-PyYAML", "types-requests", "types-tqdm"],
     },
     entry_points={"console_scripts": ["detectron-gn = detectron_gn:main"]},
 )

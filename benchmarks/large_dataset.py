@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--threads", type=int, default=4, help="that load, of each process")
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--only", nargs="*", help="names of rows; the last one is called processes")
     args = parser.parse_args()
     annotations, images = args.folder / f"{args.images}_{args.outlines}.json", args.folder / f"{args.images}"
     if not annotations.exists():
@@ -60,12 +60,13 @@ def main() -> None:
         for name, command in commands.items()
         if args.only is None or name in args.only
     ]
-    rows.append(
-        {
-            "what": f"{args.processes} processes of {args.threads} threads, PSS in all",
-            "gib": shared_memory(annotations, images, cache, args.processes, args.threads),
-        }
-    )
+    if args.only is None or "processes" in args.only:
+        rows.append(
+            {
+                "what": f"{args.processes} processes of {args.threads} threads, PSS in all",
+                "gib": shared_memory(annotations, images, cache, args.processes, args.threads),
+            }
+        )
     print(f"{args.images} images, {args.outlines} outlines, {annotations.stat().st_size / 1e6:.0f} MB")
     cells = [[row["what"], *(f"{row[key]:.1f}" if key in row else "" for key in ("seconds", "cpu", "gib"))]
              for row in rows]  # fmt: skip

@@ -111,13 +111,24 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
+            _tell_other_processes()
             raise
         try:
             sys.stdout.flush()
         except OSError:
             _drop_output()
         print(f"detectron-gn: error: {one_line(sentence)}", file=sys.stderr)
+        _tell_other_processes()
         return BAD_INPUT
+
+
+def _tell_other_processes() -> None:
+    """Under torchrun others may wait for this process, on machines whose torchrun does not see that it ends."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from detectron_gn.mrcnn.distributed import tell_failure
+
+        sys.stderr.flush()
+        tell_failure()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ _ELSEWHERE = {
     "list": "models", "ls": "models", "zoo": "models", "fetch": "download", "get": "download", "info": "inspect",
     "show": "inspect", "predict": "detect", "infer": "detect", "inference": "detect", "eval": "test",
     "evaluate": "test", "val": "test", "finetune": "train", "fit": "train", "compare": "verify", "check": "verify",
-    "version": "--version",
+    "version": "--version", "help": "--help",
 }  # fmt: skip
 
 

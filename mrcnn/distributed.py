@@ -4,9 +4,10 @@ Answers to Detectron modeling/optimizer.py:_add_allreduce_graph and utils/subpro
 """
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from detectron_gn.mrcnn.errors import InputError
@@ -24,8 +26,13 @@ Item = TypeVar("Item")
 
 # The first process waits this long for the others: one of them may sit on a slower machine.
 _PATIENCE = timedelta(days=1)
+# All are started at once, but one may have weights to download before it comes.
+_MEETING = timedelta(minutes=30)
+# How many processes have come, and how many will not, in the store that torchrun keeps for them.
+_COME, _FAILED = "detectron_gn/come", "detectron_gn/failed"
 # What gloo says where another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+_ENDED = "another process of this run has ended: see what it said last, and start all of them again (train --resume)"
 
 
 @dataclass(frozen=True)
@@ -143,12 +150,40 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()  # torchrun itself may be killed, or get a signal that it does not pass on, as SIGUSR1
     with _told_in_a_sentence():
-        dist.init_process_group("nccl" if over_nccl else "gloo", timeout=_PATIENCE)
+        backend = "nccl" if over_nccl else "gloo"
+        dist.init_process_group(backend, store=_met(count), rank=rank, world_size=count, timeout=_PATIENCE)
         try:
             objects = dist.new_group(backend="gloo", timeout=_PATIENCE) if over_nccl else None
             yield Ranks(rank, count, own, _number("LOCAL_RANK", rank), here, objects)
         finally:
             dist.destroy_process_group()
+
+
+def tell_failure() -> None:
+    """Tell the processes that wait for this one in `joined_ranks` that it will not come, where torchrun started it."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    with suppress(RuntimeError, ValueError):
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=3)))
+        store.add(_FAILED, 1)
+
+
+def _met(count: int) -> dist.Store:  # type: ignore[name-defined]
+    """The store of all processes, when so many have come to it; else they wait for one that has ended long ago."""
+    store, _, _ = next(rendezvous("env://", timeout=_MEETING))
+    come, patience = store.add(_COME, 1), time.monotonic() + _MEETING.total_seconds()
+    while come < count:
+        if store.add(_FAILED, 0):
+            raise InputError(_ENDED)
+        if time.monotonic() > patience:
+            raise InputError(
+                f"{count - come} of {count} processes have not come within {_MEETING.total_seconds() / 60:g} minutes: "
+                "see what they and torchrun said on every machine, and start all of them again"
+            )
+        time.sleep(0.2)
+        come = store.add(_COME, 0)
+    store.set_timeout(_PATIENCE)
+    return store
 
 
 def _number(name: str, default: int) -> int:
@@ -173,9 +208,7 @@ def _told_in_a_sentence() -> Iterator[None]:
     except RuntimeError as error:
         if not any(part in str(error) for part in _LOST):
             raise
-        raise InputError(
-            "another process of this run has ended: see what it said last, and start all of them again (train --resume)"
-        ) from None
+        raise InputError(_ENDED) from None
 
 
 def usable_device(device: str) -> torch.device:

@@ -1,6 +1,7 @@
 """Where the labels of a picture stand: at their boxes, none over another, as little as may be over small objects."""
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -59,8 +60,7 @@ def draw_labels(canvas: Image, labels: Sequence[Label], boxes: Sequence[Corners]
     """
     height, width = canvas.shape[:2]
     metrics = _metrics(unit)
-    # OpenCV's letters are ASCII; a character that has no UTF-8 would end the process.
-    texts = [label.text.encode("ascii", "replace").decode() for label in labels]
+    texts = [_ascii(label.text) for label in labels]
     crowded = sum(wide * high for wide, high, _ in map(metrics.size, texts)) / (_CROWDED * width * height)
     if crowded > 1:
         metrics = _metrics(max(1.0, unit / math.sqrt(crowded)))
@@ -77,6 +77,15 @@ def draw_labels(canvas: Image, labels: Sequence[Label], boxes: Sequence[Corners]
         place = free[np.argmin(_shared(free, small).sum(axis=1))]
         placed = np.concatenate([placed, place[None]])
         _write(canvas, text, place.tolist(), label.colour, metrics, ascent)
+
+
+def _ascii(text: str) -> str:
+    """A text in OpenCV's letters: without accents, and ? for what has no such letter.
+
+    A character that has no UTF-8 would end the process.
+    """
+    letters = (each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _metrics(unit: float) -> _Metrics:

@@ -193,7 +193,10 @@ def class_colour(label: int) -> Colour:
 
 
 def _decoded(segmentation: Any) -> Patch:
-    return Patch(pycocotools.mask.decode(segmentation).astype(bool), 0, 0)
+    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
+    x, y, width, height = map(int, pycocotools.mask.toBbox(segmentation))
+    whole = pycocotools.mask.decode(segmentation)
+    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
 
 
 def _only_patch(detection: Detections) -> Patch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from detectron_gn.port.options import (
@@ -80,6 +81,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
+    check_writable(args.out)
+    _check_named(args)
+    # Late, since they import torch, which takes seconds.
     from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.detect_few import detect_few
@@ -87,11 +91,8 @@ def _detect(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.image_inputs import names_many
 
     keep_freed_memory()
-    check_writable(args.out)
-    many = names_many(args.images)
-    _check_named(args)
     with joined_ranks(args.device) as ranks:
-        if many or ranks.count > 1:
+        if names_many(args.images) or ranks.count > 1:
             return detect_many(args, ranks)
         return detect_few(args, ranks)
 
@@ -101,9 +102,8 @@ def _check_named(args: argparse.Namespace) -> None:
     from detectron_gn.mrcnn.data.read_image import check_image_file
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.port.options import image_reading
-    from detectron_gn.port.runs.detection_lines import COCO_LIST
     from detectron_gn.port.runs.image_inputs import is_video, named_files, named_lists
-    from detectron_gn.port.runs.output_paths import OutputPaths
+    from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
     from detectron_gn.port.runs.video_file import check_video
 
     named = named_files(args.images)
@@ -120,7 +120,9 @@ def _check_named(args: argparse.Namespace) -> None:
         raise missing[0]
     given = [*args.images, *named_lists(args.images), args.annotations]
     paths = OutputPaths(args.images, args.out)
+    # A shell may have made thousands of names of a pattern, so that not each is compared with each.
+    inputs = {os.path.realpath(path): path for path in given if path is not None}
     for out in [*(each for path in named for each in paths.files(path)), args.out / COCO_LIST]:
-        refuse_inputs_as_output(out, given)
+        refuse_inputs_as_output(out, [inputs.get(os.path.realpath(out))])
     if args.json is not None:
         refuse_inputs_as_output(args.json, given, "--json")

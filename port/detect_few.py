@@ -12,8 +12,7 @@ from detectron_gn.mrcnn.stopping import Stopped, until_stopped
 from detectron_gn.port.detect_model import loaded, tell_unread, told_unread
 from detectron_gn.port.options import image_reading
 from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files, image_ids
-from detectron_gn.port.runs.detection_lines import COCO_LIST
-from detectron_gn.port.runs.output_paths import OutputPaths
+from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
 from detectron_gn.weights.command_line import DONE
 from detectron_gn.weights.files.json_file import JsonList

@@ -21,7 +21,6 @@ from detectron_gn.port.options import image_reading
 from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files
 from detectron_gn.port.runs.detect_video import VideoOutputs, detect_in_video, planned_frames
 from detectron_gn.port.runs.detection_lines import (
-    COCO_LIST,
     DetectionLines,
     check_run,
     detection_line,
@@ -32,7 +31,7 @@ from detectron_gn.port.runs.detection_lines import (
     own_lines,
 )
 from detectron_gn.port.runs.image_inputs import images_of, is_video
-from detectron_gn.port.runs.output_paths import WRITTEN, OutputPaths
+from detectron_gn.port.runs.output_paths import COCO_LIST, WRITTEN, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
 from detectron_gn.port.runs.video_lines import is_done
 from detectron_gn.port.runs.work_left import WorkLeft

@@ -118,6 +118,7 @@ def test_bad_arguments_end_in_one_sentence_and_exit_code_2(
         (["Models"], "models"),
         (["predict", "model.pkl", "photo.jpg"], "detect"),
         (["eval"], "test"),
+        (["help", "detect"], "--help"),
         (["verify", "blob"], "blobs"),
         (["models", "--serch", "GN"], "--search"),
         (["detect", "m.pkl", "a.jpg", "--out", "o", "--minscore=0.7"], "--min-score"),

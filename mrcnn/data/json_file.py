@@ -1,15 +1,15 @@
 """The one reader of JSON files that a user names."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from detectron_gn.mrcnn.data.json_walk import JsonWalk
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.plain_file import read_plain_file
 
-_BLANK = re.compile(r"[ \t\r\n]*")
 # Characters of a list that are read at a time.
 _PIECE = 1 << 20
 
@@ -67,43 +67,10 @@ def _opened(path: Path) -> TextIO:
 
 def _items(file: TextIO) -> Iterator[Any]:
     """The items of a list; ValueError for what is none."""
-    decode, text, start = json.JSONDecoder().raw_decode, file.read(_PIECE), 0
-
-    def skip(start: int) -> int:
-        found = _BLANK.match(text, start)
-        return start if found is None else found.end()
-
-    start = skip(0)
-    if text[start : start + 1] != "[":
-        raise ValueError("no list")
-    start += 1
-    before_item, is_first = True, True
-    while True:
-        start = skip(start)
-        if before_item and not (is_first and text[start : start + 1] == "]"):
-            try:
-                item, end = decode(text, start)
-                # A number may go on in the next piece.
-                is_whole = skip(end) < len(text)
-            except ValueError:
-                is_whole = False
-            if is_whole:
-                yield item
-                start, before_item, is_first = end, False, False
-                continue
-        elif text[start : start + 1] == "]":
-            if (text[start + 1 :] + file.read()).strip(" \t\r\n"):
-                raise ValueError("more than a list")
-            return
-        elif text[start : start + 1] == ",":
-            start, before_item = start + 1, True
-            continue
-        elif start < len(text):
-            raise ValueError("no comma")
-        piece = file.read(max(_PIECE, len(text) - start))
-        if not piece:
-            raise ValueError("the list does not end")
-        text, start = text[start:] + piece, 0
+    walk = JsonWalk(partial(file.read, _PIECE))
+    yield from walk.items()
+    if walk.next():
+        raise ValueError("more than a list")
 
 
 def _kind_of(content: bytes) -> str | None:

@@ -55,17 +55,18 @@ class CocoEvaluation:
             for each in truth.imgToAnns.get(image_id, ()):
                 objects[each["category_id"]][number].append(each)
         places = {image_id: number for number, image_id in enumerate(image_ids)}
-        of_image = np.array([places[each] for each in found.image_ids], np.int64)[found.image]
-        # By category, then image, then score, then as they came: pycocotools sorts in a stable way, too.
-        order = np.lexsort((-found.score, of_image, found.category))
-        ends = np.searchsorted(found.category[order], np.arange(len(found.category_ids)), side="right")
+        image_numbers = np.array([places[each] for each in found.image_ids], np.int64)
+        order, ends = found.by_category()
         shape = (len(self.params.iouThrs), len(self.params.recThrs), len(self.category_ids), len(self.params.areaRng))
         self.precision = -np.ones(shape)
         numbers = {each: number for number, each in enumerate(found.category_ids)}
         for place, category_id in enumerate(self.category_ids):
             known = numbers.get(category_id)
             own = order[:0] if known is None else order[(ends[known - 1] if known else 0) : ends[known]]
-            self.precision[:, :, place] = self._of_category(objects.pop(category_id), own, of_image[own])
+            of_image = image_numbers[found.image[own]]
+            # By image, then score, then as they came: pycocotools sorts in a stable way, too.
+            by_image = np.lexsort((-found.score[own], of_image))
+            self.precision[:, :, place] = self._of_category(objects.pop(category_id), own[by_image], of_image[by_image])
 
     def average_precision(self, area: str = "all", threshold: float | None = None) -> float:
         """AP, -1 where there is nothing to find.

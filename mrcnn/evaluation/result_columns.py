@@ -14,6 +14,8 @@ Array = npt.NDArray[Any]
 
 # Values that are kept back before they are written.
 _PENDING = 1 << 14
+# Rows that are put in order at a time.
+_ROWS = 1 << 18
 
 
 class Column:
@@ -168,13 +170,34 @@ class ResultColumns(Sequence[ResultRow]):
             for row in rows.tolist()
         ]
 
+    def by_category(self) -> tuple[Array, Array]:
+        """The places `[N]` of all rows by category, as they came, on the disk; and where each category ends in them."""
+        count, numbers = len(self), len(self.category_ids)
+        categories = [self.category[start : start + _ROWS] for start in range(0, count, _ROWS)]
+        counts = np.zeros(numbers, np.int64)
+        for each in categories:
+            counts += np.bincount(each, minlength=numbers)
+        ends = np.cumsum(counts)
+        free = ends - counts
+        with tempfile.TemporaryFile() as file:
+            places = np.asarray(np.memmap(file, np.int64, "w+", shape=(count,)) if count else np.zeros(0, np.int64))
+        for number, each in enumerate(categories):
+            order = np.argsort(each, kind="stable")
+            grouped = each[order]
+            places[free[grouped] + np.arange(len(each)) - np.searchsorted(grouped, grouped)] = number * _ROWS + order
+            free += np.bincount(each, minlength=numbers)
+        return places, ends
+
     def sorted_rows(self) -> "ResultColumns":
         """The same rows by category, then image id, then as they came: the order of Detectron's files."""
         ranks = np.empty(len(self.image_ids), np.int64)
         ranks[sorted(range(len(self.image_ids)), key=self.image_ids.__getitem__)] = np.arange(len(self.image_ids))
         view = object.__new__(ResultColumns)
         view.__dict__.update(self.__dict__)
-        view._order = np.lexsort((ranks[self.image], self.category))
+        view._order, ends = self.by_category()
+        for start, end in zip((0, *ends.tolist()), ends.tolist(), strict=False):
+            own = view._order[start:end]
+            own[:] = own[np.argsort(ranks[self.image[own]], kind="stable")]
         return view
 
     def __len__(self) -> int:

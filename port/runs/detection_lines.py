@@ -30,8 +30,6 @@ from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.json_file import JsonList, json_text, write_json
 
 RUN_RECORD = "detections_run.json"
-# COCO's list of what was found in all images.
-COCO_LIST = "detections.json"
 _PATTERN = "detections_*.jsonl"
 _NAME = re.compile(r"detections_[0-9]+\.jsonl")
 # A line's beginning, from which its image is known without reading the rest.

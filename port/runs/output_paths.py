@@ -8,6 +8,8 @@ from pathlib import Path
 from detectron_gn.port.runs.image_inputs import common_folder, is_video, named_files
 
 PICTURE, MASKS, OVERLAY, FRAMES = "_detections.png", "_masks.png", "_detections.mp4", "_detections.jsonl"
+# COCO's list of what was found in all images.
+COCO_LIST = "detections.json"
 # What of it has the suffix of an input: it is none.
 WRITTEN = (PICTURE, MASKS, OVERLAY, "_detections.part.mp4")
 

@@ -4,20 +4,24 @@ OpenCV hands a name to FFmpeg, which would follow playlists to other files and t
 a row of pictures, and tell of faults on stderr. So the file is looked at first, and only known containers go on.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, check_image_file
 from detectron_gn.mrcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from detectron_gn.mrcnn.data.image_blob import Image
 
 # MP4 and QuickTime, AVI, Matroska and WebM, MPEG program and elementary streams, MPEG transport streams of 188 and 192
 # bytes, ASF, FLV, Ogg.
@@ -27,6 +31,8 @@ _CONTAINERS = re.compile(
     re.DOTALL,
 )
 _HEAD = 400
+# OpenCV's lowest level of messages.
+_SILENT = 0
 # Of the frames that a container announces so many must come; where none has an index, the number is an estimate.
 _WHOLE = 0.95
 # Frames per second of a video that does not say it.
@@ -107,7 +113,7 @@ class VideoFile:
         value = float(self._capture.get(key))
         return value if math.isfinite(value) and 0 < value <= most else 0.0
 
-    def __enter__(self) -> "VideoFile":
+    def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, *_raised: Any) -> None:
@@ -148,9 +154,10 @@ def silent_opencv() -> Iterator[None]:
     """Keep OpenCV and FFmpeg from writing to stderr: what is wrong is told in a sentence."""
     # FFmpeg's level is read once, when the first video is opened.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    logging = cv2.utils.logging
+    # OpenCV 4 has both functions in its own module.
+    logging: Any = getattr(cv2.utils, "logging", cv2)
     level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging.setLogLevel(_SILENT)
     try:
         yield
     finally:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -51,6 +53,32 @@ def network(count: int) -> Iterator[list[Host]]:
         for host in hosts:
             subprocess.run(["ip", "netns", "del", host.name], capture_output=True)
         subprocess.run(["ip", "link", "del", bridge], capture_output=True)
+
+
+def start_torchrun(hosts: Sequence[Host], commands: Sequence[list[str]]) -> list[subprocess.Popen[str]]:
+    """Let torchrun start `python` with each host's own words on it; the first host is where they meet (c10d)."""
+    started = []
+    for number, (host, command) in enumerate(zip(hosts, commands, strict=True)):
+        torchrun = [
+            sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", "--nproc_per_node=1",
+            "--rdzv_backend=c10d", f"--rdzv_endpoint={hosts[0].address}:29400", "--rdzv_id=job", "--max_restarts=0",
+            # Names of machines tell torchrun who is where; these have none.
+            f"--rdzv_conf=is_host={number == 0}", f"--local_addr={host.address}",
+        ]  # fmt: skip
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth"}
+        started.append(host.start([*torchrun, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return started
+
+
+def ended(processes: Sequence[subprocess.Popen[str]], timeout: float = 300) -> tuple[list[int], list[str]]:
+    """Exit codes and what was said."""
+    try:
+        told = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return [process.returncode for process in processes], told
 
 
 def _ip(*words: str) -> None:

@@ -122,8 +122,9 @@ def test_eighty_classes_have_eighty_colours() -> None:
     assert len({class_colour(label) for label in range(1, 81)}) == 80
 
 
-def test_letters_that_cannot_be_drawn_are_question_marks():
-    odd, plain = (draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640), name)]) for name in ("\ud800a", "?a"))
+@pytest.mark.parametrize(("name", "letters"), [("\ud800a", "?a"), ("Löffel", "Loffel"), ("犬", "?"), ("ﬁg", "fig")])
+def test_letters_that_cannot_be_drawn_lose_their_accents_or_are_question_marks(name: str, letters: str) -> None:
+    odd, plain = (draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640), each)]) for each in (name, letters))
     assert np.array_equal(odd, plain)
 
 

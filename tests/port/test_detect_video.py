@@ -143,8 +143,11 @@ def test_what_is_no_video_is_one_sentence_before_the_model_is_read(
     assert_one_sentence(run("detect", "no.pkl", tmp_path / "no.mp4", "--out", tmp_path / "out", *CPU), "no such video")
     large = run("detect", "no.pkl", clip, "--out", tmp_path / "out", "--max-pixels", "1000", *CPU)
     assert_one_sentence(large, "a video of 96 x 64 pixels", "more than the limit of 1,000", "--max-pixels 6144")
-    # FFmpeg itself says nothing.
+    # FFmpeg itself says nothing, and torch, which takes seconds, is not imported.
     command = [sys.executable, "-m", "detectron_gn", "detect", "no.pkl", str(tmp_path / "cut.mp4"), *CPU]
+    assert "torch" not in subprocess.run(
+        [sys.executable, "-X", "importtime", *command[1:]], cwd=tmp_path, capture_output=True, text=True
+    ).stderr
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
     assert_one_sentence((told.returncode, told.stdout, told.stderr), "cut.mp4 cannot be decoded as a video")
 

@@ -169,23 +169,14 @@ def _verdicts(run: _Replay, others: Sequence[_Replay]) -> tuple[Verdict, Verdict
 
 def training_tables(parity: TrainingParity) -> str:
     """The replay for the terminal: one line per iteration, and one per verdict."""
-    header = (
-        "iteration",
-        "lr",
-        "loss",
-        "reference",
-        "worst loss",
-        "worst update",
-        "median update",
-        "samples differ",
-    )
+    header = ("step", "lr", "loss", "reference", "loss err", "update", "median", "samples")
     rows = []
     for iteration in parity.iterations:
         errors = sorted(iteration.update_errors.values())
         rows.append(
             (
                 str(iteration.iteration),
-                f"{iteration.lr:g}",
+                f"{iteration.lr:.3g}",
                 f"{sum(iteration.losses.values()):.6f}",
                 f"{sum(iteration.reference_losses.values()):.6f}",
                 f"{max(map(iteration.loss_error, iteration.losses)):.1e}",

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
+from detectron_gn.mrcnn.data.json_walk import JsonWalk
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.plain_file import open_plain_file
 
@@ -22,10 +23,7 @@ RawRecords = list[dict[str, Any]]
 PART = 2**23
 # Bytes that are read at once.
 _BLOCK = 2**23
-# A value that is longer than this is read as a whole, with the file around it.
-_LONGEST = 2**26
 _BOM = "\xef\xbb\xbf"
-_SPACE = " \t\n\r"
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -165,92 +163,49 @@ class _Scanner:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._text, self._start, self._at = "", 0, 0
-        self._decode = json.JSONDecoder().raw_decode
+        self._walk = JsonWalk(self._read)
         self.digest = hashlib.sha256()
         self.twice: str | None = None
 
     def ranges(self) -> dict[str, list[_Range]]:
         found: dict[str, list[_Range]] = {}
-        while len(self._text) < len(_BOM) and self._more():
-            pass
-        if self._text.startswith(_BOM):
-            self._at = len(_BOM)
-        self._take("{")
+        walk = self._walk
+        if walk.starts_with(_BOM):
+            walk.take(_BOM)
+        walk.take("{")
         while True:
-            key = self._value()
-            self._take(":")
-            if key in _LISTS and self._next() == "[":
+            key = walk.value()
+            walk.take(":")
+            if key in _LISTS and walk.next() == "[":
                 self.twice = key if key in found else self.twice
                 found[key] = self._list()
             elif key in _LISTS or not isinstance(key, str):
                 raise ValueError
             else:
-                self._value()
-            if self._next() == "}":
+                walk.value()
+            if walk.next() == "}":
                 break
-            self._take(",")
-        self._take("}")
-        if self._next() or found.keys() != set(_LISTS):
+            walk.take(",")
+        walk.take("}")
+        if walk.next() or found.keys() != set(_LISTS):
             raise ValueError
         return found
 
     def _list(self) -> list[_Range]:
-        self._take("[")
         found: list[_Range] = []
-        if self._next() == "]":
-            self._take("]")
-            return found
-        start, count = self._place(), 0
-        while True:
-            if not isinstance(self._value(), dict):
+        start, end, count = 0, 0, 0
+        for item in self._walk.items():
+            if not isinstance(item, dict):
                 raise ValueError
-            end, count = self._place(), count + 1
-            is_last = self._next() == "]"
-            if is_last or end - start >= PART:
+            start, end, count = start if count else self._walk.began, self._walk.place, count + 1
+            if end - start >= PART:
                 found.append(_Range(start, end, count))
-            self._take("]" if is_last else ",")
-            if is_last:
-                return found
-            self._next()
-            if found and found[-1].end == end:
-                start, count = self._place(), 0
+                count = 0
+        if count:
+            found.append(_Range(start, end, count))
+        return found
 
-    def _place(self) -> int:
-        return self._start + self._at
-
-    def _next(self) -> str:
-        """The next character that is no space, which is not passed; "" at the end of the file."""
-        while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in _SPACE:
-                    return self._text[self._at]
-                self._at += 1
-            if not self._more():
-                return ""
-
-    def _take(self, character: str) -> None:
-        if self._next() != character:
-            raise ValueError
-        self._at += 1
-
-    def _value(self) -> Any:
-        self._next()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-            except ValueError:
-                # It may go on in what is not read yet.
-                if len(self._text) - self._at > _LONGEST or not self._more():
-                    raise ValueError from None
-                continue
-            if end < len(self._text) or not self._more():
-                self._at = end
-                return value
-
-    def _more(self) -> bool:
-        """Read on; what lies behind is forgotten."""
+    def _read(self) -> str:
         block = self._file.read(_BLOCK)
         self.digest.update(block)
-        self._text, self._start, self._at = self._text[self._at :] + block.decode("latin-1"), self._place(), 0
-        return bool(block)
+        return block.decode("latin-1")

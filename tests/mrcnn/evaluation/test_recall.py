@@ -1,5 +1,7 @@
 """The recall of proposals is Detectron's to the last digit (parity/zoo: attribute `recall` of rpn_fpn)."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,11 @@ def test_perfect_proposals_cover_every_object(coco):
 def test_without_proposals_nothing_is_covered(coco):
     nothing = {image_id: np.zeros((0, 4), np.float32) for image_id in coco.imgs}
     assert set(proposal_recall(nothing, coco, Config()).values()) == {0.0}
+
+
+def test_the_recall_of_an_area_without_objects_is_minus_one(coco, proposals):
+    larger = copy.deepcopy(coco)
+    for annotations in larger.imgToAnns.values():
+        annotations[:] = [each for each in annotations if each["area"] >= 32**2]
+    recall = proposal_recall(proposals, larger, Config())
+    assert (recall["ARs@100"], recall["ARs@1000"]) == (-1, -1) and recall["ARl@1000"] == 0.6

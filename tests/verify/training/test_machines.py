@@ -1,7 +1,5 @@
 """Runs on several machines: the step of one, a machine that dies, a slow one, one without the data."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,8 +10,8 @@ import numpy as np
 import pytest
 
 from detectron_gn.weights import read_blobs
-from tests.helpers.hosts import hosts_are_possible, network
-from tests.helpers.small_run import COMMAND, arguments, assert_equal_blobs, config, config_file, environment, run
+from tests.helpers.hosts import ended, hosts_are_possible, network, start_torchrun
+from tests.helpers.small_run import COMMAND, arguments, assert_equal_blobs, config, config_file, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,32 +23,10 @@ LONG = ("NUM_GPUS", "3", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "[0]", "TRAIN.S
 
 
 def start(hosts, given, data_on=None):
-    """The command that trains, started by torchrun on each machine; the first one is where they meet (c10d)."""
-    started = []
-    for number, host in enumerate(hosts):
-        torchrun = [
-            sys.executable, "-m", "torch.distributed.run", f"--nnodes={len(hosts)}", "--nproc_per_node=1",
-            "--rdzv_backend=c10d", f"--rdzv_endpoint={hosts[0].address}:29400", "--rdzv_id=job", "--max_restarts=0",
-            # Names of machines tell torchrun who is where; these have none.
-            f"--rdzv_conf=is_host={number == 0}", f"--local_addr={host.address}",
-        ]  # fmt: skip
-        own = given if data_on is None or host in data_on else [each.replace("train_images", "none") for each in given]
-        env = {**environment(), "GLOO_SOCKET_IFNAME": "eth"}
-        started.append(
-            host.start([*torchrun, *COMMAND[1:], *own], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    return started
-
-
-def ended(processes, timeout=300):
-    """Exit codes and what was said."""
-    try:
-        told = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return [process.returncode for process in processes], told
+    """The command that trains, started by torchrun on each machine."""
+    without = [each.replace("train_images", "none") for each in given]
+    own = [given if data_on is None or host in data_on else without for host in hosts]
+    return start_torchrun(hosts, [[*COMMAND[1:], *each] for each in own])
 
 
 @contextmanager
