@@ -32,7 +32,7 @@ OTHERS_LEFT = [name for name in NAMES if name.startswith("docs/from_")]
 FOREIGN = {
     "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--standalone",
     "--shutdown-timeout",  # torchrun
-    "--time", "--shm-size",  # docker
+    "--time", "--shm-size", "--requeue", "--signal",  # docker, Slurm
     "--cfg", "--wts", "--opts", "--values", "--cpu",  # dump_blobs.py
 }  # fmt: skip
 
