@@ -28,12 +28,12 @@ SHELL = {"&", "|", ">", ">>", "<", "&&", "||", ";"}
 # Where the left column is another project's.
 OTHERS_LEFT = [name for name in NAMES if name.startswith("docs/from_")]
 
-# Options of other programs that the prose names.
-FOREIGN = {
+# Options that the prose names of programs whose parser is not asked: ours, and others.
+SCRIPTS = [*ROOT.glob("benchmarks/*.py"), ROOT / "verify" / "reference" / "dump_blobs.py"]
+FOREIGN = {option for path in SCRIPTS for option in re.findall(r"[\"'](--[a-z][\w-]*)[\"']", path.read_text())} | {
     "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--standalone",
     "--shutdown-timeout",  # torchrun
-    "--time", "--shm-size",  # docker
-    "--cfg", "--wts", "--opts", "--values", "--cpu",  # dump_blobs.py
+    "--time", "--shm-size", "--requeue", "--signal",  # docker, Slurm
 }  # fmt: skip
 
 # The same lines in less time: what a reader would wait for.
@@ -105,8 +105,7 @@ def test_every_command_and_option_that_the_prose_names_is_there(name: str) -> No
     text = last_cells(TEXTS[name]) if name in OTHERS_LEFT else TEXTS[name]
     for span in spans(text):
         if span.startswith("--"):
-            # Measurements name options of the benchmarks.
-            assert name.startswith("benchmarks/") or span.split()[0].partition("=")[0].rstrip(",") in known, span
+            assert span.split()[0].partition("=")[0].rstrip(",") in known, span
         elif re.match(r"detectron-gn |torchrun .*detectron_gn ", span):
             check_options(arguments_of(span.replace("|", " ")))
         elif span.split()[0] in commands and " --" in span:
