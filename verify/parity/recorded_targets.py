@@ -95,7 +95,7 @@ def compare_recorded(
             parity,
             different_rois=parity.different_rois + miscounted,
             different_keypoints=parity.different_keypoints + of_keypoints,
-            unproposed=0 if proposals is None else _unproposed(recorded, proposals.cpu(), minibatch, cfg),
+            unproposed=0 if proposals is None else _unproposed(recorded, proposals.to(recorded.rois), minibatch, cfg),
         )
     return replace(parity, are_given=True)
 
