@@ -73,6 +73,16 @@ def test_a_module_opens_with_a_docstring(path: Path) -> None:
     assert docstring and docstring.split("\n\n")[0].endswith(".")
 
 
+def test_no_class_is_a_tuple_with_names_and_generic_which_python_3_10_refuses() -> None:
+    found = []
+    for path in WITH_TESTS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+            if len(bases) > 1 and any(base.endswith("NamedTuple") for base in bases):
+                found.append(f"{path.relative_to(ROOT)}: {bases}")
+    assert not found
+
+
 def test_no_path_of_a_machine_and_no_foreign_tool_stands_in_the_tree() -> None:
     forbidden = [b"/wo" b"rk/", b"/tmp/" b"venv", b".li" b"brary", b"far" b"m-"]
     found = [

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.detectors import Boxes, Detector
@@ -17,7 +18,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Read(NamedTuple, Generic[Item]):
+@dataclass(frozen=True)
+class _Read(Generic[Item]):
     """A batch of images that is ready for the network."""
 
     items: Sequence[Item]
@@ -25,14 +27,16 @@ class _Read(NamedTuple, Generic[Item]):
     batch: NetworkInput
 
 
-class _Refused(NamedTuple, Generic[Item]):
+@dataclass(frozen=True)
+class _Refused(Generic[Item]):
     """A batch that the network cannot be given, and the sentence that says why."""
 
     items: Sequence[Item]
     error: InputError
 
 
-class _Begun(NamedTuple, Generic[Item]):
+@dataclass(frozen=True)
+class _Begun(Generic[Item]):
     """A batch that the network has begun with: what waits for its detections, and when it began."""
 
     items: Sequence[Item]
@@ -41,7 +45,8 @@ class _Begun(NamedTuple, Generic[Item]):
     start: float
 
 
-class Predicted(NamedTuple, Generic[Item, Result]):
+@dataclass(frozen=True)
+class Predicted(Generic[Item, Result]):
     """A batch that is done.
 
     Attributes:
