@@ -98,6 +98,13 @@ def test_frozen_parts_stay_and_have_no_momentum(tmp_path):
         run(tmp_path / "frozen", cfg, resume=True)
 
 
+def test_a_body_and_its_pyramid_can_be_frozen_as_a_whole(tmp_path):
+    cfg = config(*ONE_STEP)
+    run(tmp_path, cfg, frozen=("body", "fpn"))
+    names = [name for name in read_blobs(tmp_path / "model_final.pth").blobs if name.endswith("_momentum")]
+    assert names and not [name for name in names if name.startswith(("conv1", "res", "fpn"))]
+
+
 def with_empty_images(folder, data, count=2):
     """A data set without the annotations of its first images."""
     content = json.loads(data.annotation_file.read_text())
