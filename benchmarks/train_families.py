@@ -36,7 +36,7 @@ from detectron_gn.port.runs.load import load_model
 from detectron_gn.port.runs.proposals import stored_proposals
 from detectron_gn.verify.evaluation_files import write_generated_proposals
 from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-from detectron_gn.verify.training.run import RunOptions
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights import read_blobs, write_blobs
 
 RPN, RPN_SEED = "rpn_R-50-FPN_shapes_gn", 3
@@ -130,7 +130,7 @@ def train(name: str, seed: int, out: Path, iterations: int | None = None) -> Run
         read_blobs(demo_body(out)) if DETECTRON[name].from_body else None,
         Ranks(0, 1, torch.device("cpu")),
         RunOptions(folder, workers=1, resume=True),
-        evaluation,
+        [evaluation],
         proposals=proposals,
     )
     assert trained.ap is not None

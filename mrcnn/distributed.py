@@ -124,7 +124,7 @@ def joined_ranks(device: str = "auto", num_gpus: int | None = None) -> Iterator[
     Raises InputError for more processes than minibatches, several of them on one GPU, a device that is not there, and
     where another process cannot be met or is lost.
     """
-    rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    rank, count = _number("RANK", 0), process_count()
     # A NUM_GPUS below 1 is for `check_config` to refuse.
     if num_gpus is not None and count > max(num_gpus, 1):
         raise InputError(
@@ -184,6 +184,11 @@ def _met(count: int) -> dist.Store:  # type: ignore[name-defined]
         come = store.add(_COME, 0)
     store.set_timeout(_PATIENCE)
     return store
+
+
+def process_count() -> int:
+    """How many processes `torchrun` started; 1 without it. InputError where the environment holds no number."""
+    return _number("WORLD_SIZE", 1)
 
 
 def _number(name: str, default: int) -> int:

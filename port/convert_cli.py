@@ -29,6 +29,11 @@ def add_commands(commands: Commands) -> None:
         help="whose names the arrays get (default detectron); the others' are for ImageNet classifiers and for the "
         "body and pyramid of detectors",
     )
+    parser.add_argument(
+        "--strip",
+        action="store_true",
+        help="leave out the momentum of a training run, which is half of such a file; no run goes on from what is left",
+    )
     add_config(
         parser,
         "of the network, for --layout torchvision and timm and for a state_dict of this project (default: the model's "
@@ -43,7 +48,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _convert_format(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.convert import convert_format
 
-    conversion = convert_format(args.source, args.out, args.config, args.overrides)
+    conversion = convert_format(args.source, args.out, args.config, args.overrides, strip=args.strip)
     print(f"{one_line(str(conversion.out))}: {len(conversion.weights.blobs)} blobs")
     for loss in conversion.not_kept:
         print(f"not kept: {one_line(loss)}")

@@ -74,7 +74,7 @@ class StartingPoint:
             lines.append(f"the classes of the file are {told}; where they are others, --weights-classes names them")
         if self.by_place:
             lines.append(
-                "the classes of the file are not known: class k is taken to be category k of the data; "
+                "warning: the classes of the file are not known: class k is taken to be category k of the data; "
                 "--weights-classes names them and copies rows by name"
             )
         if self.reordered:

@@ -54,15 +54,28 @@ class TrainedImages:
         places: `[T]`, those that are trained on, by their place in the data set.
         names: their files, relative to the folder `folder`.
         heights, widths: `[T]`.
+        without_objects: images of the data set that have no annotation at all.
+        kept_empty: how many of these are trained on because `keep_empty` says so.
+
+    Args:
+        keep_empty: train on images without any annotation, too, as background. Detectron leaves them out. One whose
+            annotations are all crowds or too small is left out still: it does show objects.
 
     Raises InputError where an image has no file, or no proposals in theirs.
     """
 
-    def __init__(self, dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None) -> None:
+    def __init__(
+        self, dataset: CocoDataset, cfg: Config, proposals: StoredProposals | None, *, keep_empty: bool = False
+    ) -> None:
         images = dataset.instances.images
         self.objects = TrainedObjects(dataset, cfg)
         self._ids, self._proposals = images.ids, proposals
         is_trained = self.objects.is_trainable.copy()
+        is_empty = dataset.rows.lengths == 0
+        self.without_objects = int(is_empty.sum())
+        self.kept_empty = int((is_empty & ~is_trained).sum()) if keep_empty else 0
+        if keep_empty:
+            is_trained |= is_empty
         if proposals is not None:
             for place, image_id in enumerate(images.ids.tolist()):
                 stored = proposals.as_stored(image_id)
@@ -133,12 +146,17 @@ class Roidb(OnDemand[RoidbEntry]):
 
 
 def training_roidb(
-    datasets: Sequence[CocoDataset], cfg: Config, proposals: Sequence[StoredProposals] = ()
+    datasets: Sequence[CocoDataset],
+    cfg: Config,
+    proposals: Sequence[StoredProposals] = (),
+    *,
+    keep_empty: bool = False,
 ) -> Roidb:
     """The images of the data sets that can be trained on.
 
     Args:
         proposals: those of each data set, for a model that takes them; none for one that makes its own.
+        keep_empty: see `TrainedImages`.
 
     With `cfg.TRAIN.USE_FLIPPED` every image is there twice; nothing is flipped at random
     (Detectron datasets/roidb.py:combined_roidb_for_training).
@@ -155,9 +173,10 @@ def training_roidb(
         difference = other_classes(dataset, datasets[0])
         if difference is not None:
             raise InputError(f"{dataset.annotation_file}: {difference}")
-        found.append(TrainedImages(dataset, cfg, proposals[place] if proposals else None))
+        of_images = proposals[place] if proposals else None
+        found.append(TrainedImages(dataset, cfg, of_images, keep_empty=keep_empty))
     names = ", ".join(str(dataset.annotation_file) for dataset in datasets)
-    if not any(map(len, found)):
+    if not any(len(each) > each.kept_empty for each in found):
         if any(each.objects.lacks_keypoints(place) for each in found for place in range(len(each.objects))):
             raise InputError(f"{names}: {NO_KEYPOINTS}")
         raise InputError(f"{names}: no image has an object to train on; `detectron-gn check-data` says why")

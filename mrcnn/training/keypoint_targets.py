@@ -52,8 +52,11 @@ def sample_keypoints(
 def are_keypoint_rois(candidates: MatchedProposals, objects: GroundTruth, cfg: Config) -> Tensor:
     """Which candidates `[P]` may be drawn for their keypoints.
 
-    These are objects that hold a visible keypoint of the object that they overlap most.
+    These are objects that hold a visible keypoint of the object that they overlap most; in an image without objects
+    there are none.
     """
+    if not len(objects.boxes):
+        return torch.zeros_like(candidates.overlaps, dtype=torch.bool)
     keypoints = _keypoints_of(candidates, objects)
     is_object, _ = roi_roles(candidates.overlaps, cfg)
     return is_object & _holds_visible(keypoints, candidates.boxes)

@@ -1,5 +1,6 @@
-"""Another number of GPUs by the linear rule: a step on fewer images, so a lower rate and more steps."""
+"""The schedule of a run in another form: on another number of GPUs by the linear rule, or of another length."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from math import ceil
 
@@ -31,6 +32,36 @@ def scaled_schedule(cfg: Config, num_gpus: int) -> Config:
             "SOLVER.STEP_SIZE": stretched(cfg.SOLVER.STEP_SIZE),
         },
     )
+
+
+def fitted_schedule(cfg: Config, iterations: int, *, keep_warm_up: bool = False) -> Config:
+    """The same shape of schedule in so many iterations: the rate changes at the same shares of the run.
+
+    The warm-up is no longer than it was, and no longer than a tenth of the run, or than its own share where that is
+    more. Detectron's 500 iterations do not hang on the length of a run, but would be most of a short one.
+
+    Args:
+        keep_warm_up: leave SOLVER.WARM_UP_ITERS as it is.
+    """
+    solver = cfg.SOLVER
+    share = Fraction(iterations, solver.MAX_ITER)
+    values: dict[str, object] = {"SOLVER.MAX_ITER": iterations}
+    if solver.LR_POLICY == "step":
+        values["SOLVER.STEP_SIZE"] = max(1, ceil(solver.STEP_SIZE * share))
+    if solver.LR_POLICY in ("steps_with_decay", "steps_with_lrs"):
+        # Two steps of a very short run must not fall together, nor one on the first, at 0.
+        values["SOLVER.STEPS"] = _rising(ceil(step * share) for step in solver.STEPS)
+    if not keep_warm_up:
+        longest = max(ceil(solver.WARM_UP_ITERS * share), ceil(Fraction(iterations, 10)))
+        values["SOLVER.WARM_UP_ITERS"] = min(solver.WARM_UP_ITERS, longest)
+    return with_values(cfg, values)
+
+
+def _rising(steps: Iterable[int]) -> tuple[int, ...]:
+    found: list[int] = []
+    for step in steps:
+        found.append(max(step, found[-1] + 1) if found else step)
+    return tuple(found)
 
 
 def schedule_changes(before: Config, after: Config) -> list[str]:

@@ -39,9 +39,14 @@ class TrainingStats:
         """Whether Detectron prints a line after this iteration."""
         return iteration % PERIOD == 0 or iteration == self._max_iter - 1
 
+    @property
+    def seconds_an_iteration(self) -> float:
+        """The mean of this process's iterations, without the first ones after the start."""
+        return self._seconds / max(self._iterations, 1)
+
     def line(self, iteration: int, lr: float, device: torch.device) -> dict[str, float | int | str]:
         """The figures of Detectron's line; `mem` in MiB, 0 on a CPU. Its queue length `mb_qsize` has no counterpart."""
-        seconds = self._seconds / max(self._iterations, 1)
+        seconds = self.seconds_an_iteration
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         return {
             "iter": iteration,

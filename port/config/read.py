@@ -54,17 +54,43 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises InputError, naming the file and the line, as `parse_config` does, and for a file that cannot be read.
     """
+    return parse_config(_text(path), str(path), overrides)
+
+
+def named_keys(path: str | Path) -> frozenset[str]:
+    """The keys that a Detectron YAML file names, whatever their values; InputError as `read_config` raises it."""
+    return frozenset(key for key, _ in _leaves(load_yaml(_text(path), str(path)).values))
+
+
+def config_of_keys(keys: Mapping[str, object], source: str) -> Config:
+    """The configuration of full keys and their values, as JSON holds them: lists for tuples.
+
+    Args:
+        source: what holds them, for errors.
+
+    Raises InputError, naming it and the key, as `parse_config` does.
+    """
+    settings: dict[str, object] = {}
+    try:
+        for key, value in keys.items():
+            settings.update(_setting(key, value))
+        return _finished(with_values(Config(), settings), {})
+    except InputError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _text(path: str | Path) -> str:
+    """The text of a YAML file."""
     try:
         data = read_plain_file(path, _MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise InputError(f"{path}: it is too large for a configuration: give a Detectron YAML file")
         # A byte order mark of UTF-16 names its codec; that of UTF-8 is dropped.
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: it cannot be read ({error.strerror}): give a Detectron YAML file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: it is not text: give a Detectron YAML file") from error
-    return parse_config(text, str(path), overrides)
 
 
 def parse_config(

@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
+from detectron_gn.port.blobs.family import MOMENTUM
 from detectron_gn.port.blobs.layouts import is_own_state_dict, with_blob_names
 from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
@@ -20,11 +21,12 @@ from detectron_gn.weights.weights_file import WeightsFile
 
 
 def convert_format(
-    source: str, out: Path, config: str | None = None, overrides: Sequence[str] = ()
+    source: str, out: Path, config: str | None = None, overrides: Sequence[str] = (), *, strip: bool = False
 ) -> Conversion:
     """Write the blobs of SOURCE in the format of `out`.
 
     Args:
+        strip: leave momentum out, and with it the iteration: no training goes on from there.
         config, overrides: of a `state_dict` of this project, which says nothing of its network. The blobs are written
             in Detectron's order, beside that configuration.
 
@@ -44,7 +46,16 @@ def convert_format(
             )
         return weights
 
-    return convert(path, out, named)
+    return convert(path, out, lambda weights: without_momentum(named(weights)) if strip else named(weights))
+
+
+def without_momentum(weights: WeightsFile) -> WeightsFile:
+    """The weights without the momentum of a training run, which is half of such a file and which nothing detects with.
+
+    A run may start from them, at iteration 0, but none can go on.
+    """
+    kept = {name: blob for name, blob in weights.blobs.items() if not name.endswith(MOMENTUM)}
+    return replace(weights, blobs=kept, iteration=None)
 
 
 def _as_blobs(weights: WeightsFile, cfg: Config) -> WeightsFile:

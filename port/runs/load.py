@@ -18,6 +18,7 @@ from detectron_gn.port.config.read import (
     bundled_config,
     bundled_names,
     lacks_box_weights,
+    named_keys,
     parse_config,
     read_config,
     told_old_box_weights,
@@ -142,6 +143,15 @@ def with_saved_box_weights(cfg: Config, weights: WeightsFile, overrides: Sequenc
 def find_config(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file, or of a name in `yaml_configs/`."""
     return read_config(config, overrides) if Path(config).exists() else bundled_config(str(config), overrides)
+
+
+def own_keys(config: str | Path | None, overrides: Sequence[str] = ()) -> frozenset[str]:
+    """The keys that a person sets: those of a YAML file of their own, and `overrides`.
+
+    What a configuration of `yaml_configs/` or one inside weights says is nobody's own.
+    """
+    named = named_keys(config) if config is not None and Path(config).exists() else frozenset()
+    return named.union(overrides[::2])
 
 
 def names_config(source: str) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.distributed import ALONE
 from detectron_gn.port.config.read import bundled_config, dump_config
-from detectron_gn.verify.training.run import RunOptions, run_training
+from detectron_gn.verify.training.run import run_training
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights import read_blobs
 
 ROOT = Path(__file__).parents[2]

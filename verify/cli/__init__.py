@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detectron_gn.verify.cli import demo, dump_script, evaluate, ladder, parity, train
+from detectron_gn.verify.cli import check_data, demo, dump_script, evaluate, ladder, parity, train
 from detectron_gn.weights.command_line import Commands
 
 
@@ -20,5 +20,5 @@ def add_commands(commands: Commands) -> None:
     parity.add_training(checks)
     dump_script.add_dump_script(checks)
     train.add_train(commands)
-    train.add_check_data(commands)
+    check_data.add_check_data(commands)
     demo.add_demo(commands)

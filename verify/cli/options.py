@@ -14,11 +14,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
 
 
-def add_data_sets(parser: argparse.ArgumentParser) -> None:
+def add_data_sets(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--annotations and --images of one data set or of several."""
-    add = parser.add_argument
-    add("--annotations", type=Path, required=True, action="append", metavar="A.json", help="may be given several times")
-    add("--images", type=Path, required=True, action="append", metavar="DIR", help="one for each --annotations")
+
+    def add(option: str, metavar: str, meaning: str) -> None:
+        parser.add_argument(
+            option, type=Path, required=required, action="append", default=[], metavar=metavar, help=meaning
+        )
+
+    add("--annotations", "A.json", "may be given several times")
+    add("--images", "DIR", "one for each --annotations")
 
 
 def add_max_dets(parser: argparse.ArgumentParser) -> None:

@@ -1,37 +1,38 @@
-"""`train` and `check-data`: training with an eye on the AP, and what it would leave out of a data set."""
+"""`train`: training from scratch, from other weights and on from a checkpoint, with an eye on the AP."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from detectron_gn.port.options import (
-    add_config,
-    add_device,
-    add_image_reading,
-    add_keep_unused,
-    add_out,
-    image_reading,
+from detectron_gn.port.options import image_reading
+from detectron_gn.verify.cli.train_options import (
+    add_options,
+    given_options,
+    recorded,
+    recorded_arguments,
+    with_recorded,
 )
-from detectron_gn.verify.cli.options import add_data_sets
-from detectron_gn.weights.command_line import (
-    CHECK_FAILED,
-    DONE,
-    Commands,
-    at_least,
-    check_writable,
-    progress_bar,
-    write_json_option,
-)
+from detectron_gn.weights.command_line import DONE, Commands, check_writable, write_json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from detectron_gn.mrcnn.config import Config
+    from detectron_gn.mrcnn.data.coco import CocoDataset
     from detectron_gn.mrcnn.distributed import Ranks
     from detectron_gn.verify.training.evaluated import Trained
+    from detectron_gn.verify.training.evaluation_data import EvaluationData
+    from detectron_gn.verify.training.length import CheckpointRule, RunLength
+
+# Options that say how checkpoints are evaluated.
+_OF_EVALUATION = ("eval_images", "eval_proposals", "eval_loss", "keep_best", "early_stop")
+# What a length sets; a person who sets one of them has to choose.
+_OF_LENGTH = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.STEP_SIZE")
 
 
 def add_train(commands: Commands) -> None:
@@ -40,117 +41,167 @@ def add_train(commands: Commands) -> None:
         "train",
         _train,
         "train from scratch, from other weights, or on from a checkpoint",
-        "train --config e2e_mask_rcnn_R-50-FPN_2x_gn --weights R-50-GN.pkl --annotations train.json --images train "
-        "--out run",
+        "train --weights 48616381 --epochs 20 --annotations train.json --images train --out run",
     )
-    add_config(parser, "what to train (default: that of the weights)")
-    add = parser.add_argument
-    add(
-        "--weights",
-        metavar="SOURCE",
-        help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
-    )
-    add_data_sets(parser)
-    add(
-        "--proposals",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="P.pkl",
-        help="rpn_proposals.pkl of each --annotations, for a model without an RPN (default: TRAIN.PROPOSAL_FILES)",
-    )
-    add(
-        "--data-cache",
-        type=Path,
-        metavar="DIR",
-        help="where large annotation files are kept as they were read (default: data_cache in --out)",
-    )
-    add_out(parser)
-    add("--resume", action="store_true", help="go on with the run in --out, bit for bit")
-    add("--classes", type=Path, metavar="NAMES.txt", help="class names, one a line, in the order of the categories")
-    add("--weights-classes", type=Path, metavar="NAMES.txt", help="those of the weights, to keep rows of equal names")
-    add_keep_unused(parser)
-    add("--keep", type=at_least(1), default=3, metavar="K", help="checkpoints to keep (default 3)")
-    add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")
-    add("--eval-annotations", type=Path, metavar="V.json", help="evaluate every checkpoint on this")
-    add("--eval-images", type=Path, metavar="DIR", help="its images (default: those of training)")
-    add(
-        "--eval-proposals",
-        type=Path,
-        metavar="P.pkl",
-        help="rpn_proposals.pkl of the --eval-annotations, for a model without an RPN (default: TEST.PROPOSAL_FILES)",
-    )
-    add_image_reading(parser)
-    add("--workers", type=at_least(0), default=2, metavar="N", help="threads that load images (default 2)")
-    add_device(parser)
-    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the forward pass (default fp32)")
-    add("--recompute", action="store_true", help="save memory: compute the backbone's activations twice")
-    add("--scale-schedule", type=at_least(1), metavar="N", help="write the configuration for N GPUs to --out and stop")
-    add("--force", action="store_true", help="train from scratch even with TRAIN.FREEZE_AT above 0")
+    add_options(parser)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is trained, and from what.
+
+    Attributes:
+        cfg: the configuration, on as many GPUs as it will be.
+        weights: what to start from; "" for from scratch, and where a run goes on from a checkpoint.
+        own_keys: the keys that the person has set.
+        length: into which the schedule is to be fitted.
+        configured: the configuration before `cfg` was made of it; None where it is that of the run that goes on.
+        classes: those of the run that goes on, without the background.
+    """
+
+    cfg: Config
+    weights: str
+    own_keys: frozenset[str]
+    length: RunLength | None
+    configured: Config | None
+    classes: tuple[str, ...] | None = None
 
 
 def _train(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.distributed import joined_ranks
-    from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.mrcnn.memory import keep_freed_memory
-    from detectron_gn.verify.training.inputs import training_source
 
     keep_freed_memory()
-    for option, value in (("--eval-images", args.eval_images), ("--eval-proposals", args.eval_proposals)):
-        if value is not None and args.eval_annotations is None:
-            raise InputError(f"{option} is of --eval-annotations, which is missing: pass both, or neither")
-    cfg, source = training_source(args.config, args.weights, args.overrides)
+    run = _record(args)
+    if run is not None:
+        args = with_recorded(args, recorded(run, "arguments"), args.out / "run.json")
+    _check_options(args, run)
+    source = _source(args, run)
     if args.scale_schedule is not None:
-        return _scale_schedule(args, cfg)
-    with joined_ranks(args.device, cfg.NUM_GPUS) as ranks:
-        trained = _train_together(args, cfg, source, ranks)
+        return _scale_schedule(args, source)
+    with joined_ranks(args.device, source.cfg.NUM_GPUS) as ranks:
+        trained = _train_together(args, source, ranks)
     if ranks.is_first:
         write_json_option(args, {"final": str(trained.final), "ap": trained.ap})
     return DONE
 
 
-def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: Ranks) -> Trained:
+def _record(args: argparse.Namespace) -> Mapping[str, Any] | None:
+    """What the run has on record that is to go on; None where one begins."""
+    from detectron_gn.port.runs.run_record import read_run_record
+    from detectron_gn.verify.training.run_dir import RunFolder
+
+    return read_run_record(args.out) if args.resume and RunFolder(args.out).holds_run else None
+
+
+def _check_options(args: argparse.Namespace, run: Mapping[str, Any] | None) -> None:
+    """Raise InputError for options that do not go together."""
+    from detectron_gn.mrcnn.errors import InputError
+
+    missing = [option for option in ("annotations", "images") if not getattr(args, option)]
+    if missing and args.scale_schedule is None:
+        told = " and ".join(f"--{option}" for option in missing)
+        if run is not None:
+            raise InputError(f"{told} {_are(missing)} missing, and {args.out / 'run.json'} does not say {_it(missing)}")
+        why = f", since {args.out} holds no run to go on with" if args.resume else ""
+        raise InputError(f"{told} {_are(missing)} missing{why}: pass what to train on")
+    for name in _OF_EVALUATION:
+        if getattr(args, name) and not args.eval_annotations:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is of --eval-annotations, which is missing: pass both, or neither")
+    given = set(given_options(args.arguments[1:]))
+    length = next((option for option in ("epochs", "iterations") if option in given), None)
+    for key in args.overrides[::2]:
+        if length is not None and key in _OF_LENGTH and "overrides" in given:
+            raise InputError(f"--{length} and --set {key} both say how long the run is: leave one of them out")
+
+
+def _are(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"
+
+
+def _it(names: Sequence[str]) -> str:
+    return "them" if len(names) > 1 else "it"
+
+
+def _source(args: argparse.Namespace, run: Mapping[str, Any] | None) -> _Source:
+    """What is trained: of the command line, or of the run that goes on."""
+    from detectron_gn.mrcnn.distributed import process_count
+    from detectron_gn.mrcnn.training.schedule import scaled_schedule
+    from detectron_gn.port.config.read import config_of_keys, merge_overrides
+    from detectron_gn.port.runs.load import own_keys
+    from detectron_gn.verify.training.inputs import training_source, with_own_rates
+    from detectron_gn.verify.training.length import RunLength
+    from detectron_gn.verify.training.run_dir import RunFolder
+
+    given = given_options(args.arguments[1:])
+    length = None
+    if (args.epochs, args.iterations) != (None, None):
+        length = RunLength(args.epochs, args.iterations, "SOLVER.WARM_UP_ITERS" in args.overrides[::2])
+    if run is not None and "config" not in given:
+        # What was set then is in the run's configuration already.
+        cfg = config_of_keys(run["config"], str(args.out / "run.json"))
+        cfg = merge_overrides(cfg, given.get("overrides", []))
+        keys = frozenset(recorded(run, "own_keys")).union(given.get("overrides", [])[::2])
+        weights = "" if RunFolder(args.out).has_checkpoint else args.weights or cfg.TRAIN.WEIGHTS
+        is_new = given.keys() & {"epochs", "iterations"}
+        return _Source(cfg, weights, keys, length if is_new else None, None, tuple(map(str, run["classes"][1:])))
+    configured, weights = training_source(args.config, args.weights, args.overrides)
+    keys = own_keys(args.config, args.overrides)
+    cfg = configured
+    if length is not None and not {"epochs", "iterations"} & given.keys() and keys.intersection(_OF_LENGTH):
+        length = None
+    if length is not None and "NUM_GPUS" not in keys:
+        gpus = process_count() if run is None else config_of_keys(run["config"], str(args.out / "run.json")).NUM_GPUS
+        cfg = with_own_rates(scaled_schedule(cfg, gpus), cfg, keys)
+    if run is not None and RunFolder(args.out).has_checkpoint:
+        weights = ""
+    return _Source(cfg, weights, keys, length, configured)
+
+
+def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> Trained:
     """Read the data and the weights and train, in each of the processes that torchrun started."""
-    from detectron_gn.mrcnn.config import check_config, refuse_training, with_values
+    from detectron_gn.mrcnn.config import check_config, refuse_training
     from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.port.classes import known_categories
-    from detectron_gn.port.runs.proposals import stored_proposals, training_proposals
-    from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-    from detectron_gn.verify.training.inputs import refuse_old_box_weights, rename_classes, training_data
-    from detectron_gn.verify.training.run import RunOptions, print_line, say_nothing
+    from detectron_gn.port.runs.proposals import training_proposals
+    from detectron_gn.verify.training import say
+    from detectron_gn.verify.training.evaluated import train_and_evaluate
+    from detectron_gn.verify.training.inputs import (
+        refuse_old_box_weights,
+        rename_classes,
+        training_data,
+        with_classes_of,
+    )
+    from detectron_gn.verify.training.run_options import RunOptions
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
 
     cache = args.data_cache or args.out / "data_cache"
-    own = training_data(args.annotations, args.images, cache, print_line if ranks.is_first else say_nothing)
+    own = training_data(args.annotations, args.images, cache, say.print_line if ranks.is_first else say.say_nothing)
     datasets = own
     if args.classes is not None:
-        datasets = rename_classes(own, args.classes)
-        cfg = with_values(cfg, {"MODEL.NUM_CLASSES": len(datasets[0].classes)})
+        is_of_run = source.classes is not None and "classes" not in given_options(args.arguments[1:])
+        names = source.classes if is_of_run and source.classes else read_class_names(args.classes)
+        datasets = rename_classes(own, names, str(args.classes))
+    cfg = source.cfg if source.configured is None else with_classes_of(datasets[0], source.cfg, source.own_keys)
     for dataset in datasets:
         check_classes(dataset, cfg)
         if ranks.is_first:
             for remark in dataset.remarks:
-                print_line(f"{dataset.annotation_file}: {remark}")
+                say.print_line(f"{dataset.annotation_file}: {remark}")
     check_config(cfg)
     refuse_training(cfg)
-    weights = read_blobs(resolve(source)) if source else None
+    weights = read_blobs(resolve(source.weights)) if source.weights else None
     if weights is not None:
         refuse_old_box_weights(weights, args.overrides)
     source_classes = None
-    if args.weights_classes is not None:
+    if args.weights_classes is not None and (weights is not None or source.configured is not None):
         source_classes = (BACKGROUND, *read_class_names(args.weights_classes))
-    elif weights is not None and (known := known_categories(weights, source)) is not None:
+    elif weights is not None and (known := known_categories(weights, source.weights)) is not None:
         source_classes = known.classes
-    evaluation_data = None
-    if args.eval_annotations is not None:
-        evaluation_data = EvaluationData(
-            args.eval_annotations,
-            args.eval_images or args.images[0],
-            stored_proposals(cfg, args.eval_proposals, "--eval-proposals"),
-            own[0].classes[1:],
-        )
+    evaluations = _evaluations(args, cfg, own[0])
     options = RunOptions(
         args.out,
         resume=args.resume,
@@ -163,77 +214,77 @@ def _train_together(args: argparse.Namespace, cfg: Config, source: str, ranks: R
         precision=args.precision,
         recompute=args.recompute,
         keep_unused=args.keep_unused,
-        command=_command_to_go_on(args.arguments),
+        command=_command_to_go_on(args.out),
         reading=image_reading(args),
+        # Also where the length is part of the configuration on record by now.
+        starts_anew=(args.epochs, args.iterations) != (None, None),
+        length=source.length,
+        checkpoints=_checkpoint_rule(args, source.own_keys),
+        keep_best=args.keep_best or args.early_stop is not None,
+        patience=args.early_stop or None,
+        frozen=args.freeze,
+        keep_empty=args.keep_empty,
+        record={"arguments": recorded_arguments(args), "own_keys": sorted(source.own_keys)},
+        eval_loss=args.eval_loss,
+        evaluated_on=", ".join(each.name for each in evaluations),
+        configured=source.configured,
     )
     proposals = training_proposals(cfg, args.proposals)
-    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluation_data, print_line, proposals)
+    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluations, say.print_line, proposals)
 
 
-def _command_to_go_on(arguments: Sequence[str]) -> str:
-    """The command line that goes on with the run that these arguments began."""
-    resumed = [*arguments, *([] if "--resume" in arguments else ["--resume"])]
+def _evaluations(args: argparse.Namespace, cfg: Config, trained: CocoDataset) -> list[EvaluationData]:
+    """What checkpoints are evaluated on."""
+    from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.port.runs.proposals import stored_proposals
+    from detectron_gn.verify.training.evaluation_data import EvaluationData, named_path
+
+    count = len(args.eval_annotations)
+    images = args.eval_images or args.images[:1]
+    images = images * count if len(images) == 1 else images
+    if len(images) != count:
+        raise InputError(f"{count} --eval-annotations need as many --eval-images, or one for all, not {len(images)}")
+    if args.eval_proposals and len(args.eval_proposals) != count:
+        raise InputError(f"{count} --eval-annotations need as many --eval-proposals, not {len(args.eval_proposals)}")
+    proposals = args.eval_proposals or [None] * count
+    sets = []
+    for text, folder, file in zip(args.eval_annotations, images, proposals):
+        name, path = named_path(text)
+        stored = stored_proposals(cfg, file, "--eval-proposals")
+        sets.append(EvaluationData(path, folder, stored, trained.classes[1:], name))
+    return sets
+
+
+def _checkpoint_rule(args: argparse.Namespace, own_keys: frozenset[str]) -> CheckpointRule:
+    """Detectron's where the person has set Detectron's key."""
+    from detectron_gn.verify.training.length import CheckpointRule
+
+    is_often = args.checkpoint_every is None and "TRAIN.SNAPSHOT_ITERS" not in own_keys
+    return CheckpointRule(args.checkpoint_every, is_often)
+
+
+def _command_to_go_on(out: Path) -> str:
+    """The command line that goes on with the run in a folder."""
+    resumed = shlex.join(["train", "--resume", "--out", str(out)])
     # All three are torchrun's; what is left of one in a shell means nothing.
     if not os.environ.keys() >= {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"}:
-        return shlex.join(["detectron-gn", *resumed])
+        return f"detectron-gn {resumed}"
     count, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
     launcher = f"torchrun --standalone --nproc_per_node {count}" if machines == "1" else "torchrun, as before,"
-    return f"{launcher} -m detectron_gn {shlex.join(resumed)}"
+    return f"{launcher} -m detectron_gn {resumed}"
 
 
-def _scale_schedule(args: argparse.Namespace, cfg: Config) -> int:
+def _scale_schedule(args: argparse.Namespace, source: _Source) -> int:
     from detectron_gn.mrcnn.config import check_config
-    from detectron_gn.verify.training.inputs import write_scaled_schedule
+    from detectron_gn.verify.training.inputs import read_datasets, with_classes_of, write_scaled_schedule
 
+    cfg = source.configured or source.cfg
     check_config(cfg)
+    if args.annotations:
+        cfg = with_classes_of(read_datasets(args.annotations, args.images)[0], cfg, source.own_keys)
     check_writable(args.out)
     path, changes = write_scaled_schedule(cfg, args.scale_schedule, args.out)
     print("\n".join(changes))
     print(f"\n{path} holds this; nothing was trained. Pass it as --config to train with it.")
     write_json_option(args, {"config": str(path), "changes": changes})
     return DONE
-
-
-def add_check_data(commands: Commands) -> None:
-    """`check-data --annotations A.json --images DIR`."""
-    parser = commands.add(
-        "check-data",
-        _check_data,
-        "list what training would leave out of a data set and why, and what would stop it",
-        "check-data --annotations instances_train.json --images train",
-    )
-    add_data_sets(parser)
-    add_image_reading(parser)
-    add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
-    parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
-    parser.add_argument(
-        "--most", type=at_least(0), default=20, metavar="N", help="findings shown of a kind (default 20)"
-    )
-
-
-def _check_data(args: argparse.Namespace) -> int:
-    from detectron_gn.mrcnn.data.check import check_dataset, differing_classes, report_text
-    from detectron_gn.port.config.read import parse_config
-    from detectron_gn.port.runs.load import find_config
-    from detectron_gn.verify.training.inputs import read_datasets
-
-    datasets = read_datasets(args.annotations, args.images)
-    if args.config is None:
-        defaults = f"MODEL: {{NUM_CLASSES: {len(datasets[0].classes)}}}"
-        cfg = parse_config(defaults, "Detectron's defaults", args.overrides)
-    else:
-        cfg = find_config(args.config, args.overrides)
-    reports = []
-    for dataset in datasets:
-        report = check_dataset(
-            dataset, cfg, read_images=not args.no_decode, reading=image_reading(args), progress=progress_bar
-        )
-        reports.append(differing_classes(report, dataset, datasets[0]))
-        name = f"{dataset.annotation_file}\n" if len(datasets) > 1 else ""
-        print(f"{name}{report_text(reports[-1], most=args.most)}", flush=True)
-    documents = [
-        {"annotations_file": str(dataset.annotation_file), **report.document()}
-        for dataset, report in zip(datasets, reports)
-    ]
-    write_json_option(args, reports[0].document() if len(reports) == 1 else {"data_sets": documents})
-    return CHECK_FAILED if any(report.errors for report in reports) else DONE

@@ -22,25 +22,17 @@ from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
 from detectron_gn.mrcnn.evaluation.recall import recall_document, recall_table
 from detectron_gn.mrcnn.stopping import until_stopped
 from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
-from detectron_gn.verify.training.run import RunOptions, run_training
+from detectron_gn.verify.training.course import forward_context
+from detectron_gn.verify.training.evaluation_data import EvaluationData, check_names
+from detectron_gn.verify.training.held_out import HeldOutLosses
+from detectron_gn.verify.training.metrics import HELD_OUT_LOSSES
+from detectron_gn.verify.training.run import run_training
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.files.json_file import write_json
 from detectron_gn.weights.weights_file import WeightsFile
 
-
-@dataclass(frozen=True)
-class EvaluationData:
-    """What to evaluate on: a COCO instances file and the folder of its images.
-
-    Attributes:
-        proposals: of its images, for a model that takes them.
-        other_names: what classes 1, 2, ... are called in the annotations that were trained on, where the run has other
-            names for them; the evaluation's categories may go by either.
-    """
-
-    annotations: Path
-    images: Path
-    proposals: StoredProposals | None = None
-    other_names: tuple[str, ...] | None = None
+_SHOWN_LOSSES = ("loss", "loss_cls", "loss_bbox", "loss_mask", "loss_kps")
 
 
 @dataclass(frozen=True)
@@ -57,51 +49,38 @@ def train_and_evaluate(
     weights: WeightsFile | None,
     ranks: Ranks,
     options: RunOptions,
-    evaluation_data: EvaluationData | None,
+    evaluations: Sequence[EvaluationData],
     say: Callable[[str], None] = print,
     proposals: Sequence[StoredProposals] = (),
 ) -> Trained:
-    """Train; evaluate every checkpoint and the final model where there is something to evaluate on.
+    """Train; evaluate every checkpoint and the final model on each evaluation set.
 
-    The results of the model after iteration N lie in `eval_iterN/` of the run's folder; a run that goes on evaluates
-    its checkpoint first where they are missing. All processes share the images out.
+    The results of the model after iteration N lie in `eval_iterN/` of the run's folder, those of several sets in a
+    folder of each one's name there; a run that goes on evaluates its checkpoint first where they are missing. All
+    processes share the images out. The first set is what the best checkpoint is judged by.
 
     Args:
         proposals: of each data set that is trained on, for a model that takes them.
 
-    Raises InputError before any training where the evaluation could not be done.
+    Raises InputError before any training where an evaluation could not be done.
     """
-    names = datasets[0].classes[1:]
-    if evaluation_data is not None:
-        coco = read_annotations(evaluation_data.annotations)
-        if not cfg.MODEL.RPN_ONLY:
-            names = _names_used(cfg, coco, evaluation_data, names)
-        if ranks.is_first:
-            for remark in coco.remarks:
-                say(f"{evaluation_data.annotations}: {remark}")
-        image_files(coco, evaluation_data.images)
-        if scores_keypoints(cfg):
-            check_keypoints(coco)
-        if evaluation_data.proposals is not None:
-            if not takes_proposals(cfg):
-                raise InputError(
-                    f"{a_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out"
-                )
-            evaluation_data.proposals.of_images(coco, cfg.TEST.PROPOSAL_LIMIT)
+    check_names(evaluations)
+    classes = datasets[0].classes[1:]
+    sets = [_checked(cfg, data, classes, ranks, options, say) for data in evaluations]
     documents: list[dict[str, Any]] = []
 
     def on_checkpoint(model: Detector, iteration: int) -> None:
-        if evaluation_data is None:
+        found = [(each, _evaluated(each, model, ranks, options)) for each in sets]
+        kept = [(each, evaluated) for each, evaluated in found if evaluated is not None]
+        if not kept:
             return
-        evaluated = _evaluated(model.eval(), evaluation_data, names, ranks, options.reading)
-        if evaluated is None:
-            return
-        say(evaluated.table)
-        documents.append(evaluated.document)
-        folder = options.out / f"eval_iter{iteration}"
+        for each, evaluated in kept:
+            for line in evaluated.lines if len(sets) == 1 else (f"on {each.data.name}:", *evaluated.lines):
+                say(line)
+        document = {name: part for _, evaluated in kept for name, part in evaluated.document.items()}
+        documents.append(document)
         try:
-            folder.mkdir(exist_ok=True)
-            evaluated.write(folder)
+            _write(options.out / f"eval_iter{iteration}", kept, document)
         except (WeightsError, OSError) as error:
             # The checkpoint is there, and so is the table above: no reason to end hours of training.
             say(f"this evaluation could not be kept: {error}; training goes on")
@@ -112,19 +91,70 @@ def train_and_evaluate(
     return Trained(final, documents[-1] if documents else None)
 
 
-class _Evaluated(NamedTuple):
-    """What a checkpoint finds: a table to print, what `ap.json` holds, and what writes all of it into a folder."""
+class _Set(NamedTuple):
+    """An evaluation set that fits the run, what its annotations call the classes, and its losses where they count."""
 
-    table: str
+    data: EvaluationData
+    names: tuple[str, ...]
+    losses: HeldOutLosses | None
+
+
+class _Evaluated(NamedTuple):
+    """What a checkpoint finds in a set: lines to print, its part of `ap.json`, its losses, and what writes files."""
+
+    lines: Sequence[str]
     document: dict[str, Any]
+    losses: dict[str, float] | None
     write: Callable[[Path], object]
 
 
-def _evaluated(
-    model: Detector, data: EvaluationData, names: Sequence[str], ranks: Ranks, reading: ImageReading
-) -> _Evaluated | None:
+def _checked(
+    cfg: Config,
+    data: EvaluationData,
+    names: tuple[str, ...],
+    ranks: Ranks,
+    options: RunOptions,
+    say: Callable[[str], None],
+) -> _Set:
+    """A set that can be evaluated on; InputError for one that cannot."""
+    coco = read_annotations(data.annotations)
+    category_ids = None
+    if not cfg.MODEL.RPN_ONLY:
+        names = _names_used(cfg, coco, data, names)
+        category_ids = matched_category_ids(cfg, coco, data.annotations, names)
+    if ranks.is_first:
+        for remark in coco.remarks:
+            say(f"{data.annotations}: {remark}")
+    image_files(coco, data.images)
+    if scores_keypoints(cfg):
+        check_keypoints(coco)
+    if data.proposals is not None:
+        if not takes_proposals(cfg):
+            raise InputError(f"{a_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out")
+        data.proposals.of_images(coco, cfg.TEST.PROPOSAL_LIMIT)
+    return _Set(data, names, HeldOutLosses(cfg, data, category_ids) if options.eval_loss else None)
+
+
+def _evaluated(each: _Set, model: Detector, ranks: Ranks, options: RunOptions) -> _Evaluated | None:
     """The AP of a detector, or the recall of an RPN by itself; None in every process but the first."""
-    name = data.annotations.stem
+    losses = None
+    if each.losses is not None:
+        losses = each.losses.of(model, ranks, options.reading, forward_context(options, ranks))
+    found = _results(each, model.eval(), ranks, options.reading)
+    if found is None:
+        return None
+    lines, document, write = found
+    if losses is not None:
+        # Those of each level are in the file.
+        told = ", ".join(f"{name} {losses[name]:.4f}" for name in _SHOWN_LOSSES if name in losses)
+        lines = [*lines, f"on {each.data.name}: {told}"]
+    return _Evaluated(lines, document, losses, write)
+
+
+def _results(
+    each: _Set, model: Detector, ranks: Ranks, reading: ImageReading
+) -> tuple[list[str], dict[str, Any], Callable[[Path], object]] | None:
+    data = each.data
 
     def stopping(results: Iterable[Any], _count: int) -> Iterable[Any]:
         return until_stopped(results)
@@ -133,8 +163,8 @@ def _evaluated(
         proposed = generate_proposals(model, data.annotations, data.images, stopping, ranks=ranks, reading=reading)
         if proposed is None:
             return None
-        write = partial(write_generated_proposals, proposed, model.cfg, name)
-        return _Evaluated(recall_table(proposed.recall), recall_document(name, proposed.recall), write)
+        write = partial(write_generated_proposals, proposed, model.cfg, data.name)
+        return [recall_table(proposed.recall)], recall_document(data.name, proposed.recall), write
     found = evaluate(
         model,
         data.annotations,
@@ -143,12 +173,27 @@ def _evaluated(
         proposals=data.proposals,
         ranks=ranks,
         reading=reading,
-        names=names,
+        names=each.names,
     )
     if found is None:
         return None
     summaries = found.summaries
-    return _Evaluated(ap_table(summaries), ap_document(name, summaries), partial(write_evaluation, found, name))
+    return [ap_table(summaries)], ap_document(data.name, summaries), partial(write_evaluation, found, data.name)
+
+
+def _write(folder: Path, found: Sequence[tuple[_Set, _Evaluated]], document: dict[str, Any]) -> None:
+    """The files of an evaluation; `ap.json`, which says that all are there, comes last."""
+    folder.mkdir(exist_ok=True)
+    losses = {each.data.name: evaluated.losses for each, evaluated in found if evaluated.losses is not None}
+    if losses:
+        write_json(folder / HELD_OUT_LOSSES, losses)
+    if len(found) == 1:
+        found[0][1].write(folder)
+        return
+    for each, evaluated in found:
+        (folder / each.data.name).mkdir(exist_ok=True)
+        evaluated.write(folder / each.data.name)
+    write_json(folder / "ap.json", document)
 
 
 def _names_used(cfg: Config, coco: COCO, data: EvaluationData, names: tuple[str, ...]) -> tuple[str, ...]:

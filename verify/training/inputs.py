@@ -1,20 +1,23 @@
 """What a training run is made of, from what the user names: configuration, starting point, data sets, class names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detectron_gn.mrcnn.config import Config, check_config
-from detectron_gn.mrcnn.data.categories import BACKGROUND, Places, read_class_names
+from detectron_gn.mrcnn.config import Config, check_config, flatten, with_values
+from detectron_gn.mrcnn.data.categories import BACKGROUND, Places
 from detectron_gn.mrcnn.data.coco import CocoDataset, check_image_dir, dataset_of, read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule, schedule_changes
-from detectron_gn.port.config.read import dump_config, lacks_box_weights
+from detectron_gn.port.config.read import lacks_box_weights
+from detectron_gn.port.config.readable_yaml import readable_config
 from detectron_gn.port.config.saved import BOX_WEIGHTS, UnsupportedModel
 from detectron_gn.port.runs.load import configured_weights, find_config
 from detectron_gn.verify.training.data_cache import read_instances_once
 from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.weights_file import WeightsFile
+
+_RATES = ("SOLVER.BASE_LR", "SOLVER.LRS")
 
 
 def training_source(config: str | None, weights: str | None, overrides: Sequence[str]) -> tuple[Config, str]:
@@ -78,18 +81,35 @@ def training_data(
     return datasets
 
 
-def rename_classes(datasets: Sequence[CocoDataset], names: Path) -> list[CocoDataset]:
-    """The data sets with the class names of a file, which are those of their categories in the order of each.
+def with_classes_of(dataset: CocoDataset, cfg: Config, own_keys: Container[str]) -> Config:
+    """The configuration with as many classes as a data set has; as it is where the person has set their number."""
+    if "MODEL.NUM_CLASSES" in own_keys:
+        return cfg
+    return with_values(cfg, {"MODEL.NUM_CLASSES": len(dataset.classes)})
+
+
+def with_own_rates(scaled: Config, cfg: Config, own_keys: Container[str]) -> Config:
+    """A scaled schedule with the learning rates of the original where the person has set them."""
+    own = {key: value for key, value in flatten(cfg).items() if key in _RATES and key in own_keys}
+    return with_values(scaled, own)
+
+
+def rename_classes(datasets: Sequence[CocoDataset], names: Sequence[str], source: str) -> list[CocoDataset]:
+    """The data sets with other class names, which are those of their categories in the order of each.
+
+    Args:
+        names: without the background.
+        source: where they come from, for sentences.
 
     Raises InputError where there are not as many, and where two data sets list the same categories in another order:
     under new names nobody would notice.
     """
-    classes = (BACKGROUND, *read_class_names(names))
+    classes = (BACKGROUND, *names)
     first = datasets[0]
     for dataset in datasets:
         if len(dataset.classes) != len(classes):
             raise InputError(
-                f"{names} names {len(classes) - 1} classes, but {dataset.annotation_file} has "
+                f"{source} names {len(classes) - 1} classes, but {dataset.annotation_file} has "
                 f"{len(dataset.category_ids)} categories: give one name a line for each, in their order"
             )
         places = Places(first.classes)
@@ -110,6 +130,17 @@ def write_scaled_schedule(cfg: Config, gpus: int, out: Path) -> tuple[Path, list
     scaled = scaled_schedule(cfg, gpus)
     check_config(scaled)
     path = out / f"config_{gpus}gpu.yaml"
+    old, new = flatten(cfg), flatten(scaled)
+    comments = {key: f"was {_shown(value)}" for key, value in old.items() if new[key] != value}
+    comments["MODEL.NUM_CLASSES"] = "the background counts; without this line `train` takes it from the data"
+    heading = [
+        f"For {gpus} GPU{'s' * (gpus > 1)} by the linear rule: the rate goes with the images of an iteration, the",
+        "number of iterations against it. Keys that are not here have Detectron's defaults.",
+    ]
     with replacing(path) as temporary:
-        temporary.write_text(dump_config(scaled), encoding="utf-8")
+        temporary.write_text(readable_config(scaled, heading, comments), encoding="utf-8")
     return path, schedule_changes(cfg, scaled)
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

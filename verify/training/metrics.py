@@ -16,8 +16,12 @@ from detectron_gn.mrcnn.training.curves import Panel, draw_curves
 from detectron_gn.mrcnn.wording import in_one_line
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import replacing
+from detectron_gn.weights.files.json_file import read_json_record
 
 Line = dict[str, Any]
+
+# In the folder of an evaluation: the losses on its data, by the name of the set.
+HELD_OUT_LOSSES = "losses.json"
 
 # What curves.png calls the losses that every level has one of, and what their names begin with.
 _LOSSES_OF_LEVELS = {
@@ -84,13 +88,29 @@ class RunFigures:
     def evaluations(self) -> dict[int, dict[str, float]]:
         """AP by iteration and kind (box, mask) of the checkpoints that were evaluated: `eval_iterN/ap.json`.
 
-        A model without a mask head has only box AP; an RPN by itself has the average recall of its proposals.
+        A model without a mask head has only box AP; an RPN by itself has the average recall of its proposals. Of
+        several evaluation sets the first one's count.
         """
         found = {}
         for path in self._path.glob("eval_iter*/ap.json"):
             iteration, ap = path.parent.name.removeprefix("eval_iter"), _read_ap(path)
             if iteration.isdecimal() and ap is not None:
                 found[int(iteration)] = ap
+        return dict(sorted(found.items()))
+
+    def held_out_losses(self) -> dict[int, dict[str, float]]:
+        """The loss on evaluation data by iteration and name of the set, where it was computed."""
+        found = {}
+        for path in self._path.glob(f"eval_iter*/{HELD_OUT_LOSSES}"):
+            iteration = path.parent.name.removeprefix("eval_iter")
+            record = read_json_record(path) or {}
+            losses = {
+                str(name): float(parts["loss"])
+                for name, parts in record.items()
+                if isinstance(parts, dict) and isinstance(parts.get("loss"), int | float)
+            }
+            if iteration.isdecimal() and losses:
+                found[int(iteration)] = losses
         return dict(sorted(found.items()))
 
     def draw(self) -> None:
@@ -116,6 +136,12 @@ class RunFigures:
         panels = [panel("loss", medians, "loss")]
         if parts or levels:
             panels.append(panel("parts of the loss", medians, *parts, **levels))
+        if held_out := self.held_out_losses():
+            sets = dict.fromkeys(name for losses in held_out.values() for name in losses)
+            series = {
+                name: [losses.get(name, float("nan")) for losses in held_out.values()] for name in sets
+            }
+            panels.append(Panel("loss on evaluation data", list(held_out), series))
         evaluations = self.evaluations()
         if evaluations:
             missing = float("nan")
@@ -178,7 +204,7 @@ def _line(text: str) -> Line | None:
 def _read_ap(path: Path) -> dict[str, float] | None:
     """Box AP, and mask AP where there is one, or the recall of proposals, of an `ap.json`; None where it is damaged."""
     try:
-        (kinds,) = json.loads(read_plain_file(path)).values()
+        kinds, *_ = json.loads(read_plain_file(path)).values()
         if RECALL_JSON_KEY in kinds:
             return {RECALL_JSON_KEY: float(kinds[RECALL_JSON_KEY][RECALL_MEASURED])}
         found = {kind: float(kinds[kind]["AP"]) for kind in AP_JSON_KEY.values() if kind in kinds}

@@ -28,7 +28,14 @@ _FREE_KEYS = (
 # The length of a run shapes the learning rate of these policies from its beginning.
 _POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
 # What a run leaves in its folder, apart from `run.json`.
-_LEAVINGS = ("model_iter*.p*", "model_final.p*", "diverged_iter*.pth", "json_stats.jsonl", "eval_iter*")
+_LEAVINGS = (
+    "model_iter*.p*",
+    "model_final.p*",
+    "model_best.*",
+    "diverged_iter*.pth",
+    "json_stats.jsonl",
+    "eval_iter*",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class RunIdentity:
         category_ids: the data set's own ids of classes 1, 2, ...; those of the first one.
         precision: of the forward pass.
         exif: whether images are turned upright as their EXIF orientation says.
+        frozen: the parts that are not trained, beside what the configuration freezes.
+        keeps_empty: whether images without objects are trained on.
     """
 
     cfg: Config
@@ -52,6 +61,8 @@ class RunIdentity:
     category_ids: tuple[int, ...]
     precision: str
     exif: str
+    frozen: tuple[str, ...] = ()
+    keeps_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,11 @@ class RunFolder:
         """Whether a run was started in the folder."""
         return (self.path / "run.json").exists()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint or a final model to go on from."""
+        return self._last() is not None
+
     def refuse_run(self) -> None:
         """InputError if the folder holds a run, or what another one has left."""
         if self.holds_run:
@@ -106,19 +122,33 @@ class RunFolder:
                 with suppress(OSError):
                     self.path.rmdir()
 
-    def begin(self, identity: RunIdentity) -> None:
-        """Start a new run in the folder; InputError or WeightsError if that is not possible."""
+    def begin(self, identity: RunIdentity, record: Mapping[str, object] | None = None) -> None:
+        """Start a new run in the folder; InputError or WeightsError if that is not possible.
+
+        Args:
+            record: what the run goes on with where nothing else is said.
+        """
         self.refuse_run()
         content = {
-            "config": {key: _as_json(value) for key, value in flatten(identity.cfg).items()},
+            "config": _keys(identity.cfg),
             "data": identity.data,
             "weights": identity.weights,
             "classes": list(identity.classes),
             "category_ids": list(identity.category_ids),
             "precision": identity.precision,
             "exif": identity.exif,
+            "frozen": list(identity.frozen),
+            "keeps_empty": identity.keeps_empty,
+            **(record or {}),
         }
         write_json(self.path / "run.json", content, indent=1)
+
+    def go_on(self, identity: RunIdentity, record: Mapping[str, object]) -> None:
+        """Keep what the run goes on with from now on: options, and keys that it may change."""
+        before = read_run_record(self.path)
+        content = {**before, "config": _keys(identity.cfg), **record}
+        if content != before:
+            write_json(self.path / "run.json", content, indent=1)
 
     def check(self, identity: RunIdentity, checkpoint: WeightsFile | None) -> None:
         """InputError, naming what changed, unless the folder's run can go on with this.
@@ -156,6 +186,16 @@ class RunFolder:
                 f"--precision is {identity.precision} now and was {content['precision']} when the run in {self.path} "
                 "was started: go on with the old value, or start another run"
             )
+        # Runs of earlier versions have neither on record, and could not have used them.
+        for option, now_is, was in (
+            ("--freeze", list(identity.frozen), content.get("frozen", [])),
+            ("--keep-empty", identity.keeps_empty, content.get("keeps_empty", False)),
+        ):
+            if now_is != was:
+                raise InputError(
+                    f"{option} is {_told(now_is)} now and was {_told(was)} when the run in {self.path} was started: "
+                    "go on with the old value, or start another run"
+                )
         if checkpoint is None and _digest(content["weights"]) != _digest(identity.weights):
             raise InputError(
                 f"the run in {self.path} has no checkpoint yet and was started with {_named(content['weights'])}, but "
@@ -211,6 +251,13 @@ class RunFolder:
                 "or move it away to begin again"
             )
         return Latest(newest, damaged)
+
+    def of_iteration(self, iteration: int) -> Path | None:
+        """The file that holds the state after an iteration; None where there is none any more."""
+        checkpoint, final = self.path / f"model_iter{iteration}.pth", self.path / "model_final.pth"
+        if checkpoint.is_file():
+            return checkpoint
+        return final if final.is_file() and read_blobs(final).iteration == iteration else None
 
     def set_aside(self, latest: Latest) -> list[str]:
         """Rename damaged checkpoints, so that nothing takes them for whole ones; returns what to say about it."""
@@ -271,6 +318,18 @@ class RunFolder:
         files = (path for path in self.path.glob("model_iter*.pth") if path.is_file())
         found = {int(path.stem[10:]): path for path in files if path.stem[10:].isdecimal()}
         return [found[iteration] for iteration in sorted(found)]
+
+
+def _told(value: object) -> str:
+    """The value of an option as the command line has it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "not given"
+    return "given" if value else "not given"
+
+
+def _keys(cfg: Config) -> dict[str, object]:
+    """All keys of a configuration, as JSON holds them."""
+    return {key: _as_json(value) for key, value in flatten(cfg).items()}
 
 
 def _as_json(value: object) -> object:

@@ -1,5 +1,6 @@
 """`convert` of a `state_dict` of this project: Detectron's names and its configuration, or a refusal."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from detectron_gn.port.blobs.convert import model_blobs
 from detectron_gn.port.runs.load import load_model
-from detectron_gn.weights import read_blobs
+from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.command_line import Run, assert_one_sentence
 
 
@@ -48,3 +49,19 @@ def test_without_a_configuration_it_is_refused_and_nothing_is_written(
     torch.save(state, path)
     assert_one_sentence(run("convert", path, "--out", out, "--config", config), "lacks box_head.fc6.bias")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_a_stripped_model_is_half_the_size_detects_the_same_and_is_no_checkpoint(
+    suffix: str, run: Run, pickle: Path, tmp_path: Path
+) -> None:
+    trained = read_blobs(pickle)
+    momenta = {f"{name}_momentum": blob + 1 for name, blob in trained.blobs.items()}
+    whole, small = tmp_path / f"model_iter7{suffix}", tmp_path / f"small{suffix}"
+    write_blobs(whole, replace(trained, blobs={**trained.blobs, **momenta}, iteration=7))
+    code, printed, errors = run("convert", whole, "--out", small, "--strip")
+    assert code == 0 and f"{small}: {len(trained.blobs)} blobs" in printed, errors
+    assert small.stat().st_size < 0.52 * whole.stat().st_size
+    stripped = read_blobs(small)
+    assert stripped.iteration is None and stripped.cfg == trained.cfg
+    assert all(np.array_equal(stripped.blobs[name], blob) for name, blob in trained.blobs.items())

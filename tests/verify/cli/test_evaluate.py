@@ -305,7 +305,7 @@ def test_max_dets_counts_more_than_cocos_hundred_detections(run: Run, tmp_path: 
         ("test model.pkl --annotations a.json --images b --out o", "--images"),
         ("test model.pkl --annotations a.json --images b --out o", "--config"),
         ("score r.json --annotations a.json", "--annotations"),
-        ("train --annotations a.json --images b --out o --eval-annotations v.json", "--eval-annotations"),
+        ("train --annotations a.json --images b --out o --weights w.pkl", "--weights"),
         ("train --annotations a.json --images b --out o --keep 3", "--keep"),
         ("verify ap model.pkl --annotations a.json --images b", "--annotations"),
         ("convert model.pkl --out a.h5", "--out"),

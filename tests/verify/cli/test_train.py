@@ -74,8 +74,8 @@ def test_train_takes_new_classes_from_a_file_of_names(tmp_path, capsys):
         ([*CONFIG, *TRAIN[:2], *TRAIN, "--out", "run"], "2 --annotations need as many --images, not 1"),
         ([*CONFIG, *TRAIN, "--out", "run", "--classes", "three.txt"], "three.txt names 3 classes"),
         (
-            ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", *TRAIN, "--out", "run"],
-            "pass --set MODEL.NUM_CLASSES 5",
+            ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn", "--set", "MODEL.NUM_CLASSES", "81", *TRAIN, "--out", "run"],
+            "but MODEL.NUM_CLASSES is 81: pass --set MODEL.NUM_CLASSES 5",
         ),
         ([*CONFIG, *TRAIN, "--out", "run", "--classes", "absent.txt"], "absent.txt"),
         ([*CONFIG, "TRAIN.FREEZE_AT", "2", *TRAIN, "--out", "run"], "36.2 instead of 39.5"),
@@ -149,6 +149,11 @@ def test_scale_schedule_writes_the_configuration_and_trains_nothing(tmp_path, ca
     assert "SOLVER.BASE_LR: 0.02 -> 0.005" in capsys.readouterr().out
     cfg = read_config(tmp_path / "config_2gpu.yaml")
     assert (cfg.NUM_GPUS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (2, 720000, (0, 480000, 640000))
+    assert cfg.MODEL.NUM_CLASSES == 5
+    text = (tmp_path / "config_2gpu.yaml").read_text()
+    assert "!!" not in text and "  BASE_LR: 0.005  # was 0.02\n" in text and text.startswith("# For 2 GPUs by the")
+    assert detectron_gn.main(["train", *scale]) == 0
+    assert read_config(tmp_path / "config_2gpu.yaml").MODEL.NUM_CLASSES == 81
     assert [path.name for path in tmp_path.iterdir()] == ["config_2gpu.yaml"]
     assert detectron_gn.main(["train", *scale[:3], "9" * 30, *scale[4:], *TRAIN]) == 2
     assert "NUM_GPUS is 9999" in capsys.readouterr().err
@@ -158,15 +163,15 @@ def test_scale_schedule_writes_the_configuration_and_trains_nothing(tmp_path, ca
 @pytest.mark.parametrize(
     ("torchrun", "expected"),
     [
-        ({}, "detectron-gn train --out run --resume"),
-        ({"TORCHELASTIC_RUN_ID": "left over"}, "detectron-gn train --out run --resume"),
+        ({}, "detectron-gn train --resume --out 'my run'"),
+        ({"TORCHELASTIC_RUN_ID": "left over"}, "detectron-gn train --resume --out 'my run'"),
         (
             {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
-            "torchrun --standalone --nproc_per_node 2 -m detectron_gn train --out run --resume",
+            "torchrun --standalone --nproc_per_node 2 -m detectron_gn train --resume --out 'my run'",
         ),
         (
             {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"},
-            "torchrun, as before, -m detectron_gn train --out run --resume",
+            "torchrun, as before, -m detectron_gn train --resume --out 'my run'",
         ),
     ],
 )
@@ -175,7 +180,7 @@ def test_the_command_that_goes_on_is_that_of_the_launcher(monkeypatch, torchrun,
         monkeypatch.delenv(name, raising=False)
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
-    assert train._command_to_go_on(["train", "--out", "run"]) == expected
+    assert train._command_to_go_on(Path("my run")) == expected
 
 
 def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
@@ -187,7 +192,9 @@ def test_check_data_tells_errors_by_its_exit_code(tmp_path, capsys):
     empty.mkdir()
     assert detectron_gn.main(["check-data", *TRAIN[:3], str(empty)]) == 1
     assert "no such image file" in capsys.readouterr().out
-    assert detectron_gn.main(["check-data", *TRAIN, "--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"]) == 1
+    config = ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"]
+    assert detectron_gn.main(["check-data", *TRAIN, *config]) == 0
+    assert detectron_gn.main(["check-data", *TRAIN, *config, "--set", "MODEL.NUM_CLASSES", "81"]) == 1
     capsys.readouterr()
     assert detectron_gn.main(["check-data", *TRAIN, "--set", "TRAIN.GT_MIN_AREA", "1000000"]) == 1
     assert "is under TRAIN.GT_MIN_AREA 1e+06" in capsys.readouterr().out
@@ -294,9 +301,9 @@ def test_an_evaluation_that_cannot_be_kept_does_not_end_a_run(tmp_path, capsys):
         return line
 
     with pytest.MonkeyPatch.context() as patch:
-        from detectron_gn.verify.training import run as training_run
+        from detectron_gn.verify.training import say as spoken
 
-        patch.setattr("detectron_gn.verify.training.run.print_line", blocked(training_run.print_line))
+        patch.setattr("detectron_gn.verify.training.say.print_line", blocked(spoken.print_line))
         assert detectron_gn.main(["train", *CONFIG, *data, "--out", str(out), "--workers", "0"]) == 0
     assert "this evaluation could not be kept" in capsys.readouterr().out
     assert set(json.loads(document.read_text())["ap"]["train_images"]) == {"box", "mask"}

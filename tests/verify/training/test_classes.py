@@ -11,7 +11,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.verify.training.evaluated import EvaluationData, train_and_evaluate
-from detectron_gn.verify.training.run import RunOptions
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights import read_blobs, write_blobs
 from detectron_gn.weights.categories import Category
 from tests.helpers.small_run import ALONE, DATA, config, dataset, run
@@ -117,7 +117,7 @@ def test_a_run_evaluates_its_checkpoints_by_name_too(tmp_path):
     data = EvaluationData(val(tmp_path / "val.json", categories), DATA / "train_images")
     cfg = config("SOLVER.MAX_ITER", "1", *QUICK)
     options = RunOptions(tmp_path / "out", workers=0)
-    train_and_evaluate(cfg, [dataset()], None, ALONE, options, data, lambda line: None)
+    train_and_evaluate(cfg, [dataset()], None, ALONE, options, [data], lambda line: None)
     model = load_model(tmp_path / "out" / "model_final.pkl", device="cpu")
     plain = evaluate(model, val(tmp_path / "plain.json", same(0, 1, 2, 3)), DATA / "train_images")
     rows = json.loads((tmp_path / "out" / "eval_iter0" / "bbox.json").read_text())
@@ -135,7 +135,7 @@ def test_a_run_evaluates_its_checkpoints_by_name_too(tmp_path):
 def test_an_evaluation_of_other_classes_is_refused_before_training(categories, sentence, tmp_path):
     data = EvaluationData(val(tmp_path / "val.json", categories), DATA / "train_images")
     with pytest.raises(InputError, match=f"val.json .*{sentence}"):
-        train_and_evaluate(config(), [dataset()], None, ALONE, RunOptions(tmp_path / "out", workers=0), data)
+        train_and_evaluate(config(), [dataset()], None, ALONE, RunOptions(tmp_path / "out", workers=0), [data])
     assert not (tmp_path / "out").exists()
 
 

@@ -11,8 +11,9 @@ from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.runs.run_record import recorded_categories
 from detectron_gn.verify.training.fingerprint import data_fingerprint
-from detectron_gn.verify.training.run import RunOptions, run_training
+from detectron_gn.verify.training.run import run_training
 from detectron_gn.verify.training.run_dir import RunFolder
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights import read_blobs
 from detectron_gn.weights.errors import WriteFailed
 from tests.helpers.small_run import ALONE, DATA, assert_equal_blobs, config, dataset, run

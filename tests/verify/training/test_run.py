@@ -22,7 +22,8 @@ from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.loop import NonFiniteLoss, minibatch_numbers
 from detectron_gn.port.config.read import bundled_config
-from detectron_gn.verify.training.run import RunOptions, run_training
+from detectron_gn.verify.training.run import run_training
+from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.errors import WeightsError
 from tests.helpers.small_run import (

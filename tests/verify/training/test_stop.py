@@ -13,7 +13,7 @@ import pytest
 import detectron_gn
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped
-from detectron_gn.verify.training import run as training_run
+from detectron_gn.verify.training import say as spoken
 from detectron_gn.weights import read_blobs
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.lock import occupied
@@ -74,24 +74,13 @@ def test_a_stop_during_an_evaluation_leaves_it_to_the_run_that_goes_on(tmp_path)
 
 def test_the_command_that_a_stopped_run_prints_goes_on_with_it(tmp_path, monkeypatch, capsys, whole_run):
     lines = SignalOn("json_stats", signal.SIGHUP)
-    monkeypatch.setattr(training_run, "print_line", lines.append)
+    monkeypatch.setattr(spoken, "print_line", lines.append)
     given = arguments(tmp_path / "my run", config_file(tmp_path, *NO_CHECKPOINTS))
     assert detectron_gn.main(["train", *given]) == 128 + signal.SIGHUP
     assert capsys.readouterr().err == "detectron-gn: stopped by SIGHUP\n"
     (command,) = re.findall(r"after iteration 1; go on with: detectron-gn (.*)", lines[-1])
     assert detectron_gn.main(shlex.split(command)) == 0
     assert_equal_blobs(tmp_path / "my run" / "model_final.pth", whole_run / "model_final.pth")
-
-
-def test_the_command_under_torchrun_starts_torchrun(monkeypatch):
-    from detectron_gn.verify.cli.train import _command_to_go_on
-
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
-    torchrun = "torchrun --standalone --nproc_per_node 4 -m detectron_gn"
-    assert _command_to_go_on(["train", "--out", "a b", "--resume"]) == f"{torchrun} train --out 'a b' --resume"
-    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
-    assert _command_to_go_on(["train"]) == "torchrun, as before, -m detectron_gn train --resume"
 
 
 @pytest.mark.parametrize("resume", [True, False])

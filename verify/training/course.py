@@ -1,0 +1,225 @@
+"""The iterations of a run and what follows them: figures, checkpoints, evaluations, the best of these, the end."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from detectron_gn.mrcnn.config import Config
+from detectron_gn.mrcnn.data.minibatch import Minibatch
+from detectron_gn.mrcnn.detectors import Detector
+from detectron_gn.mrcnn.distributed import Ranks
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.stopping import Stopped, StopRequest
+from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, train
+from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
+from detectron_gn.verify.training.best import BestCheckpoint
+from detectron_gn.verify.training.length import MOST_SECONDS_WITHOUT
+from detectron_gn.verify.training.metrics import RunFigures
+from detectron_gn.verify.training.plan import TIMED_AFTER, time_left
+from detectron_gn.verify.training.run_dir import RunFolder
+from detectron_gn.verify.training.run_options import RunOptions
+from detectron_gn.verify.training.start import TrainingRun
+from detectron_gn.weights.errors import WeightsError
+
+
+class Course:
+    """A run that is ready to go, in its folder.
+
+    Args:
+        stop: the signal that has come, if any.
+        say: prints a line in the first process.
+        on_checkpoint: called in every process with the model and the last iteration whenever a checkpoint was written.
+
+    Attributes:
+        figures: the run's.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        cfg: Config,
+        folder: RunFolder,
+        ranks: Ranks,
+        options: RunOptions,
+        stop: StopRequest,
+        say: Callable[[str], None],
+        on_checkpoint: Callable[[Detector, int], None] | None,
+    ) -> None:
+        self._run, self._cfg, self._folder, self._ranks = run, cfg, folder, ranks
+        self._options, self._stop, self._say, self._on_checkpoint = options, stop, say, on_checkpoint
+        self.figures = RunFigures(options.out, say)
+        self._best = BestCheckpoint(folder, self.figures, options.keep_best, options.patience)
+        self._period = options.checkpoints.period(cfg)
+        self._last = run.start - 1
+        self._stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
+        self._saved_at = time.monotonic()
+
+    def run(
+        self, batches: Iterator[Minibatch], say_in_each: Callable[[str], None], *, is_resumed: bool
+    ) -> Path | None:
+        """Train to the end, or as long as the evaluations get better; returns the path of `model_final.pkl`.
+
+        Args:
+            batches: of this process.
+            say_in_each: prints a line in each process.
+            is_resumed: whether the run goes on from a checkpoint of its own.
+        """
+        try:
+            is_enough = is_resumed and self._look_again()
+            if not is_enough:
+                is_enough = self._train(_with_remarks(batches, say_in_each))
+            return self._finish(is_enough)
+        except Stopped as stopped:
+            command = self._options.command
+            how = f"go on with: {command}" if command else self._folder.how_to_go_on()
+            self._say(f"{stopped} after iteration {self._last}; {how}")
+            raise
+        except NonFiniteLoss as error:
+            if not self._ranks.is_first:
+                raise
+            raise NonFiniteLoss(f"{error}; {self._keep_diverged()}") from None
+        except InputError as error:
+            # The run's data: images may be mended, and with other annotations it is another run.
+            raise InputError(
+                f"{error}; once the file is mended, {self._folder.how_to_go_on()}; where you change the annotations "
+                f"instead, {self._folder.how_to_go_on_with_other_data()}"
+            ) from None
+        except WeightsError as error:
+            raise InputError(f"{error}; once that is mended, {self._folder.how_to_go_on()}") from None
+
+    def _train(self, batches: Iterator[Minibatch]) -> bool:
+        """The iterations that are left; returns whether the evaluations ended them early."""
+        end = self._cfg.SOLVER.MAX_ITER
+        steps = train(
+            self._run.model,
+            self._run.solver,
+            batches,
+            self._run.start,
+            self._ranks,
+            forward_context=forward_context(self._options, self._ranks),
+            stop_asked=lambda: self._stop.signal != 0,
+        )
+        for result in steps:
+            self._last = result.iteration
+            done = result.iteration + 1
+            if self._ranks.is_first:
+                self._record(result)
+            if done == end:
+                break
+            if result.stop or done % self._period == 0:
+                if self._ranks.is_first:
+                    self._save()
+                if self._look_at():
+                    return True
+            elif self._ranks.is_first and self._has_waited():
+                self._save(" (half an hour without one)")
+        return False
+
+    def _finish(self, is_enough: bool) -> Path | None:
+        final = None
+        if self._ranks.is_first:
+            if is_enough:
+                self._say(
+                    f"ended early after iteration {self._last}: {self._options.patience} evaluations without a better "
+                    "one (--resume --early-stop 0 goes on)"
+                )
+            final, _ = self._folder.save_final(self._run.weights(self._last))
+            self._say(f"final model: {final}")
+        if not is_enough:
+            self._look_at()
+        if final is not None:
+            if (best := self._best.kept_after(self._last)) is not None:
+                self._say(best)
+            self._say("momentum is half of a file: detectron-gn convert FILE --out OTHER --strip leaves it out")
+        return final
+
+    def _look_again(self) -> bool:
+        """What a run looks at that goes on from its checkpoint; returns whether it has done enough."""
+        is_due = 0 <= self._last < self._cfg.SOLVER.MAX_ITER - 1 and (self._last + 1) % self._period == 0
+        # A kill may have come before its evaluation was done; what the first process sees counts for all.
+        if is_due and self._ranks.exchange(self._last not in self.figures.evaluations())[0]:
+            return self._look_at()
+        return self._judge()
+
+    def _look_at(self) -> bool:
+        """What follows a checkpoint: the end, where any process was asked to stop, or else its evaluation.
+
+        Returns whether the run has done enough.
+        """
+        asked = max(self._ranks.exchange(self._stop.signal))
+        if asked:
+            raise Stopped(asked)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self._run.model, self._last)
+            self._run.model.train()
+        if self._ranks.is_first:
+            self.figures.draw()
+        return self._judge()
+
+    def _judge(self) -> bool:
+        """Keep the best checkpoint so far; returns whether the run has done enough."""
+        if self._ranks.is_first:
+            try:
+                line = self._best.keep(self._last)
+            except (WeightsError, OSError) as error:
+                # The checkpoint itself is there: no reason to end hours of training.
+                line = f"the best checkpoint could not be kept: {error}; training goes on"
+            if line is not None:
+                self._say(line)
+        if not self._options.patience:
+            return False
+        return self._ranks.exchange(self._ranks.is_first and self._best.is_enough(self._last))[0]
+
+    def _save(self, why: str = "") -> None:
+        self._say(f"checkpoint: {self._folder.save(self._run.weights(self._last))}{why}")
+        self._saved_at = time.monotonic()
+
+    def _has_waited(self) -> bool:
+        """Whether there has been no checkpoint for too long."""
+        return self._options.checkpoints.is_often and time.monotonic() - self._saved_at > MOST_SECONDS_WITHOUT
+
+    def _keep_diverged(self) -> str:
+        """Keep the state before a loss that is not finite; returns what to say of it."""
+        try:
+            path = self._folder.save_as(f"diverged_iter{self._last}.pth", self._run.weights(self._last))
+        except WeightsError as no_room:
+            return f"the state before it is not kept: {no_room}"
+        return f"the state before it is in {path}"
+
+    def _record(self, result: IterationResult) -> None:
+        """Keep the figures of an iteration, print them when a line is due, and once the time that is left."""
+        stats, end = self._stats, self._cfg.SOLVER.MAX_ITER
+        stats.add(result.iteration, result.outputs, result.seconds)
+        if result.momentum_scale != 1.0:
+            self._say(
+                f"iteration {result.iteration}: learning rate {result.lr:g}, momentum x {result.momentum_scale:g}"
+            )
+        if stats.is_due(result.iteration):
+            line = stats.line(result.iteration, result.lr, self._ranks.device)
+            self.figures.add(line)
+            self._say(json_stats(line))
+        whole = end - self._run.start
+        if result.iteration == self._run.start + min(TIMED_AFTER, whole // 10) - 1:
+            self._say(time_left(stats.seconds_an_iteration, end - result.iteration - 1))
+
+
+def forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:
+    """What to wrap each forward pass in."""
+    if options.precision == "bf16":
+        return partial(torch.autocast, ranks.device.type, torch.bfloat16)
+    return nullcontext
+
+
+def _with_remarks(batches: Iterable[Minibatch], say: Callable[[str], None]) -> Generator[Minibatch, None, None]:
+    """The minibatches, each remark about an image file said once."""
+    said: set[str] = set()
+    for minibatch in batches:
+        for remark in minibatch.remarks:
+            if remark not in said:
+                said.add(remark)
+                say(remark)
+        yield minibatch

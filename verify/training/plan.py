@@ -1,0 +1,177 @@
+"""What a run is about to do, as the table that it prints at its start, and how long it will take."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from detectron_gn.mrcnn.config import Config, flatten, model_family
+from detectron_gn.mrcnn.config.functions import body, norm_of_backbone
+from detectron_gn.mrcnn.data.roidb import Roidb, TrainedImages
+from detectron_gn.mrcnn.training.solver import learning_rate
+from detectron_gn.mrcnn.wording import in_one_line, listed, printable
+from detectron_gn.verify.training.length import image_count, images_an_iteration
+from detectron_gn.verify.training.run_options import RunOptions
+
+WIDTH, LABELS = 80, 13
+# After so many iterations of a process, or a tenth of a short run's, the time left is said once.
+TIMED_AFTER = 100
+_OF_POLICIES = {
+    "SOLVER.STEP_SIZE": ("step",),
+    "SOLVER.STEPS": ("steps_with_decay", "steps_with_lrs"),
+    "SOLVER.LRS": ("steps_with_lrs",),
+}
+_STEPPED = ("steps_with_decay", "steps_with_lrs", "step")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the table shows beside the configuration and the data.
+
+    Attributes:
+        start: the iteration that the run begins with.
+        period: iterations between two checkpoints.
+        options: of the run.
+    """
+
+    start: int
+    period: int
+    options: RunOptions
+
+
+def table(plan: Plan, cfg: Config, roidb: Roidb, classes: Sequence[str], trained: int, parameters: int) -> list[str]:
+    """The lines of the table, of at most 80 columns where no name is longer.
+
+    Args:
+        classes: the background first.
+        trained, parameters: how many numbers are trained, and how many the network has.
+    """
+    options = plan.options
+    rows = {
+        "model": [_model(cfg, classes)],
+        "images": list(_images(roidb)),
+        "iterations": [_iterations(plan, cfg, roidb)],
+        "rate": [_rate(cfg)],
+        "set here": [] if options.configured is None else list(changes(options.configured, cfg)),
+        "trained": [_trained(plan, cfg, trained, parameters)],
+        "checkpoints": [_checkpoints(plan, cfg)],
+        "evaluation": [_evaluation(plan)],
+        "written to": [f"{options.out}: model_final.pkl, checkpoints, json_stats.jsonl, curves.png"],
+        "to stop": ["Ctrl-C: the iteration is finished and a checkpoint written"],
+        "to go on": [options.command] if options.command else [],
+    }
+    return [line for label, texts in rows.items() for line in _row(label, texts)]
+
+
+def changes(before: Config, after: Config) -> Iterator[str]:
+    """The keys that have another value, with both; those that the policy of the rate does not look at are left out."""
+    new = flatten(after)
+    for key, old in flatten(before).items():
+        if old != new[key] and after.SOLVER.LR_POLICY in _OF_POLICIES.get(key, (after.SOLVER.LR_POLICY,)):
+            yield f"{key} {_value(old)} -> {_value(new[key])}"
+
+
+def time_left(seconds: float, iterations: int) -> str:
+    """A line about iterations that take so many seconds each."""
+    left = timedelta(seconds=seconds * iterations)
+    end = f"{datetime.now() + left:%H:%M}" if left < timedelta(hours=20) else f"{datetime.now() + left:%Y-%m-%d %H:%M}"
+    return f"time left: about {span(left)} ({seconds:.3g} s an iteration), until {end}; evaluations not counted"
+
+
+def span(time: timedelta) -> str:
+    """A length of time in the two largest of its units: `2 d 5 h`, `1 h 20 min`, `40 s`."""
+    seconds = round(time.total_seconds())
+    for name, size, smaller, small_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            rest = seconds % size // small_size
+            return f"{seconds // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds} s"
+
+
+def _row(label: str, texts: Sequence[str]) -> Iterator[str]:
+    """A label, and beside it texts, each on lines of its own."""
+    for text in texts:
+        for line in textwrap.wrap(
+            in_one_line(text), WIDTH - LABELS, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        ):
+            yield f"{label:{LABELS}}{line}".rstrip()
+            label = ""
+
+
+def _model(cfg: Config, classes: Sequence[str]) -> str:
+    of_body = body(cfg)
+    norm = {"gn": ", GN"}.get(norm_of_backbone(cfg), "") if of_body.depth else ""
+    pyramid = {"FPN": "-FPN", "C4": "-C4"}.get(of_body.kind, "")
+    names = listed([printable(name) for name in classes[1:]], most=5)
+    return f"{model_family(cfg)}, {of_body.name}{pyramid}{norm}; {_count(len(classes) - 1, 'class')}: {names}"
+
+
+def _images(roidb: Roidb) -> Iterator[str]:
+    copies = ", each also mirrored" if len(roidb.flips) == 2 else ""
+    yield f"{image_count(roidb):,} of {sum(map(_of_file, roidb.datasets)):,}{copies}"
+    without = sum(each.without_objects for each in roidb.datasets)
+    kept = sum(each.kept_empty for each in roidb.datasets)
+    others = sum(_of_file(each) - len(each) for each in roidb.datasets) - (without - kept)
+    if kept:
+        yield f"{kept:,} of them without objects, as background (--keep-empty)"
+    if without - kept:
+        yield f"{without - kept:,} without objects left out, as in Detectron (--keep-empty keeps them)"
+    if others:
+        yield f"{others:,} without an object that counts left out, as in Detectron (check-data says why)"
+
+
+def _of_file(images: TrainedImages) -> int:
+    return len(images.objects)
+
+
+def _iterations(plan: Plan, cfg: Config, roidb: Roidb) -> str:
+    last, each = cfg.SOLVER.MAX_ITER, images_an_iteration(cfg)
+    epochs = (last - plan.start) * each / image_count(roidb)
+    begun = f"{plan.start:,} to {last:,}" if plan.start else f"{last:,}"
+    of = f"{cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH} images"
+    return f"{begun}, each on {of}; {epochs:.3g} epochs of {_count(image_count(roidb), 'image')}"
+
+
+def _rate(cfg: Config) -> str:
+    solver = cfg.SOLVER
+    first = learning_rate(cfg, 0)
+    warm = min(solver.WARM_UP_ITERS, solver.MAX_ITER)
+    begun = f"{first:.3g} rising to {learning_rate(cfg, warm):.3g} at iteration {warm:,}" if warm else f"{first:.3g}"
+    if solver.LR_POLICY not in _STEPPED:
+        return f"{begun}, then SOLVER.LR_POLICY {solver.LR_POLICY}"
+    steps = range(0, solver.MAX_ITER, solver.STEP_SIZE) if solver.LR_POLICY == "step" else solver.STEPS
+    changed = [step for step in steps if 0 < step < solver.MAX_ITER]
+    told = [f"{learning_rate(cfg, step):.3g} from {step:,}" for step in changed]
+    return ", ".join([begun, *([listed(told, most=4)] if told else [])])
+
+
+def _trained(plan: Plan, cfg: Config, trained: int, parameters: int) -> str:
+    frozen = f" and --freeze {','.join(plan.options.frozen)}, which Detectron has not" if plan.options.frozen else ""
+    return f"{trained:,} of {parameters:,} parameters (TRAIN.FREEZE_AT {cfg.TRAIN.FREEZE_AT}{frozen})"
+
+
+def _checkpoints(plan: Plan, cfg: Config) -> str:
+    every = f"every {_count(plan.period, 'iteration')}"
+    if plan.period >= cfg.SOLVER.MAX_ITER:
+        every = f"at the end only ({every})"
+    also = ", and after half an hour without one" if plan.options.checkpoints.is_often else ""
+    best = " and the best" if plan.options.keep_best else ""
+    return f"{every}{also}; the last {plan.options.keep}{best} stay"
+
+
+def _evaluation(plan: Plan) -> str:
+    if not plan.options.evaluated_on:
+        return "none (--eval-annotations evaluates every checkpoint)"
+    patience = f"; {plan.options.patience} without a better one end the run" if plan.options.patience else ""
+    return f"of every checkpoint, on {plan.options.evaluated_on}{patience}"
+
+
+def _count(number: int, of_what: str) -> str:
+    plural = f"{of_what}es" if of_what.endswith("s") else f"{of_what}s"
+    return f"{number:,} {of_what if number == 1 else plural}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
