@@ -215,7 +215,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_a_run(tmp_path, whole_run):
 
 def test_a_final_model_that_cannot_be_written_says_what_is_there(tmp_path):
     def block_the_pickle(line):
-        if line.startswith("checkpoint"):
+        if line.startswith("checkpoint: "):
             (tmp_path / "model_final.pkl").mkdir(exist_ok=True)
 
     with pytest.raises(InputError, match=r"_final\.pkl: .*--resume goes on from the last checkpoint, model_final\.pth"):

@@ -87,7 +87,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, 
     lines = []
     run(tmp_path, short)
     run(tmp_path, short, resume=True, lines=lines)
-    assert "at iteration 5" in lines[2] and not any(line.startswith("json_stats") for line in lines)
+    assert any("at iteration 5" in line for line in lines) and not any(line.startswith("json_stats") for line in lines)
     assert len((tmp_path / "json_stats.jsonl").read_text().splitlines()) == 2
     run(tmp_path, resume=True)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
@@ -175,7 +175,7 @@ def test_an_image_that_goes_missing_stops_the_run_with_its_name_and_the_run_can_
     data = read_dataset(DATA / "train_images.json", images)
 
     def lose_the_images(line):
-        if line.startswith("checkpoint") and images.exists():
+        if line.startswith("checkpoint: ") and images.exists():
             images.rename(tmp_path / "elsewhere")
 
     options = RunOptions(tmp_path / "run", workers=0)
@@ -193,7 +193,7 @@ def test_a_run_that_ends_at_a_wrong_size_goes_on_with_mended_annotations_as_it_s
     data = read_dataset(DATA / "train_images.json", images)
 
     def enlarge_the_images(line):
-        if line.startswith("checkpoint"):
+        if line.startswith("checkpoint: "):
             for path in images.iterdir():
                 picture = cv2.imread(str(path))
                 cv2.imwrite(str(path), np.pad(picture, ((0, 1), (0, 0), (0, 0))))
