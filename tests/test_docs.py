@@ -60,11 +60,11 @@ def test_pages_that_are_written_by_the_program_are_what_it_writes(name: str) -> 
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == written, "run: python docs/generate.py"
 
 
-def test_the_first_page_leads_to_every_other_one() -> None:
+def test_the_first_page_leads_to_every_other_one_once() -> None:
     index = ROOT / "docs" / "index.md"
-    listed = set(re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", prose(index.read_text(encoding="utf-8")), re.MULTILINE))
-    reached = {str((index.parent / path).resolve().relative_to(ROOT)) for path in listed}
-    assert reached == {*NAMES} - {"docs/index.md"}
+    listed = re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", prose(index.read_text(encoding="utf-8")), re.MULTILINE)
+    reached = [str((index.parent / path).resolve().relative_to(ROOT)) for path in listed]
+    assert sorted([*reached, "docs/index.md"]) == sorted(NAMES)
 
 
 @pytest.mark.slow
