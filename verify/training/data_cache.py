@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+from filelock import Timeout
+
 from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
 from detectron_gn.mrcnn.data.annotations.stored import FORM, store_instances, stored_instances
 from detectron_gn.weights.files.atomic import sync
@@ -19,7 +21,8 @@ def read_instances_once(path: Path, cache: Path, say: Callable[[str], None]) -> 
     """An annotation file as the one reader reads it; from the folder `cache` where its content was read before.
 
     What is kept goes by the hash of the file, so that a changed file is never taken for another. The first process
-    that asks reads and keeps it, and others wait for that. Small files, and those with faults, are not kept.
+    that asks reads and keeps it, and others wait for that. Small files, and those with faults, are not kept. Where the
+    first one could not keep it, those that waited read it for themselves, all at once.
 
     Args:
         say: prints a line.
@@ -30,23 +33,43 @@ def read_instances_once(path: Path, cache: Path, say: Callable[[str], None]) -> 
         return read_instances(path)
     try:
         digest = file_digest(path)
+        folder = _folder(cache, digest)
         # What is whole needs no lock, which a disk that is read only has not.
-        found = stored_instances(_folder(cache, digest), path, digest)
+        found = stored_instances(folder, path, digest)
         if found is None:
             cache.mkdir(parents=True, exist_ok=True)
-            with locked(_folder(cache, digest).with_suffix(".lock")):
-                found = stored_instances(_folder(cache, digest), path, digest)
-                if found is None:
-                    say(f"{path}: read once, and kept in {cache}")
-                    found = read_instances(path)
-                    # By what was read: another file may have taken the name meanwhile.
-                    if found.digest is not None and not found.faults:
-                        _keep(found, _folder(cache, found.digest))
-                        found = stored_instances(_folder(cache, found.digest), path, found.digest) or found
-        return found
+            lock = folder.with_suffix(".lock")
+            try:
+                with locked(lock, wait=False):
+                    return stored_instances(folder, path, digest) or _read_and_kept(path, cache, say)
+            except Timeout:
+                with locked(lock):
+                    found = stored_instances(folder, path, digest)
+        return found or read_instances(path)
     except OSError as error:
-        say(f"{path} is read again each time: {cache} cannot keep it ({error.strerror or error})")
+        say(_told_unkept(path, cache, error))
         return read_instances(path)
+
+
+def _read_and_kept(path: Path, cache: Path, say: Callable[[str], None]) -> Instances:
+    """Read the file, and keep it where the disk can; to be called under the lock."""
+    say(f"{path}: reading it")
+    read = read_instances(path)
+    if read.digest is None or read.faults:
+        return read
+    # By what was read: another file may have taken the name meanwhile.
+    folder = _folder(cache, read.digest)
+    try:
+        _keep(read, folder)
+    except OSError as error:
+        say(_told_unkept(path, cache, error))
+        return read
+    say(f"{path}: read once, and kept in {cache}")
+    return stored_instances(folder, path, read.digest) or read
+
+
+def _told_unkept(path: Path, cache: Path, error: OSError) -> str:
+    return f"{path} is read by each process, each time: {cache} cannot keep it ({error.strerror or error})"
 
 
 def _folder(cache: Path, digest: str) -> Path:

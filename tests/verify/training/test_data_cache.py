@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def changed(folder, change):
 def test_what_is_kept_is_what_was_read_and_is_not_read_again(tmp_path, monkeypatch):
     first, lines = read(FILE, tmp_path)
     assert_equal(first, read_instances(FILE))
-    assert len(lines) == 1 and "read once, and kept" in lines[0]
+    assert lines == [f"{FILE}: reading it", f"{FILE}: read once, and kept in {tmp_path}"]
     monkeypatch.setattr(data_cache, "read_instances", None)
     again, lines = read(FILE, tmp_path)
     assert_equal(again, first)
@@ -170,18 +171,27 @@ def test_what_is_damaged_is_read_and_kept_anew(tmp_path, damage):
     assert not read(FILE, tmp_path)[1]
 
 
-def test_a_disk_that_cannot_keep_it_is_no_reason_not_to_train(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_cannot_keep_it_is_no_reason_not_to_train_nor_to_read_twice(tmp_path, monkeypatch):
+    reads = []
+
+    def read_and_counted(path):
+        reads.append(path)
+        return read_instances(path)
 
     monkeypatch.setattr(data_cache, "store_instances", full)
+    monkeypatch.setattr(data_cache, "read_instances", read_and_counted)
     found, lines = read(FILE, tmp_path)
+    assert reads == [FILE]
     assert_equal(found, read_instances(FILE))
-    assert "cannot keep it (No space left on device)" in lines[-1]
+    assert "cannot keep it (No space left on device)" in lines[-1] and "kept in" not in "".join(lines)
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "cannot keep it" in read(FILE, blocked)[1][-1]
+    assert "cannot keep it" in read(FILE, blocked)[1][-1] and reads == [FILE] * 2
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
@@ -209,4 +219,34 @@ def test_of_processes_that_start_together_one_reads_it(tmp_path):
     found = [told.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    assert sorted(lines for lines, _ in found) == [0, 0, 1] and {count for _, count in found} == {24}
+    assert sorted(lines for lines, _ in found) == [0, 0, 2] and {count for _, count in found} == {24}
+
+
+def _read_on_a_full_disk(cache, barrier, told):
+    times = []
+
+    def read_slowly(path):
+        start = time.monotonic()
+        time.sleep(1)
+        found = read_instances(path)
+        times.append((start, time.monotonic()))
+        return found
+
+    data_cache.SMALLEST = 0
+    data_cache.store_instances, data_cache.read_instances = full, read_slowly
+    barrier.wait(timeout=120)
+    told.put((times, len(read(FILE, cache)[0].columns)))
+
+
+def test_on_a_full_disk_each_process_reads_once_and_those_that_waited_read_side_by_side(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    told, barrier = context.Queue(), context.Barrier(3)
+    processes = [context.Process(target=_read_on_a_full_disk, args=(tmp_path, barrier, told)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [told.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert [len(times) for times, _ in found] == [1, 1, 1] and {count for _, count in found} == {24}
+    (_, second, third) = sorted(times[0] for times, _ in found)
+    assert third[0] < second[1]
