@@ -212,8 +212,11 @@ def _told(args: argparse.Namespace, parts: Sequence[_Counts]) -> int:
         )
     if args.coco:
         with JsonList(args.out) as rows:
-            gather_list(files, rows)
+            others = gather_list(files, rows) - total.done_before - total.detected
             rows.write(args.out / COCO_LIST)
+        if others > 0:
+            images = f"{others:,} image{'s' * (others > 1)}"
+            print(f"{args.out / COCO_LIST} also has what was found in {images} that the inputs name no more")
     write_json_option(args, {**asdict(total), "files": [str(path) for path in files]})
     unread = {"images": (total.unread, total.images), "videos": (total.videos_unread, total.videos)}
     told = [

@@ -179,8 +179,8 @@ def detection_line(path: str, height: int, width: int, detections: Sequence[dict
     return (json_text(content) + "\n").encode()
 
 
-def gather_list(files: Sequence[Path], rows: JsonList) -> None:
-    """Add the COCO rows of all lines, in the order of file names.
+def gather_list(files: Sequence[Path], rows: JsonList) -> int:
+    """Add the COCO rows of all lines, in the order of file names; returns how many lines there are.
 
     The ids of images are COCO's where all files are named by one and no two by the same, else 1, 2, ... in that order.
     """
@@ -204,6 +204,7 @@ def gather_list(files: Sequence[Path], rows: JsonList) -> None:
             line = json.loads(opened[number].readline())
             row = {"file_name": line["file_name"], "image_id": ids[image] if ids else place}
             rows.extend([{**row, **detection} for detection in line["detections"]])
+    return len(names)
 
 
 def _file_name(line: bytes, place: str) -> str:

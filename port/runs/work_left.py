@@ -20,9 +20,18 @@ from detectron_gn.weights.errors import WriteFailed
 _KEY_BYTES = 16
 
 
+def absolute_path(name: str) -> str:
+    """The path that an image is known by: absolute, without `.` and `..`; links stay links."""
+    path = os.path.abspath(name)
+    # Of a folder that is a link, `..` is another folder than the one that it lies in.
+    if os.pardir in Path(name).parts and os.path.realpath(name) != os.path.realpath(path):
+        return os.path.join(os.getcwd(), name)
+    return path
+
+
 def image_key(path: str) -> bytes:
-    """What an image is known by: 16 bytes of its path."""
-    return hashlib.blake2b(os.fsencode(path), digest_size=_KEY_BYTES).digest()
+    """What an image is known by: 16 bytes of its absolute path."""
+    return hashlib.blake2b(os.fsencode(absolute_path(path)), digest_size=_KEY_BYTES).digest()
 
 
 class WorkLeft:
@@ -41,11 +50,10 @@ class WorkLeft:
 
     def __init__(self, images: Iterable[str], ranks: Ranks, folder: Path) -> None:
         keys = bytearray()
-        here = Path.cwd()
         try:
             self._paths = tempfile.TemporaryFile(dir=folder)
             for name in images:
-                path = str(here / name)
+                path = absolute_path(name)
                 key = image_key(path)
                 if int.from_bytes(key[:8], "big") % ranks.count == ranks.rank:
                     self._paths.write(os.fsencode(path) + b"\0")

@@ -137,13 +137,18 @@ def test_a_list_names_each_image_once_and_folders_in_it_are_told(
 ) -> None:
     first, second, *_ = sorted(photos.glob("*.png"))
     monkeypatch.chdir(photos)
-    named = [first.name, "", f"./{first.name}", str(second), "below", "nowhere.png"]
+    named = [first.name, "", f"./{first.name}", f"below/../{first.name}", str(second), "below", "nowhere.png"]
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(named).encode())
     out = tmp_path / "out"
     code, printed, errors = run("detect", pickle, f"@{tmp_path / 'list.txt'}", first, "--out", out, *HERE)
     assert code == 2 and "4 images: 0 were done before, 2 now" in printed
     assert "below is a folder, not an image file" in errors and "nowhere.png: no such image file" in errors
     assert Counter(line["file_name"] for line in lines_of(out)) == Counter(map(str, (first, second)))
+    # Of a list that has become shorter, COCO's list has what was found before, and says so.
+    (tmp_path / "list.txt").write_text(second.name)
+    code, printed, _ = run("detect", pickle, f"@{tmp_path / 'list.txt'}", "--out", out, "--coco", *HERE)
+    assert code == 0 and "detections.json also has what was found in 1 image that the inputs name no more" in printed
+    assert {row["file_name"] for row in json.loads((out / "detections.json").read_text())} == {str(first), str(second)}
 
 
 def test_pictures_are_drawn_when_asked_and_not_detected_in(

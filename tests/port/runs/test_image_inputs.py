@@ -92,3 +92,18 @@ def test_an_image_takes_few_bytes_of_memory(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 * count
+
+
+def test_an_image_has_one_path_however_it_is_written(folder: Path) -> None:
+    names = ["p/a.png", "p/q/../a.png", "./p//a.png", f"{folder}/p/q/.././a.png", "p/z.png"]
+    with WorkLeft(names, Ranks(), folder) as work:
+        # A link is an image of its own: its name may be another one's.
+        assert list(work) == [str(folder / "p" / "a.png"), str(folder / "p" / "z.png")]
+    assert image_key(f"{folder}/p/q/../a.png") == image_key(str(folder / "p" / "a.png"))
+
+
+def test_behind_a_link_to_a_folder_two_dots_are_where_the_link_leads(folder: Path) -> None:
+    (folder / "x.png").touch()
+    with WorkLeft(["p/link/../x.png", "p/x.png"], Ranks(), folder) as work:
+        found = list(work)
+    assert len(found) == 2 and os.path.exists(found[0]) and not os.path.exists(found[1])
