@@ -5,8 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 
@@ -31,6 +32,13 @@ class Host:
         """Start a command on the machine, in a process group of its own."""
         inside = ["ip", "netns", "exec", self.name, *command]
         return subprocess.Popen(inside, text=True, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the machine; torchrun's have a session each."""
+        found = subprocess.run(["ip", "netns", "pids", self.name], check=True, capture_output=True, text=True)
+        for pid in found.stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), number)
 
 
 @contextmanager
@@ -79,6 +87,26 @@ def ended(processes: Sequence[subprocess.Popen[str]], timeout: float = 300) -> t
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     return [process.returncode for process in processes], told
+
+
+@contextmanager
+def stuttering(host: Host) -> Iterator[None]:
+    """Let everything on a machine stand still two thirds of the time, as if it were slow."""
+    at_end = threading.Event()
+
+    def stutter() -> None:
+        while not at_end.wait(0.1):
+            host.signal(signal.SIGSTOP)
+            at_end.wait(0.2)
+            host.signal(signal.SIGCONT)
+
+    thread = threading.Thread(target=stutter)
+    thread.start()
+    try:
+        yield
+    finally:
+        at_end.set()
+        thread.join()
 
 
 def _ip(*words: str) -> None:

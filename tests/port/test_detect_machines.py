@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def test_what_a_machine_that_died_did_is_kept_and_the_same_command_goes_on(
         while not (lines.exists() and lines.read_bytes().count(b"\n")):
             assert first.poll() is None and second.poll() is None, ended([first, second])
             time.sleep(0.02)
-        subprocess.run(["pkill", "-KILL", "--session", str(second.pid)], check=True)
+        hosts[1].signal(signal.SIGKILL)
         codes, told = ended([first, second])
         assert codes[0] != 0
         done = len(lines_of(*outs))

@@ -1,16 +1,15 @@
 """Runs on several machines: the step of one, a machine that dies, a slow one, one without the data."""
 
-import subprocess
+import signal
 import sys
-import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from detectron_gn.weights import read_blobs
-from tests.helpers.hosts import ended, hosts_are_possible, network, start_torchrun
+from tests.helpers.hosts import ended, hosts_are_possible, network, start_torchrun, stuttering
 from tests.helpers.small_run import COMMAND, arguments, assert_equal_blobs, config, config_file, run
 
 pytestmark = [
@@ -29,32 +28,12 @@ def start(hosts, given, data_on=None):
     return start_torchrun(hosts, [[*COMMAND[1:], *each] for each in own])
 
 
-@contextmanager
-def stuttering(process):
-    """Let a command, and all that it starts, stand still two thirds of the time, as on a machine that is slow."""
-    at_end = threading.Event()
-
-    def stutter():
-        while not at_end.wait(0.1):
-            for name in ("STOP", "CONT"):
-                subprocess.run(["pkill", f"-{name}", "--session", str(process.pid)])
-                at_end.wait(0.2 if name == "STOP" else 0)
-
-    thread = threading.Thread(target=stutter)
-    thread.start()
-    try:
-        yield
-    finally:
-        at_end.set()
-        thread.join()
-
-
 @pytest.mark.parametrize(("count", "is_slow"), [(2, True), (3, False)])
 def test_machines_take_the_step_of_one_process(tmp_path, count, is_slow):
     run(tmp_path / "alone", config(*LONG))
     with network(count) as hosts:
         started = start(hosts, arguments(tmp_path / "shared", config_file(tmp_path, *LONG)))
-        with stuttering(started[-1]) if is_slow else nullcontext():
+        with stuttering(hosts[-1]) if is_slow else nullcontext():
             codes, told = ended(started)
     assert codes == [0] * count, told
     # Random weights make a hundredfold and more of a difference with the second iteration (docs/training_traces.md).
@@ -76,7 +55,7 @@ def test_a_machine_that_dies_ends_the_job_which_goes_on_bit_for_bit(tmp_path):
         while not (tmp_path / "shared" / "model_iter3.pth").exists():
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.05)
-        subprocess.run(["pkill", "-KILL", "--session", str(second.pid)], check=True)
+        hosts[1].signal(signal.SIGKILL)
         codes, told = ended([first, second])
         assert codes[0] != 0
         codes, told = ended(start(hosts, [*arguments(tmp_path / "shared", file), "--resume"]))
