@@ -9,6 +9,7 @@ scoring of evaluations, whose images the GPUs share.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 # Images that Detectron's 1x schedule trains on: 90,000 iterations of 16 (Detectron MODEL_ZOO.md, "Training Schedules").
 IMAGES_OF_1X = 90_000 * 16
@@ -119,7 +120,7 @@ class Row:
         return max(others, key=lambda name: others[name])
 
 
-def iterations_of(schedule: float, images: int) -> int:
+def iterations_of(schedule: float | Fraction, images: int) -> int:
     """Iterations of a schedule (2 is Detectron's 2x) with so many images in each, rounded up."""
     return math.ceil(schedule * IMAGES_OF_1X / images)
 
@@ -193,7 +194,7 @@ def calibrated(seconds: float, gpu: Gpu, gpus: int, cluster: Cluster) -> Gpu:
     return replace(gpu, step=high)
 
 
-def run_on(gpus: int, schedule: float, gpu: Gpu, cluster: Cluster, extras: Extras) -> Row:
+def run_on(gpus: int, schedule: float | Fraction, gpu: Gpu, cluster: Cluster, extras: Extras) -> Row:
     """A whole run on so many GPUs, each with its own minibatch, so that the images of an iteration grow with them."""
     images = gpus * gpu.images
     iterations = iterations_of(schedule, images)

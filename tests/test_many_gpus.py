@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import many_gpus
-from benchmarks.many_gpus import PUBLISHED, cells, setting, table
+from benchmarks.many_gpus import cells, check, known_row, options, published, schedule_of, setting, table
 from benchmarks.scaling_model import (
     BUCKET,
     FIRST_BUCKET,
@@ -29,8 +29,10 @@ from benchmarks.scaling_model import (
     run_on,
     slowest,
 )
+from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule
 from detectron_gn.port.config.read import bundled_config
+from detectron_gn.weights.catalog import catalog
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
@@ -59,27 +61,54 @@ def given(config: str, **other: object) -> argparse.Namespace:
         ("e2e_mask_rcnn_R-50-FPN_2x_gn", 2, 50.8),
         ("scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", 3, 81.5),
         ("retinanet_R-50-FPN_2x", 2, 24.1),
+        ("e2e_faster_rcnn_R-101-FPN_1x", 1, 16.2),
+        ("rpn_R-50-C4_1x", 1, 4.7),
     ],
 )
 def test_eight_gpus_take_the_published_hours(name: str, schedule: float, hours: float) -> None:
     gpu, cluster, extras = setting(given(name), bundled_config(name))
+    assert schedule_of(bundled_config(name)) == schedule
     row = run_on(8, schedule, gpu, cluster, extras)
-    assert row.iteration == pytest.approx(PUBLISHED[name].iteration, rel=1e-9)
+    seconds = published(name).train_seconds_per_iteration
+    assert seconds is not None
+    assert row.iteration == pytest.approx(seconds, rel=1e-9)
     assert abs(row.training / 3600 - hours) <= 0.051
     # The step of one GPU is less: it waits for no other, and the published one has its exchange inside.
-    assert gpu.step < PUBLISHED[name].iteration
+    assert gpu.step < seconds
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+TIMED = [entry for entry in catalog().entries if entry.train_seconds_per_iteration is not None]
+
+
+def test_every_model_whose_time_was_published_has_its_hours() -> None:
+    """Seconds of an iteration, rounded to a thousandth, times the configuration's iterations: to a tenth of an hour."""
+    page = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
+    assert f"of {len(TIMED)} models" in page and len(TIMED) > 80
+    for entry in TIMED:
+        cfg = bundled_config(entry.config)
+        assert published(entry.name) == published(entry.config) == entry
+        assert cfg.TRAIN.IMS_PER_BATCH == entry.images_per_gpu
+        iterations = iterations_of(schedule_of(cfg), 8 * entry.images_per_gpu)
+        assert iterations == cfg.SOLVER.MAX_ITER
+        assert abs(iterations * entry.train_seconds_per_iteration / 3600 - entry.train_hours) <= 0.1
+        assert many_gpus.detection_seconds(entry) > 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "e2e_mask_rcnn_R-50-FPN_2x_gn", "e2e_mask_rcnn_X-101-64x4d-FPN_1x", "e2e_keypoint_rcnn_R-50-FPN_s1x",
+        "scratch_e2e_mask_rcnn_R-50-FPN_3x_gn", "fast_rcnn_R-50-C4_2x",
+    ],
+)  # fmt: skip
 def test_iterations_and_rates_are_those_of_the_linear_rule(name: str) -> None:
     cfg = bundled_config(name)
-    schedule = 3 if "_3x" in name else 2
-    assert cfg.TRAIN.IMS_PER_BATCH == PUBLISHED[name].images
+    schedule = schedule_of(cfg)
     for gpus in (1, 8, 512):
-        images = gpus * PUBLISHED[name].images
+        images = gpus * cfg.TRAIN.IMS_PER_BATCH
         assert iterations_of(schedule, images) == scaled_schedule(cfg, gpus).SOLVER.MAX_ITER
     gpu, cluster, extras = setting(given(name), cfg)
-    told = cells(run_on(16, 2, gpu, cluster, extras), run_on(1, 2, gpu, cluster, extras), gpu, cfg, "")
+    told = cells(run_on(16, schedule, gpu, cluster, extras), run_on(1, schedule, gpu, cluster, extras), gpu, cfg, "")
     assert float(told[2]) == pytest.approx(2 * cfg.SOLVER.BASE_LR)
 
 
@@ -175,11 +204,75 @@ def test_the_table_says_what_limits_and_what_is_known_of_the_linear_rule() -> No
     name = "e2e_mask_rcnn_R-50-FPN_2x"
     gpu, cluster, extras = setting(given(name, network=0.5), bundled_config(name))
     rows = [run_on(gpus, 2, gpu, cluster, extras) for gpus in (1, 8, 16, 128, 256)]
-    lines = table(rows, rows[0], gpu, bundled_config(name), 8).splitlines()[2:]
+    lines = table(rows, rows[0], gpu, bundled_config(name), known_row(given(name))).splitlines()[2:]
     assert [line.split()[0] for line in lines] == ["1", "8", "16", "128", "256"]
     assert lines[1].split()[-4:] == ["slowest", "GPU", "published", "tested"] and " 44.85 " in lines[1]
     assert "computed" in lines[0] and "computed" in lines[2]
     assert [line.split()[-1] for line in lines[2:]] == ["more", "more", "unknown"] and "network" in lines[2]
+
+
+def test_what_is_published_is_of_one_host_of_eight_and_a_row_of_others_is_computed() -> None:
+    name = "e2e_mask_rcnn_R-50-FPN_2x"
+    cfg = bundled_config(name)
+    for hosted, word in ((8, "published"), (16, "published"), (4, "computed")):
+        gpu, cluster, extras = setting(given(name, gpus_per_host=hosted, network=1.0), cfg)
+        row = run_on(8, 2, gpu, cluster, extras)
+        assert f" {word} " in table([row], row, gpu, cfg, known_row(given(name))).splitlines()[2]
+
+
+def test_a_schedule_that_ends_before_its_warm_up_is_no_training() -> None:
+    name = "e2e_mask_rcnn_R-50-FPN_2x"
+    cfg = bundled_config(name)
+    gpu, cluster, extras = setting(given(name), cfg)
+    rows = [run_on(gpus, 2, gpu, cluster, extras) for gpus in (2880, 2886, 10**9)]
+    told = [cells(row, rows[0], gpu, cfg, "")[-1] for row in rows]
+    assert told == ["unknown", *["none: warm-up is longer than the schedule"] * 2]
+
+
+def test_a_3x_schedule_stands_there_once() -> None:
+    name = "e2e_mask_rcnn_R-50-FPN_3x_gn"
+    cfg = bundled_config(name)
+    gpu, cluster, extras = setting(given(name), cfg)
+    row = run_on(8, 3, gpu, cluster, extras)
+    header, _, line = table([row], row, gpu, cfg, known_row(given(name))).splitlines()
+    assert header.split().count("3x") == 3 and "270000" in line and " 77.47 " in line
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e999", "many"])
+@pytest.mark.parametrize("option", ["step", "network", "inside", "pictures-per-second", "gpus", "images-per-gpu"])
+def test_a_number_that_is_none_is_told(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        options().parse_args([f"--{option}", value])
+    assert end.value.code == 2
+    assert f"argument --{option}: '{value}' is no " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["latency", "start", "checkpoint", "scoring", "detection"])
+def test_a_time_may_be_nothing_and_not_less(option: str) -> None:
+    assert getattr(options().parse_args([f"--{option}", "0"]), option) == 0
+    with pytest.raises(SystemExit):
+        options().parse_args([f"--{option}", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"config": "nonsense"}, "nonsense is no file and none of the configurations"),
+        ({"config": "mask_rcnn_R-50-FPN_1x_gn"}, "published no time of training for mask_rcnn_R-50-FPN_1x_gn"),
+        ({"config": "test_time_aug/e2e_mask_rcnn_R-50-FPN_2x"}, "Detectron published no time of training"),
+        ({"images_per_gpu": 3}, "what is published is of 2 images a GPU"),
+        ({"step": 0.5}, "with --step pass --detection"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(other: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        check(given(**{"config": "e2e_mask_rcnn_R-50-FPN_2x", **other}))  # type: ignore[arg-type]
+
+
+def test_a_loader_that_no_published_iteration_would_have_had_time_for_is_refused() -> None:
+    name = "e2e_mask_rcnn_R-50-FPN_2x"
+    with pytest.raises(InputError, match="0.897 s for an iteration, and 1 s go into loading"):
+        setting(given(name, pictures_per_second=1.0), bundled_config(name))
 
 
 @pytest.mark.slow
@@ -187,6 +280,8 @@ def test_a_step_of_one_s_own_stands_for_itself_and_what_is_missing_is_said() -> 
     command = [sys.executable, "-m", "benchmarks.many_gpus", "--gpus", "1", "--step", "0.25"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "with --step pass --detection" in done.stderr
+    done = subprocess.run([*command[:3], "--config", "nonsense"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "nonsense is no file" in done.stderr and "Traceback" not in done.stderr
     done = subprocess.run([*command, "--evaluated-images", "0"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.search(r"0\.250 s +given", done.stdout) and re.search(r" 0\.250 +100\.00 .* given ", done.stdout)
 
