@@ -38,6 +38,8 @@ class SampleParity:
             same with the labels and targets that our rules give them.
         unproposed: RoIs that are given and that our RPN does not propose. Rounding decides what suppresses what, and so
             moves one of some hundreds: up to a hundredth of them, rounded up, counts as none.
+        miscounted: by how many more or fewer RoIs are given than our drawing takes from what our RPN proposes; as many
+            may be by rounding.
         classes: the (ours, theirs) that there are among the classes of an object's RoI or, of a RetinaNet, anchor.
     """
 
@@ -54,12 +56,13 @@ class SampleParity:
     different_keypoints: int = 0
     are_given: bool = False
     unproposed: int = 0
+    miscounted: int = 0
     classes: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def different(self) -> int:
         """How many anchors, RoIs, masks and keypoints differ."""
-        return self.different_anchors + self.different_proposed + self.unproposed
+        return self.different_anchors + self.different_proposed + self.unproposed + self.miscounted
 
     @property
     def different_proposed(self) -> int:

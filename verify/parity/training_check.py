@@ -139,7 +139,7 @@ def check_training(
     different = sum(i.samples.different_anchors for i in iterations)
     different += sum(i.samples.different_proposed for i in iterations if i.samples.are_given)
     together = [i.samples for i in _until_parted(iterations)]
-    different += sum(s.unproposed if s.are_given else s.different_proposed for s in together)
+    different += sum(s.unproposed + s.miscounted if s.are_given else s.different_proposed for s in together)
     remarks = tuple(training_remarks(iterations, cfg, dataset))
     return TrainingParity(tuple(iterations), final.errors, *verdicts, different, remarks)
 
