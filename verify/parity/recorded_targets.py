@@ -1,14 +1,13 @@
 """Anchors and RoIs that Detectron drew by lot, and that are trained on: what our rules make of them, compared.
 
 Which of them are drawn is chance. What each may be drawn as, and what it is trained towards, is not: here it is
-computed again for those that were drawn, by what sampling itself uses.
+computed again for those that were drawn, by what sampling itself uses. How many are drawn: `drawn_counts`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import product
 
 import numpy as np
 import torch
@@ -24,12 +23,10 @@ from detectron_gn.mrcnn.training.anchor_targets import (
     AnchorSample,
     anchor_candidates,
     anchor_sample,
-    most_object_anchors,
 )
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample, are_keypoint_rois, keypoint_targets
 from detectron_gn.mrcnn.training.roi_candidates import (
     match_network_boxes,
-    most_object_rois,
     network_rois,
     roi_candidates,
     roi_classes,
@@ -37,6 +34,14 @@ from detectron_gn.mrcnn.training.roi_candidates import (
 )
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample, join_samples, moved, roi_targets
 from detectron_gn.mrcnn.training.samplers import network_boxes
+from detectron_gn.verify.parity.drawn_counts import (
+    MOST_UNPROPOSED,
+    miscounted_anchors,
+    miscounted_proposed,
+    miscounted_rois,
+    own_anchors,
+)
+from detectron_gn.verify.parity.roi_rounding import NO_SIDES, SAME_ROI, SIDES, Sides, to_sides
 from detectron_gn.verify.parity.sample_parity import (
     SampleParity,
     are_equal_targets,
@@ -46,19 +51,6 @@ from detectron_gn.verify.parity.sample_parity import (
 
 # The label of a RoI, and the place of its keypoints, that our rules would not draw as what it was drawn as.
 NOT_DRAWN = -1
-# How far a corner that is scaled back to the image may be from where Detectron had it, as a share of itself. Three
-# roundings of up to 2^-24 each lie between: of its product with the scale, of 1 / scale, and of the product of both.
-ROUNDING = 2.0**-22
-# A recorded RoI is a gt box or a proposal of a file where their corners agree to this, in network pixels: float32 holds
-# these to 1e-4, and no other box is as near.
-_SAME_ROI = 1e-3
-# The share of RoIs that our RPN need not propose.
-_MOST_UNPROPOSED = 0.01
-# To which side each corner may have been rounded: whatever is cut at the edges of cells jumps there.
-_SIDES = tuple(product((-1.0, 1.0), repeat=4))
-_NO_SIDES = (0.0, 0.0, 0.0, 0.0)
-
-Sides = tuple[float, ...]
 # The numbers `[N]` of candidates that may be drawn, and the label `[N]` with which each may be.
 Roles = Callable[[MatchedProposals], tuple[Tensor, Tensor]]
 
@@ -83,47 +75,58 @@ def compare_recorded(
     """
     parity = _NOTHING
     if anchors:
-        found = [_recomputed_anchors(sample, index, field, minibatch, cfg) for index, sample in enumerate(anchors)]
+        drawn = zip(anchors, own_anchors(field, minibatch, cfg), strict=True)
+        found = [_recomputed_anchors(*both, index, field, minibatch, cfg) for index, both in enumerate(drawn)]
         parity = compare_anchors([ours for ours, _ in found], anchors, len(field.anchors))
         miscounted = sum(count for _, count in found)
         parity = replace(parity, different_anchors=parity.different_anchors + miscounted)
     if rois is not None:
         recorded = by_image(moved(rois, torch.device("cpu")))
         parity = with_rois(parity, recomputed_rois(recorded, minibatch, cfg), recorded)
-        miscounted, of_keypoints = _miscounted_rois(recorded, minibatch, cfg)
+        miscounted, of_keypoints = miscounted_rois(recorded, minibatch, cfg)
         parity = replace(
             parity,
             different_rois=parity.different_rois + miscounted,
             different_keypoints=parity.different_keypoints + of_keypoints,
-            unproposed=0 if proposals is None else _unproposed(recorded, proposals.to(recorded.rois), minibatch, cfg),
         )
+        if proposals is not None:
+            ours = proposals.to(recorded.rois)
+            parity = replace(
+                parity,
+                unproposed=_unproposed(recorded, ours, minibatch, cfg),
+                miscounted=miscounted_proposed(recorded, ours, minibatch, cfg),
+            )
     return replace(parity, are_given=True)
 
 
 def _recomputed_anchors(
-    recorded: AnchorSample, index: int, field: AnchorField, minibatch: Minibatch, cfg: Config
+    recorded: AnchorSample, own: AnchorSample, index: int, field: AnchorField, minibatch: Minibatch, cfg: Config
 ) -> tuple[AnchorSample, int]:
     """The anchors of an image that were drawn, as our rules have them, and by how many too many or too few these are.
 
-    One that may not be drawn as what it was drawn as is left out, or has its other label. Where all objects are drawn,
-    or all of the background, there are those, too, that were not. The background is drawn with replacement otherwise,
-    so that fewer show, and turns objects over.
+    Args:
+        own: what our own drawing takes.
+
+    One that may not be drawn as what it was drawn as is left out, or has its other label. Where ours takes all objects,
+    or all of the background, there are those, too, that were not drawn.
     """
     im_info = minibatch.im_info[index]
     gt_boxes = network_boxes(minibatch.ground_truth[index], im_info, field.anchors.device)
     found = anchor_candidates(field.anchors, gt_boxes, im_info, cfg)
-    theirs = found.anchors.new_full((len(field.anchors),), -1)
-    theirs[recorded.anchors] = recorded.labels.long()
-    as_object, as_background = theirs[found.anchors] == 1, theirs[found.anchors] == 0
+    theirs, ours = (_labels(sample, len(field.anchors))[found.anchors] for sample in (recorded, own))
     is_object, is_background = found.matched.is_object, found.background
-    objects, most = int(is_object.sum()), most_object_anchors(cfg)
-    wanted = max(cfg.TRAIN.RPN_BATCH_SIZE_PER_IM - min(objects, most), 0)
-    labels = torch.where(is_object & (as_object | (objects <= most)), 1, -1)
-    labels[is_background & (as_background | (int(is_background.sum()) <= wanted))] = 0
-    drawn, turned = int(as_object.sum()), int((as_background & is_object).sum())
-    surplus = max(drawn - most, 0) + max(int(as_background.sum()) - wanted, 0)
-    lacking = max(most - drawn - turned, 0) if objects > most else 0
-    return anchor_sample(found, labels, field.anchors, gt_boxes), surplus + lacking
+    takes_objects, takes_background = (ours[is_object] == 1).all(), (ours[is_background] == 0).all()
+    labels = torch.where(is_object & ((theirs == 1) | takes_objects), 1, -1)
+    labels[is_background & ((theirs == 0) | takes_background)] = 0
+    miscounted = miscounted_anchors(theirs, ours, is_object, is_background)
+    return anchor_sample(found, labels, field.anchors, gt_boxes), miscounted
+
+
+def _labels(sample: AnchorSample, size: int) -> Tensor:
+    """Of every anchor of a field of `size`; -1 for those that were not drawn."""
+    labels = sample.anchors.new_full((size,), -1)
+    labels[sample.anchors] = sample.labels.long()
+    return labels
 
 
 def recomputed_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> RoiSample:
@@ -139,7 +142,7 @@ def recomputed_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> R
     plain = _targets(recorded, minibatch, cfg)
     if minibatch.proposals is not None or not with_rois(_NOTHING, plain, recorded).different:
         return plain
-    others = (_targets(recorded, minibatch, cfg, sides) for sides in _SIDES)
+    others = (_targets(recorded, minibatch, cfg, sides) for sides in SIDES)
     return reduce(lambda found, other: _nearer(found, other, recorded), others, plain)
 
 
@@ -160,7 +163,7 @@ def by_image(sample: RoiSample) -> RoiSample:
     return RoiSample(rois, labels, box_classes, box_targets, masks, keypoints)
 
 
-def _targets(recorded: RoiSample, minibatch: Minibatch, cfg: Config, sides: Sides = _NO_SIDES) -> RoiSample:
+def _targets(recorded: RoiSample, minibatch: Minibatch, cfg: Config, sides: Sides = NO_SIDES) -> RoiSample:
     """The RoIs with their targets, were each corner `sides` of its rounding off where it is recorded."""
     samples = []
     for image in _images(minibatch, cfg):
@@ -205,7 +208,7 @@ class _Image:
         sample = keypoint_targets(drawn, self.objects, self.index, self.scale, self.cfg)
         return sample._replace(rois=rois, positions=sample.positions.where(may_be_drawn[:, None], NOT_DRAWN))
 
-    def drawn(self, rois: Tensor, labels: Tensor, sides: Sides = _NO_SIDES) -> tuple[MatchedProposals, Tensor]:
+    def drawn(self, rois: Tensor, labels: Tensor, sides: Sides = NO_SIDES) -> tuple[MatchedProposals, Tensor]:
         """Recorded RoIs `[R, 5]` as candidates, and which of them may be drawn as `labels [R]`."""
         return self._found(rois, labels, self._roles, sides)
 
@@ -223,15 +226,14 @@ class _Image:
 
         One that is a known candidate is exactly that, and of two objects in one place the one of its label.
         """
-        moved_by = rois[:, 1:] * (ROUNDING * rois.new_tensor(sides))
-        found = match_network_boxes(rois[:, 1:] + moved_by, self.objects, self.scale)
+        found = match_network_boxes(to_sides(rois[:, 1:], sides), self.objects, self.scale)
         rows, in_role = roles(found)
         may_be_drawn = torch.zeros(len(rois), dtype=torch.bool)
         if not self.all_known:
             may_be_drawn[rows[in_role == labels[rows]]] = True
         rows, in_role = roles(self.known)
         candidates = network_rois(self.known.boxes, self.index, self.scale)[rows]
-        pairs = pair_boxes(candidates.numpy(), in_role.numpy(), rois.numpy(), labels.numpy(), _SAME_ROI)
+        pairs = pair_boxes(candidates.numpy(), in_role.numpy(), rois.numpy(), labels.numpy(), SAME_ROI)
         chosen, places = torch.from_numpy(pairs).unbind(1)
         for part, known in zip(found, self.known, strict=True):
             part[places] = known[rows[chosen]]
@@ -269,33 +271,8 @@ def _where_recorded(found: Tensor, other: Tensor, recorded: Tensor) -> Tensor:
     return torch.where(other == recorded, other, found)
 
 
-def _miscounted_rois(recorded: RoiSample, minibatch: Minibatch, cfg: Config) -> tuple[int, int]:
-    """By how many too many or too few RoIs were drawn, and how many for their keypoints.
-
-    Of what an RPN proposed not all is known, so that there may be more to be drawn from, but not less.
-    """
-    rois = keypoints = 0
-    most, size = most_object_rois(cfg), cfg.TRAIN.BATCH_SIZE_PER_IM
-    for image in _images(minibatch, cfg):
-        own = recorded.rois[:, 0] == image.index
-        of_image, is_object = recorded.rois[own], recorded.labels[own] > 0
-        objects = int(is_object.sum())
-        are_objects, are_background = (int(role.sum()) for role in roi_roles(image.known.overlaps, cfg))
-        for drawn, there, wanted in (
-            (objects, are_objects, most),
-            (len(of_image) - objects, are_background, size - objects),
-        ):
-            rois += _outside(drawn, min(wanted, there), min(wanted, there) if image.all_known else wanted)
-        if recorded.keypoints is not None:
-            known = [image.known, image.drawn(of_image[is_object], recorded.labels[own][is_object])[0]]
-            there = max(int(are_keypoint_rois(candidates, image.objects, cfg).sum()) for candidates in known)
-            drawn = int((recorded.keypoints.rois[:, 0] == image.index).sum())
-            keypoints += _outside(drawn, min(most, there), min(most, there) if image.all_known else most)
-    return rois, keypoints
-
-
 def _unproposed(recorded: RoiSample, proposals: Tensor, minibatch: Minibatch, cfg: Config) -> int:
-    """How many RoIs are neither gt boxes nor among the proposals; 0 for no more than `_MOST_UNPROPOSED` of them."""
+    """How many RoIs are neither gt boxes nor among the proposals; 0 for no more than `MOST_UNPROPOSED` of them."""
     rois = recorded.rois if recorded.keypoints is None else torch.cat((recorded.rois, recorded.keypoints.rois))
     count = 0
     for image in _images(minibatch, cfg):
@@ -303,9 +280,4 @@ def _unproposed(recorded: RoiSample, proposals: Tensor, minibatch: Minibatch, cf
         drawn, ours = (part[part[:, 0] == image.index, 1:] for part in (rois, torch.cat((gt_boxes, proposals))))
         distance = torch.cdist(drawn, ours, p=float("inf")).amin(dim=1)
         count += int((distance > PARTNER_DISTANCE).sum())
-    return count if count > math.ceil(_MOST_UNPROPOSED * len(rois)) else 0
-
-
-def _outside(count: int, least: int, most: int) -> int:
-    """How far a count is outside of its limits."""
-    return max(least - count, count - most, 0)
+    return count if count > math.ceil(MOST_UNPROPOSED * len(rois)) else 0

@@ -1,5 +1,6 @@
 """How the anchors and RoIs that are trained on, and their targets, compare with Detectron's."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ ROI_TOLERANCE = 0.05
 # Box targets are the same to this, and what moves a RoI's corners by a part of its side moves them by some tens of it.
 BOX_TARGET_TOLERANCE = 1e-3
 _TARGET_PER_SIDE = 50
+# As float32, a sum over the images of a minibatch is the same to this.
+_NUMBER_ROUNDING = 2.0**-22
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class SampleParity:
 
     Attributes:
         anchors, reference_anchors: anchors trained on; `different_anchors` have another label or box target, or are on
-            one side only. RetinaNet's are those on the maps.
+            one side only. RetinaNet's are those on the maps, and a number of the minibatch (`retnet_fg_num`,
+            `retnet_bg_num`) that is another one counts as one more.
         rois, reference_rois: RoIs trained on; `different_rois` have no partner of the same image, box and label, or
             one with other box targets.
         box_target_error: largest difference of a box target of an anchor or RoI.
@@ -38,6 +42,8 @@ class SampleParity:
             same with the labels and targets that our rules give them.
         unproposed: RoIs that are given and that our RPN does not propose. Rounding decides what suppresses what, and so
             moves one of some hundreds: up to a hundredth of them, rounded up, counts as none.
+        miscounted: by how many more or fewer RoIs are given than our drawing takes from what our RPN proposes; as many
+            may be by rounding.
         classes: the (ours, theirs) that there are among the classes of an object's RoI or, of a RetinaNet, anchor.
     """
 
@@ -54,12 +60,13 @@ class SampleParity:
     different_keypoints: int = 0
     are_given: bool = False
     unproposed: int = 0
+    miscounted: int = 0
     classes: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def different(self) -> int:
         """How many anchors, RoIs, masks and keypoints differ."""
-        return self.different_anchors + self.different_proposed + self.unproposed
+        return self.different_anchors + self.different_proposed + self.unproposed + self.miscounted
 
     @property
     def different_proposed(self) -> int:
@@ -107,7 +114,7 @@ def compare_anchors(ours: Sequence[AnchorSample], reference: Sequence[AnchorSamp
 
 
 def _compare_dense(ours: Sequence[DenseTargets], reference: ReferenceSampler, field: DenseField) -> SampleParity:
-    """Compare RetinaNet's anchors: their labels on the maps, and the objects and their boxes on the whole field."""
+    """Compare RetinaNet's anchors: labels on the maps, objects and their boxes on the whole field, and the numbers."""
     expected, shapes = reference.dense_on_maps(field)
     box_error = 0.0
     anchors = reference_anchors = different = 0
@@ -125,6 +132,9 @@ def _compare_dense(ours: Sequence[DenseTargets], reference: ReferenceSampler, fi
             box_error = max([box_error, *errors.tolist()])
         else:
             different += len(set(mine.objects.tolist()) ^ set(theirs.objects.tolist()))
+    for kind in ("fg_num", "bg_num"):
+        number, theirs_of_it = (sum(float(getattr(image, kind)) for image in side) for side in (ours, expected))
+        different += not math.isclose(number, theirs_of_it, rel_tol=_NUMBER_ROUNDING)
     parity = SampleParity(anchors, reference_anchors, different, 0, 0, 0, box_error, 0, 0)
     return replace(parity, classes=frozenset(classes))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detectron_gn.mrcnn.config import Config, check_config, refuse_training
+from detectron_gn.mrcnn.config import Config, check_config, idle_training_remarks, refuse_training
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading
@@ -28,7 +28,7 @@ from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.solver_state import load_momentum
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.training import FinalParity, IterationParity, compare_final, replay, share_apart
-from detectron_gn.verify.parity.training_remarks import training_remarks
+from detectron_gn.verify.parity.training_remarks import replicas_remark, training_remarks
 from detectron_gn.verify.reference.training_trace import TrainingTrace, open_trace
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
@@ -62,7 +62,7 @@ class TrainingParity:
 
     `different_samples` counts anchors, RoIs, masks and keypoints that were drawn otherwise or have other targets: RoIs
     that the network proposed only while the runs were still the same, and those of the reference always. `remarks` are
-    sentences about inputs that do not belong together.
+    sentences about inputs that do not belong together, and about a verdict that more replays may change.
     """
 
     iterations: tuple[IterationParity, ...]
@@ -120,6 +120,8 @@ def check_training(
     """
     check_config(cfg)
     refuse_training(cfg)
+    for remark in idle_training_remarks(cfg):
+        say(remark)
     with open_trace(reference) as trace:
         given = () if proposals is None else (proposals,)
         check_proposals([dataset], cfg, given)
@@ -139,9 +141,13 @@ def check_training(
     different = sum(i.samples.different_anchors for i in iterations)
     different += sum(i.samples.different_proposed for i in iterations if i.samples.are_given)
     together = [i.samples for i in _until_parted(iterations)]
-    different += sum(s.unproposed if s.are_given else s.different_proposed for s in together)
-    remarks = tuple(training_remarks(iterations, cfg, dataset))
-    return TrainingParity(tuple(iterations), final.errors, *verdicts, different, remarks)
+    different += sum(s.unproposed + s.miscounted if s.are_given else s.different_proposed for s in together)
+    remarks = [*training_remarks(iterations, cfg, dataset)]
+    losses, *moved = verdicts
+    if not losses.over and not different:
+        beyond, count = (sum(numbers) for numbers in zip(*((len(v.over), v.count) for v in moved), strict=True))
+        remarks += replicas_remark(beyond, count, replicas)
+    return TrainingParity(tuple(iterations), final.errors, *verdicts, different, tuple(remarks))
 
 
 def _verdicts(run: _Replay, others: Sequence[_Replay]) -> tuple[Verdict, Verdict, Verdict]:

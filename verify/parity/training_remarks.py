@@ -1,4 +1,7 @@
-"""What a replay shows of inputs that are not the reference's: another NUM_GPUS, categories in another order."""
+"""What a replay shows of inputs that are not the reference's: another NUM_GPUS, categories in another order.
+
+And what of a verdict that more replays may change.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,12 +12,28 @@ from detectron_gn.verify.parity.training import IterationParity
 
 # How far shares of losses may be apart that are one share, as far as rounding goes.
 _SHARE_TOLERANCE = 1e-3
+# The share of updates and parameters that are few, and may be beyond what rounding does for want of replays.
+_FEW = 0.05
 
 
 def training_remarks(iterations: Sequence[IterationParity], cfg: Config, dataset: CocoDataset) -> Iterator[str]:
     """A sentence with a way out for each such input, where the samples and the losses of iteration 0 show it."""
     yield from _of_gpus(iterations[0], cfg)
     yield from _of_order(iterations, dataset)
+
+
+def replicas_remark(beyond: int, count: int, replicas: int) -> Iterator[str]:
+    """A sentence for a run of which only a few updates and parameters are apart: more replays may explain them.
+
+    Args:
+        beyond: how many of the `count` updates and final parameters are beyond rounding; nothing else is.
+    """
+    if 0 < beyond <= max(1, _FEW * count):
+        yield (
+            f"losses and samples agree, and only {beyond} of {count} updates and final parameters are further apart "
+            f"than rounding moves them in the replays (--replicas {replicas}): which ReLUs tip over in a replay is "
+            f"chance, and more of them do in more replays: try --replicas {max(2 * replicas, 4)}"
+        )
 
 
 def _of_gpus(first: IterationParity, cfg: Config) -> Iterator[str]:

@@ -23,6 +23,7 @@ from detectron_gn.mrcnn.training.anchor_targets import AnchorSample, level_suffi
 from detectron_gn.mrcnn.training.dense_targets import DenseField, DenseTargets, Places
 from detectron_gn.mrcnn.training.keypoint_targets import KeypointSample
 from detectron_gn.mrcnn.training.roi_targets import MaskSample, RoiSample
+from detectron_gn.mrcnn.wording import listed
 from detectron_gn.verify.reference.guarded_hdf5 import GuardedGroup, open_hdf5, shape_text, value_text
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
@@ -32,6 +33,9 @@ Shape = tuple[int, ...]
 _AGAIN = "record the run again as docs/training_traces.md describes"
 _OTHER_MODEL = "is the trace of another model?"
 _ITERATION = re.compile(r"iter(\d{1,9})")
+# Of a body's parameters: those of conv1 and of res2 to res5, or of VGG's conv1 to conv5.
+_STAGE = re.compile(r"(?:(?:res_)?conv(1)|res([2-5])|conv([1-5])_[1-3])_")
+_STAGES = 5
 
 
 @contextmanager
@@ -68,9 +72,10 @@ class TrainingTrace:
             shapes: of the model's parameters, by blob name.
             trained: the names of those that are not frozen.
 
-        Raises InputError where the final value of a trained parameter is absent, or that of any of another size, or
-        where an iteration holds no update.
+        Raises InputError where Detectron trained more or fewer stages of the body, where the final value of a trained
+        parameter is absent, or that of any of another size, or where an iteration holds no update.
         """
+        self._check_frozen(shapes, trained)
         self._final.require(*trained)
         for name in filter(self.has_final, shapes):
             self._final.check_blob(name, shapes[name], _OTHER_MODEL)
@@ -83,6 +88,28 @@ class TrainingTrace:
                 )
             for name in updates:
                 iteration.check_update(name, shapes[name])
+
+    def _check_frozen(self, shapes: Collection[str], trained: Collection[str]) -> None:
+        """See that the same stages of the body are frozen: TRAIN.FREEZE_AT."""
+        theirs = [name for name in shapes if f"{name}_momentum" in self._final]
+        frozen_at = min([stage for name in theirs if (stage := _stage(name))], default=_STAGES + 1) - 1
+        way_out = f"pass --set TRAIN.FREEZE_AT {frozen_at}"
+        frozen_here = [name for name in theirs if name not in trained]
+        if frozen_here:
+            told = listed(frozen_here, most=3)
+            raise InputError(
+                f"{self._final.place} holds the momentum of {told}, which Detectron trained and this configuration "
+                f"does not: {way_out}"
+            )
+        more = [name for name in trained if not (name in self._final or name in theirs or self._has_update(name))]
+        if theirs and more and all(0 < _stage(name) <= frozen_at for name in more):
+            raise InputError(
+                f"{self._final.place} lacks {listed(more, most=3)}, which this configuration trains and Detectron did "
+                f"not: {way_out}"
+            )
+
+    def _has_update(self, name: str) -> bool:
+        return any(iteration.has_update(name) for iteration in self.iterations)
 
     def has_final(self, name: str) -> bool:
         """Whether the trace holds a parameter after the last iteration; frozen ones may be left out."""
@@ -331,6 +358,12 @@ class TraceIteration:
         if value.shape != (count,) or value.dtype.kind not in "biuf" or not np.isin(value, (0, 1)).all():
             self._group.refuse(f"attribute {name}", f"is {value_text(value)}, not one flag per image ({count})")
         return [bool(flag) for flag in value]
+
+
+def _stage(blob: str) -> int:
+    """The stage of the body that a parameter belongs to, as TRAIN.FREEZE_AT counts them; 0 for any other."""
+    found = _STAGE.match(blob)
+    return int(found[found.lastindex or 0]) if found else 0
 
 
 def _tensor(array: Array) -> Tensor:

@@ -95,7 +95,7 @@ def test_the_trace_has_detectrons_shapes(variant, blobs):
 def test_an_agnostic_head_is_trained_on_the_objects_deltas():
     cfg = config("MODEL.CLS_AGNOSTIC_BBOX_REG", "True")
     bbox_pred = torch.zeros(2, 8, requires_grad=True)
-    sample = RoiSample(torch.zeros(2, 5), torch.tensor([3, 0]), torch.tensor([3, 0]), torch.ones(2, 4), None)
+    sample = RoiSample(torch.zeros(2, 5), torch.tensor([3, 0]), torch.tensor([1, 0]), torch.ones(2, 4), None)
     fast_rcnn_losses(torch.zeros(2, 5), bbox_pred, sample, cfg)["loss_bbox"].backward()
     assert bbox_pred.grad[0, 4:].all() and not bbox_pred.grad[0, :4].any() and not bbox_pred.grad[1].any()
 

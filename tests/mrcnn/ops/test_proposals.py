@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
-from detectron_gn.mrcnn.ops.proposals import ImInfo, collect_proposals, level_proposals, scored_proposals
+from detectron_gn.mrcnn.ops.proposals import (
+    ImInfo,
+    collect_proposals,
+    large_enough,
+    level_proposals,
+    scored_proposals,
+)
 from detectron_gn.mrcnn.structures import Proposals
 from detectron_gn.port.config.read import bundled_config, merge_overrides
 
@@ -73,3 +79,24 @@ def test_logits_are_scored_by_their_sigmoid(reference):
     from_logits = level_proposals(logits, deltas, anchors, 64, 0, im_info, cfg.TEST)
     from_scores = scored_proposals(logits.sigmoid(), deltas, anchors, 64, 0, im_info, cfg.TEST)
     assert torch.equal(from_logits.rois, from_scores.rois) and torch.equal(from_logits.scores, from_scores.scores)
+
+
+# By Detectron ops/generate_proposals.py:_filter_boxes: sides of the original image, (x2 - x1) / scale + 1, at two
+# pixels of the network each, and the centre, x1 + (x2 - x1 + 1) / 2, in an input of 80 x 60 pixels.
+SIZED = [
+    ([0, 0, 30, 30], 16, True),  # 30 / 2 + 1 = 16
+    ([0, 0, 29, 30], 16, False),
+    ([0, 0, 30, 29], 16, False),
+    ([10, 10, 10, 10], 0, True),  # one pixel
+    ([10, 10, 9, 10], 0, False),  # a half, and one is the least whatever RPN_MIN_SIZE is
+    ([10, 10, 10, 9], 0, False),
+    ([78, 10, 80, 40], 0, True),  # the centre at 79.5
+    ([79, 10, 80, 40], 0, False),  # at 80
+    ([10, 58, 40, 60], 0, True),  # at 59.5
+    ([10, 59, 40, 60], 0, False),
+]
+
+
+@pytest.mark.parametrize(("box", "min_size", "kept"), SIZED, ids=str)
+def test_a_proposal_is_kept_by_its_sides_on_the_image_and_its_centre_by_hand(box, min_size, kept):
+    assert large_enough(torch.tensor([box], dtype=torch.float32), 60, 80, 2.0, min_size).tolist() == [kept]

@@ -133,6 +133,17 @@ def _wrong_threshold(monkeypatch):
     monkeypatch.setattr("detectron_gn.mrcnn.training.samplers.label_anchors", kept)
 
 
+def _wrong_background_number(monkeypatch):
+    """Background of one class alone; no loss hangs on it."""
+    label = dense_targets.label_anchors
+
+    def of_one_class(*args):
+        targets = label(*args)
+        return targets._replace(bg_num=targets.bg_num / 4)
+
+    monkeypatch.setattr("detectron_gn.mrcnn.training.samplers.label_anchors", of_one_class)
+
+
 def _wrong_rpn_normaliser(monkeypatch):
     """The number of anchors that were wanted, as on a pyramid, in place of those that were drawn."""
     rpn_losses = losses.rpn_losses
@@ -153,6 +164,8 @@ def _wrong_beta(monkeypatch):
 INJECTED = [
     ("train_retinanet", _wrong_sign, "updates"),
     ("train_retinanet", _wrong_normaliser, "losses"),
+    ("train_retinanet", _wrong_normaliser, "samples"),
+    ("train_retinanet", _wrong_background_number, "samples"),
     ("train_retinanet", _wrong_class, "samples"),
     ("train_retinanet_specific", _wrong_threshold, "samples"),
     ("train_rpn_c4", _wrong_rpn_normaliser, "losses"),
