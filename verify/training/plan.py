@@ -129,7 +129,9 @@ def _iterations(plan: Plan, cfg: Config, roidb: Roidb) -> str:
     epochs = (last - plan.start) * each / image_count(roidb)
     begun = f"{plan.start:,} to {last:,}" if plan.start else f"{last:,}"
     of = f"{cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH} images"
-    return f"{begun}, each on {of}; {epochs:.3g} epochs of {_count(image_count(roidb), 'image')}"
+    told = f"{epochs:.3g}"
+    passes = f"{told} epoch" if told == "1" else f"{told} epochs"
+    return f"{begun}, each on {of}; {passes} of {_count(image_count(roidb), 'image')}"
 
 
 def _rate(cfg: Config) -> str:

@@ -47,7 +47,7 @@ def test_finetuning_needs_no_more_than_weights_data_and_epochs(tmp_path, capsys,
     text = " ".join(" ".join(table).split())
     for told in (
         "4 classes: circle, square, triangle, star",
-        "6, each on 1 x 2 images; 1 epochs of 12 images",
+        "6, each on 1 x 2 images; 1 epoch of 12 images",
         "MODEL.NUM_CLASSES 81 -> 5",
         "NUM_GPUS 8 -> 1",
         "SOLVER.BASE_LR 0.02 -> 0.0025",

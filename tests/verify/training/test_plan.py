@@ -65,7 +65,7 @@ def test_it_says_what_will_be_done_when_and_where():
 def test_a_run_that_goes_on_says_from_where_and_one_without_options_says_less():
     found = rows(config("NUM_GPUS", "3", "TRAIN.USE_FLIPPED", "False"), start=4)
     assert found["images"] == "12 of 12" and found["rate"] == "0.01, 0.001 from 3"
-    assert found["iterations"] == "4 to 6, each on 3 x 2 images; 1 epochs of 12 images"
+    assert found["iterations"] == "4 to 6, each on 3 x 2 images; 1 epoch of 12 images"
     assert found["checkpoints"] == "every 1 iteration; the last 3 stay" and "set here" not in found
     assert found["evaluation"] == "none (--eval-annotations evaluates every checkpoint)"
     assert rows(config("TRAIN.SNAPSHOT_ITERS", "99"))["checkpoints"].startswith("at the end only (every 99 iterations)")
