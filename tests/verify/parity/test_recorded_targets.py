@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.config import with_values
-from detectron_gn.mrcnn.data import minibatch as minibatches
-from detectron_gn.mrcnn.data import proposal_matches, segms
+from detectron_gn.mrcnn.data import segms
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.minibatch import Minibatch
@@ -32,6 +31,7 @@ from detectron_gn.verify.parity.training_check import training_tables
 from detectron_gn.verify.parity.training_samples import ReferenceSampler
 from detectron_gn.verify.reference.training_trace import open_trace
 from tests.helpers.training_reference import assert_caffe2s, assert_found, beginning, beginning_on, replayed, unpacked
+from tests.helpers.wrong_ports import no_crowd_filter, people_without_keypoints, unclipped, unswapped
 
 # pycocotools under numpy 2, once for every outline.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -176,12 +176,6 @@ def _outline_of_another(monkeypatch):
     monkeypatch.setattr(roi_targets, "segm_boxes", next_one)
 
 
-def _unswapped(monkeypatch):
-    """A mirrored left hand stays a left hand."""
-    flip = keypoint_ops.flip_keypoints
-    monkeypatch.setattr(minibatches, "flip_keypoints", lambda points, width, _: flip(points, width, range(17)))
-
-
 def _off_by_a_cell(monkeypatch):
     """Keypoints are rounded to the nearest edge between cells."""
     encode = keypoint_targets.encode_keypoints
@@ -203,11 +197,6 @@ def _far_edge_is_outside(monkeypatch):
     monkeypatch.setattr(keypoint_ops, "_position", outside)
 
 
-def _unseen_count(monkeypatch):
-    """RoIs that hold no visible keypoint are drawn for their keypoints, too."""
-    monkeypatch.setattr(keypoint_targets, "_holds_visible", lambda keypoints, boxes: boxes[:, 0] > -1)
-
-
 def _sees_nothing(monkeypatch):
     """Only RoIs that hold all their keypoints are drawn for these."""
 
@@ -215,22 +204,6 @@ def _sees_nothing(monkeypatch):
         return (keypoints[:, 2] > 0).all(dim=1)
 
     monkeypatch.setattr(keypoint_targets, "_holds_visible", all_within)
-
-
-def _crowds_are_objects(monkeypatch):
-    """What a crowd covers is background."""
-    match = proposal_matches.match_stored_proposals
-
-    def unfiltered(stored, gt_boxes, is_crowd, *others):
-        return match(stored, gt_boxes, is_crowd & False, *others)
-
-    monkeypatch.setattr(minibatches, "match_stored_proposals", unfiltered)
-
-
-def _unclipped(monkeypatch):
-    """Proposals reach beyond the right and the lower edge of the image."""
-    usable, vast = proposal_matches.usable_proposals, 10**6
-    monkeypatch.setattr(proposal_matches, "usable_proposals", lambda boxes, *_, limit: usable(boxes, vast, vast, limit))
 
 
 def _wrong_anchor_sign(monkeypatch):
@@ -312,12 +285,12 @@ INJECTED = [
     *((name, _moved_mask, "masks") for name in MASKED),
     *((name, _inclusive_mask, "masks") for name in MASKED),
     *((name, _outline_of_another, "masks") for name in MASKED),
-    *((name, _unswapped, "keypoints") for name in POINTED),
+    *((name, unswapped, "keypoints") for name in POINTED),
     *((name, _off_by_a_cell, "keypoints") for name in POINTED),
     *((name, _sees_nothing, "keypoints") for name in POINTED),
-    ("train_keypoint_flips", _unseen_count, "keypoints"),
-    ("train_mask_prop_drawn", _crowds_are_objects, "rois"),
-    ("train_mask_prop_drawn", _unclipped, "rois"),
+    ("train_keypoint_flips", people_without_keypoints, "keypoints"),
+    ("train_mask_prop_drawn", no_crowd_filter, "rois"),
+    ("train_mask_prop_drawn", unclipped, "rois"),
     *((name, _wrong_anchor_sign, "anchors") for name in PROPOSED),
     *((name, _only_high_overlaps, "anchors") for name in PROPOSED),
     *((name, _background_beside_objects, "rois") for name in ("train_mask_prop_drawn", "train_keypoint_prop_drawn")),

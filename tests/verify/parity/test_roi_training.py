@@ -14,18 +14,17 @@ import h5py
 import pytest
 
 from detectron_gn.mrcnn.config import with_values
-from detectron_gn.mrcnn.data import minibatch, proposal_matches
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.heads import keypoint
 from detectron_gn.mrcnn.heads.mask import MaskHead
-from detectron_gn.mrcnn.ops.keypoints import flip_keypoints
-from detectron_gn.mrcnn.training import keypoint_targets, losses, roi_targets
+from detectron_gn.mrcnn.training import losses, roi_targets
 from detectron_gn.port.config.read import dump_config
 from detectron_gn.verify.reference.training_trace import open_trace
 from detectron_gn.weights import write_blobs
 from tests.helpers.command_line import assert_one_sentence
 from tests.helpers.training_reference import assert_caffe2s, assert_found, beginning, beginning_on, replayed, unpacked
+from tests.helpers.wrong_ports import no_crowd_filter, people_without_keypoints, unclipped, unswapped
 from tests.helpers.zoo_reference import zoo_config
 
 # pycocotools under numpy 2, once for every outline.
@@ -134,12 +133,6 @@ def test_a_damaged_trace_is_bad_input(trace_of, tmp_path, trace, name, damage, t
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
-def _unswapped(monkeypatch):
-    """A mirrored left hand stays a left hand."""
-
-    monkeypatch.setattr(minibatch, "flip_keypoints", lambda points, width, _: flip_keypoints(points, width, range(17)))
-
-
 def _wrong_keypoint_normaliser(monkeypatch):
     """The number of visible keypoints, whatever KRCNN.NORMALIZE_BY_VISIBLE_KEYPOINTS says."""
 
@@ -161,27 +154,6 @@ def _wrong_keypoint_sign(monkeypatch):
     monkeypatch.setattr(keypoint, "keypoint_loss", turned)
 
 
-def _people_without_keypoints(monkeypatch):
-    """RoIs that hold no visible keypoint are drawn all the same."""
-    monkeypatch.setattr(keypoint_targets, "_holds_visible", lambda keypoints, boxes: boxes[:, 0] > -1)
-
-
-def _unclipped(monkeypatch):
-    """Proposals reach beyond the right and the lower edge of the image."""
-    usable, vast = proposal_matches.usable_proposals, 10**6
-    monkeypatch.setattr(proposal_matches, "usable_proposals", lambda boxes, *_, limit: usable(boxes, vast, vast, limit))
-
-
-def _no_crowd_filter(monkeypatch):
-    """What a crowd covers is background."""
-    match = proposal_matches.match_stored_proposals
-
-    def unfiltered(stored, gt_boxes, is_crowd, *others):
-        return match(stored, gt_boxes, is_crowd & False, *others)
-
-    monkeypatch.setattr(minibatch, "match_stored_proposals", unfiltered)
-
-
 def _unshared_res5(monkeypatch):
     """The mask head has a copy of res5 to itself: the losses are the same, and masks do not train the box head's."""
 
@@ -201,12 +173,12 @@ def _wrong_box_targets(monkeypatch):
 
 INJECTED = [
     ("train_mask_prop", _wrong_box_targets, "samples"),
-    ("train_keypoint_flips", _unswapped, "samples"),
+    ("train_keypoint_flips", unswapped, "samples"),
     ("train_keypoint_flips", _wrong_keypoint_normaliser, "losses"),
     ("train_keypoint_flips", _wrong_keypoint_sign, "updates"),
-    ("train_keypoint_flips", _people_without_keypoints, "samples"),
-    ("train_mask_prop", _unclipped, "samples"),
-    ("train_mask_prop", _no_crowd_filter, "samples"),
+    ("train_keypoint_flips", people_without_keypoints, "samples"),
+    ("train_mask_prop", unclipped, "samples"),
+    ("train_mask_prop", no_crowd_filter, "samples"),
     ("train_mask_c4", _unshared_res5, "updates"),
 ]
 
