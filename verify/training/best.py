@@ -82,8 +82,10 @@ class BestCheckpoint:
 
     def is_enough(self, iteration: int) -> bool:
         """Whether the evaluations up to an iteration end the run."""
+        if not self._patience:
+            return False
         best = self.after(iteration)
-        return bool(self._patience) and best is not None and best.since >= (self._patience or 0)
+        return best is not None and best.since >= self._patience
 
     def keep(self, iteration: int) -> str | None:
         """Keep the best checkpoint up to an iteration, if it is another one now; returns a line about it."""
