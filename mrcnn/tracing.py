@@ -4,9 +4,16 @@ A graph that torch traces knows neither what was written in place into parts of 
 the numbers it saw. So the kernels take plain operators then, and what the host decides is refused.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 
 from detectron_gn.mrcnn.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def is_traced() -> bool:
@@ -25,6 +32,21 @@ def is_jit_traced() -> bool:
     """Whether it is `torch.jit.trace`, to which sizes are numbers."""
     tracing: bool = torch._C._is_tracing()
     return tracing
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep a compiler out of a function, as `torch.compiler.disable` does, which is asked only where one is at work.
+
+    That function loads the compiler, 1.5 seconds of every command's start.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-any-return]
+        return function(*args, **kwargs)
+
+    return run
 
 
 def refuse_export(what: str) -> None:

@@ -41,6 +41,7 @@ from detectron_gn.mrcnn.inference.static_shapes import (
 from detectron_gn.mrcnn.inference.tta import check_views, is_augmented
 from detectron_gn.mrcnn.precision import ROUNDED, Precision, round_products, tf32_products
 from detectron_gn.mrcnn.structures import Detections, Features
+from detectron_gn.mrcnn.tracing import uncompiled
 from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler, Sampler
 
@@ -245,7 +246,7 @@ class Detector(nn.Module, ABC):
     def forward(self, images: Sequence[AnyImage], targets: None = None) -> list[Detections]: ...
     @overload
     def forward(self, images: Sequence[AnyImage], targets: Sequence[Target]) -> dict[str, Tensor]: ...
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(
         self, images: Sequence[AnyImage], targets: Sequence[Target] | None = None
     ) -> list[Detections] | dict[str, Tensor]:
@@ -277,7 +278,7 @@ class Detector(nn.Module, ABC):
     def detect(self, image: list[AnyImage], proposals: Sequence[AnyBoxes] | None = None) -> list[Detections]: ...
     @overload
     def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: AnyBoxes = None) -> Detections: ...
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def detect(
         self, image: AnyImage | list[AnyImage], proposals: AnyBoxes | Sequence[AnyBoxes] | None = None
     ) -> Detections | list[Detections]:

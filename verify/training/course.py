@@ -25,6 +25,9 @@ from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.verify.training.start import TrainingRun
 from detectron_gn.weights.errors import WeightsError
 
+# Seconds after which curves.png is drawn again with a checkpoint; half a second each, and always at the end.
+DRAWN_AGAIN = 10
+
 
 class Course:
     """A run that is ready to go, in its folder.
@@ -56,7 +59,7 @@ class Course:
         self._period = options.checkpoints.period(cfg)
         self._last = run.start - 1
         self._stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._drawn_at = time.monotonic()
 
     def run(
         self, batches: Iterator[Minibatch], say_in_each: Callable[[str], None], *, is_resumed: bool
@@ -74,6 +77,8 @@ class Course:
                 is_enough = self._train(_with_remarks(batches, say_in_each))
             return self._finish(is_enough)
         except Stopped as stopped:
+            if self._ranks.is_first:
+                self.figures.draw()
             command = self._options.command
             how = f"go on with: {command}" if command else self._folder.how_to_go_on()
             self._say(f"{stopped} after iteration {self._last}; {how}")
@@ -132,6 +137,7 @@ class Course:
         if not is_enough:
             self._look_at()
         if final is not None:
+            self.figures.draw()
             if (best := self._best.kept_after(self._last)) is not None:
                 self._say(best)
             self._say("momentum is half of a file: detectron-gn convert FILE --out OTHER --strip leaves it out")
@@ -156,8 +162,9 @@ class Course:
         if self._on_checkpoint is not None:
             self._on_checkpoint(self._run.model, self._last)
             self._run.model.train()
-        if self._ranks.is_first:
+        if self._ranks.is_first and time.monotonic() - self._drawn_at >= DRAWN_AGAIN:
             self.figures.draw()
+            self._drawn_at = time.monotonic()
         return self._judge()
 
     def _judge(self) -> bool:
