@@ -1,6 +1,8 @@
 """What torch writes down of the public modules is right at other sizes too, or is refused; never silently wrong."""
 
 import io
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +196,12 @@ def test_a_compiled_network_detects_and_has_losses(demo_model: Path, pickle: Pat
     compiled.train()
     losses = compiled([photo], [{"boxes": [[20, 20, 90, 90]], "labels": [1], "masks": [[[20, 20, 90, 20, 90, 90]]]}])
     assert all(loss.isfinite() for loss in losses.values()) and "loss_mask" in losses
+
+
+def test_detectors_are_imported_without_the_compiler_which_takes_longer_than_all_else() -> None:
+    code = "import sys, detectron_gn.mrcnn.detectors; print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed == "[]\n"
 
 
 @pytest.mark.parametrize("head", ["mask_head.probabilities", "keypoint_head.outputs"])
