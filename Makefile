@@ -5,6 +5,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 pytho
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEVELOPED := .venv/developed
+DOCUMENTED := .venv/documented
 ROOMS := mrcnn port verify weights yaml_configs
 PACKAGE := build/package/detectron_gn
 # A worker per core; more than eight need more memory than they save time.
@@ -19,7 +20,7 @@ help:
 demo: $(INSTALLED)  ## install, run the embedded model and compare it with Caffe2: pictures and report in out/demo
 	$(BIN)/detectron-gn demo --out out/demo
 
-docs: $(DEVELOPED)  ## the documentation as a site, in out/docs
+docs: $(DOCUMENTED)  ## the documentation as a site, in out/docs
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . out/docs
 	@echo "open out/docs/index.html"
@@ -67,6 +68,11 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 		exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+# What the site is made with.
+$(DOCUMENTED): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
 	@touch $@
 
 # What the tests and `make lint` need besides.

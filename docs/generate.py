@@ -65,7 +65,8 @@ def told_command(name: str, parser: argparse.ArgumentParser) -> str:
     """The section of a command: its meaning, its example, its arguments."""
     formatter = argparse.HelpFormatter(parser.prog)
     rows = []
-    for action in parser._actions:
+    # What is given without a name first.
+    for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
         if "--help" in action.option_strings or action.help == argparse.SUPPRESS:
             continue
         meaning = sentence(formatter._expand_help(action)) if action.help else ""

@@ -38,7 +38,7 @@ def _add_download(commands: Commands) -> None:
     parser = commands.add(
         "download", _download, "fetch a published model, check it, and print where it is kept", "download 48616381"
     )
-    parser.add_argument("source", metavar="ID|URL")
+    parser.add_argument("source", metavar="ID|URL", help="a model id, or the address of a file")
     parser.add_argument("--cache", metavar="DIR", help="cache folder (default: DETECTRON_GN_CACHE, ~/.cache)")
     parser.add_argument("--base-url", metavar="URL", help="a mirror (default: DETECTRON_GN_BASE_URL, Detectron's)")
     parser.add_argument(

@@ -232,9 +232,9 @@ def parity_rows(parities: Sequence[DetectionParity]) -> tuple[list[str], list[li
         ("equal to the last digit", [str(parity.equal) for parity in parities]),
         *([("keypoints elsewhere", [_moved(parity) for parity in parities])] if with_keypoints else []),
         *([("keypoints in place (px)", [_in_place(parity) for parity in parities])] if with_keypoints else []),
-        ("smallest IoU", [f"{parity.min_iou:.6f}" for parity in parities]),
+        ("smallest IoU", [f"{parity.min_iou:.6f}" if parity.pairs else "-" for parity in parities]),
         ("largest distance (px)", [_pixels(parity) for parity in parities]),
-        ("largest score difference", [f"{parity.max_score_difference:.2e}" for parity in parities]),
+        ("largest score difference", [f"{p.max_score_difference:.2e}" if p.pairs else "-" for p in parities]),
     ]
     return header, [[name, *cells] for name, cells in lines]
 
@@ -367,4 +367,4 @@ def _in_place(parity: DetectionParity) -> str:
 
 
 def _pixels(parity: DetectionParity) -> str:
-    return "-" if parity.iou_type == "segm" else f"{parity.max_box_difference:.2g}"
+    return "-" if parity.iou_type == "segm" or not parity.pairs else f"{parity.max_box_difference:.2g}"
