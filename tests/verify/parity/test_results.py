@@ -94,6 +94,11 @@ def test_a_lonely_detection_at_the_limit_of_a_full_image_is_excused() -> None:
     assert (parity.unmatched_ours, parity.unmatched_reference) == (1, 1) and not parity.holds
 
 
+def test_what_was_paired_with_nothing_has_no_distances() -> None:
+    lines = parity_table([match_detections([box(0, 0.9)], [box(500, 0.9)], "bbox")]).splitlines()
+    assert [line.split()[-1] for line in lines[-3:]] == ["-", "-", "-"]
+
+
 def test_masks_are_paired_by_their_overlap() -> None:
     ours, reference = [mask(slice(0, 10), 0.5), mask(slice(10, 20), 0.5)], [mask(slice(10, 19), 0.5)]
     parity = match_detections(ours, reference, "segm")
