@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from detectron_gn.weights.command_line import DONE, Commands, write_json_option
+from detectron_gn.weights.shown import stream_for_code
 
 if TYPE_CHECKING:
     from detectron_gn.weights.catalog import CatalogEntry
@@ -44,7 +45,7 @@ def _completion(args: argparse.Namespace) -> int:
     from argcomplete.shell_integration import shellcode
 
     code = shellcode(["detectron-gn"], shell=args.shell)
-    print(code)
+    print(code, file=stream_for_code())
     write_json_option(args, {"shell": args.shell, "code": code})
     return DONE
 

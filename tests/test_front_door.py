@@ -117,8 +117,8 @@ def test_bad_arguments_end_in_one_sentence_and_exit_code_2(
         (["verfy"], "verify"),
         (["Models"], "models"),
         (["predict", "model.pkl", "photo.jpg"], "detect"),
+        (["tools/train_net.py", "--cfg", "c.yaml"], "train"),
         (["eval"], "test"),
-        (["help", "detect"], "--help"),
         (["verify", "blob"], "blobs"),
         (["models", "--serch", "GN"], "--search"),
         (["detect", "m.pkl", "a.jpg", "--out", "o", "--minscore=0.7"], "--min-score"),
@@ -130,6 +130,50 @@ def test_bad_arguments_end_in_one_sentence_and_exit_code_2(
 )
 def test_a_near_miss_is_told_what_was_probably_meant(run: Run, arguments: list[str], meant: str) -> None:
     assert_one_sentence(run(*arguments), f" (did you mean {meant}?); see detectron-gn")
+
+
+FOREIGN = [
+    # Detectron.
+    ("detect m.pkl --cfg c.yaml a.jpg", "here --cfg is --config; see"),
+    ("detect --wts m.pkl a.jpg", "--wts: here --wts is SOURCE, without an option; see"),
+    ("train --wts m.pkl", "here --wts is --weights; see"),
+    ("detect m.pkl a.jpg --thresh=0.7", "arguments: --thresh: here --thresh is --min-score; see"),
+    ("detect m.pkl a.jpg --output-dir o", "here --output-dir is --out; see"),
+    ("detect m.pkl photos --image-ext jpg", "--image-ext: give a pattern in place of a folder"),
+    ("detect m.pkl --im_or_folder photos", "is INPUT, without an option"),
+    ("test m.pkl --multi-gpu-testing", "torchrun --nproc_per_node N"),
+    ("inspect --wts m.pkl", "here --wts is SOURCE, without"),
+    # detectron2 and maskrcnn-benchmark.
+    ("train --config-file c.yaml --num-gpus 8", "here --config-file is --config; --num-gpus: start it with `torchrun"),
+    ("detect m.pkl --input a.jpg --output o --opts MODEL.WEIGHTS w", "here --output is --out; here --opts is --set"),
+    # Some of each, and a slip.
+    ("detect m.pkl a.jpg --cfg c.yaml --minscore 0.7", "here --cfg is --config (did you mean --min-score?); see"),
+    # Keys without --set, as Detectron takes them.
+    ("detect m.pkl a.jpg TEST.NMS 0.3", "TEST.NMS: put --set before TEST.NMS; see"),
+    ("train --config c OUTPUT_DIR o TRAIN.WEIGHTS w", "here OUTPUT_DIR is --out; here TRAIN.WEIGHTS is --weights; see"),
+    ("score r.json --annotations a.json NUM_GPUS 1", "this command takes no keys of a configuration"),
+    ("detect --set TEST.NMS 0.3 m.pkl a.jpg", "SOURCE, INPUT: --set takes every word behind it: write it after them"),
+]
+
+
+@pytest.mark.parametrize(("line", "part"), FOREIGN, ids=[line for line, _ in FOREIGN])
+def test_the_options_of_other_programs_are_told_by_their_name_here(run: Run, line: str, part: str) -> None:
+    result = run(*line.split())
+    assert_one_sentence(result, part, "arguments")
+    assert "a.jpg" not in result[2]
+
+
+def test_a_file_that_is_called_like_a_key_is_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("TEST.JPG").touch()
+    assert_one_sentence(run("detect", "none.pkl", "TEST.JPG"), "none.pkl: there is no such file")
+    assert_one_sentence(run("detect", "none.pkl", "NONE.JPG"), "NONE.JPG: no such image file")
+
+
+def test_help_is_a_word_too(run: Run) -> None:
+    assert run("help") == run("--help")
+    assert run("help", "detect") == run("detect", "help") == run("detect", "--help")
+    assert run("verify", "help")[0] == run("help", "verify", "blobs")[0] == 0
 
 
 def test_a_bare_command_prints_the_help(run: Run) -> None:

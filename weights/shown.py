@@ -6,6 +6,8 @@ front door prints everything through this module, so that no command has to thin
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 import textwrap
@@ -35,11 +37,11 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("", text)) if "://" in text else text
 
 
-def folded(text: str, indent: str = "") -> str:
+def folded(text: str, indent: str = "", width: int = LINE) -> str:
     """`text` in lines that a terminal does not break; those after the first begin with `indent`. Paths stay whole."""
     first = text[: len(text) - len(text.lstrip())]
     return textwrap.fill(
-        text.lstrip(), LINE, initial_indent=first, subsequent_indent=indent or first, break_long_words=False,
+        text.lstrip(), width, initial_indent=first, subsequent_indent=indent or first, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
 
@@ -47,20 +49,48 @@ def folded(text: str, indent: str = "") -> str:
 class ShownStream:
     """A text stream that shows what is written to it as `one_line` does, lines and tabs kept.
 
-    What the stream's encoding does not have is written as an escape too.
+    On a terminal, lines that are wider are folded between words, and go on two columns further in. A program that reads
+    gets them as they are. What the stream's encoding does not have is written as an escape too.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self._begins_line = True
 
     def write(self, text: str) -> int:
         shown = without_secrets(text.translate(_ESCAPES_BUT_LINES))
+        if self._begins_line and self.stream.isatty():
+            width = _columns(self.stream)
+            shown = "\n".join(_fold_wide(line, width) for line in shown.split("\n"))
+        if text:
+            self._begins_line = text.endswith("\n")
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def _fold_wide(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    return folded(line, " " * (len(line) - len(line.lstrip()) + 2), width)
+
+
+def _columns(terminal: TextIO) -> int:
+    """The width of a terminal: COLUMNS where it is set, as for the help; LINE where nobody knows."""
+    with contextlib.suppress(ValueError, OSError):
+        told = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(terminal.fileno()).columns
+        if told > 0:
+            return told
+    return LINE
+
+
+def stream_for_code() -> TextIO:
+    """The stdout for what a shell or a program takes: no line of it is folded."""
+    stream: TextIO = getattr(sys.stdout, "stream", sys.stdout)
+    return stream
 
 
 def stream_for_progress() -> TextIO:

@@ -4,10 +4,12 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import numpy as np
 import pytest
 import yaml
+from argcomplete.shell_integration import shellcode
 
 import detectron_gn
 from detectron_gn.weights import WeightsFile, write_blobs
@@ -36,6 +38,40 @@ def test_a_stream_takes_every_character_in_every_encoding(encoding: str) -> None
     stream = io.TextIOWrapper(raw, encoding)
     print("한\udcff", file=ShownStream(stream), flush=True)
     assert raw.getvalue() == ("한" if encoding == "utf-8" else r"\ud55c").encode() + b"\\udcff\n"
+
+
+class Terminal(io.StringIO):
+    """A terminal whose width nobody knows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_lines_that_it_does_not_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    address = "https://host.example/" + "long-name/" * 9
+    text = f"detectron-gn: error: {'words ' * 12}{address} and others\n  {'of a list ' * 9}\nshort  line\n"
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        print(text, end="", file=cast(TextIO, ShownStream(stream)))
+    assert file.getvalue() == text
+    lines = terminal.getvalue().splitlines()
+    assert [line for line in lines if len(line) > 80] == [f"  {address}"]
+    assert lines[0].startswith("detectron-gn: error: words") and lines[-1] == "short  line"
+    assert [line for line in lines[1:-1] if not line.startswith("  ")] == []
+    assert " ".join(terminal.getvalue().split()) == " ".join(text.split())
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = Terminal()
+    ShownStream(wide).write(f"{'words ' * 30}\n")
+    assert wide.getvalue().count("\n") == 1
+
+
+def test_what_a_program_takes_is_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert detectron_gn.main(["completion", "bash"]) == 0
+    printed = terminal.getvalue()
+    assert printed.rstrip() == shellcode(["detectron-gn"], shell="bash").rstrip()
 
 
 def test_a_progress_bar_gets_the_stream_itself(monkeypatch: pytest.MonkeyPatch) -> None:
