@@ -43,6 +43,7 @@ def _add_inspect(commands: Commands) -> None:
         metavar="SOURCE|YAML",
         help="a model id, a URL, a .pkl, .h5, .safetensors or .pth file; or a Detectron YAML, file or name",
     )
+    parser.add_argument("--blobs", action="store_true", help="list every blob: its name, shape and values")
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -62,6 +63,7 @@ def _inspect(args: argparse.Namespace) -> int:
         unused = unused_blobs(args.source, path, weights)
         summary = summarise(weights, path.stat().st_size, unused, known_categories(weights, args.source))
     print(summary)
+    print(f"\n{summary.blob_table()}" if args.blobs else "\n--blobs lists every blob.")
     write_json_option(args, summary.as_dict())
     return DONE
 

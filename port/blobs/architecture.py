@@ -52,10 +52,13 @@ class Architecture:
         parts = [[name, str(blobs), f"{values:,}"] for name, (blobs, values) in self.parts.items()]
         total = sum(values for _, values in self.parts.values())
         parts.append(["all", str(len(self.blobs)), f"{total:,}"])
-        blobs = [[row.blob, "x".join(map(str, row.shape)), row.kind] for row in self.blobs]
         head = f"{self.source}: {self.family}, {self.classes} classes with the background"
-        tables = (text_table(["part", "blobs", "values"], parts), text_table(["blob", "shape", "kind"], blobs, left=3))
-        return "\n\n".join([head, *tables])
+        return f"{head}\n\n{text_table(['part', 'blobs', 'values'], parts)}"
+
+    def blob_table(self) -> str:
+        """Name, shape and kind of every blob."""
+        blobs = [[row.blob, "x".join(map(str, row.shape)), row.kind] for row in self.blobs]
+        return text_table(["blob", "shape", "kind"], blobs, left=3)
 
 
 def describe_config(cfg: Config, source: str) -> Architecture:

@@ -117,11 +117,10 @@ def check_family(cfg: Config, table: BlobTable, weights: WeightsFile, *, keep_un
             f"{wanted_norm}: {way_out(weights)}"
         )
     if family.classes not in (None, cfg.MODEL.NUM_CLASSES):
-        values = f"MODEL.NUM_CLASSES {family.classes}"
         is_enough = lacks_nothing(cfg, weights, family.classes)
         raise InputError(
             f"{source} has {family.classes} classes (cls_score_b), but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}: "
-            + (f"pass --set {values} or the YAML it was trained with" if is_enough else way_out(weights))
+            + way_out(weights, f"--set MODEL.NUM_CLASSES {family.classes}" if is_enough else None)
         )
 
 

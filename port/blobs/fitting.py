@@ -5,7 +5,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.family import family_of
 from detectron_gn.port.blobs.match import BlobMatch, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
-from detectron_gn.port.config.read import bundled_config
+from detectron_gn.port.config.read import bundled_config, parse_config
 from detectron_gn.weights.weights_file import WeightsFile
 
 
@@ -27,10 +27,30 @@ def fitting_config(weights: WeightsFile) -> str | None:
     return f"{family.config_name} --set MODEL.NUM_CLASSES {family.classes}"
 
 
-def way_out(weights: WeightsFile) -> str:
-    """The end of a sentence about a configuration that is not the file's: which one to pass instead."""
+def way_out(weights: WeightsFile, override: str | None = None) -> str:
+    """The end of a sentence about a configuration that is not the file's: which one to pass instead.
+
+    Args:
+        override: what makes the refused configuration the file's.
+    """
+    if _own_config_fits(weights):
+        return "leave out --config, and any --set that changes the network, as the file holds its own configuration"
+    if override is not None:
+        return f"pass {override} or the YAML it was trained with"
     fitting = fitting_config(weights)
     return f"pass --config {'with' if fitting is None else f'{fitting}, or'} the YAML it was trained with"
+
+
+def _own_config_fits(weights: WeightsFile) -> bool:
+    """Whether the configuration inside the file is of its network, so that another one was given for nothing."""
+    if weights.cfg is None:
+        return False
+    try:
+        cfg = parse_config(weights.cfg, f"the configuration in {weights.source}", saved_in_weights=True)
+    except InputError:
+        return False
+    match = _match(cfg, weights, None)
+    return match is not None and not match.missing and not match.leftovers.trained
 
 
 def lacks_nothing(cfg: Config, weights: WeightsFile, classes: int | None) -> bool:

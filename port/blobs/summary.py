@@ -13,8 +13,10 @@ import yaml
 
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
+from detectron_gn.port.blobs.parts import ORDER, by_part, part_of
 from detectron_gn.port.config.yaml_loader import yaml_nodes
 from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.shown import folded, one_line
@@ -53,6 +55,11 @@ class BlobSummary:
     max: float | None
     nan: int
     inf: int
+
+    @property
+    def largest(self) -> float | None:
+        """The largest magnitude."""
+        return None if self.min is None or self.max is None else max(abs(self.min), abs(self.max))
 
 
 @dataclass(frozen=True)
@@ -126,15 +133,26 @@ class Summary:
             preserved = one_line(f"{len(self.unused)} blobs ({listed(self.unused)})")
             head.append(f"  preserved, not used by the network: {preserved}")
         head += [one_line(f"  left out: {name} {reason}") for name, reason in self.left_out.items()]
-        return "\n".join([head[0], *(folded(line, "    ") for line in head[1:]), "", self._blob_table()])
+        return "\n".join([head[0], *(folded(line, "    ") for line in head[1:]), "", self._part_table()])
 
-    def _blob_table(self) -> str:
-        """Name, shape and spread of every blob, the type too where it is not the same of all; --json has the rest."""
+    def _part_table(self) -> str:
+        """Each part of the network with its blobs, their values, and the largest of these."""
+        parts: dict[str, list[BlobSummary]] = {}
+        for blob in self.blobs:
+            parts.setdefault("not used" if blob.name in self.unused else part_of(blob.name), []).append(blob)
+        ordered = [(part, parts[part]) for part in (*ORDER, "not used") if part in parts]
+        rows = [_part_row(part, blobs) for part, blobs in [*ordered, ("all", list(self.blobs))]]
+        return text_table(["part", "blobs", "values", "largest"], rows)
+
+    def blob_table(self) -> str:
+        """Name, shape and spread of every blob, in the order of the network, the type too where not all have the same.
+
+        --json has the rest, in the order of the file.
+        """
         types = {blob.dtype for blob in self.blobs}
         rows = [["blob", "shape", "type", "std", "largest"]]
-        for blob in self.blobs:
-            largest = None if blob.min is None or blob.max is None else max(-blob.min, blob.max)
-            std, most = ("-" if number is None else f"{number:.2g}" for number in (blob.std, largest))
+        for blob in sorted(self.blobs, key=lambda blob: by_part(blob.name)):
+            std, most = ("-" if number is None else f"{number:.2g}" for number in (blob.std, blob.largest))
             shape = "x".join(map(str, blob.shape)) or "-"
             rows.append([one_line(blob.name), shape, _SHORT.get(blob.dtype, blob.dtype), std, most])
         if len(types) < 2:
@@ -230,6 +248,12 @@ def _items(node: yaml.Node | None) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
         return {}
     return {name.value: value for name, value in node.value if isinstance(name, yaml.ScalarNode)}
+
+
+def _part_row(part: str, blobs: Sequence[BlobSummary]) -> list[str]:
+    largest = max((blob.largest for blob in blobs if blob.largest is not None), default=None)
+    values = sum(math.prod(blob.shape) for blob in blobs)
+    return [part, str(len(blobs)), f"{values:,}", "-" if largest is None else f"{largest:.2g}"]
 
 
 def _statistics(name: str, array: Array) -> BlobSummary:

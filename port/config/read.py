@@ -1,5 +1,6 @@
 """Detectron's YAML, from files or from inside weights, to `Config` and back (Detectron core/config.py)."""
 
+import contextlib
 import dataclasses
 import difflib
 import logging
@@ -26,10 +27,16 @@ from detectron_gn.port.config.saved import (
 from detectron_gn.port.config.values import coerce
 from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.port.config.yaml_loader import load_yaml
+from detectron_gn.weights.catalog import lookup
+from detectron_gn.weights.errors import UnknownModel
 
 __all__ = ["bundled_config", "bundled_names", "dump_config", "merge_overrides", "parse_config", "read_config"]
 
 logger = logging.getLogger(__name__)
+
+
+class WrongOverride(InputError):
+    """A key or value that the user gave beside a configuration, which has no part in the fault."""
 
 
 def _kinds(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -174,10 +181,21 @@ def bundled_config(name: str, overrides: Sequence[str] = ()) -> Config:
         if wanted in (known, known.rpartition("/")[2]):
             text = (resources.files("detectron_gn.yaml_configs") / known).read_text(encoding="utf-8")
             return parse_config(text, f"yaml_configs/{known}", overrides)
+    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: {_meant(wanted)}")
+
+
+def _meant(wanted: str) -> str:
+    """What was probably meant by a name that is no configuration's."""
     by_stem = {known.rpartition("/")[2].removesuffix(".yaml"): known for known in reversed(bundled_names())}
-    near = difflib.get_close_matches(wanted.rpartition("/")[2].removesuffix(".yaml"), by_stem, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`detectron-gn models` lists the models they are named by"
-    raise InputError(f"{name} is no file and none of the configurations of yaml_configs/: {hint}")
+    stem = wanted.rpartition("/")[2].removesuffix(".yaml")
+    if stem in by_stem:
+        return f"it is {by_stem[stem]} there, and --config {stem} is enough"
+    with contextlib.suppress(UnknownModel):
+        config = lookup(stem).config
+        if config is not None:
+            return f"the model of that name has --config {config.rpartition('/')[2].removesuffix('.yaml')}"
+    near = difflib.get_close_matches(stem, by_stem, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "`detectron-gn models` lists the models they are named by"
 
 
 def bundled_names() -> list[str]:
@@ -199,10 +217,13 @@ def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _override_settings(overrides: Sequence[str]) -> dict[str, object]:
     if len(overrides) % 2:
-        raise InputError(f"{overrides[-1]} has no value: give KEY VALUE pairs, such as TEST.NMS 0.3")
+        raise WrongOverride(f"{overrides[-1]} has no value: give KEY VALUE pairs, such as TEST.NMS 0.3")
     settings: dict[str, object] = {}
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        settings.update(_setting(key, value))
+    try:
+        for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+            settings.update(_setting(key, value))
+    except InputError as error:
+        raise WrongOverride(str(error)) from error
     return settings
 
 
@@ -252,7 +273,9 @@ def _finished(cfg: Config, places: Mapping[str, str], *, saved_in_weights: bool 
     cfg = with_values(cfg, {"RPN.RPN_ON": has_rpn, "TEST.PRECOMPUTED_PROPOSALS": from_files})
     for unsupported in unsupported_values(cfg):
         place = places.get(unsupported.key, "")
-        if not (saved_in_weights and place):
+        if not place:
+            raise WrongOverride(str(unsupported))
+        if not saved_in_weights:
             raise InputError(f"{place}{unsupported}")
         if unsupported.key.startswith(("TEST.", "TRAIN.", "SOLVER.")):
             raise InputError(f"{place}{unsupported.problem}: pass --set {unsupported.key} {unsupported.choices}")

@@ -15,6 +15,7 @@ from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.classes import categories_of
 from detectron_gn.port.config.read import (
+    WrongOverride,
     bundled_config,
     bundled_names,
     lacks_box_weights,
@@ -172,7 +173,7 @@ def _own_config(source: str, path: Path, weights: WeightsFile, overrides: Sequen
     if weights.cfg is not None:
         try:
             return parse_config(weights.cfg, f"the configuration in {source}", overrides, saved_in_weights=True)
-        except UnsupportedModel:
+        except (UnsupportedModel, WrongOverride):
             raise
         except InputError as error:
             raise InputError(f"{error}; pass --config with the YAML that the model was trained with") from error

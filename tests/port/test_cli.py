@@ -33,8 +33,16 @@ def test_inspect_tells_what_a_file_is(run: Run, pickle: Path, tmp_path: Path) ->
     title, *rest = printed.splitlines()
     assert [line for line in rest if len(line) > 80] == []
     assert "  pkl, 18,085,097 bytes, 223 blobs, 4,515,533 values, float32" in rest
-    row = next(line for line in rest if line.startswith("head_conv4_gn_s "))
+    parts = [line.split("  ") for line in rest[rest.index("") + 1 :]]
+    assert [row[0] for row in parts[2:-2]] == ["body", "pyramid", "RPN", "box head", "mask head", "all"]
+    assert rest[-1] == "--blobs lists every blob." and not any("head_conv4_gn_s" in line for line in rest)
+    blobs = run("inspect", pickle, "--blobs")[1].splitlines()
+    assert blobs[: len(printed.splitlines()) - 1] == printed.splitlines()[:-1]
+    row = next(line for line in blobs if line.startswith("head_conv4_gn_s "))
     assert row.split() == ["head_conv4_gn_s", "32", "0.03", "1.1"]
+    assert [line for line in blobs if len(line) > 80] == []
+    order = [line.split()[0] for line in blobs if line.startswith(("res2_0_branch2a_w", "res4_5_", "conv1_w", "fpn_"))]
+    assert order[:2] == ["conv1_w", "res2_0_branch2a_w"] and order[-1].startswith("fpn_")
     blob = next(each for each in document["blobs"] if each["name"] == "head_conv4_gn_s")
     assert {"mean", "std", "min", "max", "dtype", "nan", "inf"} < blob.keys()
 
@@ -43,7 +51,7 @@ def test_inspect_tells_the_type_of_each_blob_where_they_are_several(run: Run, pi
     weights = read_blobs(pickle)
     wide = {"conv1_w": weights.blobs["conv1_w"].astype("float64")}
     write_blobs(tmp_path / "mixed.safetensors", replace(weights, blobs={**weights.blobs, **wide}))
-    lines = run("inspect", tmp_path / "mixed.safetensors")[1].splitlines()
+    lines = run("inspect", tmp_path / "mixed.safetensors", "--blobs")[1].splitlines()
     assert next(line for line in lines if line.startswith("conv1_w ")).split()[2] == "f64"
     assert next(line for line in lines if line.startswith("fc6_b ")).split()[2] == "f32"
 
@@ -66,6 +74,7 @@ def test_inspect_tells_what_network_a_yaml_asks_for(run: Run, source: str, tmp_p
     assert document["blobs"][0] == {"name": "conv1_w", "shape": [64, 3, 7, 7], "kind": "weight"}
     assert document["blobs"][1]["kind"] == ("gn_scale" if is_mask else "affine")
     assert sum(part["blobs"] for part in document["parts"]) == count
+    assert len(printed.splitlines()) < 15 and len(run("inspect", source, "--blobs")[1].splitlines()) > count
 
 
 def test_inspect_of_a_yaml_that_is_not_there_or_of_another_network_is_one_sentence(run: Run, tmp_path: Path) -> None:
@@ -239,7 +248,7 @@ def narrow_r101() -> WeightsFile:
 
 BAD_WEIGHTS: dict[str, tuple[Callable[[WeightsFile], WeightsFile], list[str], list[str]]] = {
     "a BN* config for GN weights": (
-        lambda w: w, ["--config", "e2e_mask_rcnn_R-50-FPN_2x"], ["R-50 GN", "R-50 BN*"],
+        lambda w: w, ["--config", "e2e_mask_rcnn_R-50-FPN_2x"], ["R-50 GN", "R-50 BN*", "leave out --config"],
     ),
     "R-101 weights with an R-50 config": (
         lambda w: narrow_r101(), ["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"], ["R-101", "R-50"],
@@ -253,7 +262,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[WeightsFile], WeightsFile], list[str], li
         lambda w: changed(w, fc6_b=np.zeros(1, np.float32)), [], ["fc6_b is [1]", "[64]"],
     ),
     "no configuration": (lambda w: replace(w, cfg=None), [], ["holds no configuration", "--config"]),
-    "an unknown key": (lambda w: w, ["--set", "TEST.NSM", "0.5"], ["TEST.NSM", "TEST.NMS"]),
+    "an unknown key": (lambda w: w, ["--set", "TEST.NSM", "0.5"], ["TEST.NSM", "TEST.NMS?\n"]),
     "a wrong type": (lambda w: w, ["--set", "TEST.NMS", "high"], ["TEST.NMS", "high"]),
     "a key without a value": (lambda w: w, ["--set", "TEST.NMS"], ["TEST.NMS"]),
     "a key that is not supported": (lambda w: w, ["--set", "MODEL.RETINANET_ON", "True"], ["RETINANET_ON"]),
