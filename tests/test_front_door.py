@@ -163,7 +163,7 @@ def test_the_options_of_other_programs_are_told_by_their_name_here(run: Run, lin
     assert "a.jpg" not in result[2]
 
 
-def test_a_file_that_is_called_like_a_key_is_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_called_like_a_key_is_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("TEST.JPG").touch()
     assert_one_sentence(run("detect", "none.pkl", "TEST.JPG"), "none.pkl: there is no such file")

@@ -40,6 +40,7 @@ def add_blobs(checks: Commands) -> None:
     meaning = "what dump_blobs.py wrote (verify dump-script)"
     parser.add_argument("--reference", type=Path, required=True, metavar="R.h5", help=meaning)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images it names")
+    parser.add_argument("--blobs", action="store_true", help="list every blob of every image, not only the worst ten")
     add_image_reading(parser)
     add_tolerance(parser)
 
@@ -57,13 +58,17 @@ def _blobs(args: argparse.Namespace) -> int:
         remarks,
         summary_table,
     )
+    from detectron_gn.verify.parity.blob_tables import part_table, worst_table
 
     model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
     parities = []
     for parity in compare_file(model, args.reference, args.images, image_reading(args)):
-        print(f"{one_line(parity.image)}\n{blob_table(parity)}\n", flush=True)
+        told = f"{one_line(parity.image)}: {len(parity.blobs)} blobs"
+        print(f"{told}\n{blob_table(parity)}\n" if args.blobs else told, flush=True)
         parities.append(parity)
-    print(summary_table(parities))
+    if any(parity.blobs for parity in parities):
+        print(f"\n{part_table(parities, args.tolerance)}\n\n{worst_table(parities)}")
+    print(f"\n{summary_table(parities)}")
     for parity in parities:
         for line in remarks(parity):
             print(one_line(f"{parity.image}: {line}"))
@@ -79,6 +84,8 @@ def _blobs(args: argparse.Namespace) -> int:
             f"nothing was compared: {args.reference} holds no blob that the network has, and no detections; record it "
             "again with dump_blobs.py (verify dump-script)"
         )
+    if not args.blobs:
+        print("\n--blobs lists every blob.")
     print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
     return DONE if all(holds) else CHECK_FAILED
 

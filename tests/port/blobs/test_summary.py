@@ -89,7 +89,7 @@ def test_describe_prints_a_table_and_json(tmp_path: Path) -> None:
     found = describe(path)
     assert found.iteration == 9 and found.momentum == 1 and found.bytes == path.stat().st_size
     text = str(found)
-    assert "MODEL.NUM_CLASSES: 81" in text and "cls_score_w_momentum    81x2" in text
+    assert "MODEL.NUM_CLASSES: 81" in text and "cls_score_w_momentum    81x2" in found.blob_table()
     assert json.loads(json.dumps(found.as_dict()))["family"] == "training checkpoint"
 
 

@@ -131,7 +131,7 @@ def test_a_bundled_configuration_is_found_by_path_and_by_stem(name):
     ("name", "hint"),
     [
         ("", "`detectron-gn models` lists"),
-        ("12_2017_baselines/e2e_mask_rcnn_R-50-FPN_2x_gn.yaml", "it is 04_2018_gn_baselines/e2e_mask_rcnn_R-50-FPN_2x_gn."),
+        ("12_2017_baselines/e2e_mask_rcnn_R-50-FPN_2x_gn.yaml", f"it is {GN}/e2e_mask_rcnn_R-50-FPN_2x_gn.yaml there"),
         ("D/retinanet_R-50-FPN_1x.yaml", "there, and --config retinanet_R-50-FPN_1x is enough"),
         ("48616381", "the model of that name has --config e2e_mask_rcnn_R-50-FPN_2x_gn"),
         ("e2e_mask_rcnn_R-50-FPN", "did you mean e2e_mask_rcnn_R-50-FPN_"),

@@ -36,12 +36,14 @@ def test_verify_detections_exits_with_1_where_they_differ(run: Run, demo_model: 
 
 @pytest.mark.slow
 def test_verify_blobs_ends_in_one_sentence_and_no_table_is_wider_than_a_terminal(
-    run: Run, pickle: Path, demo_model: Path
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path
 ) -> None:
     arguments = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
-    code, printed, _ = run("verify", "blobs", pickle, *arguments)
+    code, printed, _ = run("verify", "blobs", pickle, *arguments, "--blobs", "--json", tmp_path / "b.json")
     assert code == 0 and printed.endswith("\n\nThe blobs agree.\n")
     assert [line for line in printed.splitlines() if len(line) > 80] == []
+    assert len(printed.splitlines()) > 690
+    assert sum(len(image["blobs"]) for image in json.loads((tmp_path / "b.json").read_text())["images"]) == 690
 
 
 @pytest.mark.slow
@@ -55,6 +57,11 @@ def test_verify_blobs_exits_with_1_and_names_the_first_difference(
     code, printed, _ = run("verify", "blobs", tmp_path / "off.pkl", *arguments)
     assert code == 1
     assert "first out of tolerance: res3_0_branch2b" in printed
+    lines = printed.splitlines()
+    parts = {line.split()[0]: line.split() for line in lines if line.startswith(("input ", "body "))}
+    assert parts["input"][3] == "-" and int(parts["body"][3]) > 20
+    worst = lines[next(row for row, line in enumerate(lines) if line.startswith("worst blobs")) :]
+    assert worst[12] == "" and len(lines) < 50 and [line for line in lines if len(line) > 80] == []
 
 
 def test_a_file_without_detections_is_nothing_to_compare(run: Run, demo_model: Path, tmp_path: Path) -> None:
