@@ -25,8 +25,8 @@ from detectron_gn.port import convert_cli as convert_command
 from detectron_gn.port import detect_cli as detect_command
 from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
-from detectron_gn.weights.command_line import DONE, Commands, HelpFormatter, check_json_option
-from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.command_line import DONE, Commands, HelpFormatter, check_json_option, check_outputs
+from detectron_gn.weights.errors import NotObtained, WeightsError
 from detectron_gn.weights.shown import ShownStream, one_line
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _run(arguments: Sequence[str] | None) -> int:
                     return DONE
                 args = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
                 check_json_option(args)
+                check_outputs(args)
                 code: int = args.run(args)
         finally:
             # Here, and not at the interpreter's end, where a full disk could no longer be told in a sentence.
@@ -117,7 +118,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             sys.stdout.flush()
         except OSError:
             _drop_output()
-        print(f"detectron-gn: error: {one_line(sentence)}", file=sys.stderr)
+        lines = error.lines if isinstance(error, NotObtained) else [sentence]
+        print("detectron-gn: error: " + "\n".join(map(one_line, lines)), file=sys.stderr)
         _tell_other_processes()
         return BAD_INPUT
 

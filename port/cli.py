@@ -12,7 +12,6 @@ from detectron_gn.port.options import (
     add_keep_unused,
     add_proposals,
     class_names,
-    refuse_inputs_as_output,
 )
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
@@ -118,10 +117,6 @@ def _export(args: argparse.Namespace) -> int:
 
     check_export_options(args.out, args.input, args.size, check=not args.no_check)
     check_writable(args.out.parent)
-    given = [args.source, args.config, args.proposals, args.classes]
-    refuse_inputs_as_output(args.out, given)
-    if args.json is not None:
-        refuse_inputs_as_output(args.json, [*given, args.out], "--json")
     from detectron_gn.port.export.check import all_agree, compared_pictures, compared_table
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.download.cache import resolve

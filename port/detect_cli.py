@@ -14,9 +14,8 @@ from detectron_gn.port.options import (
     add_out,
     add_precision,
     add_proposals,
-    refuse_inputs_as_output,
 )
-from detectron_gn.weights.command_line import Commands, at_least, between, check_writable
+from detectron_gn.weights.command_line import Commands, at_least, between, check_writable, refuse_inputs_as_output
 
 OUT = Path("out/detect")
 

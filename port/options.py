@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,14 +145,3 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("names no folder (is a variable of the shell empty?); give . for this one")
     return Path(text)
-
-
-def refuse_inputs_as_output(out: Path, given: Sequence[str | Path | None], option: str = "--out") -> None:
-    """Raise InputError where what is written would take the place of one of the files that are read."""
-    from detectron_gn.mrcnn.errors import InputError
-
-    for path in given:
-        if path is not None and os.path.realpath(path) == os.path.realpath(out):
-            raise InputError(
-                f"{path} is to be read, and a result would be written over it: pass another {option}"
-            )

@@ -350,3 +350,37 @@ def test_a_demo_without_room_names_the_file(run: Run, tmp_path: Path, monkeypatc
 def test_the_help_names_more_families_than_one(run: Run) -> None:
     told = " ".join(run("--help")[1].split())
     assert all(family in told for family in ("Mask", "Faster", "Keypoint R-CNN", "RetinaNet", "RPN"))
+
+
+OVERWRITING = [
+    "convert model.pkl --strip --out model.pkl",
+    "convert model.pkl --strip --out ./folder/../model.pkl",
+    "convert model.pkl --out link.pkl",
+    "convert link.pkl --out model.pkl",
+    "export model.pkl --config c.yaml --out c.yaml",
+    "export model.pkl --out m.onnx --json model.pkl",
+    "inspect model.pkl --json model.pkl",
+    "score bbox.json --annotations a.json --json bbox.json",
+    "score bbox.json --annotations a.json --json a.json",
+    "verify detections b.json bbox.json --json b.json",
+    "verify all model.pkl --annotations a.json --images folder --reference-boxes bbox.json --out .",
+    "verify all model.pkl --annotations a.json --images folder --reference-boxes b.json --json b.json",
+    "test model.pkl --annotations ap.json --images folder --out .",
+    "verify ap model.pkl --annotations a.json --images folder --proposals rpn_proposals.pkl --out .",
+    "train --weights model.pkl --annotations a.json --images folder --out run --json a.json",
+    "check-data --annotations a.json --images folder --json a.json",
+    "convert model.pkl --out m.pth --json m.pth",
+]
+
+
+@pytest.mark.parametrize("line", OVERWRITING)
+def test_no_result_takes_the_place_of_an_input(
+    run: Run, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for name in ("model.pkl", "bbox.json", "a.json", "ap.json", "b.json", "c.yaml", "rpn_proposals.pkl"):
+        Path(name).write_text("before")
+    Path("link.pkl").symlink_to("model.pkl")
+    assert_one_sentence(run(*line.split()), "both name" if "m.pth" in line else "is to be read, and a result would be")
+    assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"before"}

@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, no_prog
 from detectron_gn.mrcnn.evaluation.partial_results import remove_partial_results
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import percent
-from detectron_gn.verify.evaluation_files import write_evaluation
+from detectron_gn.verify.evaluation_files import REPORT, write_evaluation
 from detectron_gn.verify.ladder import Ladder, LadderInputs, climb
 from detectron_gn.verify.parity.blobs import ImageParity, summary_table
 from detectron_gn.verify.parity.results import DetectionParity, parity_table
@@ -91,7 +91,7 @@ def run_demo(out: Path, say: Callable[[str], None], progress: Progress = no_prog
             ap = _ap_pairs(ladder.evaluation, reference_ap)
             say(f"\nAP by AP:\n{_ap_table(ap)}")
         page = ladder_report(_TITLE, ladder, inputs, _REFERENCE)
-        report = out / "report.html"
+        report = out / REPORT
         write_report(page, report)
         pictures = [_write_pair(pair, out) for pair in page.pairs]
     return DemoOutcome(ladder.blobs, ladder.detections, ap, pictures, report, _holds(ladder, ap))

@@ -13,6 +13,10 @@ from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.weights.files.json_file import JsonList, write_json
 from detectron_gn.weights.formats.proposals_pickle import ProposalsPickle, write_proposals
 
+REPORT = "report.html"
+# What is written to the folder of an evaluation.
+WRITTEN = ("bbox.json", "segm.json", "keypoints.json", "ap.json", "rpn_proposals.pkl", REPORT)
+
 # Rows that are in memory at a time.
 _ROWS = 4096
 

@@ -198,9 +198,14 @@ def check_inputs(inputs: LadderInputs) -> None:
         )
 
 
+def differing(ladder: Ladder) -> str | None:
+    """The name of the rung that differs; None where none does."""
+    return next((rung.name for rung in ladder.rungs if rung.state == "differs"), None)
+
+
 def told_verdict(ladder: Ladder) -> str:
     """The end of it in one sentence; InputError where nothing was compared."""
-    differs = next((rung.name for rung in ladder.rungs if rung.state == "differs"), None)
+    differs = differing(ladder)
     if differs is not None:
         return f"It differs from Caffe2, first in its {differs}."
     if not ladder.compares:

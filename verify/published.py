@@ -30,6 +30,7 @@ MINIVAL_IMAGES = 5000
 PUBLISHED = {"box": "box_ap", "mask": "mask_ap", "keypoint": "keypoint_ap", "proposal": "proposal_ar"}
 TOLD = {"box": "box AP", "mask": "mask AP", "keypoint": "keypoint AP", "proposal": "AR@1000"}
 _EXPECT = "--expect-box, --expect-mask, --expect-keypoint or --expect-proposal"
+_SECONDS = "seconds per image"
 RESULT_FILES: dict[Item, IouType] = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
@@ -215,7 +216,7 @@ def _published_files(entry: CatalogEntry) -> dict[Item, IouType]:
 
 
 def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: published and measured numbers under the column names of Detectron's GN table."""
+    """Header and rows: published and measured numbers in the columns of Detectron's GN table, their names in full."""
     entry = comparison.expected.entry
     kinds = [kind for kind in TOLD if kind in comparison.expected.ap or kind in comparison.measured]
     expected = [
@@ -234,15 +235,18 @@ def comparison_rows(comparison: ApComparison) -> tuple[list[str], list[list[str]
         *(_number(comparison.measured.get(kind), 2) for kind in kinds),
         "",
     ]
-    return ["case", "", "lr schd", "s/im", *(TOLD[kind] for kind in kinds), "model id"], [expected, measured]
+    return ["case", "", "schedule", _SECONDS, *(TOLD[kind] for kind in kinds), "model id"], [expected, measured]
 
 
 def comparison_table(comparison: ApComparison) -> str:
-    """`comparison_rows` as text; what is the same of all rows, the case and the model, stands above them."""
+    """`comparison_rows` as text, without empty columns; the case and the model, which all rows share, stand above."""
     header, rows = comparison_rows(comparison)
     case, *_, model_id = rows[0]
     title = case if model_id == "-" else f"{case}, model {model_id}"
-    return f"{title}\n{text_table(header[1:-1], [row[1:-1] for row in rows])}"
+    columns = [cells for cells in zip(header[1:-1], *(row[1:-1] for row in rows)) if not {"-", ""} >= {*cells[1:]}]
+    names, *lines = map(list, zip(*columns))
+    note = "\nseconds per image: of the network + of what follows it" if _SECONDS in names else ""
+    return f"{title}\n{text_table(names, lines)}{note}"
 
 
 def verdict(comparison: ApComparison) -> str:

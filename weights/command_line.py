@@ -17,10 +17,11 @@ from typing import Any
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.shown import stream_for_progress
 
-DONE, CHECK_FAILED = 0, 1
+DONE, CHECK_FAILED, NOTHING_COMPARED = 0, 1, 2
 
 Handler = Callable[[argparse.Namespace], int]
-"""Runs a command and returns its exit code: DONE, or CHECK_FAILED where a check did not hold. Bad input it raises."""
+"""Runs a command and returns its exit code: DONE, CHECK_FAILED where a check did not hold, or NOTHING_COMPARED where a
+verification had nothing to go by, which is no success. Bad input, of the same code, it raises."""
 
 
 class Commands:
@@ -151,6 +152,39 @@ def check_json_option(args: argparse.Namespace) -> None:
         check_writable(file.parent)
         if file.is_dir():
             raise WeightsError(f"{file} is a folder: --json takes the name of a file")
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """See that the files that --out and --json name are none that the command reads, and are two."""
+    out: Path | None = getattr(args, "out", None)
+    if out is not None and out.is_dir():
+        out = None
+    files = {option: path for option, path in {"--out": out, "--json": args.json}.items() if path is not None}
+    if files:
+        read = inputs(args)
+        for option, path in files.items():
+            refuse_inputs_as_output(path, read, option)
+    if len(files) == 2 and len({os.path.realpath(path) for path in files.values()}) == 1:
+        raise WeightsError(f"--out and --json both name {out}: pass another --json")
+
+
+def inputs(args: argparse.Namespace) -> list[str | Path]:
+    """The files and folders that a command line names, besides those that are written."""
+    named: list[str | Path] = []
+    for name, value in vars(args).items():
+        if name not in ("out", "json"):
+            values = value if isinstance(value, list) else [value]
+            named += [each for each in values if isinstance(each, Path)]
+            named += [value] if name in ("source", "config", "weights") and isinstance(value, str) else []
+    return named
+
+
+def refuse_inputs_as_output(out: Path, given: Iterable[str | Path | None], option: str = "--out") -> None:
+    """Raise WeightsError where what is written would take the place of one of the files that are read."""
+    place = os.path.realpath(out)
+    for path in given:
+        if path is not None and os.path.realpath(path) == place:
+            raise WeightsError(f"{path} is to be read, and a result would be written over it: pass another {option}")
 
 
 def write_json_option(args: argparse.Namespace, content: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class WeightsError(ValueError):
     """A weights file, model id or download that cannot be used; the front door prints it and exits with 2."""
@@ -63,9 +65,28 @@ class NotPublished(WeightsError):
     """The model is known by its results only: no file of it was ever published."""
 
 
-class DownloadFailed(WeightsError):
+class NotObtained(WeightsError):
+    """A file is neither here nor to be had.
+
+    Attributes:
+        lines: the sentence, what was tried, and what a user can do, as a terminal shows them; the text of the error
+            has the same in one line.
+    """
+
+    def __init__(self, sentence: str, tried: Sequence[str] = (), ways_on: Sequence[str] = ()) -> None:
+        told = f"{sentence}: {'; '.join(tried)}" if tried else sentence
+        super().__init__(f"{told}; ways on: {'; '.join(ways_on)}" if ways_on else told)
+        self.lines = [
+            sentence,
+            *(f"  tried {each}" for each in tried),
+            *(["  ways on:"] if ways_on else []),
+            *(f"  - {each}" for each in ways_on),
+        ]
+
+
+class DownloadFailed(NotObtained):
     """A file could not be fetched, or what came is not the file; nothing wrong is left in the cache."""
 
 
-class NotCached(WeightsError):
+class NotCached(NotObtained):
     """A file is not in the cache and the network may not be used."""

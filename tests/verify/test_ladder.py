@@ -59,7 +59,17 @@ def test_without_a_reference_the_file_alone_is_climbed_which_compares_nothing(pi
     assert code == 2
     assert [rung["state"] for rung in rungs.values()] == ["holds"] * 3 + ["not run"] * 4
     assert "Nothing was compared" in page
-    assert "nothing was compared with Caffe2's values" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "The file is in order" in told.out and "Nothing was compared with Caffe2's values." in told.out
+    assert "--reference R.h5 --images DIR" in told.out and "error" not in told.err
+
+
+def test_a_file_by_itself_leaves_no_report_that_nobody_asked_for(pickle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "all", str(pickle)]) == 2
+    wrong = ["--set", "FAST_RCNN.MLP_HEAD_DIM", "32"]
+    assert main(["verify", "all", str(pickle), *wrong]) == 1
+    assert list(tmp_path.iterdir()) == [] and "report" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

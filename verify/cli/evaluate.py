@@ -19,8 +19,15 @@ from detectron_gn.port.options import (
     given_model,
     image_reading,
 )
-from detectron_gn.verify.cli.options import add_cuda_graphs, add_data, add_max_dets, add_per_class, add_type
-from detectron_gn.weights.command_line import DONE, Commands, check_writable, progress_bar, write_json_option
+from detectron_gn.verify.cli.options import (
+    add_cuda_graphs,
+    add_data,
+    add_max_dets,
+    add_per_class,
+    add_type,
+    check_out,
+)
+from detectron_gn.weights.command_line import DONE, Commands, progress_bar, write_json_option
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
@@ -56,7 +63,7 @@ def _test(args: argparse.Namespace) -> int:
     from detectron_gn.weights.files.lock import occupied
 
     keep_freed_memory()
-    check_writable(args.out)
+    check_out(args)
     with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
         model = _loaded(args, ranks)
         if model.cfg.MODEL.RPN_ONLY:
@@ -137,7 +144,7 @@ def run_evaluation(
     from detectron_gn.weights.files.lock import occupied
 
     keep_freed_memory()
-    check_writable(args.out)
+    check_out(args)
     with joined_ranks(args.device) as ranks, occupied(args.out, "test.lock") if ranks.is_first else nullcontext():
         model = _loaded(args, ranks)
         if model.cfg.MODEL.RPN_ONLY:

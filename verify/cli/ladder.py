@@ -26,13 +26,14 @@ from detectron_gn.verify.cli.options import (
     add_max_dets,
     add_per_class,
     add_tolerance,
+    check_out,
     expected_ap,
 )
 from detectron_gn.weights.command_line import (
     CHECK_FAILED,
     DONE,
+    NOTHING_COMPARED,
     Commands,
-    check_writable,
     progress_bar,
     write_json_option,
 )
@@ -42,6 +43,14 @@ if TYPE_CHECKING:
     from detectron_gn.mrcnn.evaluation.results_files import IouType
 
 OUT = Path("out/verify")
+
+_ONLY_THE_FILE = """\
+The file is in order, as far as it tells by itself: its format, its names and
+shapes, its values. Nothing was compared with Caffe2's values. To compare, pass
+  --reference R.h5 --images DIR      blobs, proposals and detections
+  --annotations A.json --images DIR  the AP, with --expect-box or a model id
+`detectron-gn verify dump-script` writes what records R.h5 where Detectron runs.\
+"""
 
 
 def add_published(checks: Commands) -> None:
@@ -97,6 +106,7 @@ def _ap(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.ap import ap_table
     from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
     from detectron_gn.mrcnn.evaluation.recall import recall_table
+    from detectron_gn.verify.evaluation_files import REPORT
     from detectron_gn.verify.ladder import LadderInputs, ap_ladder
     from detectron_gn.verify.published import (
         check_comparable,
@@ -108,6 +118,7 @@ def _ap(args: argparse.Namespace) -> int:
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
+    check_out(args)
     expected = expectation(args.source, expected_ap(args))
     check_comparable(read_annotations(args.annotations), args.annotations, expected)
     check_max_dets(args.max_dets, expected)
@@ -137,7 +148,7 @@ def _ap(args: argparse.Namespace) -> int:
     else:
         print(f"\n{recall_table(found.recall)}")
     print(f"\n{comparison_table(ladder.comparison)}")
-    report = args.out / "report.html"
+    report = args.out / REPORT
     write_report(ladder_report(model_title(args.source), ladder, inputs, "reference"), report)
     print(f"\nThe report: {report}")
     write_json_option(args, {**ladder.comparison.document(), "naming": found.naming, "ap": document})
@@ -179,13 +190,18 @@ def _all(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.memory import keep_freed_memory
     from detectron_gn.port.classes import BY_PLACE
-    from detectron_gn.verify.ladder import LadderInputs, check_inputs, climb, told_verdict
+    from detectron_gn.verify.evaluation_files import REPORT
+    from detectron_gn.verify.ladder import LadderInputs, check_inputs, climb, differing, told_verdict
     from detectron_gn.verify.published import check_coco_ids, check_max_dets, known_expectation, published_results
     from detectron_gn.verify.report.content import ladder_report, model_title
     from detectron_gn.verify.report.page import write_report
 
     keep_freed_memory()
-    check_writable(args.out)
+    has_values = args.reference is not None or args.annotations is not None
+    # What the file tells by itself fills no page that nobody asked for.
+    writes_report = has_values or args.out != OUT
+    if writes_report:
+        check_out(args)
     expected = known_expectation(args.source, args.annotations, expected_ap(args))
     given: dict[IouType, Path | None]
     given = {"bbox": args.reference_boxes, "segm": args.reference_masks, "keypoints": args.reference_keypoints}
@@ -224,12 +240,16 @@ def _all(args: argparse.Namespace) -> int:
         ladder = climb(inputs, lambda line: print(line, flush=True), progress)
     if ladder is None:
         return DONE
-    report = args.out / "report.html"
-    write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
+    if writes_report:
+        report = args.out / REPORT
+        write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     if ladder.evaluation is not None and ladder.model is not None and ladder.model.categories is None:
         print(f"\n{BY_PLACE}")
-    print(f"\nThe report: {report}\n", flush=True)
+    print(f"\nThe report: {report}\n" if writes_report else "", flush=True)
     write_json_option(args, ladder.document())
+    if not has_values and differing(ladder) is None:
+        print(_ONLY_THE_FILE)
+        return NOTHING_COMPARED
     print(folded(told_verdict(ladder)))
     return DONE if ladder.holds else CHECK_FAILED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron_gn.weights.command_line import at_least, between
+from detectron_gn.weights.command_line import at_least, between, check_writable, inputs, refuse_inputs_as_output
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +78,16 @@ def expected_ap(args: argparse.Namespace) -> dict[str, float]:
     """What the user expects: "box", "mask", "keypoint", "proposal"."""
     kinds = ("box", "mask", "keypoint", "proposal")
     return {kind: ap for kind in kinds if (ap := getattr(args, f"expect_{kind}")) is not None}
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Make the folder of an evaluation, and see that nothing that is read has the name of what is written there."""
+    from detectron_gn.verify.evaluation_files import WRITTEN
+
+    check_writable(args.out)
+    read = inputs(args)
+    for name in WRITTEN:
+        refuse_inputs_as_output(args.out / name, read)
 
 
 def add_cuda_graphs(parser: argparse.ArgumentParser) -> None:

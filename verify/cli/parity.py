@@ -50,6 +50,7 @@ def _blobs(args: argparse.Namespace) -> int:
 
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.port.runs.load import load_model
+    from detectron_gn.verify.parity.blob_tables import part_table, worst_table
     from detectron_gn.verify.parity.blobs import (
         blob_table,
         compare_file,
@@ -58,7 +59,6 @@ def _blobs(args: argparse.Namespace) -> int:
         remarks,
         summary_table,
     )
-    from detectron_gn.verify.parity.blob_tables import part_table, worst_table
 
     model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
     parities = []

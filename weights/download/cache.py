@@ -148,7 +148,7 @@ def fetch(source: int | str, given: Options | None = None, item: Item = "model")
     except Refused as error:
         raise DownloadFailed(f"{without_secrets(text)}: {error}") from None
     path = _path_elsewhere(text)
-    return _cached(_Wanted((text,), path, None, path.rpartition("/")[2], "a file in place of the URL"), given)
+    return _cached(_Wanted((text,), path, None, path.rpartition("/")[2], ("a file in place of the URL",)), given)
 
 
 @dataclass(frozen=True)
@@ -160,22 +160,24 @@ class _Wanted:
         path: where it is kept, below the cache folder.
         md5: where it is known beforehand.
         name: what the progress bar calls it.
-        ways_on: what a user can do where it cannot be fetched, for the end of a sentence.
+        ways_on: what a user can do where it cannot be fetched.
     """
 
     urls: tuple[str, ...]
     path: str
     md5: str | None
     name: str
-    ways_on: str
+    ways_on: tuple[str, ...]
 
 
 def _below_bases(path: str, md5: str | None, name: str, given: Options) -> _Wanted:
     """A file of the catalog, which mirrors may have."""
     urls = tuple(f"{base.rstrip('/')}/{path}" for base in given.base_urls)
     ways_on = (
-        "another base URL (DETECTRON_GN_BASE_URL, download --base-url), a file in place of the id, or the file put "
-        f"below {given.cache} as in its address, with DETECTRON_GN_OFFLINE=1"
+        "a mirror: DETECTRON_GN_BASE_URL=URL, or --base-url URL of download",
+        "the file from another machine: give it in place of the id",
+        f"the same for scripts with ids: put it at {_place(given, path)} and set DETECTRON_GN_OFFLINE=1",
+        "docs/weights.md, Without a network",
     )
     return _Wanted(urls, path, md5, name, ways_on)
 
@@ -224,7 +226,7 @@ class _Record:
 
 def _cached(wanted: _Wanted, given: Options) -> Path:
     """The file in the cache, fetched from the first of its URLs that has it."""
-    target = given.cache.joinpath(*wanted.path.split("/"))
+    target = _place(given, wanted.path)
     url = without_secrets(wanted.urls[0])
     if not target.resolve().is_relative_to(given.cache.resolve()):
         raise DownloadFailed(f"{url}: its path leads out of the cache")
@@ -237,8 +239,9 @@ def _cached(wanted: _Wanted, given: Options) -> Path:
             if target.exists() and _read_record(target) is None and not _may_be_planted(target, given.cache):
                 return target
             raise NotCached(
-                f"{url} is not in the cache {given.cache}, and offline mode is on: unset DETECTRON_GN_OFFLINE, pass a "
-                "file, or put it into the cache (docs/weights.md)"
+                f"{wanted.name} is not in the cache, and offline mode is on",
+                [f"{target}: there is no such file"],
+                ["unset DETECTRON_GN_OFFLINE", *(wanted.ways_on[1:] or wanted.ways_on)],
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(target.name + ".lock")) as has_lock:
@@ -249,6 +252,11 @@ def _cached(wanted: _Wanted, given: Options) -> Path:
         way_on = "let DETECTRON_GN_CACHE name another cache"
         raise DownloadFailed(f"{place}: {error.strerror or error}; {way_on}") from None
     return target
+
+
+def _place(given: Options, path: str) -> Path:
+    """Where a file is kept."""
+    return given.cache.joinpath(*path.split("/"))
 
 
 def _is_trusted(target: Path, cache: Path) -> bool:
@@ -301,7 +309,7 @@ def _download(wanted: _Wanted, target: Path, given: Options, has_lock: bool) -> 
             finally:
                 if not has_lock:
                     resumable_http.discard(part)
-    raise DownloadFailed(f"{'; '.join(failures)}; ways on: {wanted.ways_on}")
+    raise DownloadFailed(f"{wanted.name} cannot be fetched", failures, wanted.ways_on)
 
 
 def _download_from(

@@ -26,6 +26,7 @@ from detectron_gn.weights.download.cache import Options, fetch, options, resolve
 from detectron_gn.weights.errors import (
     DownloadFailed,
     NotCached,
+    NotObtained,
     NotPublished,
     UnknownModel,
     UnreadableFile,
@@ -356,14 +357,28 @@ def test_all_mirrors_are_in_the_message(given: Options, server: Server) -> None:
 
 def test_a_failure_tells_the_ways_on(given: Options, server: Server) -> None:
     sentence = refused(replace(given, base_urls=("http://127.0.0.1:1",)), "/model_final.pkl: the server cannot be reac")
-    for way in ("--base-url", "DETECTRON_GN_BASE_URL", "a file in place of the id", f"below {given.cache} as in its"):
+    place = f"put it at {final(given)} and set"
+    for way in ("--base-url", "DETECTRON_GN_BASE_URL=", "give it in place of the id", place):
         assert way in sentence
     with pytest.raises(DownloadFailed, match="ways on: a file in place of the URL$"):
         fetch("http://127.0.0.1:1/model.pkl", given)
 
 
+def test_a_failure_is_told_in_lines(given: Options) -> None:
+    mirrors = replace(given, base_urls=("http://127.0.0.1:1", "http://127.0.0.1:2"))
+    offline = replace(given, offline=True)
+    for failing, start in ((mirrors, "48616381 model cannot be"), (offline, "48616381 model is not")):
+        with pytest.raises(NotObtained) as caught:
+            fetch(MODEL, failing)
+        lines = caught.value.lines
+        assert lines[0].startswith(start) and len(lines[0]) < 59 and "/" not in lines[0]
+        assert [line.startswith("  tried ") for line in lines].count(True) == (1 if failing.offline else 2)
+        ways = lines[lines.index("  ways on:") + 1 :]
+        assert len(ways) == 4 and all(way.startswith("  - ") for way in ways) and str(final(given)) in ways[2]
+
+
 def test_the_way_on_without_a_network_works_to_the_letter(given: Options, content: bytes) -> None:
-    """The file below the cache, as in its address, and offline mode."""
+    """The file where the cache would keep it, and offline mode."""
     path = final(given)
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
