@@ -20,6 +20,8 @@ class Layout(NamedTuple):
 
 _FROM_DETECTRON = "give the Detectron .pkl that it was converted from; models trained there cannot be taken over"
 _LAYOUTS = (
+    # First, as maskrcnn-benchmark's and detectron2's models share the names of its other parts.
+    Layout("torchvision's detectors", re.compile(r"backbone\.fpn\.(inner|layer|extra)_blocks\."), _FROM_DETECTRON),
     Layout("Detectron.pytorch", re.compile(r"(Conv_Body|Box_Head|Mask_Head|RPN)\."), _FROM_DETECTRON),
     Layout(
         "maskrcnn-benchmark",

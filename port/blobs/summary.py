@@ -16,6 +16,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
+from detectron_gn.port.blobs.layouts import layout_of
 from detectron_gn.port.blobs.parts import ORDER, by_part, part_of
 from detectron_gn.port.config.yaml_loader import yaml_nodes
 from detectron_gn.weights.formats import read_blobs
@@ -162,7 +163,8 @@ class Summary:
 
     def title(self) -> str:
         """The file in a few words: `training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes`."""
-        words = [self.family]
+        layout = layout_of([blob.name for blob in self.blobs]) if self.family == "unknown" else None
+        words = [f"{self.family}, with the parameter names of {layout.project}" if layout else self.family]
         backbone = " ".join(word for word in (self.body, self.neck) if word)
         words += [word for word in (backbone, self.norm) if word]
         words += [f"{self.box_head} box head"] if self.box_head else []

@@ -223,6 +223,12 @@ class _Reader:
                 raise ForbiddenContent(self._source, f"{name} keeps its bytes in another file")
             elif kind == 0x0B:
                 raise UnsupportedArray(self._source, f"{name} is compressed; {_REWRITE}")
+            elif kind in (0x02, 0x11):
+                raise MalformedFile(
+                    self._source,
+                    f"{name} is a group, as in models of Keras and in references of dump_blobs.py; a weights file has "
+                    "its arrays at the root",
+                )
         if len(found) != 3:
             raise MalformedFile(self._source, f"{name} is no dataset; a weights file has its arrays at the root")
         dtype = self._number_type(found[0x03], name)

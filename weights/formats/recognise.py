@@ -13,6 +13,7 @@ _HEAD = 1024
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickle of the number with which PyTorch before 1.6 began its files."""
 
+_MADE_FROM = "give the weights file that it was made from"
 _OTHER = [
     (b"\x1f\x8b", "is gzip-compressed; unpack it with gunzip first"),
     (b"\xfd7zXZ\x00", "is xz-compressed; unpack it with unxz first"),
@@ -24,6 +25,8 @@ _OTHER = [
     (b"\xff\xd8\xff", "is a JPEG picture, not a weights file"),
     (b"\x7fELF", "is a program, not a weights file"),
     (b"PK\x05\x06", "is an empty zip archive"),
+    (b"ftrt", f"is a TensorRT engine, which TensorRT runs; {_MADE_FROM}"),
+    (b"GGUF", "is a GGUF file of a language model, not a weights file"),
     (_LEGACY_TORCH, "is in PyTorch's format from before 1.6; load it with torch and torch.save it again"),
 ]
 _TEXTS = [
@@ -32,9 +35,23 @@ _TEXTS = [
      "server sent instead of the file; download it again"),
     (rb"<!doctype html|<html|<head|<body", "is an HTML page that a server sent instead of the file; download "
      "it again"),
+    (rb"<\?xml[^>]*>\s*<net ", f"is an OpenVINO network, which OpenVINO runs; {_MADE_FROM}"),
     (rb"<\?xml|<Error>", "is an XML page that a server sent instead of the file; download it again"),
     (rb"[0-9a-f]{32}(\s|$)", "is the text of an md5 sum, not the file it belongs to"),
     (rb"[{\[]\s*[\"{\[\]}\d]", "is JSON, not a weights file"),
+]  # fmt: skip
+
+
+_PROTOBUFS = [
+    # The number of a version, then the producer's name, the graph or the operators.
+    (rb"\x08[\x01-\x1f](\x12[\x01-\x7f][\x20-\x7e]|[\x1a\x22\x28\x3a\x42])",
+     f"is an ONNX network, which onnxruntime runs; {_MADE_FROM}"),
+    (rb"\x08\x01\x12[\x80-\xff]+[\x00-\x7f]\x0a", f"is a SavedModel, which TensorFlow runs; {_MADE_FROM}"),
+    # The name of a network, then its layers or operators.
+    (rb"\x0a[\x01-\x7f][\x20-\x7e]+[\x12\x1a\xa2]",
+     "is a network of Caffe or Caffe2; of a .caffemodel, Detectron's tools/pickle_caffe_blobs.py makes a .pkl that is "
+     "read here"),
+    (rb"....TFL3", f"is a TensorFlow Lite network, which its interpreter runs; {_MADE_FROM}"),
 ]  # fmt: skip
 
 
@@ -67,11 +84,15 @@ def is_torch(file: MappedFile) -> bool:
         return False
     names = [member.filename.rsplit("/", 1)[-1] for member in zip_members(file)]
     if "constants.pkl" in names and "data.pkl" in names:
-        raise WrongFormat(file.source, "is a TorchScript archive, not a dictionary of tensors")
+        raise WrongFormat(file.source, f"is a TorchScript archive, which torch.jit.load runs; {_MADE_FROM}")
     if "data.pkl" in names:
         return True
     if names and all(name.endswith(".npy") for name in names):
         raise WrongFormat(file.source, "is an archive of numpy arrays (.npz), not a weights file")
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        raise WrongFormat(file.source, f"is a program of torch.export, which torch.export.load runs; {_MADE_FROM}")
+    if "model.weights.h5" in names:
+        raise WrongFormat(file.source, "is a model of Keras, whose layers cannot be taken over; give Detectron's file")
     raise WrongFormat(file.source, "is a zip archive without PyTorch's data.pkl; unpack it first")
 
 
@@ -87,6 +108,9 @@ def refuse_unrecognised(file: MappedFile) -> NoReturn:
     head = file.map[:_HEAD]
     if head[257:262] == b"ustar":
         raise WrongFormat(file.source, "is a tar archive; unpack it first")
+    for pattern, cause in _PROTOBUFS:
+        if re.match(pattern, head, re.DOTALL):
+            raise WrongFormat(file.source, cause)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, cause in _TEXTS:
         if re.match(pattern, text, re.IGNORECASE | re.DOTALL):

@@ -10,6 +10,7 @@ import torch
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.summary import describe
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
 from detectron_gn.port.runs.load import load_model
@@ -25,13 +26,17 @@ TABLE = BlobTable.from_config(CFG)
 
 # Names that each project's own code gives its parameters.
 OTHERS = {
+    "torchvision's detectors": [
+        "backbone.body.layer1.0.conv1.weight", "backbone.fpn.inner_blocks.0.0.weight",
+        "roi_heads.box_predictor.cls_score.weight",
+    ],
     "Detectron.pytorch": ["Conv_Body.conv_body.res1.conv1.weight", "Box_Head.fc1.weight", "RPN.FPN_RPN_conv.weight"],
     "maskrcnn-benchmark": ["module.backbone.body.stem.conv1.weight", "module.rpn.head.conv.weight"],
     "detectron2": ["backbone.bottom_up.stem.conv1.weight", "roi_heads.box_predictor.cls_score.weight"],
     "mmdetection": ["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight"],
     "detectron2's backbones": ["stem.conv1.weight", "res2.0.conv1.norm.weight", "res2.0.shortcut.weight"],
     "torchvision's or timm's backbones": ["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
-}
+}  # fmt: skip
 WRAPPED = {
     "bare": lambda tensors: tensors,
     "with its optimizer": lambda tensors: {"model": tensors, "optimizer": {"state": {}}, "step": 9, "iteration": 4},
@@ -49,6 +54,7 @@ def test_other_projects_checkpoints_are_named_with_the_way_out(project, wrapping
     for config in (None, NAME):
         with pytest.raises(InputError, match=f"has the parameter names of {project}: give (the Detectron|Detectron's)"):
             load_model(tmp_path / "model.pth", config)
+    assert describe(tmp_path / "model.pth").title() == f"unknown, with the parameter names of {project}"
 
 
 @pytest.mark.parametrize("author", ["Detectron2 Model Zoo", "torchvision"])

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,14 @@ def test_conversion_onto_itself_works(tmp_path: Path, small: WeightsFile) -> Non
         (b"\x1f\x8b\x08\x00", "is gzip-compressed; unpack it with gunzip first"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a git-LFS pointer"),
         (b"3ae556bf3de044a56eb3ecb66fea5cda\n", "is the text of an md5 sum"),
+        (b"\x08\x09\x12\x07pytorch\x1a\x032.1", "is an ONNX network, which onnxruntime runs; give the weights file"),
+        (b"\x08\x08:\x80\x02\n\x10", "is an ONNX network"),
+        (b"ftrt\x01\0\0\0", "is a TensorRT engine"),
+        (b"\x1c\0\0\0TFL3", "is a TensorFlow Lite network"),
+        (b"\x08\x01\x12\xfe\x01\x0a\x10\x0a\x05Const", "is a SavedModel, which TensorFlow runs"),
+        (b"\x0a\x08ResNet50\xa2\x06\x20", "is a network of Caffe or Caffe2"),
+        (b'<?xml version="1.0"?>\n<net name="m">', "is an OpenVINO network"),
+        (b"\nA text of a user's own", "is a text"),
         (b"", "is empty"),
         (b"\0" * 99, "begins with zeros only"),
     ],
@@ -165,6 +174,28 @@ def test_npz_and_zip_and_tar_are_called_what_they_are(tmp_path: Path) -> None:
     for name, words in ("a.npz", "numpy arrays"), ("z.zip", "zip archive"), ("t.tar", "tar archive"):
         with pytest.raises(WrongFormat, match=words):
             read_blobs(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        ("net/archive_format", "is a program of torch.export, which torch.export.load runs; give the weights file"),
+        ("serialized_exported_program.json", "is a program of torch.export"),
+        ("model.weights.h5", "is a model of Keras"),
+    ],
+)
+def test_archives_of_other_programs_are_called_what_they_are(member: str, words: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
+        archive.writestr(member, "x")
+    with pytest.raises(WrongFormat, match=words):
+        read_blobs(tmp_path / "m.pth")
+
+
+def test_groups_in_hdf5_are_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as handle:
+        handle["conv1/kernel"] = np.ones(3, "f4")
+    with pytest.raises(MalformedFile, match="conv1 is a group, as in models of Keras and in references of dump_"):
+        read_blobs(tmp_path / "m.h5")
 
 
 def test_missing_file_folder_and_pipe_are_named(tmp_path: Path) -> None:
