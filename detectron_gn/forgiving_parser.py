@@ -49,16 +49,19 @@ class ForgivingParser(argparse.ArgumentParser):
         if not unknown and not keys:
             lacking = self._arguments()[len(scanned) :]
             if lacking and "--set" in words and not {"-h", "--help"} & {*words}:
-                told = "--set takes every word behind it: write it after them"
-                self.error(f"the following arguments are required: {', '.join(lacking)}: {told}")
+                named = ", ".join(lacking)
+                self.error(
+                    f"the following arguments are required: {named}: --set takes every word behind it: write it after "
+                    "them"
+                )
             return
         names = self._names()
-        told = [meant for name in unknown if (meant := here(name, names)) is not None]
+        told = [each for name in unknown if (each := here(name, names)) is not None]
         told += [bare_key(key, names) for key in keys]
         strange = [name for name in unknown if here(name, names) is None]
-        near = [nearest(name, self._option_string_actions, _LIKE_AN_OPTION) for name in strange]
+        slips = [nearest(name, self._option_string_actions, _LIKE_AN_OPTION) for name in strange]
         advice = f": {'; '.join(dict.fromkeys(told))}" if told else ""
-        meant = _did_you_mean([name for name in near if name])
+        meant = _did_you_mean([name for name in slips if name])
         self.error(f"unrecognized arguments: {' '.join([*unknown, *keys])}{advice}{meant}")
 
     def _words(self, words: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -87,7 +90,7 @@ class ForgivingParser(argparse.ArgumentParser):
             elif word.startswith("-") and "=" in word and value is not None:
                 values = 0
             else:
-                values = {None: 1, "+": float("inf"), "*": float("inf"), "?": 1}.get(action.nargs, action.nargs)
+                values = _most_values(action)
 
     def _arguments(self) -> list[str]:
         """What the arguments without an option are called in the help."""
@@ -115,6 +118,13 @@ def nearest(typed: str, names: Iterable[str], likeness: float) -> str | None:
     """The one of `names` that `typed` is a slip of; None where there is none."""
     near = difflib.get_close_matches(typed.lower(), names, 1, likeness)
     return near[0] if near else None
+
+
+def _most_values(option: argparse.Action) -> float:
+    """How many of the words that follow an option are its values."""
+    if isinstance(option.nargs, int):
+        return option.nargs
+    return float("inf") if option.nargs in ("+", "*") else 1
 
 
 def _is_key(word: str) -> bool:
