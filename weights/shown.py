@@ -73,7 +73,8 @@ class ShownStream:
 
 
 def _fold_wide(line: str, width: int) -> str:
-    if len(line) <= width:
+    # JSON in a line, as the training log has it, is for programs that read what a terminal kept.
+    if len(line) <= width or '{"' in line:
         return line
     return folded(line, " " * (len(line) - len(line.lstrip()) + 2), width)
 

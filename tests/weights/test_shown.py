@@ -60,9 +60,12 @@ def test_a_terminal_gets_lines_that_it_does_not_break(monkeypatch: pytest.Monkey
     assert lines[0].startswith("detectron-gn: error: words") and lines[-1] == "short  line"
     assert [line for line in lines[1:-1] if not line.startswith("  ")] == []
     assert " ".join(terminal.getvalue().split()) == " ".join(text.split())
+    stats = Terminal()
+    ShownStream(cast(TextIO, stats)).write(f'json_stats: {{"iter": 0, "loss": {"1" * 99}}}\n')
+    assert stats.getvalue().count("\n") == 1
     monkeypatch.setenv("COLUMNS", "200")
     wide = Terminal()
-    ShownStream(wide).write(f"{'words ' * 30}\n")
+    ShownStream(cast(TextIO, wide)).write(f"{'words ' * 30}\n")
     assert wide.getvalue().count("\n") == 1
 
 

@@ -41,7 +41,7 @@ def _dump_script(args: argparse.Namespace) -> int:
     print(
         f"{one_line(str(args.out))} is written. It runs where Detectron runs, under Python 2.7 or 3 with\n"
         "h5py, and needs nothing of this project:\n"
-        f"  python {NAME} --cfg MODEL.yaml --wts model_final.pkl --out blobs.h5 \\\n"
+        f"  python {one_line(args.out.name)} --cfg MODEL.yaml --wts model_final.pkl --out blobs.h5 \\\n"
         "      --images a.jpg b.jpg\n"
         "then, here:\n"
         "  detectron-gn verify blobs model_final.pkl --reference blobs.h5 --images DIR"
