@@ -117,6 +117,9 @@ class Summary:
         types = listed(list(dict.fromkeys(blob.dtype for blob in self.blobs)))
         size = f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values"
         head.append(f"{size}, {types}" if types else size)
+        layout = layout_of([blob.name for blob in self.blobs]) if self.family == "unknown" else None
+        if layout is not None:
+            head.append(f"  parameter names: those of {layout.project}")
         if self.class_names is not None:
             named = zip(self.class_names, self.category_ids or (), strict=True)
             head.append(f"  classes: {listed([f'{printable(name)} ({id})' for name, id in named], most=100)}")
@@ -163,8 +166,7 @@ class Summary:
 
     def title(self) -> str:
         """The file in a few words: `training checkpoint, R-50 FPN, GN, 4conv1fc box head, masks, 81 classes`."""
-        layout = layout_of([blob.name for blob in self.blobs]) if self.family == "unknown" else None
-        words = [f"{self.family}, with the parameter names of {layout.project}" if layout else self.family]
+        words = [self.family]
         backbone = " ".join(word for word in (self.body, self.neck) if word)
         words += [word for word in (backbone, self.norm) if word]
         words += [f"{self.box_head} box head"] if self.box_head else []
