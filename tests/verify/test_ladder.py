@@ -70,6 +70,8 @@ def test_a_file_by_itself_leaves_no_report_that_nobody_asked_for(pickle, tmp_pat
     wrong = ["--set", "FAST_RCNN.MLP_HEAD_DIM", "32"]
     assert main(["verify", "all", str(pickle), *wrong]) == 1
     assert list(tmp_path.iterdir()) == [] and "report" not in capsys.readouterr().out
+    assert main(["verify", "all", str(pickle), "--out", "out/verify"]) == 2
+    assert (tmp_path / "out" / "verify" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def add_all(checks: Commands) -> None:
     add_expected_ap(parser)
     add_max_dets(parser)
     add_out(parser, default=OUT)
+    parser.set_defaults(out=None)
     add_image_reading(parser)
     add_batch(parser)
     add_precision(parser)
@@ -199,7 +200,8 @@ def _all(args: argparse.Namespace) -> int:
     keep_freed_memory()
     has_values = args.reference is not None or args.annotations is not None
     # What the file tells by itself fills no page that nobody asked for.
-    writes_report = has_values or args.out != OUT
+    writes_report = has_values or args.out is not None
+    args.out = args.out or OUT
     if writes_report:
         check_out(args)
     expected = known_expectation(args.source, args.annotations, expected_ap(args))
