@@ -68,7 +68,7 @@ def draw_curves(panels: Sequence[Panel]) -> bytes:
             _draw_panel(axes, panel)
             axes.set_xlim(first - margin, last + margin)
         axes.set_xlabel("iteration")
-        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasAgg(figure).print_png(png)  # type: ignore[no-untyped-call]
     return png.getvalue()
 
 
