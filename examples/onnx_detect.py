@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import onnxruntime
 
+MIN_SCORE = 0.5
+
 
 def paste(soft_mask, box, height, width, threshold=0.5):
     """The mask of a whole picture, [height, width] bool, from a soft mask [M, M] over its box, as Detectron pastes."""
@@ -26,19 +28,42 @@ def paste(soft_mask, box, height, width, threshold=0.5):
     return mask
 
 
+def open_network(path):
+    """A session of ONNX Runtime, and the file's metadata; SystemExit for what `export` did not write."""
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of a type for each fault, none of which is public
+        fail(f"{path} cannot be read as an ONNX file: {' '.join(str(error).split())}")
+    metadata = session.get_modelmeta().custom_metadata_map
+    if "class_names" not in metadata or [each.name for each in session.get_inputs()] != ["image"]:
+        fail(f"{path} takes no image: write it with `detectron-gn export SOURCE --out {path}`, without --input blob")
+    return session, metadata
+
+
+def read_picture(path):
+    """A picture as the network takes it: [H, W, 3] uint8, blue first; SystemExit where there is none."""
+    try:
+        with open(path, "rb") as file:
+            content = np.frombuffer(file.read(), np.uint8)
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}")
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    return image if image is not None else fail(f"{path} is no picture that OpenCV can read")
+
+
 def detect(session, image):
     """The outputs of the network by name, for a BGR picture [H, W, 3] uint8 as cv2.imread gives it."""
     return dict(zip([each.name for each in session.get_outputs()], session.run(None, {"image": image})))
 
 
-def draw(image, found, names, min_score=0.5):
-    """A picture with masks, boxes, keypoints and names of what scores at least `min_score`."""
+def draw(image, found, names, threshold=0.5):
+    """A picture with masks, boxes, keypoints and names of what scores at least MIN_SCORE."""
     picture = image.copy()
-    for number in np.flatnonzero(found["scores"] >= min_score):
+    for number in np.flatnonzero(found["scores"] >= MIN_SCORE):
         box, label = found["boxes"][number], int(found["classes"][number])
         colour = tuple(int(value) for value in np.random.default_rng(label).integers(80, 256, 3))
         if "mask_probs" in found:
-            mask = paste(found["mask_probs"][number], box, *image.shape[:2])
+            mask = paste(found["mask_probs"][number], box, *image.shape[:2], threshold)
             picture[mask] = (0.6 * picture[mask] + 0.4 * np.array(colour)).astype(np.uint8)
         for x, y, logit in found["keypoints"][number] if "keypoints" in found else ():
             if logit > 2:
@@ -50,9 +75,39 @@ def draw(image, found, names, min_score=0.5):
     return picture
 
 
+def write_picture(path, picture):
+    """Write a picture in the format that the name's ending tells; SystemExit where that cannot be."""
+    try:
+        if not cv2.imwrite(path, picture):
+            fail(f"{path} cannot be written: is there such a folder?")
+    except cv2.error:
+        fail(f"{path} has no ending of a picture: name it drawing.png or drawing.jpg")
+
+
+def fail(sentence):
+    """One sentence about what is wrong, and exit code 2."""
+    print(f"onnx_detect.py: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(arguments):
+    """Detect, print what was found, and draw it."""
+    if len(arguments) != 3:
+        fail("give three names: python onnx_detect.py MODEL.onnx PHOTO DRAWING")
+    model, photo, drawing = arguments
+    session, metadata = open_network(model)
+    names, ids = json.loads(metadata["class_names"]), json.loads(metadata.get("category_ids", "null"))
+    image = read_picture(photo)
+    found = detect(session, image)
+    shown = np.flatnonzero(found["scores"] >= MIN_SCORE)
+    for number in sorted(shown, key=lambda number: -found["scores"][number]):
+        label = int(found["classes"][number])
+        category = f" (category {ids[label]})" if ids else ""
+        corners = " ".join(f"{corner:.1f}" for corner in found["boxes"][number])
+        print(f"{found['scores'][number]:.4f} {names[label]}{category}: {corners}")
+    write_picture(drawing, draw(image, found, names, float(metadata.get("mask_threshold", 0.5))))
+    print(f"{len(shown)} of {len(found['scores'])} detections score {MIN_SCORE} or more and are drawn in {drawing}")
+
+
 if __name__ == "__main__":
-    model, photo, drawing = sys.argv[1:]
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-    image = cv2.imread(photo)
-    cv2.imwrite(drawing, draw(image, detect(session, image), names))
+    main(sys.argv[1:])

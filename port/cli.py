@@ -22,6 +22,7 @@ from detectron_gn.weights.command_line import (
     progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.shown import folded
 
 
 def add_commands(commands: Commands) -> None:
@@ -118,6 +119,7 @@ def _export(args: argparse.Namespace) -> int:
     check_export_options(args.out, args.input, args.size, check=not args.no_check)
     check_writable(args.out.parent)
     from detectron_gn.port.export.check import all_agree, compared_pictures, compared_table
+    from detectron_gn.port.export.metadata import told_classes
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.weights.download.cache import resolve
 
@@ -131,6 +133,7 @@ def _export(args: argparse.Namespace) -> int:
         check_not_too_narrow(model, pictures)
     written, network = exported(model, args.out, source, args.input or "image", args.size)
     print(f"{' and '.join(map(str, written))}: {sum(path.stat().st_size for path in written) / 2**20:.1f} MiB")
+    print(folded(told_classes(model)))
     if args.no_check:
         print("not checked")
         write_json_option(args, {"files": [str(path) for path in written], "pictures": []})

@@ -20,17 +20,18 @@ from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals,
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
 from detectron_gn.mrcnn.wording import listed
-from detectron_gn.port.blobs.convert import build_model
+from detectron_gn.port.blobs.convert import build_model, model_blobs
 from detectron_gn.port.classes import categories_of
 from detectron_gn.port.runs.load import configured_weights, load_model
 from detectron_gn.port.runs.proposals import stored_proposals
 from detectron_gn.verify.diagnosis.diagnose import diagnose
-from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
+from detectron_gn.verify.diagnosis.diagnosis import OTHER_WEIGHTS, Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
 from detectron_gn.verify.parity.blobs import ImageParity, compare_image
 from detectron_gn.verify.parity.results import DetectionParity
 from detectron_gn.verify.published import ApComparison, Expectation
 from detectron_gn.verify.reference.image_dump import read_references
+from detectron_gn.verify.reference.weights_digests import compare_weights
 from detectron_gn.verify.rungs import (
     RUNGS,
     Rung,
@@ -254,6 +255,7 @@ class _Climber:
         assert self.weights is not None
         inputs = self.inputs
         model = build_model(self.cfg, self.weights, keep_unused=inputs.keep_unused).to(usable_device(inputs.device))
+        parameters = {} if inputs.reference is None else model_blobs(model)
         model.categories = categories_of(self.cfg, self.weights, inputs.source, inputs.classes)
         model.use_precision(self.inputs.precision)
         self.ladder.model = model
@@ -271,9 +273,19 @@ class _Climber:
             key=lambda diagnosis: RUNGS.index(diagnosis.rung),
             default=None,
         )
+        weights = compare_weights(reference, parameters)
+        if weights.others:
+            return self._of_other_weights(weights.told)
         if self.diagnosis is not None:
             return self._diagnosed("blobs", f"they agree up to {self.diagnosis.where}")
-        return compared_blobs(self.ladder.blobs)
+        return compared_blobs(self.ladder.blobs, inputs.tolerance, weights.told)
+
+    def _of_other_weights(self, others: str) -> Rung:
+        """What the reference tells of its weights leaves no other cause, and no agreement either."""
+        seen = "the blobs are within the tolerance all the same"
+        if self.diagnosis is not None:
+            seen = f"{self.diagnosis.where}: {self.diagnosis.evidence}"
+        return Rung("blobs", "differs", seen, f"{OTHER_WEIGHTS}: {others}")
 
     def proposals(self) -> Rung:
         if not self.ladder.blobs:

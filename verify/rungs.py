@@ -28,6 +28,7 @@ from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, told_moved
+from detectron_gn.verify.parity.usual import remark_of_errors
 from detectron_gn.verify.published import TOLD, ApComparison, Expectation, compare_ap
 from detectron_gn.verify.reference.image_dump import ImageReference
 from detectron_gn.weights.weights_file import WeightsFile
@@ -107,8 +108,12 @@ def check_statistics(cfg: Config, weights: WeightsFile) -> Rung:
     return Rung("statistics", "holds", f"all finite; the largest is {np.abs(arrays[largest]).max():.3g} in {largest}")
 
 
-def compared_blobs(parities: Sequence[ImageParity]) -> Rung:
-    """The rung of blobs that agree."""
+def compared_blobs(parities: Sequence[ImageParity], tolerance: float, weights: str) -> Rung:
+    """The rung of blobs that agree to a tolerance; an error far above what rounding gives is remarked.
+
+    Args:
+        weights: what is known of the reference's weights, as half a sentence; empty where nothing is.
+    """
     rows = [row for parity in parities for row in parity.blobs]
     if not rows:
         return Rung("blobs", "not run", "the reference holds no blob that the network has")
@@ -116,6 +121,8 @@ def compared_blobs(parities: Sequence[ImageParity]) -> Rung:
     compared = f"{len(rows)} blobs of {len(parities)} images"
     left_out = "; ".join(_left_out(parities))
     seen = f"{compared}, relative error at most {worst:.1e}" + (f"; not compared: {left_out}" if left_out else "")
+    for remark in filter(None, (weights, remark_of_errors(parities, tolerance))):
+        seen += f"; {remark}"
     return Rung("blobs", "holds", seen, compared=compared, not_compared=left_out)
 
 

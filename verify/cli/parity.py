@@ -25,7 +25,7 @@ from detectron_gn.weights.command_line import (
     progress_bar,
     write_json_option,
 )
-from detectron_gn.weights.shown import one_line
+from detectron_gn.weights.shown import folded, one_line
 
 
 def add_blobs(checks: Commands) -> None:
@@ -49,6 +49,7 @@ def _blobs(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.port.blobs.convert import model_blobs
     from detectron_gn.port.runs.load import load_model
     from detectron_gn.verify.parity.blob_tables import part_table, worst_table
     from detectron_gn.verify.parity.blobs import (
@@ -59,8 +60,11 @@ def _blobs(args: argparse.Namespace) -> int:
         remarks,
         summary_table,
     )
+    from detectron_gn.verify.parity.usual import remark_of_errors
+    from detectron_gn.verify.reference.weights_digests import compare_weights
 
     model = load_model(args.source, args.config, args.overrides, args.device, keep_unused=args.keep_unused)
+    blobs = model_blobs(model)
     parities = []
     for parity in compare_file(model, args.reference, args.images, image_reading(args)):
         told = f"{one_line(parity.image)}: {len(parity.blobs)} blobs"
@@ -72,6 +76,10 @@ def _blobs(args: argparse.Namespace) -> int:
     for parity in parities:
         for line in remarks(parity):
             print(one_line(f"{parity.image}: {line}"))
+    if remark := remark_of_errors(parities, args.tolerance):
+        print(folded(remark))
+    if told := compare_weights(args.reference, blobs).told:
+        print(folded(told))
     holds = [parity_holds(parity, args.tolerance) for parity in parities]
     for parity, held in zip(parities, holds):
         if not held:

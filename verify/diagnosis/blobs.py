@@ -11,7 +11,7 @@ from detectron_gn.mrcnn.data.image_blob import scaled_size
 from detectron_gn.mrcnn.ops.roi_levels import roi_levels
 from detectron_gn.port.blobs.activations import prepared_data
 from detectron_gn.port.blobs.names.heads import KEYPOINT_PREFIX, mask_blob_prefix
-from detectron_gn.verify.diagnosis.diagnosis import Diagnosis
+from detectron_gn.verify.diagnosis.diagnosis import OTHER_WEIGHTS, Diagnosis
 from detectron_gn.verify.diagnosis.flow import step_of
 from detectron_gn.verify.diagnosis.inputs import explain_input
 from detectron_gn.verify.diagnosis.look import ONSET, Look
@@ -44,6 +44,13 @@ def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
     """
     name, blobs = first.blob, look.reference.blobs
     evidence = f"its relative error is {first.relative_error:.1e}, all before it that was compared agrees"
+    if look.is_within(first):
+        # The step's blob that is out of tolerance comes after it.
+        beyond = next(row for row in look.parity.blobs if step_of(row.blob) == step and not look.is_within(row))
+        evidence = (
+            f"its relative error, {first.relative_error:.1e}, is below the tolerance of {look.tolerance:g}, but the "
+            f"first of this part above a tenth of it; {beyond.blob} is above it ({beyond.told})"
+        )
     if first.fault:
         evidence = f"it {first.fault}" if first.fault.startswith("is ") else f"it is {first.fault}"
     if name == "data":
@@ -152,7 +159,8 @@ def _explain_std(ours: Tensor, blob: ReferenceBlob, means_agree: bool) -> Diagno
         )
     return Diagnosis(
         f"{told} the standard deviations do not agree",
-        may_be="GroupNorm's variance: biased, over a whole group; its epsilon, the convolution before it",
+        may_be=f"{OTHER_WEIGHTS}; or GroupNorm's variance: biased, over a whole group; its epsilon, the convolution "
+        "before it",
     )
 
 
@@ -184,8 +192,18 @@ def _explain_roi_features(look: Look, step: str, evidence: str) -> Diagnosis:
     return Diagnosis(told, may_be=usual)
 
 
+# Steps that compute without weights.
+_WITHOUT_WEIGHTS = ("proposals", "levels", "mask levels", "keypoint levels", "boxes", "detections")
+
+
 def _usual(step: str, name: str) -> str:
-    """What a difference that begins in a blob usually comes from."""
+    """What a difference that begins in a blob usually comes from; first other weights, where the blob is of a layer."""
+    weightless = step in _WITHOUT_WEIGHTS or name in ("shape", "cls_prob", "mask_fcn_probs", "pool1")
+    usual = _usual_of_the_port(step, name)
+    return usual if weightless else f"{OTHER_WEIGHTS}; or {usual}"
+
+
+def _usual_of_the_port(step: str, name: str) -> str:
     by_name = {
         "_gn_mean": "the convolution before it, or the groups of GroupNorm: GROUP_NORM.NUM_GROUPS or DIM_PER_GP",
         "_gn": "GroupNorm's scale and shift, or the ReLU or the sum of a block after it",

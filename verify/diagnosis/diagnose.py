@@ -18,6 +18,7 @@ from detectron_gn.verify.diagnosis.flow import in_flow
 from detectron_gn.verify.diagnosis.look import ONSET, Look
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
 from detectron_gn.verify.parity.blobs import NOT_FINITE, BlobParity, ImageParity, compare_detections
+from detectron_gn.verify.parity.usual import USUAL_ERROR, is_far_above_rounding
 from detectron_gn.verify.reference.image_dump import ImageReference
 
 
@@ -55,7 +56,17 @@ def _at_blobs(look: Look, step: str, blobs: Sequence[BlobParity]) -> Diagnosis |
         return None
     first = next(blob for blob in blobs if not look.is_within(blob, ONSET))
     rung = {"proposals": "proposals", "boxes": "detections", "detections": "detections"}.get(step, "blobs")
-    return _placed(look, rung, first.blob, explain_blob(look, step, first))
+    return _placed(look, rung, first.blob, explain_blob(look, step, first).before(_told_onset(look, first)))
+
+
+def _told_onset(look: Look, first: BlobParity) -> str:
+    """Where errors that are tolerated begin to be far above rounding, if that is in an earlier blob than the first."""
+    in_order = (row for rows in in_flow(look.parity.blobs).values() for row in rows)
+    onset = next((row for row in in_order if row is first or is_far_above_rounding(row)), first)
+    if onset is first:
+        return ""
+    usual = f"{USUAL_ERROR:g}, which rounding gives with trained weights"
+    return f"; errors far above {usual}, begin in {onset.blob} ({onset.told})"
 
 
 def _at_proposals(look: Look) -> Diagnosis | None:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+# What comes first where a blob that weights take part in differs.
+OTHER_WEIGHTS = "other weights than the reference was recorded with"
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -28,3 +31,7 @@ class Diagnosis:
     def after(self, words: str) -> "Diagnosis":
         """The same, with words before its evidence."""
         return replace(self, evidence=words + self.evidence)
+
+    def before(self, words: str) -> "Diagnosis":
+        """The same, with words after its evidence."""
+        return replace(self, evidence=self.evidence + words)

@@ -18,6 +18,7 @@ by their ids as COCO's are.
 from __future__ import absolute_import, division, print_function
 
 import argparse
+import hashlib
 import os
 import sys
 
@@ -45,6 +46,8 @@ WHOLE = ('im_info', 'rois', 'mask_rois', 'keypoint_rois', 'rpn_rois', 'rpn_roi_p
 
 # What the names of the blobs of a pass over detections hold.
 SECOND_PASS = ('mask', 'keypoint', 'pose', 'kps')
+
+TEXT = h5py.special_dtype(vlen=bytes)
 
 
 def parse_args():
@@ -77,6 +80,7 @@ def main():
         reference.attrs['cfg'] = os.path.basename(args.cfg)
         reference.attrs['opts'] = ' '.join(args.opts)
         reference.attrs['weights'] = os.path.basename(args.wts)
+        reference.attrs.create('weights_sha256', texts(digests(model)), dtype=TEXT)
         for name, image, given in zip(names, images, proposals):
             count = dump_image(model, image, given, reference.create_group(name), args.values)
             print('{}: {} {}'.format(name, count, 'proposals' if cfg.MODEL.RPN_ONLY else 'detections'))
@@ -130,6 +134,19 @@ def to_whole_pixels(resize):
         return resize(image, dsize and tuple(int(side) for side in dsize), *args, **kwargs)
 
     return resized
+
+
+def digests(model):
+    """NAME SHA256 of every parameter that the network holds, by which a comparison knows other weights."""
+    lines = []
+    for scoped in sorted({str(parameter) for parameter in model.params}):
+        value = np.ascontiguousarray(workspace.FetchBlob(scoped), dtype='<f4')
+        lines.append('{} {}'.format(scoped[len(SCOPE):], hashlib.sha256(value.tobytes()).hexdigest()).encode('ascii'))
+    return lines
+
+
+def texts(lines):
+    return np.array(lines, dtype=TEXT)
 
 
 def takes_proposals():
@@ -212,7 +229,7 @@ def find(model, image, proposals, group):
         put(group, 'masks_of_class', np.zeros((0, cfg.MRCNN.RESOLUTION, cfg.MRCNN.RESOLUTION), np.float32))
         counts = []
     counts = [text.encode('ascii') if not isinstance(text, bytes) else text for text in counts]
-    group.create_dataset('rle_counts', data=np.array(counts, dtype=h5py.special_dtype(vlen=bytes)))
+    group.create_dataset('rle_counts', data=texts(counts))
     if cfg.MODEL.KEYPOINTS_ON:
         points = np.zeros((0, 4, cfg.KRCNN.NUM_KEYPOINTS), np.float32)
         if len(det_boxes) > 0:

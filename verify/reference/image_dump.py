@@ -67,7 +67,7 @@ class ImageReference:
 
 def reference_names(path: Path) -> list[str]:
     """The names of the images in a reference file; InputError where it is none."""
-    with _opened(path) as file:
+    with opened_reference(path) as file:
         names = [name for name in file.names() if f"{name}/det_boxes" in file or f"{name}/proposals" in file]
     if not names:
         raise InputError(f"{path} holds no image with reference detections: make it with dump_blobs.py")
@@ -88,7 +88,7 @@ def read_reference(
     Raises InputError for a reference that is damaged or of another model, or an image that is missing.
     """
     image = read_image(images / name, reading)
-    with _opened(path) as file:
+    with opened_reference(path) as file:
         if name not in file:
             raise InputError(f"{path} holds no image {name}")
         return _ImageReader(file.group(name, f"{path}: {name}"), cfg).read(name, image)
@@ -103,8 +103,8 @@ def read_references(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[GuardedGroup]:
-    """A reference file; whatever h5py still makes of its bytes comes out as an InputError."""
+def opened_reference(path: Path) -> Iterator[GuardedGroup]:
+    """The whole of a reference file; whatever h5py still makes of its bytes comes out as an InputError."""
     with open_hdf5(path, "make one with dump_blobs.py, which `verify dump-script` writes") as file:
         try:
             yield GuardedGroup(file, str(path), _AGAIN)

@@ -1,0 +1,38 @@
+"""What rounding makes of the errors of blobs, and what is said of an error far above it that is still tolerated.
+
+The tolerance of a blob is wide enough for the networks in which rounding grows most, random weights under GroupNorm
+(docs/parity.md has what was measured of every family). Weights that are slightly other ones than the reference's pass
+under it too, which a reader should know.
+"""
+
+from collections.abc import Sequence
+
+from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
+
+# The largest relative error of a blob that rounding gave in any network but those of random weights under GroupNorm.
+USUAL_ERROR = 2e-5
+# What it gave in those.
+RANDOM_GN_ERROR = 1e-3
+
+# An error of so many times the usual one is told.
+_FAR = 5
+
+
+def is_far_above_rounding(row: BlobParity) -> bool:
+    """Whether a blob's error is one that rounding gives in none but networks of random weights under GroupNorm."""
+    return not row.relative_error <= _FAR * USUAL_ERROR
+
+
+def remark_of_errors(parities: Sequence[ImageParity], tolerance: float) -> str:
+    """A sentence where the largest error that is tolerated is far above what rounding gives; else empty."""
+    rows = [row for parity in parities for row in parity.blobs if row.relative_error <= limit_of(row.blob, tolerance)]
+    worst = max(rows, key=lambda row: row.relative_error, default=None)
+    if worst is None or not is_far_above_rounding(worst):
+        return ""
+    random = f" (random weights under GroupNorm may give {RANDOM_GN_ERROR:g})"
+    return (
+        f"the error of {worst.blob}, {worst.told}, is within the tolerance of {tolerance:g}, but "
+        f"{worst.relative_error / USUAL_ERROR:.0f} times the {USUAL_ERROR:g} that rounding gives"
+        f"{random if any(row.blob.endswith('_gn') for row in rows) else ''}: are these the very weights that the "
+        "reference was recorded with?"
+    )
