@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import sys
 
 import cv2
@@ -30,25 +31,36 @@ def paste(soft_mask, box, height, width, threshold=0.5):
 
 def open_network(path):
     """A session of ONNX Runtime, and the file's metadata; SystemExit for what `export` did not write."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is said here, in one sentence
+    read(path)
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of a type for each fault, none of which is public
-        fail(f"{path} cannot be read as an ONNX file: {' '.join(str(error).split())}")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a type for each fault, none of which is public; the text is CODE : NUMBER : NAME : ...
+        name = [*str(error).split(" : "), "", ""][2]
+        fail(f"{path} is no ONNX file that ONNX Runtime runs ({name or type(error).__name__})")
     metadata = session.get_modelmeta().custom_metadata_map
     if "class_names" not in metadata or [each.name for each in session.get_inputs()] != ["image"]:
         fail(f"{path} takes no image: write it with `detectron-gn export SOURCE --out {path}`, without --input blob")
     return session, metadata
 
 
-def read_picture(path):
-    """A picture as the network takes it: [H, W, 3] uint8, blue first; SystemExit where there is none."""
+def read(path):
+    """The bytes of a file; SystemExit where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            content = np.frombuffer(file.read(), np.uint8)
+            return file.read()
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
+
+
+def read_picture(path):
+    """A picture as the network takes it: [H, W, 3] uint8, blue first; SystemExit where there is none."""
+    content = np.frombuffer(read(path), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    return image if image is not None else fail(f"{path} is no picture that OpenCV can read")
+    if image is None:
+        fail(f"{path} is no picture that OpenCV can read")
+    return image
 
 
 def detect(session, image):
@@ -75,12 +87,11 @@ def draw(image, found, names, threshold=0.5):
     return picture
 
 
-def write_picture(path, picture):
-    """Write a picture in the format that the name's ending tells; SystemExit where that cannot be."""
-    try:
-        if not cv2.imwrite(path, picture):
-            fail(f"{path} cannot be written: is there such a folder?")
-    except cv2.error:
+def check_drawing(path):
+    """SystemExit where no picture can be written under a name, before anything is computed."""
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        fail(f"{path} cannot be written: there is no such folder")
+    if not os.path.splitext(path)[1] or not cv2.haveImageWriter(path):
         fail(f"{path} has no ending of a picture: name it drawing.png or drawing.jpg")
 
 
@@ -95,9 +106,10 @@ def main(arguments):
     if len(arguments) != 3:
         fail("give three names: python onnx_detect.py MODEL.onnx PHOTO DRAWING")
     model, photo, drawing = arguments
+    image = read_picture(photo)
+    check_drawing(drawing)
     session, metadata = open_network(model)
     names, ids = json.loads(metadata["class_names"]), json.loads(metadata.get("category_ids", "null"))
-    image = read_picture(photo)
     found = detect(session, image)
     shown = np.flatnonzero(found["scores"] >= MIN_SCORE)
     for number in sorted(shown, key=lambda number: -found["scores"][number]):
@@ -105,7 +117,8 @@ def main(arguments):
         category = f" (category {ids[label]})" if ids else ""
         corners = " ".join(f"{corner:.1f}" for corner in found["boxes"][number])
         print(f"{found['scores'][number]:.4f} {names[label]}{category}: {corners}")
-    write_picture(drawing, draw(image, found, names, float(metadata.get("mask_threshold", 0.5))))
+    if not cv2.imwrite(drawing, draw(image, found, names, float(metadata.get("mask_threshold", 0.5)))):
+        fail(f"{drawing} cannot be written")
     print(f"{len(shown)} of {len(found['scores'])} detections score {MIN_SCORE} or more and are drawn in {drawing}")
 
 

@@ -37,7 +37,8 @@ def test_what_is_written_is_checked_on_the_demos_pictures(run: Run, pickle: Path
     assert code == 0 and out.is_file()
     lines = printed.splitlines()
     assert lines[0].startswith(f"{out}: 17.") and lines[-1] == "every detection of 8 pictures is the model's"
-    assert lines[1].split() == ["picture", "HxW", "ours", "exported", "matched", "box", "px", "score", "mask", "IoU"]
+    assert "are called 'class 1'" in " ".join(lines[1:4]) and "hold no category ids" in lines[3]
+    assert lines[4].split() == ["picture", "HxW", "ours", "exported", "matched", "box", "px", "score", "mask", "IoU"]
     told = json.loads((tmp_path / "e.json").read_text())
     assert told["files"] == [str(out)] and len(told["pictures"]) == 8
     assert sum(each["matched"] for each in told["pictures"]) == sum(each["ours"] for each in told["pictures"]) > 30
@@ -48,8 +49,11 @@ def test_own_pictures_and_no_check(run: Run, pickle: Path, photos: Path, tmp_pat
     out = tmp_path / "model.onnx"
     code, printed, _ = run("export", pickle, "--out", out, "--images", photos, *options)
     assert code == 0 and "every detection of 2 pictures" in printed
-    code, printed, _ = run("export", pickle, "--out", out, "--no-check", *options)
+    (tmp_path / "names.txt").write_text("disc\nsquare\ntriangle\nring\n")
+    named = ["--classes", tmp_path / "names.txt"]
+    code, printed, _ = run("export", pickle, "--out", out, "--no-check", *options, *named)
     assert code == 0 and printed.splitlines()[-1] == "not checked"
+    assert "the names and the category ids of 4 classes: disc, square, triangle, ring" in " ".join(printed.split())
 
 
 def test_a_torch_program_of_one_size(run: Run, pickle: Path, photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,13 @@ import torch
 from onnx import numpy_helper
 
 from detectron_gn import load
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import score
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.export.check import all_agree, compare
-from detectron_gn.port.export.metadata import source_facts
+from detectron_gn.port.export.metadata import metadata_of, source_facts
 from detectron_gn.port.export.onnx_model import onnx_model
 from detectron_gn.port.export.runtimes import OnnxDetector, ProgramDetector
 from detectron_gn.port.export.torch_program import PaddedSize, write_program
@@ -88,6 +90,17 @@ def test_a_file_says_what_it_is(file: Path, pickle: Path, model: Detector) -> No
     assert said["source"] == pickle.name
     assert said["source_sha256"] == hashlib.sha256(pickle.read_bytes()).hexdigest()
     assert said["input"] == "image" and "CC BY-SA" in said["licence"] and said["detectron_gn_version"]
+    assert "category_ids" not in said and said["mask_threshold"] == "0.5"
+    assert json.loads(said["preprocessing"]) == {
+        "channels": "BGR", "pixel_means": [102.9801, 115.9465, 122.7717], "scale": 160, "max_size": 256, "multiple": 32,
+    }  # fmt: skip
+
+
+def test_a_file_keeps_the_data_sets_ids_of_its_classes(model: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "categories", Categories(("disc", "square", "triangle", "ring"), (3, 1, 90, 7)))
+    said = metadata_of(model, "blob", {})
+    assert json.loads(said["category_ids"]) == [None, 3, 1, 90, 7]
+    assert json.loads(said["class_names"]) == ["__background__", "disc", "square", "triangle", "ring"]
 
 
 @pytest.mark.parametrize("form", ["image", "blob"])
@@ -194,17 +207,54 @@ def test_the_example_pastes_masks_to_the_pixel_and_needs_nothing_of_ours(
     code = (
         f"import runpy, sys, cv2, numpy as np; sys.argv = ['x', {str(file)!r}, {str(photo)!r}, 'out.png']\n"
         f"told = runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')\n"
-        "found = told['detect'](told['session'], told['image'])\n"
-        "pairs, size = zip(found['mask_probs'], found['boxes']), told['image'].shape[:2]\n"
-        "masks = [told['paste'](*each, *size) for each in pairs]\n"
+        f"image = told['read_picture']({str(photo)!r}); session, _ = told['open_network']({str(file)!r})\n"
+        "found = told['detect'](session, image)\n"
+        "pairs = zip(found['mask_probs'], found['boxes'])\n"
+        "masks = [told['paste'](*each, *image.shape[:2]) for each in pairs]\n"
         "np.save('masks.npy', np.array(masks)); print([m for m in ('detectron_gn', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    lines = done.stdout.splitlines()
+    ours = model.detect(photo).above(0.5).by_score()
+    assert lines[:-2] == [
+        f"{score:.4f} class {label}: {' '.join(f'{corner:.1f}' for corner in box)}"
+        for score, label, box in zip(ours.scores, ours.classes, ours.boxes, strict=True)
+    ]
+    assert lines[-2:] == [f"{len(ours)} of 7 detections score 0.5 or more and are drawn in out.png", "[]"]
     masks = np.load(tmp_path / "masks.npy")
     assert len(masks) == 7 and np.array_equal(masks, model.detect(photo).masks())
     drawn, image = cv2.imread(str(tmp_path / "out.png")), cv2.imread(str(photo))
     assert drawn.shape == image.shape and (drawn != image).any(axis=2).sum() > masks.any(axis=0).sum() / 2
+
+
+def test_the_example_says_what_is_wrong_in_a_sentence(
+    file: Path, demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(EXAMPLE))["main"]
+    photo, text, cut, out = demo_model / "val" / "000000300004.png", tmp_path / "a.txt", tmp_path / "cut.onnx", "o.png"
+    text.write_text("no picture")
+    cut.write_bytes(file.read_bytes()[:100_000])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", values[:1], values[1:])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, tmp_path / "other.onnx")
+    wrong = {
+        "give three names": [file, photo],
+        "absent.onnx cannot be read": ["absent.onnx", photo, out],
+        "a.txt is no ONNX file": [text, photo, out],
+        "cut.onnx is no ONNX file": [cut, photo, out],
+        "other.onnx takes no image": [tmp_path / "other.onnx", photo, out],
+        "absent.png cannot be read": [file, "absent.png", out],
+        "a.txt is no picture": [file, text, out],
+        "has no ending of a picture": [file, photo, tmp_path / "drawing"],
+        "xyz has no ending of a picture": [file, photo, tmp_path / "drawing.xyz"],
+        "there is no such folder": [file, photo, tmp_path / "absent" / "o.png"],
+    }
+    for sentence, arguments in wrong.items():
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        errors = capsys.readouterr().err
+        assert ended.value.code == 2 and sentence in errors and errors.count("\n") == 1, errors
 
 
 @pytest.mark.slow
