@@ -1,9 +1,11 @@
 """How fast an exported network is in ONNX Runtime, OpenVINO and torch, beside ours, on a CPU.
 
-    python -m benchmarks.exported_cpu [--config NAME] [--rounds 5] [--threads 2] [--compiled] [--json FILE]
+    python -m benchmarks.exported_cpu [--config NAME] [--rounds 5] [--threads 2] [--compiled] [--demo] [--json FILE]
 
 One synthetic 800 x 1200 picture, random weights, 1000 proposals, 100 detections; from the decoded image to soft masks
-or keypoints. Every side lives in a process of its own and they take turns. OpenVINO takes part where it is installed
+or keypoints. With --demo the embedded model and its first picture, of 180 x 155.
+
+Every side lives in a process of its own and they take turns. OpenVINO takes part where it is installed
 (`pip install openvino`), with float32 asked for; the program of torch.export where the network can be one (its picture
 is prepared beforehand), and with --compiled what AOTInductor makes of it. Of ONNX Runtime a profile tells the stages.
 """
@@ -11,6 +13,7 @@ is prepared beforehand), and with --compiled what AOTInductor makes of it. Of ON
 import argparse
 import importlib.util
 import json
+import lzma
 import subprocess
 import sys
 import tempfile
@@ -23,10 +26,14 @@ import numpy as np
 import torch
 import torch._inductor as inductor
 
+import detectron_gn
 from benchmarks import common
 from benchmarks.common import Seconds, seconds, timed_parts
 from benchmarks.inference_cpu import inference_parts, random_model, spread_scores
+from detectron_gn import verify
 from detectron_gn.mrcnn.data.image_blob import Image
+from detectron_gn.mrcnn.data.read_image import read_image
+from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.inference.static_shapes import supports_static_shapes
 from detectron_gn.mrcnn.memory import keep_freed_memory
 
@@ -37,6 +44,7 @@ HEIGHT, WIDTH = 800, 1200
 def main() -> None:
     parser = common.options(__doc__)
     parser.add_argument("--compiled", action="store_true", help="compile the program of torch.export too")
+    parser.add_argument("--demo", action="store_true", help="the embedded model and one of its pictures instead")
     parser.add_argument("--side", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side is not None:
@@ -54,7 +62,7 @@ def main() -> None:
         stages = {name: ask(sides[name], "stages") for name in (OURS, ORT)}
         for side in sides.values():
             side.communicate()
-    print(f"{args.config}, {args.threads} threads")
+    print(f"{'the embedded model' if args.demo else args.config}, {args.threads} threads")
     common.print_medians(times)
     ratios = {name: common.paired_ratio(times[name], times[OURS]) for name in names[1:]}
     for name, ratio in ratios.items():
@@ -73,9 +81,8 @@ def export(args: argparse.Namespace, folder: Path) -> list[str]:
     from detectron_gn.port.export.write import write_onnx
 
     common.set_up(args)
-    image = common.picture(HEIGHT, WIDTH)
-    model = random_model(args.config)
-    spread_scores(model, image)
+    image, model = _demo() if args.demo else _random(args.config)
+    np.save(folder / "picture.npy", image)
     torch.save(model, folder / "model.pth")
     write_onnx(model, folder / "model.onnx", "image", {})
     names = [OURS, ORT]
@@ -90,6 +97,20 @@ def export(args: argparse.Namespace, folder: Path) -> list[str]:
             inductor.aoti_compile_and_package(program, package_path=str(folder / "compiled.pt2"))
             names.append(COMPILED)
     return names
+
+
+def _random(config: str) -> tuple[Image, Detector]:
+    image, model = common.picture(HEIGHT, WIDTH), random_model(config)
+    spread_scores(model, image)
+    return image, model
+
+
+def _demo() -> tuple[Image, Detector]:
+    folder = Path(verify.__file__).with_name("demo_model")
+    with tempfile.NamedTemporaryFile(suffix=".pkl") as file:
+        file.write(lzma.decompress((folder / "model_final.pkl.xz").read_bytes()))
+        file.flush()
+        return read_image(min((folder / "val").iterdir())), detectron_gn.load(file.name, device="cpu")
 
 
 def start(name: str, args: argparse.Namespace, folder: str) -> "subprocess.Popen[str]":
@@ -115,7 +136,7 @@ def serve(args: argparse.Namespace, name: str, folder: Path) -> None:
     """Be one side: a line when it is ready, then an answer to each line of the input."""
     common.set_up(args)
     keep_freed_memory()
-    image = common.picture(HEIGHT, WIDTH)
+    image = np.load(folder / "picture.npy")
     detect, stages = {
         OURS: ours, ORT: in_onnx_runtime, OPENVINO: in_openvino, PROGRAM: in_torch, COMPILED: in_torch_compiled
     }[name](folder, image, args.threads)  # fmt: skip
