@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from detectron_gn.verify.report.content import Report, Tile, ladder_report
 from detectron_gn.verify.report.page import report_html
 from detectron_gn.verify.report.plots import depth_plot, depth_plot_downwards
 from detectron_gn.verify.rungs import RUNGS, Rung, check_statistics, compare_average_precision, compare_results
+from detectron_gn.weights import read_blobs, write_blobs
 from detectron_gn.weights.weights_file import WeightsFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +139,18 @@ def test_values_that_cannot_be_a_trained_models_are_found(pickle, change, seen):
     rung = check_statistics(cfg, WeightsFile(blobs, weights.cfg, None, "x.pkl", "pkl"))
     assert rung.state == "differs" and seen in rung.seen
     assert check_statistics(cfg, weights).state == "holds"
+
+
+@pytest.mark.slow
+def test_other_weights_than_the_references_differ_however_little(pickle, demo_model, tmp_path):
+    weights = read_blobs(pickle)
+    blobs = {name: array * np.float32(1 + 1e-6) if name == "fc6_w" else array for name, array in weights.blobs.items()}
+    write_blobs(tmp_path / "other.pkl", replace(weights, blobs=blobs))
+    reference = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val"]
+    code, rungs, _ = climb(tmp_path / "other.pkl", tmp_path, *reference)
+    assert code == 1
+    assert rungs["blobs"]["seen"] == "the blobs are within the tolerance all the same"
+    assert rungs["blobs"]["suspect"].endswith("recorded with: 1 of 223 parameters are not the reference's: fc6_w")
 
 
 @pytest.mark.slow
