@@ -43,19 +43,19 @@ class ComparedWeights(NamedTuple):
     """The parameters of a network beside those that a reference was recorded with.
 
     Attributes:
-        count: parameters of which both sides tell the digest.
+        compared: parameters of which both sides tell the digest.
         others: the blobs of those that are not the same.
     """
 
-    count: int
+    compared: int
     others: tuple[str, ...]
 
     @property
     def told(self) -> str:
         """Half a sentence about it; empty where the reference does not tell."""
         if self.others:
-            return f"{len(self.others)} of {self.count} parameters are not the reference's: {listed(self.others)}"
-        return f"all {self.count} parameters are the reference's, to the bit" if self.count else ""
+            return f"{len(self.others)} of {self.compared} parameters are not the reference's: {listed(self.others)}"
+        return f"all {self.compared} parameters are the reference's, to the bit" if self.compared else ""
 
 
 def compare_weights(path: Path, blobs: Mapping[str, npt.NDArray[Any]]) -> ComparedWeights:

@@ -17,7 +17,7 @@ from detectron_gn.verify.reference.weights_digests import ATTRIBUTE, compare_wei
 def test_the_embedded_models_weights_are_those_that_caffe2_held(pickle: Path, demo_model: Path) -> None:
     blobs = model_blobs(load_model(str(pickle), device="cpu"))
     same = compare_weights(demo_model / "blobs.h5", blobs)
-    assert same.count == len(blobs) == 223 and same.others == ()
+    assert same.compared == len(blobs) == 223 and same.others == ()
     assert same.told == "all 223 parameters are the reference's, to the bit"
     blobs["fc6_w"] = blobs["fc6_w"].copy()
     blobs["fc6_w"].reshape(-1)[7] = np.nextafter(blobs["fc6_w"].reshape(-1)[7], np.float32(1))
