@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
 
-# The largest relative error of a blob that rounding gave in any network but those of random weights under GroupNorm.
+# About the largest relative error of a blob that rounding gives, in all but networks of random weights under GroupNorm.
 USUAL_ERROR = 2e-5
 # What it gave in those.
 RANDOM_GN_ERROR = 1e-3
