@@ -65,7 +65,7 @@ def class_names_of(model: Detector) -> tuple[str, ...]:
 def told_classes(model: Detector) -> str:
     """What a file keeps of a model's classes, in a sentence for its maker."""
     if isinstance(model, ProposalNetwork):
-        return "the metadata hold no classes: an RPN has none"
+        return "an RPN has no classes: the metadata call what it finds 'proposal'"
     known = model.categories
     if known is None:
         return f"{NUMBERED}; so the metadata call them, and hold no category ids"
