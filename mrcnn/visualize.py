@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pycocotools.mask
 
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.drawn_labels import Colour, Corners, Label, draw_labels
 from detectron_gn.mrcnn.ops.boxes import after, xywh_to_xyxy
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
-from detectron_gn.mrcnn.ops.paste import Patch
+from detectron_gn.mrcnn.ops.paste import Patch, rle_patch
 from detectron_gn.mrcnn.structures import Detections
 
 Bitmap = npt.NDArray[np.bool_]
@@ -110,7 +109,7 @@ def row_object(row: Mapping[str, Any], label: str, colour: Colour) -> DrawnObjec
     segmentation = row.get("segmentation")
     return DrawnObject(
         box=xywh_to_xyxy(*row["bbox"]),
-        mask=None if segmentation is None else partial(_decoded, segmentation),
+        mask=None if segmentation is None else partial(rle_patch, segmentation),
         label=label,
         colour=colour,
         keypoints=keypoints,
@@ -190,13 +189,6 @@ def class_colour(label: int) -> Colour:
     saturation = (0.75, 0.5)[(label - 1) // 8 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
-
-
-def _decoded(segmentation: Any) -> Patch:
-    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
-    x, y, width, height = map(int, pycocotools.mask.toBbox(segmentation))
-    whole = pycocotools.mask.decode(segmentation)
-    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
 
 
 def _only_patch(detection: Detections) -> Patch:

@@ -91,6 +91,13 @@ def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
     return {"size": [height, width], "counts": left + text[first_end:last_start] + right}
 
 
+def rle_patch(rle: Rle) -> Patch:
+    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
+    x, y, width, height = map(int, pycocotools.mask.toBbox(rle))
+    whole = pycocotools.mask.decode(rle)
+    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
+
+
 # COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one per
 # character from "0" on; bit 5 says that more follow. From the fourth run on it is the difference to the run two before.
 
