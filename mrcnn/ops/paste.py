@@ -25,6 +25,10 @@ class Patch(NamedTuple):
     x: int
     y: int
 
+    def __repr__(self) -> str:
+        """`<mask of [40, 31] at (12, 70)>`: its shape, and where it begins."""
+        return f"<mask of {list(self.pixels.shape)} at ({self.x}, {self.y})>"
+
 
 def paste_boxes(boxes: npt.NDArray[np.float32], resolution: int) -> npt.NDArray[np.int32]:
     """The integer boxes `[D, 4]` that masks padded by one bin are resized to.

@@ -1,4 +1,4 @@
-"""Writes the video with what was found in another: VP8 in a .webm, which browsers play; it is there when it is whole."""
+"""Writes the video with what was found in another: VP8 in a .webm, which browsers play, there when it is whole."""
 
 import contextlib
 import os

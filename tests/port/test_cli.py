@@ -93,7 +93,8 @@ def test_detect_finds_what_detectron_found_and_draws_it(
     # A line per image, after the two that say how classes found their categories, and one of the list.
     assert (code, errors) == (0, "") and printed.count("\n") == 5
     rows = json.loads((out / "detections.json").read_text())
-    assert printed.splitlines()[-1] == f"{out / 'detections.json'}: {len(rows)} detections in 2 images; pictures show what scores at least 0.5"
+    told = f"{len(rows)} detections in 2 images; pictures show what scores at least 0.5"
+    assert printed.splitlines()[-1] == f"{out / 'detections.json'}: {told}"
     assert {row["file_name"] for row in rows} == {image.name for image in images}
     for image in images:
         scores = [row["score"] for row in rows if row["file_name"] == image.name]
