@@ -46,7 +46,7 @@ def read(tmp_path: Path, document: Any) -> Any:
         ({"images": []}, r"has no 'annotations'"),
         (instances(images=[{"height": 4}]), r"image number 1: has no 'id'"),
         (instances(images=[IMAGE, {**IMAGE, "width": 9}]), r"image 7: the id 7 stands twice in 'images'"),
-        (instances(annotations=[ANNOTATION, ANNOTATION]), r"annotation 1: the id stands 2 times: take one away where"),
+        (instances(annotations=[ANNOTATION, ANNOTATION]), r"annotation 1: the id is there 2 times: take one away where"),
         (instances(annotations=[{**ANNOTATION, "image_id": 8}]), r"annotation 1: has image_id 8, which 'images' does"),
         (instances(categories=[]), r"a\.json: 'categories' is empty: .*1 more fault: annotation 1 of image 7"),
         (instances(annotations=[{"id": 1}]), r"annotation 1: has no 'image_id'"),

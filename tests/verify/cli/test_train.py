@@ -264,7 +264,7 @@ def test_boxes_without_outlines_train_a_model_of_boxes(tmp_path, capsys):
     evaluated = ["--eval-annotations", str(boxes)]
     arguments = ["train", *CONFIG, "MODEL.MASK_ON", "False", *data, *evaluated, "--out", str(out)]
     assert detectron_gn.main(arguments) == 0
-    said = f"{boxes}: an annotation without an outline: its box counts"
+    said = f"{boxes}: an annotation without an outline: its box is used"
     # Once for training and once for its evaluations.
     assert capsys.readouterr().out.count(said) == 2
     assert set(json.loads((out / "eval_iter0" / "ap.json").read_text())["boxes"]) == {"box"}
