@@ -257,6 +257,14 @@ def _told(args: argparse.Namespace, parts: Sequence[_Counts]) -> int:
             f"{amount(total.images, 'image')}: {_were_before(total.done_before)}, {total.detected:,} now{found}"
             f"{without_unread(total.unread)}{where}"
         )
+    if args.coco:
+        with JsonList(args.out) as rows:
+            others = gather_list(files, rows) - total.done_before - total.detected
+            rows.write(args.out / COCO_LIST)
+        print(f"{args.out / COCO_LIST}: the same as COCO's list")
+        if others > 0:
+            images = amount(others, "image")
+            print(f"{args.out / COCO_LIST} also has what was found in {images} that the inputs name no more")
     if total.drawn:
         print(f"{amount(total.drawn, 'picture')} drawn in {args.out}, of {told_shown(args.min_score)}")
     elif total.detected and args.pictures is None:
@@ -266,13 +274,6 @@ def _told(args: argparse.Namespace, parts: Sequence[_Counts]) -> int:
             f"{amount(total.videos, 'video')}: {_were_before(total.videos_done_before)}, {total.videos_detected:,} now"
             f"{without_unread(total.videos_unread)}"
         )
-    if args.coco:
-        with JsonList(args.out) as rows:
-            others = gather_list(files, rows) - total.done_before - total.detected
-            rows.write(args.out / COCO_LIST)
-        if others > 0:
-            images = amount(others, "image")
-            print(f"{args.out / COCO_LIST} also has what was found in {images} that the inputs name no more")
     write_json_option(args, {**asdict(total), "files": [str(path) for path in files]})
     unread = {"images": (total.unread, total.images), "videos": (total.videos_unread, total.videos)}
     told = [told_unread(bad, count, kind, args.out) for kind, (bad, count) in unread.items() if bad]
