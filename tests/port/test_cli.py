@@ -184,7 +184,7 @@ def test_names_are_given_by_a_file_or_by_annotations_and_never_guessed(
     ]
     for options, line, names in cases:
         code, printed, _ = run("detect", pickle, image, "--out", out, *options)
-        assert code == 0 and printed.count("\n") == 2 + bool(line) and line in printed
+        assert code == 0 and printed.count("\n") == 2 + 2 * bool(line) and line in printed
         rows = json.loads((out / "detections.json").read_text())
         assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= names
     assert "  classes: not known by name\n" in run("inspect", pickle)[1]
