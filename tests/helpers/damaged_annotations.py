@@ -218,7 +218,7 @@ REFUSED = {
     "no category_id": Case(_without("annotations", "category_id"), "has no 'category_id'"),
     "image id beyond float64": Case(lambda content: content["images"][0].update(id=2**60), "pycocotools counts to"),
     "an annotation id twice": Case(_first(id=2), "annotation 2: the id is there 2 times"),
-    "an image listed twice, different": Case(_add("images", width=99), "the id 1 stands twice in 'images'"),
+    "an image listed twice, different": Case(_add("images", width=99), "the id 1 is there twice in 'images'"),
     "a category listed twice": Case(_add("categories"), "is there 2 times in 'categories'"),
     "two categories of one name": Case(_add("categories", id=99), "the name is there 2 times in 'categories'"),
     "a category called background": Case(

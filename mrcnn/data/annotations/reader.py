@@ -158,7 +158,7 @@ class _Reading:
                 if self._seen[number] == content:
                     self.findings.mend(subject, "an image listed twice with the same record: taken once")
                 else:
-                    self.findings.refuse(subject, f"the id {number} stands twice in 'images'", number)
+                    self.findings.refuse(subject, f"the id {number} is there twice in 'images'", number)
                 continue
             self.image_count += 1
             if number is not None:
