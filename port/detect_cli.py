@@ -106,10 +106,12 @@ def _check_named(args: argparse.Namespace) -> None:
     from detectron_gn.mrcnn.data.read_image import check_image_file
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.port.options import image_reading
-    from detectron_gn.port.runs.image_inputs import is_video, named_files, named_lists
+    from detectron_gn.port.runs.image_inputs import is_video, named_files, named_lists, names_many
     from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
     from detectron_gn.port.runs.video_file import check_video
 
+    if args.every is not None and not names_many(args.images):
+        raise InputError("--every is for videos, and only images are named: leave it out")
     named = named_files(args.images)
     missing = []
     for path in named:

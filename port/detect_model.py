@@ -13,7 +13,7 @@ from detectron_gn.port.options import given_model
 from detectron_gn.port.runs.detect import check_masks, detected_categories
 from detectron_gn.port.runs.drawn_rows import shown_score
 from detectron_gn.port.runs.proposals import stored_proposals
-from detectron_gn.weights.shown import one_line
+from detectron_gn.weights.shown import one_line, stream_for_progress
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.data.categories import Categories
@@ -42,8 +42,11 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
 
 
 def tell_unread(error: InputError | str) -> None:
-    """Say of one image or video that it could not be read."""
-    print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
+    """Say of one image or video that it could not be read, in a line of its own beside a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(stream_for_progress()):
+        print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
 
 
 def told_unread(unread: int, count: int, kind: str, out: Path) -> str:

@@ -135,7 +135,7 @@ def _matched(pattern: str, is_written: Callable[[str], bool]) -> Iterator[str]:
         elif not is_written(name):
             yield name
     if empty:
-        raise InputError(f"nothing matches {pattern}: it is no file, no folder and no pattern of one")
+        raise InputError(f"nothing matches {pattern}: no file and no folder has such a name")
 
 
 def _in_folder(folder: str, is_written: Callable[[str], bool]) -> Iterator[str]:

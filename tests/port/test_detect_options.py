@@ -65,6 +65,11 @@ def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_ro
     assert_one_sentence((other[0], "", other[2]), "a run with another --min-score (0.9 there, none now): go on with")
 
 
+def test_frames_of_images_are_refused_before_the_model_is_read(run: Run, images: list[Path], tmp_path: Path) -> None:
+    result = run("detect", "no.pkl", *images, "--out", tmp_path, "--every", "2", *CPU)
+    assert_one_sentence(result, "--every is for videos, and only images are named")
+
+
 def test_masks_of_a_model_without_a_mask_head_are_refused(
     run: Run, pickle: Path, images: list[Path], tmp_path: Path
 ) -> None:
