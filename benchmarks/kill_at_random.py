@@ -186,7 +186,7 @@ def stopped_detect(place: Path, stops: int, stopper: Stopper) -> Outcome:
     for stop in range(stops):
         out = place / f"out{stop}"
         stopper.stop([*detect, out], seconds, outcome)
-        drawn = {path.name.replace("_detections", "") for path in out.glob("*_detections.png")}
+        drawn = {path.name.removesuffix("_detections.png") for path in out.glob("*_detections.png")}
         if drawn and stopper.number != signal.SIGKILL:
             rows = json.loads((out / "detections.json").read_text())
             if rows != [row for row in every if row["file_name"] in drawn]:

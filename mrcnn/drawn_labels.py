@@ -22,6 +22,8 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _HIDDEN = 6
 # Labels that would take more than this share of the picture are written smaller, as far as they can be read.
 _CROWDED = 0.15
+# On what is lighter than this, black is read better than white.
+_LIGHT = 110
 # Steps in which a label moves along the edge of its box.
 _STEPS = (0.0, 1.0, 0.25, 0.5, 0.75)
 
@@ -88,6 +90,12 @@ def _ascii(text: str) -> str:
     return "".join(letters).encode("ascii", "replace").decode()
 
 
+def grey(colour: Colour) -> float:
+    """How light a colour is, from 0 to 255."""
+    blue, green, red = colour
+    return 0.114 * blue + 0.587 * green + 0.299 * red
+
+
 def _metrics(unit: float) -> _Metrics:
     return _Metrics(0.4 * unit, max(1, round(unit)), max(2, round(3 * unit)))
 
@@ -119,7 +127,6 @@ def _shared(some: Boxes, others: Boxes) -> npt.NDArray[np.int64]:
 def _write(canvas: Image, text: str, place: Any, colour: Colour, metrics: _Metrics, ascent: int) -> None:
     left, top, right, bottom = place
     cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
-    blue, green, red = colour
-    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
+    ink = (0, 0, 0) if grey(colour) > _LIGHT else (255, 255, 255)
     baseline = (left + metrics.margin, top + ascent + metrics.margin // 2)
     cv2.putText(canvas, text, baseline, _FONT, metrics.scale, ink, metrics.thickness, cv2.LINE_AA)

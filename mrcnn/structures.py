@@ -17,6 +17,10 @@ from detectron_gn.mrcnn.data.any_image import AnyImage, as_image
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.ops.keypoints import decode_heatmaps, nms_oks
 from detectron_gn.mrcnn.ops.paste import Patch, Rle, paste_boxes, paste_mask, patch_bitmap, patch_rle
+from detectron_gn.mrcnn.wording import amount, listed, printable
+
+# Of more detections the table shows the first ones.
+_ROWS = 10
 
 
 class Features(NamedTuple):
@@ -30,12 +34,21 @@ class Features(NamedTuple):
     maps: list[Tensor]
     strides: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        """`<features [1, 256, 200, 304] of stride 4, ...>`: the shapes."""
+        told = [f"{list(each.shape)} of stride {stride}" for each, stride in zip(self.maps, self.strides, strict=True)]
+        return f"<features {', '.join(told)}>"
+
 
 class Proposals(NamedTuple):
     """RoIs `[R, 5]` float32 as (index of the image, x1, y1, x2, y2) in network pixels, and their objectness `[R]`."""
 
     rois: Tensor
     scores: Tensor
+
+    def __repr__(self) -> str:
+        """`<1000 proposals>`."""
+        return f"<{amount(len(self.scores), 'proposal')}>"
 
 
 class Detection(NamedTuple):
@@ -53,6 +66,13 @@ class Detection(NamedTuple):
     name: str
     mask_probs: npt.NDArray[np.float32] | None
     keypoints: npt.NDArray[np.float32] | None
+
+    def __repr__(self) -> str:
+        """`<square 0.98 at (41.3, 20.0, 96.8, 77.1), mask_probs [28, 28]>`: arrays by their shapes."""
+        corners = ", ".join(f"{corner:.1f}" for corner in self.box)
+        parts = {"mask_probs": self.mask_probs, "keypoints": self.keypoints}
+        shapes = [f", {name} {list(part.shape)}" for name, part in parts.items() if part is not None]
+        return f"<{self.name} {self.score:.2f} at ({corners}){''.join(shapes)}>"
 
 
 @dataclass(frozen=True)
@@ -140,11 +160,24 @@ class Detections:
         return len(self.scores)
 
     def __repr__(self) -> str:
-        """`3 detections in 427 x 640 pixels (2 person, 1 dog)`, the most frequent first."""
+        """`<3 detections in 427 x 640 pixels (2 person, 1 dog)>`, the most frequent first."""
         height, width = self.image_size
         counts = Counter(self.names).most_common()
-        told = f" ({', '.join(f'{count} {name}' for name, count in counts)})" if counts else ""
-        return f"<{len(self)} detection{'s' * (len(self) != 1)} in {height} x {width} pixels{told}>"
+        told = f" ({listed([f'{count} {name}' for name, count in counts])})" if counts else ""
+        return f"<{amount(len(self), 'detection')} in {height} x {width} pixels{told}>"
+
+    def __str__(self) -> str:
+        """The line of `repr`, and a table of the first ten: their places, names, scores and boxes."""
+        shown = self[:_ROWS]
+        names = [printable(name) for name in shown.names]
+        wide = max(map(len, names), default=0)
+        rows = [
+            f"{number:>3}  {name:<{wide}}  {score:.3f} {''.join(f'{corner:8.1f}' for corner in box)}"
+            for number, (name, score, box) in enumerate(zip(names, shown.scores, shown.boxes, strict=True))
+        ]
+        head = [f"     {'name':<{wide}}  score {''.join(f'{corner:>8}' for corner in ('x1', 'y1', 'x2', 'y2'))}"]
+        more = [f"... {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n".join([repr(self), *(head if rows else []), *rows, *more])
 
     @overload
     def __getitem__(self, index: int) -> Detection: ...

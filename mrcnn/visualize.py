@@ -6,20 +6,19 @@ enlarged first, so that labels can be read and outlines do not hide what they su
 
 import colorsys
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pycocotools.mask
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.drawn_labels import Colour, Corners, Label, draw_labels
+from detectron_gn.mrcnn.drawn_labels import Colour, Corners, Label, draw_labels, grey
 from detectron_gn.mrcnn.ops.boxes import after, xywh_to_xyxy
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
-from detectron_gn.mrcnn.ops.paste import Patch
+from detectron_gn.mrcnn.ops.paste import Patch, rle_patch
 from detectron_gn.mrcnn.structures import Detections
 
 Bitmap = npt.NDArray[np.bool_]
@@ -30,7 +29,8 @@ _SMALLEST_SIDE, _SMALLEST_SHORT_SIDE, _LARGEST_OF_A_STRIP = 640, 64, 4000
 # Lines and letters grow with the side of a square of the picture's area, which for 640 x 480 pixels is this one. They
 # grow a little less than it: who looks at a large picture sees it on a larger screen, or only a part of it.
 _UNIT_SIDE, _GROWTH = 554.0, 0.85
-_MASK_OPACITY = 0.4
+# Enough to see which object it is of, and little enough to see what colour the object has.
+_MASK_OPACITY = 0.25
 # A keypoint is drawn above this logit, as in Detectron's pictures (utils/vis.py: kp_thresh).
 _LEAST_LOGIT = 2.0
 _LIMBS = tuple(
@@ -45,6 +45,8 @@ _LIMBS = tuple(
     )
 )  # fmt: skip
 _EDGE = (40, 40, 40)
+# A line that is lighter than this has an edge of its own colour, so much darker.
+_LOST_ON_WHITE, _EDGE_SHARE = 150, 0.5
 # A person whose box is a square of this side has lines of the picture's width; smaller ones have thinner lines.
 _SKELETON_SIDE = 140.0
 
@@ -110,7 +112,7 @@ def row_object(row: Mapping[str, Any], label: str, colour: Colour) -> DrawnObjec
     segmentation = row.get("segmentation")
     return DrawnObject(
         box=xywh_to_xyxy(*row["bbox"]),
-        mask=None if segmentation is None else partial(_decoded, segmentation),
+        mask=None if segmentation is None else partial(rle_patch, segmentation),
         label=label,
         colour=colour,
         keypoints=keypoints,
@@ -135,7 +137,8 @@ def draw_objects(image: Image, objects: Sequence[DrawnObject], letters: float = 
         if item.mask is not None:
             _draw_mask(canvas, item.mask(), item.colour, factor, unit)
         left, top, right, bottom = _corners(item.box, factor)
-        cv2.rectangle(canvas, (left, top), (right, bottom), item.colour, max(1, round(0.8 * unit)))
+        for colour, width in _strokes(item.colour, max(1, round(0.8 * unit)), unit):
+            cv2.rectangle(canvas, (left, top), (right, bottom), colour, width)
         if item.keypoints is not None:
             _draw_skeleton(canvas, item.keypoints, factor, _skeleton_unit(item.box, factor, unit))
     labelled = [item for item in objects if item.label]
@@ -192,13 +195,6 @@ def class_colour(label: int) -> Colour:
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def _decoded(segmentation: Any) -> Patch:
-    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
-    x, y, width, height = map(int, pycocotools.mask.toBbox(segmentation))
-    whole = pycocotools.mask.decode(segmentation)
-    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
-
-
 def _only_patch(detection: Detections) -> Patch:
     (patch,) = detection.patches()
     return patch
@@ -224,7 +220,16 @@ def _draw_mask(canvas: Image, patch: Patch, colour: Colour, factor: int, unit: f
     values = (1 - _MASK_OPACITY) * np.arange(256)[:, None] + _MASK_OPACITY * np.array(colour)
     np.copyto(region, cv2.LUT(region, values.astype(np.uint8)[None]), where=visible[:, :, None])
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
-    cv2.drawContours(canvas, contours, -1, colour, max(1, round(unit)), cv2.LINE_AA)
+    for stroke, thickness in _strokes(colour, max(1, round(unit)), unit):
+        cv2.drawContours(canvas, contours, -1, stroke, thickness, cv2.LINE_AA)
+
+
+def _strokes(colour: Colour, width: int, unit: float) -> Iterator[tuple[Colour, int]]:
+    """What a line is drawn with: a light one first with a dark edge, without which it is lost on a light ground."""
+    if grey(colour) > _LOST_ON_WHITE:
+        blue, green, red = (round(_EDGE_SHARE * value) for value in colour)
+        yield (blue, green, red), 2 * (width // 2 + max(1, round(0.4 * unit)))  # OpenCV draws 1, 3, 3, 5, 5, ... pixels
+    yield colour, width
 
 
 def _corners(box: tuple[float, float, float, float], factor: int) -> Corners:

@@ -9,6 +9,11 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
+def amount(count: int, thing: str) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def in_one_line(text: str) -> str:
     """`text` with blanks for ends of lines: a name that holds one must not look like another line or row."""
     return " ".join(text.splitlines())

@@ -24,11 +24,14 @@ from detectron_gn.weights.weights_file import WeightsFile
 
 logger = logging.getLogger(__name__)
 
-_NAME_THEM = "--classes NAMES.txt names them, one name a line in the order of the classes"
-NUMBERED = f"the names of the model's classes are not known: they are called 'class 1', 'class 2', ...; {_NAME_THEM}"
+# In lines of a terminal.
+NUMBERED = (
+    "no class names are known, so they are called 'class 1', 'class 2', ...: give\n"
+    "--classes NAMES.txt (one name a line) or --annotations A.json (its categories)"
+)
 BY_PLACE = (
-    "the names of the model's classes are not known: class k is taken to be category k of the annotations; "
-    f"{_NAME_THEM} and matches them by name"
+    "no class names are known: class k is taken to be category k of the annotations;\n"
+    "--classes NAMES.txt (one name a line) matches them by name"
 )
 
 # Detectron's names of data sets (datasets/dataset_catalog.py), and which categories they have.

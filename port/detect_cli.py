@@ -25,8 +25,8 @@ def add_commands(commands: Commands) -> None:
     parser = commands.add(
         "detect",
         _detect,
-        "find the objects in images and videos: pictures with boxes, masks and skeletons, and COCO results; JSON lines "
-        "of folders, lists and videos",
+        "find the objects in images and videos: pictures with boxes, masks and skeletons, and COCO's results in JSON; "
+        "of folders, lists and videos a line of JSON for each image and frame",
         "detect model_final.pkl photo.jpg --out out",
     )
     add_model(parser)
@@ -38,44 +38,49 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help="an image or a video; or a folder, a pattern ('photos/**/*.jpg') or @list.txt, of as many as there are",
+        help="an image or a video; or any number of them: a folder, a pattern ('photos/**/*.jpg') or @list.txt",
     )
     add_out(parser, OUT)
     add_image_reading(parser)
     parser.add_argument(
-        "--annotations", type=Path, metavar="A.json", help="category ids of a data set (default: the model's own)"
+        "--annotations",
+        type=Path,
+        metavar="A.json",
+        help="data set whose category ids results carry (default: the model's own); where neither the model nor "
+        "--classes names the classes, it names them too",
     )
     parser.add_argument(
         "--min-score",
         type=between(0, 1),
         metavar="X",
-        help="leave out what scores less than X (default: draw from 0.5 on, and write everything that the model keeps, "
-        "from TEST.SCORE_THRESH on)",
+        help="leave out what scores less than X, in results and pictures (default: results hold all that the model "
+        "keeps, from TEST.SCORE_THRESH on, and pictures show what scores at least 0.5)",
     )
     parser.add_argument(
         "--pictures",
         action=argparse.BooleanOptionalAction,
-        help="draw what is found (default: in files that are named, not in those of folders, patterns and lists)",
+        help="draw what is found, also of what an earlier run has detected in (default: of files that are named "
+        "themselves, not of folders, patterns and lists)",
     )
     parser.add_argument(
         "--save-masks",
         action="store_true",
-        help="write NAME_masks.png, in which each pixel is the number of its detection, 0 of none",
+        help="write NAME_masks.png, in which each pixel is the number of its detection, 0 where there is none",
     )
     parser.add_argument(
-        "--every", type=at_least(1), metavar="N", help="of videos: detect in every N-th frame (default: in all)"
+        "--every", type=at_least(1), metavar="N", help="in videos, detect in every N-th frame (default: in all)"
     )
     parser.add_argument(
         "--coco",
         action="store_true",
-        help="of folders, patterns and lists: write detections.json, COCO's list, at the end (else only JSON lines)",
+        help="write detections.json, COCO's list, at the end (of named images it is always written)",
     )
     add_batch(parser)
     parser.add_argument(
         "--workers",
         type=at_least(0),
         metavar="N",
-        help="processes that read images ahead, of folders, patterns and lists (default 4 beside a GPU, else 1)",
+        help="processes that read images ahead, with folders, patterns and lists (default 4 beside a GPU, else 1)",
     )
 
 
@@ -101,10 +106,12 @@ def _check_named(args: argparse.Namespace) -> None:
     from detectron_gn.mrcnn.data.read_image import check_image_file
     from detectron_gn.mrcnn.errors import InputError
     from detectron_gn.port.options import image_reading
-    from detectron_gn.port.runs.image_inputs import is_video, named_files, named_lists
+    from detectron_gn.port.runs.image_inputs import is_video, named_files, named_lists, names_many
     from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
     from detectron_gn.port.runs.video_file import check_video
 
+    if args.every is not None and not names_many(args.images):
+        raise InputError("--every is for videos, and only images are named: leave it out")
     named = named_files(args.images)
     missing = []
     for path in named:

@@ -9,7 +9,8 @@ from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-from detectron_gn.port.detect_model import loaded, tell_unread, told_unread
+from detectron_gn.mrcnn.wording import amount
+from detectron_gn.port.detect_model import loaded, tell_unread, told_shown, told_unread, without_unread
 from detectron_gn.port.options import image_reading
 from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files, image_ids
 from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
@@ -48,7 +49,7 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
                         tell_unread(image.error)
                     continue
                 told = "" if image.picture is None else f", {image.drawn} of them drawn in {image.picture}"
-                print(one_line(f"{image.path}: {len(image.detections)} detections{told}"), flush=True)
+                print(one_line(f"{image.path}: {amount(len(image.detections), 'detection')}{told}"), flush=True)
                 named = {"file_name": image.path.name, "image_id": image_id}
                 of_image = [{**named, **detection} for detection in image.detections]
                 for each in filter(None, (rows, printed)):
@@ -65,10 +66,12 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
         if unread and len(ids) == 1:
             raise InputError(unread[0].error)
         if not detected:
-            raise InputError(f"none of the {len(unread)} images could be used, so nothing was written")
+            raise InputError(f"{told_unread(len(unread), len(ids), 'images', args.out)}, so nothing was written")
         if printed is not None:
             printed.write(args.json)
-    print(one_line(f"{file}: {detections:,} detections in {detected:,} image{'s' * (detected > 1)}"))
+    shown = "" if args.pictures is False else f"; pictures show {told_shown(args.min_score)}"
+    counts = f"{amount(detections, 'detection')} in {amount(detected, 'image')}{without_unread(len(unread))}"
+    print(one_line(f"{file}: {counts}{shown}"))
     if unread:
         raise InputError(told_unread(len(unread), len(ids), "images", args.out))
     return DONE

@@ -12,11 +12,13 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.evaluate import THREADS_BESIDE_A_GPU
 from detectron_gn.mrcnn.stopping import Stopped, until_stopped
-from detectron_gn.port.detect_model import Loaded, loaded, tell_unread, told_unread
+from detectron_gn.mrcnn.wording import amount
+from detectron_gn.port.detect_model import Loaded, loaded, tell_unread, told_shown, told_unread, without_unread
 from detectron_gn.port.options import image_reading
 from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files
 from detectron_gn.port.runs.detect_video import VideoOutputs, detect_in_video, planned_frames
@@ -29,8 +31,12 @@ from detectron_gn.port.runs.detection_lines import (
     gather_list,
     line_files,
     own_lines,
+    recorded_lines,
+    run_begun,
 )
-from detectron_gn.port.runs.image_inputs import images_of, is_video
+from detectron_gn.port.runs.draw_recorded import draw_recorded, left_to_draw
+from detectron_gn.port.runs.drawn_rows import written_since
+from detectron_gn.port.runs.image_inputs import images_of, is_video, named_files
 from detectron_gn.port.runs.output_paths import COCO_LIST, WRITTEN, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
 from detectron_gn.port.runs.video_lines import is_done
@@ -50,6 +56,7 @@ class _Counts:
     detected: int = 0
     detections: int = 0
     unread: int = 0
+    drawn: int = 0
     videos: int = 0
     videos_done_before: int = 0
     videos_detected: int = 0
@@ -84,6 +91,7 @@ def detect_many(args: argparse.Namespace, ranks: Ranks) -> int:
         counts = _Counts(images=work.share - len(videos), videos=len(videos))
         counts.done_before = work.share - len(work)
         try:
+            _draw_earlier(args, ranks, categories, work, paths, counts)
             _detect_in_images(args, ranks, given, work, paths, counts)
             _detect_in_videos(args, ranks, given, videos, paths, counts)
         except Stopped as stopped:
@@ -93,6 +101,40 @@ def detect_many(args: argparse.Namespace, ranks: Ranks) -> int:
         if not ranks.is_first:
             return DONE
         return _told(args, parts)
+
+
+def _draw_earlier(
+    args: argparse.Namespace,
+    ranks: Ranks,
+    categories: Categories,
+    work: WorkLeft,
+    paths: OutputPaths,
+    counts: _Counts,
+) -> None:
+    """Make the pictures that are wanted and not there of those images of this process that are done."""
+    is_drawn = args.pictures or args.pictures is None and named_files(args.images)
+    if not (counts.done_before and (is_drawn or args.save_masks)):
+        return
+    begun = run_begun(args.out)
+    is_chosen = work.chosen()
+
+    def left(path: Path) -> ImageToDetect:
+        return left_to_draw(_wanted(args, paths, path), begun)
+
+    def is_left(name: str) -> bool:
+        return is_chosen(name) and any(left(Path(name))[1:])
+
+    count = sum(1 for _ in recorded_lines(line_files(args.out), is_left))
+    if not count:
+        return
+    lines = recorded_lines(line_files(args.out), is_left)
+    drawn = draw_recorded(lines, left, categories, args.min_score, image_reading(args))
+    for image in until_stopped(progress_bar(drawn, count) if ranks.is_first else drawn):
+        if isinstance(image, UnreadFile):
+            tell_unread(image.error)
+            counts.unread += 1
+        else:
+            counts.drawn += image.picture is not None
 
 
 def _detect_in_images(
@@ -108,15 +150,7 @@ def _detect_in_images(
     if stored is not None:
         every = map(Path, images_of(args.images, args.out, WRITTEN))
         proposals = FileProposals(stored, every, model.cfg.TEST.PROPOSAL_LIMIT)
-    images = (
-        ImageToDetect(
-            path,
-            paths.picture(path) if _is_drawn(args, paths, path) else None,
-            paths.masks(path) if args.save_masks else None,
-        )
-        for path in map(Path, work)
-        if not is_video(path)
-    )
+    images = (_wanted(args, paths, path) for path in map(Path, work) if not is_video(path))
     found = detect_in_files(
         model,
         images,
@@ -139,6 +173,7 @@ def _detect_in_images(
             lines.add(detection_line(str(image.path), image.height, image.width, image.detections))
             counts.detected += 1
             counts.detections += len(image.detections)
+            counts.drawn += image.picture is not None
 
 
 def _detect_in_videos(
@@ -146,31 +181,38 @@ def _detect_in_videos(
 ) -> None:
     """Detect in the videos of this process, one after another, and tell of each."""
     for path in videos:
-        if is_done(paths.frames(path)):
+        outputs = _video_outputs(args, paths, path)
+        if is_done(outputs.frames):
             counts.videos_done_before += 1
-            continue
+            begun = run_begun(args.out)
+            if all(made is None or written_since(made, begun) for made in (outputs.overlay, outputs.masks)):
+                continue
         try:
-            told = _detect_in_video(args, ranks, given, path, paths, counts)
+            told = _detect_in_video(args, ranks, given, path, outputs, counts)
         except InputError as error:
             if counts.is_all(1) and ranks.count == 1:
                 raise
             counts.videos_unread += 1
             tell_unread(error)
         else:
-            counts.videos_detected += 1
             print(one_line(told), flush=True)
 
 
-def _detect_in_video(
-    args: argparse.Namespace, ranks: Ranks, given: Loaded, path: Path, paths: OutputPaths, counts: _Counts
-) -> str:
-    """Detect in a video; returns the line that tells of it."""
-    every = args.every or 1
-    outputs = VideoOutputs(
+def _video_outputs(args: argparse.Namespace, paths: OutputPaths, path: Path) -> VideoOutputs:
+    """What is to be made of a video."""
+    return VideoOutputs(
         paths.frames(path),
         paths.overlay(path) if _is_drawn(args, paths, path) else None,
         paths.masks_of_frames(path) if args.save_masks else None,
     )
+
+
+def _detect_in_video(
+    args: argparse.Namespace, ranks: Ranks, given: Loaded, path: Path, outputs: VideoOutputs, counts: _Counts
+) -> str:
+    """Detect in a video, or draw one that is done; returns the line that tells of it."""
+    every = args.every or 1
+    was_done = is_done(outputs.frames)
     threads = THREADS_BESIDE_A_GPU if ranks.device.type != "cpu" else 0
     reading = image_reading(args)
     found = detect_in_video(
@@ -185,8 +227,17 @@ def _detect_in_video(
                 detections += frame.detections
                 counts.frames += 1
                 counts.detections_in_frames += frame.detections
-    drawn = "" if outputs.overlay is None else f", drawn in {outputs.overlay}"
-    return f"{path}: {new:,} frames, {detections:,} detections in {outputs.frames}{drawn}"
+    drawn = f"; {outputs.overlay} shows {told_shown(args.min_score)}" if outputs.overlay else ""
+    if was_done:
+        return f"{path}: was done before{drawn}"
+    counts.videos_detected += 1
+    return f"{path}: {amount(new, 'frame')}, {amount(detections, 'detection')} in {outputs.frames}{drawn}"
+
+
+def _wanted(args: argparse.Namespace, paths: OutputPaths, path: Path) -> ImageToDetect:
+    """An image with the pictures that are to be made of it."""
+    picture = paths.picture(path) if _is_drawn(args, paths, path) else None
+    return ImageToDetect(path, picture, paths.masks(path) if args.save_masks else None)
 
 
 def _is_drawn(args: argparse.Namespace, paths: OutputPaths, path: Path) -> bool:
@@ -200,30 +251,36 @@ def _told(args: argparse.Namespace, parts: Sequence[_Counts]) -> int:
         total.add(part)
     files = line_files(args.out)
     if total.images:
-        where = f", in {files[0]}{f' and {len(files) - 1} more' * (len(files) > 1)}" if files else ""
+        found = f", with {amount(total.detections, 'detection')}" if total.detected else ""
+        where = f"; in {files[0]}{f' and {len(files) - 1} more' * (len(files) > 1)}" if files else ""
         print(
-            f"{total.images:,} images: {total.done_before:,} were done before, {total.detected:,} now, with "
-            f"{total.detections:,} detections{where}"
-        )
-    if total.videos > 1 or total.videos_done_before:
-        print(
-            f"{total.videos:,} video{'s' * (total.videos > 1)}: {total.videos_done_before:,} "
-            f"{'were' if total.videos_done_before != 1 else 'was'} done before, {total.videos_detected:,} now"
+            f"{amount(total.images, 'image')}: {_were_before(total.done_before)}, {total.detected:,} now{found}"
+            f"{without_unread(total.unread)}{where}"
         )
     if args.coco:
         with JsonList(args.out) as rows:
             others = gather_list(files, rows) - total.done_before - total.detected
             rows.write(args.out / COCO_LIST)
+        print(f"{args.out / COCO_LIST}: the same as COCO's list")
         if others > 0:
-            images = f"{others:,} image{'s' * (others > 1)}"
+            images = amount(others, "image")
             print(f"{args.out / COCO_LIST} also has what was found in {images} that the inputs name no more")
+    if total.drawn:
+        print(f"{amount(total.drawn, 'picture')} drawn in {args.out}, of {told_shown(args.min_score)}")
+    elif total.detected and args.pictures is None:
+        print(f"no pictures: the same command with --pictures draws them, of {told_shown(args.min_score)}")
+    if total.videos > 1 or total.videos_done_before:
+        print(
+            f"{amount(total.videos, 'video')}: {_were_before(total.videos_done_before)}, {total.videos_detected:,} now"
+            f"{without_unread(total.videos_unread)}"
+        )
     write_json_option(args, {**asdict(total), "files": [str(path) for path in files]})
     unread = {"images": (total.unread, total.images), "videos": (total.videos_unread, total.videos)}
-    told = [
-        f"none of the {count:,} {kind} could be used" if bad == count else told_unread(bad, count, kind, args.out)
-        for kind, (bad, count) in unread.items()
-        if bad
-    ]
+    told = [told_unread(bad, count, kind, args.out) for kind, (bad, count) in unread.items() if bad]
     if told:
         raise InputError("; ".join(told))
     return DONE
+
+
+def _were_before(count: int) -> str:
+    return f"{count:,} {'was' if count == 1 else 'were'} done before"

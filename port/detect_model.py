@@ -11,8 +11,9 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.classes import BY_PLACE, NUMBERED
 from detectron_gn.port.options import given_model
 from detectron_gn.port.runs.detect import check_masks, detected_categories
+from detectron_gn.port.runs.drawn_rows import shown_score
 from detectron_gn.port.runs.proposals import stored_proposals
-from detectron_gn.weights.shown import one_line
+from detectron_gn.weights.shown import one_line, stream_for_progress
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.data.categories import Categories
@@ -41,10 +42,25 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
 
 
 def tell_unread(error: InputError | str) -> None:
-    """Say of one image or video that it could not be used."""
-    print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
+    """Say of one image or video that it could not be read, in a line of its own beside a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(stream_for_progress()):
+        print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
 
 
 def told_unread(unread: int, count: int, kind: str, out: Path) -> str:
-    """The sentence about all that could not be used; `kind` is what they are."""
-    return f"{unread:,} of {count:,} {kind} could not be used, as said above; what was found in the others is in {out}"
+    """The sentence about all that could not be read; `kind` is what they are."""
+    if unread == count:
+        return f"none of the {count:,} {kind} could be read"
+    return f"{unread:,} of {count:,} {kind} could not be read, as said above; what was found in the others is in {out}"
+
+
+def without_unread(unread: int) -> str:
+    """What a line of counts says of those that could not be read."""
+    return f", {unread:,} could not be read" if unread else ""
+
+
+def told_shown(least_score: float | None) -> str:
+    """What pictures show, which nobody sees in them."""
+    return f"what scores at least {shown_score(least_score):g}"

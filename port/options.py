@@ -50,7 +50,8 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
         "--classes",
         type=Path,
         metavar="NAMES.txt",
-        help="names of the model's classes, one a line (default: of the file, its run, or COCO)",
+        help="names of the model's classes, one a line, which count before all others (default: those in the file, of "
+        "its run, or COCO's)",
     )
 
 
@@ -108,7 +109,7 @@ def add_image_reading(parser: argparse.ArgumentParser) -> None:
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="turn images as their EXIF orientation says, or take them as they are stored (default apply)",
+        help="turn photos upright as the camera says in them (EXIF), or take them as they are stored (default apply)",
     )
     parser.add_argument(
         "--max-pixels", type=at_least(1), metavar="N", help="largest image, in pixels (default 120 million)"

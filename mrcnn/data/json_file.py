@@ -73,12 +73,21 @@ def _items(file: TextIO) -> Iterator[Any]:
         raise ValueError("more than a list")
 
 
+# How a pickle begins: Detectron's of protocol 2, and those of later ones.
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
 def _kind_of(content: bytes) -> str | None:
     """What a file that is not JSON is, with the way out, where its beginning tells."""
     if content.startswith(b"\x1f\x8b"):
         return "a file compressed with gzip: unpack it with gunzip"
     if content.startswith(b"PK\x03\x04"):
         return "a ZIP archive: unpack it, and name the JSON file in it"
+    if content.startswith(_PICKLES):
+        return (
+            "a pickle; Detectron writes results as JSON beside its detections.pkl: bbox_..._results.json, "
+            "segmentations_..._results.json, keypoints_..._results.json"
+        )
     start = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "an empty file"

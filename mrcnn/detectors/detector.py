@@ -219,10 +219,11 @@ class Detector(nn.Module, ABC):
         """
         raise InputError(f"{a_family(self.cfg)} has no box head, so that boxes have no features: use `features`")
 
-    def network_input(self, images: Sequence[Image], proposals: Sequence[AnyBoxes] | None = None) -> NetworkInput:
-        """Scale and pad `[H, W, 3]` uint8 BGR images for testing; detection and the parity trace both begin here.
+    def network_input(self, images: Sequence[AnyImage], proposals: Sequence[AnyBoxes] | None = None) -> NetworkInput:
+        """Scale and pad images for testing; detection and the parity trace both begin here.
 
         Args:
+            images: in any form of `mrcnn.data.any_image.as_image`.
             proposals: `[R, 4]` numbers of each image, inclusive corners in its own pixels; only for a network that
                 `takes_proposals`.
 
@@ -234,6 +235,7 @@ class Detector(nn.Module, ABC):
             if len(proposals) != len(images):
                 raise InputError(f"{len(images)} images and proposals of {len(proposals)}: give them for each")
             proposals = [as_boxes(boxes, "proposals") for boxes in proposals]
+        images = [as_image(image) for image in images]
         prepared = [self.prepare(image) for image in images]
         batch = network_input(images, prepared, padding_stride(self.cfg), self.device, proposals)
         if not is_augmented(self.cfg):

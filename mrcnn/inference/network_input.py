@@ -31,6 +31,10 @@ class NetworkInput(NamedTuple):
     proposals: list[Tensor] | None = None
     images: Sequence[Image] | None = None
 
+    def __repr__(self) -> str:
+        """`<network input [1, 3, 800, 1216]>`: the shape of `data`."""
+        return f"<network input {list(self.data.shape)}>"
+
     def image(self, index: int) -> "NetworkInput":
         """One image of the batch."""
         part = slice(index, index + 1)

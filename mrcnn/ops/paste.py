@@ -25,6 +25,10 @@ class Patch(NamedTuple):
     x: int
     y: int
 
+    def __repr__(self) -> str:
+        """`<mask of [40, 31] at (12, 70)>`: its shape, and where it begins."""
+        return f"<mask of {list(self.pixels.shape)} at ({self.x}, {self.y})>"
+
 
 def paste_boxes(boxes: npt.NDArray[np.float32], resolution: int) -> npt.NDArray[np.int32]:
     """The integer boxes `[D, 4]` that masks padded by one bin are resized to.
@@ -89,6 +93,13 @@ def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
     left = _run_text(_run_of(text[:first_end]) + patch.x * height)
     right = text[last_start:] if last == width else _run_text(_run_of(text[last_start:]) + (width - last) * height)
     return {"size": [height, width], "counts": left + text[first_end:last_start] + right}
+
+
+def rle_patch(rle: Rle) -> Patch:
+    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
+    x, y, width, height = map(int, pycocotools.mask.toBbox(rle))
+    whole = pycocotools.mask.decode(rle)
+    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
 
 
 # COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one per

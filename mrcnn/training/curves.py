@@ -81,7 +81,7 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
         finite = np.isfinite(values)
         highest = max(highest, float(np.max(values[finite], initial=0)))
         # Of two curves the first is wider, so that it shows beneath an equal second one.
-        width = 5.8 if (number, len(panel.series)) == (0, 2) else 2.2
+        width = 3.6 if (number, len(panel.series)) == (0, 2) else 1.6
         colour = COLOURS[number % len(COLOURS)]
         is_noisy = finite.sum() >= LEAST_SMOOTHED and len(np.unique(values[finite])) > 0.5 * finite.sum()
         shown = np.where(finite, values, np.nan)

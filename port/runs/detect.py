@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
 from detectron_gn.mrcnn.data.categories import PROPOSALS, Categories, match_categories, numbered
 from detectron_gn.mrcnn.data.image_blob import Image
@@ -24,17 +22,12 @@ from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.limits import MAX_IMAGE_PIXELS
 from detectron_gn.mrcnn.prefetch import mapped_ahead, processes
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.mrcnn.visualize import draw_detections
 from detectron_gn.port.runs.batches import grouped, in_order
-from detectron_gn.port.runs.mask_picture import mask_png
+from detectron_gn.port.runs.drawn_rows import shown_rows, write_drawn
 from detectron_gn.port.runs.read_ahead import ImageToDetect, ReadFile, read_file
-from detectron_gn.weights.errors import WriteFailed
-from detectron_gn.weights.files.atomic import replacing
 
 # Images that each process reads ahead.
 AHEAD = 4
-# What is drawn scores at least so much, where the command line does not say it.
-DRAWN_SCORE = 0.5
 # Bytes of images that wait for others of their padded size.
 _MOST_WAITING = 3 * MAX_IMAGE_PIXELS
 
@@ -98,7 +91,7 @@ def detect_in_files(
 
     Args:
         least_score: what counts scores at least so much. None counts everything that the model keeps, and draws what
-            scores at least `DRAWN_SCORE`.
+            scores at least `drawn_rows.DRAWN_SCORE`.
         proposals: for a model that takes them.
         workers: processes that read images ahead; 0 reads each when its turn comes.
         threads: as in `mrcnn.inference.predict.predict`.
@@ -113,17 +106,13 @@ def detect_in_files(
         return read.pixels
 
     def finished(numbered: tuple[int, ReadFile], pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
-        path, picture, masks = numbered[1].image
-        found = counted(found, least_score)
-        shown = found.above(shown_score(least_score))
-        if picture is not None:
-            drawn = draw_detections(pixels, found, categories.names, shown_score(least_score))
-            write_picture(picture, cv2.imencode(".png", drawn)[1].tobytes())
-        if masks is not None:
-            write_picture(masks, mask_png(shown))
+        image = numbered[1].image
+        rows = result_rows(counted(found, least_score), categories)
+        shown = shown_rows(rows, least_score)
+        write_drawn(image, pixels, shown, categories)
         height, width = pixels.shape[:2]
-        drawn_count = 0 if picture is None else len(shown)
-        return DetectedFile(path, height, width, picture, drawn_count, result_rows(found, categories))
+        drawn = 0 if image.picture is None else len(shown)
+        return DetectedFile(image.path, height, width, image.picture, drawn, rows)
 
     def refused(numbered: tuple[int, ReadFile], error: InputError) -> DetectedFile | UnreadFile:
         return UnreadFile(numbered[1].image.path, str(error))
@@ -160,11 +149,6 @@ def detect_in_files(
             ) from None
 
 
-def shown_score(least_score: float | None) -> float:
-    """What is drawn scores at least so much."""
-    return DRAWN_SCORE if least_score is None else least_score
-
-
 def counted(found: Detections, least_score: float | None) -> Detections:
     """The detections that count, the best first."""
     found = found.by_score()
@@ -175,21 +159,6 @@ def check_masks(model: Detector) -> None:
     """Raise InputError where masks are asked of a model that has none."""
     if not model.cfg.MODEL.MASK_ON:
         raise InputError("--save-masks asks for masks, and the model has no mask head (MODEL.MASK_ON): leave it out")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for what is written, with those it lies in; WriteFailed where a file is in its place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteFailed(str(folder), f"cannot be made a folder: {error.strerror or error}") from None
-
-
-def write_picture(path: Path, content: bytes) -> None:
-    """Write a picture, whole or not at all, and the folders that it lies in."""
-    make_folder(path.parent)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def result_rows(found: Detections, categories: Categories) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Detection in the frames of a video: JSON lines, the video with what was found drawn over it, and masks."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,8 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.mrcnn.visualize import class_colour, draw_objects, row_object
-from detectron_gn.port.runs.detect import counted, make_folder, result_rows, shown_score, write_picture
-from detectron_gn.port.runs.mask_picture import mask_png
+from detectron_gn.port.runs.detect import counted, result_rows
+from detectron_gn.port.runs.drawn_rows import Row, draw_rows, make_folder, shown_rows, write_masks
 from detectron_gn.port.runs.output_paths import MASKS
 from detectron_gn.port.runs.video_file import Frame, VideoFile
 from detectron_gn.port.runs.video_lines import VideoLines
@@ -51,7 +50,8 @@ def detect_in_video(
     """Detect in every `every`-th frame; yields each as it is done, in order, and goes on where a run was killed.
 
     What is drawn hangs on the frames and the lines only, so that frames which are on record are drawn without the
-    network and a run that was killed gives the overlay of one that was not. Memory does not grow with the video.
+    network and a run that was killed gives the overlay and the masks of one that was not. Of a video that is done only
+    these are made. Memory does not grow with the video.
 
     Args:
         least_score, threads, batch: as in `port.runs.detect.detect_in_files`.
@@ -67,20 +67,25 @@ def detect_in_video(
         frames = video.frames(every, skipped=0 if overlay else lines.done)
         with overlay or nullcontext():
             try:
-                if overlay:
-                    for rows in lines.earlier():
-                        frame = _next_done(frames, path, lines)
-                        overlay.add(_drawn(frame.pixels, rows, categories, shown_score(least_score)))
-                        yield DoneFrame(frame.number, len(rows), False)
-                for frame, rows in _found(model, path, frames, categories, outputs.masks, least_score, threads, batch):
-                    lines.add(path, frame, rows)
-                    if overlay:
-                        overlay.add(_drawn(frame.pixels, rows, categories, shown_score(least_score)))
-                    yield DoneFrame(frame.number, len(rows), True)
-                video.check_whole()
+                if overlay or outputs.masks:
+                    for line in lines.earlier():
+                        shown = shown_rows(line["detections"], least_score)
+                        _write_masks(outputs.masks, line["frame"], shown, (line["height"], line["width"]))
+                        if overlay:
+                            overlay.add(draw_rows(_next_done(frames, path, lines).pixels, shown, categories))
+                        yield DoneFrame(line["frame"], len(line["detections"]), False)
+                if not lines.are_whole:
+                    for frame, rows in _found(model, path, frames, categories, least_score, threads, batch):
+                        shown = shown_rows(rows, least_score)
+                        _write_masks(outputs.masks, frame.number, shown, frame.pixels.shape[:2])
+                        lines.add(path, frame, rows)
+                        if overlay:
+                            overlay.add(draw_rows(frame.pixels, shown, categories))
+                        yield DoneFrame(frame.number, len(rows), True)
+                    video.check_whole()
             except InputError as error:
                 drawn = overlay is not None and overlay.finish()
-                kept = f"; what was found until then is in {lines.part}" if lines.count else ""
+                kept = f"; what was found until then is in {lines.place}" if lines.count else ""
                 raise InputError(f"{error}{kept}{f', drawn in {outputs.overlay}' * drawn}") from None
             if overlay:
                 overlay.finish()
@@ -97,7 +102,7 @@ def _next_done(frames: Iterator[Frame], path: Path, lines: VideoLines) -> Frame:
     frame = next(frames, None)
     if frame is None:
         raise InputError(
-            f"{lines.part} has lines of {lines.done:,} frames, and {path} has fewer: it is of another video; delete it"
+            f"{lines.place} has lines of {lines.done:,} frames, and {path} has fewer: it is of another video; delete it"
         )
     return frame
 
@@ -107,7 +112,6 @@ def _found(
     path: Path,
     frames: Iterable[Frame],
     categories: Categories,
-    masks: Path | None,
     least_score: float | None,
     threads: int,
     batch: int,
@@ -115,10 +119,7 @@ def _found(
     """Each frame with its rows, in order."""
 
     def finished(frame: Frame, _pixels: Image, found: Detections) -> tuple[Frame, list[dict[str, Any]]]:
-        found = counted(found, least_score)
-        if masks is not None:
-            write_picture(masks / f"{frame.number:06d}{MASKS}", mask_png(found.above(shown_score(least_score))))
-        return frame, result_rows(found, categories)
+        return frame, result_rows(counted(found, least_score), categories)
 
     predictions = predict(
         model,
@@ -147,13 +148,6 @@ def _batches(frames: Iterable[Frame], batch: int) -> Iterator[list[Frame]]:
         yield together
 
 
-def _drawn(pixels: Image, rows: list[dict[str, Any]], categories: Categories, score: float) -> Image:
-    labels = {category: label for label, category in enumerate(categories.ids, 1)}
-    return draw_objects(
-        pixels,
-        [
-            row_object(row, f"{row['category_name']} {row['score']:.2f}", class_colour(labels[row["category_id"]]))
-            for row in rows
-            if row["score"] >= score
-        ],
-    )
+def _write_masks(folder: Path | None, frame: int, rows: Sequence[Row], size: Sequence[int]) -> None:
+    if folder is not None:
+        write_masks(folder / f"{frame:06d}{MASKS}", rows, size)

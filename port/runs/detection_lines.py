@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,14 @@ from detectron_gn.weights.files.json_file import JsonList, json_text, write_json
 
 RUN_RECORD = "detections_run.json"
 _PATTERN = "detections_*.jsonl"
+# What a run hangs on, as the user says it; the values of the first ones can be told, the others are hashes.
+_OPTIONS = {"precision": "--precision", "exif": "--exif", "least_score": "--min-score", "every": "--every"}
+_HASHES = {
+    "weights": "model",
+    "configuration": "configuration (--config, --set)",
+    "categories": "set of class names or ids (--classes, --annotations)",
+    "proposals": "set of proposals (--proposals)",
+}
 _NAME = re.compile(r"detections_[0-9]+\.jsonl")
 # A line's beginning, from which its image is known without reading the rest.
 _FILE_NAME = re.compile(rb'\{"file_name": ("(?:[^"\\]|\\.)*"), "height": ')
@@ -104,11 +112,23 @@ def check_run(folder: Path, run: DetectionRun) -> None:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged or cannot be read ({error}): give another --out") from None
     if other is not None:
-        told = {"least_score": "--min-score", "every": "--every"}.get(other, other)
         raise InputError(
-            f"{folder} holds detections of a run with another {told}: give another --out, or go on with what the run "
-            "was started with"
+            f"{folder} holds detections of a run with another {_told_other(other, recorded.get(other), own[other])}: "
+            "go on with that, give another --out, or delete the files named *detections* in and below it"
         )
+
+
+def _told_other(name: str, recorded: Any, own: Any) -> str:
+    """What differs, and where these are no hashes how it was there and is now."""
+    if name not in _OPTIONS:
+        return _HASHES[name]
+    there, now = ("none" if value is None else value for value in (recorded, own))
+    return f"{_OPTIONS[name]} ({there} there, {now} now)"
+
+
+def run_begun(folder: Path) -> float:
+    """When the run whose detections a folder holds was put on record: the time of the file."""
+    return (folder / RUN_RECORD).stat().st_mtime
 
 
 def done_keys(files: Sequence[Path]) -> bytes:
@@ -177,6 +197,15 @@ def detection_line(path: str, height: int, width: int, detections: Sequence[dict
     """The line of an image."""
     content = {"file_name": path, "height": height, "width": width, "detections": detections}
     return (json_text(content) + "\n").encode()
+
+
+def recorded_lines(files: Sequence[Path], is_wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
+    """The lines of images, known by their paths; one that another process writes at this moment is none yet."""
+    for path in files:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n") and is_wanted(_file_name(line, f"{path}, line {number},")):
+                    yield json.loads(line)
 
 
 def gather_list(files: Sequence[Path], rows: JsonList) -> int:

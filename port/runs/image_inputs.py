@@ -135,7 +135,7 @@ def _matched(pattern: str, is_written: Callable[[str], bool]) -> Iterator[str]:
         elif not is_written(name):
             yield name
     if empty:
-        raise InputError(f"nothing matches {pattern}: it is no file, no folder and no pattern of one")
+        raise InputError(f"nothing matches {pattern}: no file and no folder has such a name")
 
 
 def _in_folder(folder: str, is_written: Callable[[str], bool]) -> Iterator[str]:
@@ -145,8 +145,8 @@ def _in_folder(folder: str, is_written: Callable[[str], bool]) -> Iterator[str]:
         yield name
     if empty:
         raise InputError(
-            f"no image is in the folder {folder}: images are known by their suffixes, such as .jpg; videos are named "
-            f"themselves, or by a pattern in quotes, such as '{os.path.join(folder, '*.mp4')}'"
+            f"no image is in the folder {folder}: images are files that end in .jpg, .png or the like; videos are "
+            f"named themselves, or by a pattern in quotes, such as '{os.path.join(folder, '*.mp4')}'"
         )
 
 

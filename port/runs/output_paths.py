@@ -7,22 +7,22 @@ from pathlib import Path
 
 from detectron_gn.port.runs.image_inputs import common_folder, is_video, named_files
 
-PICTURE, MASKS, OVERLAY, FRAMES = "_detections.png", "_masks.png", "_detections.mp4", "_detections.jsonl"
+PICTURE, MASKS, OVERLAY, FRAMES = "_detections.png", "_masks.png", "_detections.webm", "_detections.jsonl"
 # COCO's list of what was found in all images.
 COCO_LIST = "detections.json"
 # What of it has the suffix of an input: it is none.
-WRITTEN = (PICTURE, MASKS, OVERLAY, "_detections.part.mp4")
+WRITTEN = (PICTURE, MASKS, OVERLAY, "_detections.part.webm")
 
 
 class OutputPaths:
     """The paths of pictures, masks and videos.
 
-    A file that is named itself has them in `out`, under its stem: `photo_detections.png`. Files of one stem have them
-    in the folders that tell them apart, and those of one folder keep their suffix: `photo.jpg_detections.png`.
+    What is made of `photo.jpg` begins with its whole name, `photo.jpg_detections.png`, so that `photo.png` beside it
+    has its own. Of a file that the command line names itself it is in `out`; of several of one name it is in the
+    folders that tell them apart.
 
-    What a folder, a pattern or a list brings has them in `out/pictures`, `out/masks` and `out/videos`, in folders as
-    below the deepest one that holds all of these inputs, with its suffix: there may be millions, so nobody looks
-    whether two have one stem.
+    Of what a folder, a pattern or a list brings it is in `out/pictures`, `out/masks` and `out/videos`, in folders as
+    below the deepest one that holds all of these inputs.
 
     Args:
         inputs: of the command line.
@@ -77,18 +77,15 @@ class OutputPaths:
 
 def _named_bases(paths: Sequence[Path], out: Path) -> dict[str, Path]:
     """What the files that are made of each named file begin with, by its absolute path."""
-    of_stem: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    of_name: dict[str, list[str]] = defaultdict(list)
     absolute = list(dict.fromkeys(os.path.abspath(path) for path in paths))
     for path in absolute:
         # Some disks take A.jpg and a.jpg for one name.
-        of_stem[Path(path).stem.casefold()][os.path.dirname(path)].append(path)
-    bases = {}
-    for folders in of_stem.values():
-        common = os.path.commonpath(folders)
-        for folder, files in folders.items():
-            for path in files:
-                name = Path(path).stem if len(files) == 1 else Path(path).name
-                bases[path] = out / os.path.relpath(folder, common) / name
-    if len({str(base).casefold() for base in bases.values()}) < len(bases):  # a.png and a.jpg beside a.png.jpg
+        of_name[os.path.basename(path).casefold()].append(path)
+    bases: dict[str, Path] = {}
+    for files in of_name.values():
+        common = os.path.commonpath(list(map(os.path.dirname, files)))
+        bases |= {path: out / os.path.relpath(path, common) for path in files}
+    if len({str(base).casefold() for base in bases.values()}) < len(bases):  # A.jpg and a.jpg of one folder
         bases = {path: out / f"{number}_{Path(path).name}" for number, path in enumerate(absolute, 1)}
     return bases

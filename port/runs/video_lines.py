@@ -31,7 +31,8 @@ class VideoLines:
         every: frames 0, `every`, 2 `every`, ... are detected in.
 
     Attributes:
-        part: the file that they are in until then.
+        are_whole: whether an earlier run has done the whole video.
+        place: the file that they are in now: `path`, or until the video is done another one.
         done: how many frames an earlier run has detected in.
         count: how many have lines by now.
 
@@ -39,25 +40,26 @@ class VideoLines:
     """
 
     def __init__(self, path: Path, every: int) -> None:
-        self.path, self.part = path, path.with_suffix(f".part{path.suffix}")
+        self.path, self.are_whole = path, is_done(path)
+        self.place = path if self.are_whole else path.with_suffix(f".part{path.suffix}")
         self.done = 0
-        refuse_what_is_no_file(self.part)
-        if self.part.exists():
+        refuse_what_is_no_file(self.place)
+        if self.place.exists():
             try:
-                with self.part.open("r+b") as file:
+                with self.place.open("r+b") as file:
                     for line in whole_lines(file):
                         self._check(line, every)
                         self.done += 1
             except OSError as error:
-                raise InputError(f"{self.part} cannot be read or mended: {error.strerror or error}") from None
+                raise InputError(f"{self.place} cannot be read or mended: {error.strerror or error}") from None
         self.count = self.done
-        self._lines = DetectionLines(self.part)
+        self._lines = DetectionLines(self.place)
 
-    def earlier(self) -> Iterator[list[dict[str, Any]]]:
-        """The rows of each frame that an earlier run has detected in, in order."""
-        with self.part.open("rb") as file:
+    def earlier(self) -> Iterator[dict[str, Any]]:
+        """The line of each frame that an earlier run has detected in, in order."""
+        with self.place.open("rb") as file:
             for _, line in zip(range(self.done), file):
-                yield json.loads(line)["detections"]
+                yield json.loads(line)
 
     def add(self, path: Path, frame: Frame, detections: Sequence[dict[str, Any]]) -> None:
         """Put the rows of the next frame on record."""
@@ -69,9 +71,11 @@ class VideoLines:
 
     def finish(self) -> None:
         """Give the file the name that says that the video is done."""
+        if self.are_whole:
+            return
         try:
-            sync(self.part)
-            publish(self.part, self.path)
+            sync(self.place)
+            publish(self.place, self.path)
         except OSError as error:
             raise WriteFailed(str(self.path), f"could not be written: {error.strerror or error}") from None
 
@@ -79,7 +83,7 @@ class VideoLines:
         found = _FRAME.match(line)
         if found is None or int(found[1]) != self.done * every or not line.endswith(b"]}\n"):
             raise InputError(
-                f"{self.part}, line {self.done + 1}, is not that of frame {self.done * every}: delete the file, and "
+                f"{self.place}, line {self.done + 1}, is not that of frame {self.done * every}: delete the file, and "
                 "begin the video again"
             )
 

@@ -1,6 +1,8 @@
-"""Writes the video with what was found in another: MPEG-4 in an .mp4, which is there when it is whole."""
+"""Writes the video with what was found in another: VP8 in a .webm, which browsers play, there when it is whole."""
 
 import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from detectron_gn.port.runs.video_file import silent_opencv
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.atomic import publish, sync
 
-# OpenCV's wheels have no encoder of H.264; this one is in all of them.
-_CODEC = "mp4v"
+# OpenCV's wheels have no encoder of H.264, and browsers do not play their MPEG-4; this one is in all of them.
+_CODEC = "VP80"
 # What its clock can tell.
 _LEAST_RATE, _MOST_RATE = 0.1, 240.0
 
@@ -22,10 +24,10 @@ class VideoOverlay:
     """A video that pictures are added to; use it in a `with` statement.
 
     All pictures have the size of the first, whose sides are made even; one of another size is scaled to it. Until
-    `finish` it is `NAME.part.mp4`, which a later run writes over.
+    `finish` it is `NAME.part.webm`, which a later run writes over.
 
     Args:
-        path: the .mp4 to write.
+        path: the .webm to write.
         rate: pictures per second.
 
     Raises WriteFailed where OpenCV cannot write, or a full disk has cut the video off.
@@ -76,7 +78,7 @@ class VideoOverlay:
     def _open(self, picture: Image) -> None:
         height, width = picture.shape[:2]
         self._size = (width + width % 2, height + height % 2)
-        with silent_opencv():
+        with silent_opencv(), _silent_stderr():
             self._writer = cv2.VideoWriter(
                 str(self._part.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*_CODEC), self._rate, self._size
             )
@@ -94,3 +96,20 @@ class VideoOverlay:
             self._writer.release()
             with contextlib.suppress(OSError):
                 self._part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep what C code writes to stderr from it: OpenCV tells there that a WebM's codecs have no number."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -7,7 +7,7 @@ process's and those that are named twice are told.
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -74,6 +74,16 @@ class WorkLeft:
         if len(keys):
             places = np.minimum(np.searchsorted(keys, self._keys), len(keys) - 1)
             self._left[keys[places] == self._keys] = False
+
+    def chosen(self) -> Callable[[str], bool]:
+        """A test of whether an image is of this process's share, done or not."""
+        keys = np.sort(self._keys)
+
+        def is_chosen(path: str) -> bool:
+            key = _keys(image_key(path))
+            return bool(keys[np.searchsorted(keys, key).clip(max=len(keys) - 1)] == key) if len(keys) else False
+
+        return is_chosen
 
     def __len__(self) -> int:
         return int(self._left.sum())

@@ -111,7 +111,7 @@ def _declared(side: int) -> Callable[[Content], object]:
     return change
 
 
-OUTLINE = "an annotation without an outline: its box counts"
+OUTLINE = "an annotation without an outline: its box is used"
 LINE = "whose points lie on a line, so that they cover nothing: taken as no outline"
 POINTS = "written as points: taken as polygons"
 XYXY = "seem to be x1, y1, x2, y2"
@@ -217,10 +217,10 @@ REFUSED = {
     "no image_id": Case(_without("annotations", "image_id"), "annotation 1: has no 'image_id'; 3 more faults"),
     "no category_id": Case(_without("annotations", "category_id"), "has no 'category_id'"),
     "image id beyond float64": Case(lambda content: content["images"][0].update(id=2**60), "pycocotools counts to"),
-    "an annotation id twice": Case(_first(id=2), "annotation 2: the id stands 2 times"),
-    "an image listed twice, different": Case(_add("images", width=99), "the id 1 stands twice in 'images'"),
-    "a category listed twice": Case(_add("categories"), "stands 2 times in 'categories'"),
-    "two categories of one name": Case(_add("categories", id=99), "the name stands 2 times in 'categories'"),
+    "an annotation id twice": Case(_first(id=2), "annotation 2: the id is there 2 times"),
+    "an image listed twice, different": Case(_add("images", width=99), "the id 1 is there twice in 'images'"),
+    "a category listed twice": Case(_add("categories"), "is there 2 times in 'categories'"),
+    "two categories of one name": Case(_add("categories", id=99), "the name is there 2 times in 'categories'"),
     "a category called background": Case(
         lambda content: content["categories"][0].update(name="__background__"), "is the name of what is no object"
     ),

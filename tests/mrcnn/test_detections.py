@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.structures import Detections
+from detectron_gn.mrcnn.structures import Detections, Features, Proposals
 from detectron_gn.port.runs.load import load_model
 
 
@@ -48,7 +48,18 @@ def test_they_are_iterated_filtered_and_sorted(found):
         found.of_class("dog")
 
 
-def test_what_is_shown_is_one_short_line(found):
+def test_what_is_shown_is_short(found):
+    box = ", ".join(f"{corner:.1f}" for corner in found.boxes[0])
+    assert repr(found[0]) == f"<{found[0].name} {found[0].score:.2f} at ({box}), mask_probs [28, 28]>"
+    assert repr(next(found.patches())).startswith("<mask of [")
+    maps = [torch.zeros(1, 4, 2, 3), torch.zeros(1, 4, 1, 2)]
+    assert repr(Features(maps, (8, 16))) == "<features [1, 4, 2, 3] of stride 8, [1, 4, 1, 2] of stride 16>"
+    assert repr(Proposals(torch.zeros(1, 5), torch.zeros(1))) == "<1 proposal>"
+    head, columns, *rows = str(found.at(np.arange(12) % len(found))).splitlines()
+    assert head.startswith("<12 detections in ") and columns.split() == ["name", "score", "x1", "y1", "x2", "y2"]
+    assert len(rows) == 11 and rows[-1] == "... 2 more" and len(max(rows, key=len)) < 60
+    assert rows[0].split()[:3] == ["0", found[0].name, f"{found[0].score:.3f}"]
+    assert str(empty()) == repr(empty())
     assert repr(found).startswith(f"<{len(found)} detections in ") and found.names[0] in repr(found)
     assert len(repr(found)) < 120 and repr(empty()) == "<0 detections in 10 x 20 pixels>"
     nameless = Detections(found.boxes, found.scores, found.classes, found.image_size)

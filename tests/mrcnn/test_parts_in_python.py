@@ -125,6 +125,9 @@ def test_parts_that_a_family_lacks_are_told(fast, rpn, retinanet, image):
 
 def test_features_are_maps_and_strides(fast, retinanet, image):
     data = fast.network_input([image], [np.array(BOXES, np.float32)]).data
+    # In any form, as `detect` takes it.
+    as_tensor = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)
+    assert torch.equal(retinanet.network_input([as_tensor]).data, retinanet.network_input([image]).data)
     for model, strides in ((fast, (4, 8, 16, 32)), (retinanet, (8, 16, 32, 64, 128))):
         features = model.features(data)
         assert isinstance(features, Features)

@@ -28,8 +28,8 @@ def drawn(box: tuple[float, float, float, float], shape: tuple[int, int], label:
 def test_a_mask_is_blended_inside_of_its_outline_only() -> None:
     picture = draw_objects(photo(), [drawn((200, 100, 299, 199), (480, 640))])
     assert picture.shape == (480, 640, 3)
-    # 0.6 * 100 + 0.4 * (250, 0, 200)
-    assert np.unique(picture[105:195, 205:295].reshape(-1, 3), axis=0).tolist() == [[160, 60, 140]]
+    # 0.75 * 100 + 0.25 * (250, 0, 200)
+    assert np.unique(picture[105:195, 205:295].reshape(-1, 3), axis=0).tolist() == [[137, 75, 125]]
     assert picture[100, 250].tolist() == [250, 0, 200] and picture[199, 250].tolist() == [250, 0, 200]
     outside = picture.copy()
     outside[96:204, 196:304] = GREY
@@ -41,6 +41,13 @@ def test_a_box_without_a_mask_is_an_outline() -> None:
     rows, columns = np.nonzero((picture != GREY).any(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (100, 199, 200, 299)
     assert (picture[102:198, 202:298] == GREY).all()
+
+
+def test_a_light_line_has_a_dark_edge_on_both_sides_and_a_dark_one_has_none() -> None:
+    light = draw_objects(photo(), [DrawnObject((200, 100, 299, 199), None, "", (0, 250, 250))])
+    assert light[150, 198:203].tolist() == [[GREY] * 3, [0, 125, 125], [0, 250, 250], [0, 125, 125], [GREY] * 3]
+    dark = draw_objects(photo(), [DrawnObject((200, 100, 299, 199), None, "", (250, 0, 200))])
+    assert dark[150, 199:202].tolist() == [[GREY] * 3, [250, 0, 200], [GREY] * 3]
 
 
 def test_a_small_picture_is_enlarged_by_a_whole_factor_and_boxes_with_it() -> None:
@@ -84,7 +91,7 @@ def test_only_detections_above_the_score_are_drawn_and_the_image_stays() -> None
     image = photo()
     picture = draw_detections(image, detections, ["dog", "cat"], min_score=0.5)
     assert (picture[150, 150] == GREY).all()
-    blended = 0.6 * GREY + 0.4 * np.array(class_colour(2))
+    blended = 0.75 * GREY + 0.25 * np.array(class_colour(2))
     np.testing.assert_allclose(picture[350, 350], blended, atol=1)
     assert (image == GREY).all()
     assert (picture == draw_detections(image, detections, ["dog", "cat"])).all()
@@ -114,7 +121,7 @@ def test_a_mask_is_blended_as_numbers_are_and_cut_down() -> None:
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     item = drawn((200, 100, 299, 199), (480, 640))
     inside = draw_objects(image, [item])[110:190, 210:290]
-    expected = (0.6 * image[110:190, 210:290] + 0.4 * np.array(item.colour)).astype(np.uint8)
+    expected = (0.75 * image[110:190, 210:290] + 0.25 * np.array(item.colour)).astype(np.uint8)
     assert np.array_equal(inside, expected)
 
 

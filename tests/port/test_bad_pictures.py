@@ -46,12 +46,12 @@ def test_bad_pictures_are_named_and_the_others_are_detected_in(
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(f"detectron-gn: {tmp_path / name}") and bad.get(name, ("", ""))[1] in line
     assert last == (
-        "detectron-gn: error: 8 of 10 images could not be used, as said above; "
+        "detectron-gn: error: 8 of 10 images could not be read, as said above; "
         f"what was found in the others is in {out}"
     )
     assert printed.count(" detections, ") == 2
     assert sorted(path.name for path in out.iterdir()) == [
-        "detections.json", "first_detections.png", "last_detections.png",
+        "detections.json", "first.png_detections.png", "last.png_detections.png",
     ]  # fmt: skip
     rows = json.loads((out / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == {"first.png", "last.png"} and json.loads(document.read_text()) == rows
@@ -73,15 +73,15 @@ def test_two_bad_pictures_and_no_good_one_are_both_named(run: Run, pickle: Path,
     for path in paths:
         path.write_bytes(b"no picture")
     code, printed, errors = run("detect", pickle, *paths, "--out", tmp_path / "out")
-    assert (code, printed.count("\n")) == (2, 1) and "--classes NAMES.txt" in printed
+    assert (code, printed.count("\n")) == (2, 2) and "--classes NAMES.txt" in printed
     assert not list((tmp_path / "out").iterdir())
-    assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be used")] == [True] * 3
+    assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be read")] == [True] * 3
 
 
 @pytest.mark.parametrize(
     "second, options",
     [
-        ("x_detections.png", ["--out", "."]),
+        ("x.png_detections.png", ["--out", "."]),
         ("detections.json", ["--out", "."]),
         ("y.png", ["--out", "out", "--json", "y.png"]),
         ("y.png", ["--out", "out", "--json", "link.png"]),
@@ -102,10 +102,10 @@ def test_no_input_is_written_over(
         Path(name).write_bytes(photo)
     Path("link.png").symlink_to("y.png")
     Path("linked").mkdir()
-    Path("linked/x_detections.png").symlink_to("../y.png")
+    Path("linked/x.png_detections.png").symlink_to("../y.png")
     result = run("detect", pickle, "x.png", second, *options)
     assert_one_sentence(result, f"{second} is to be read, and a result would be written over it: pass another --")
-    assert Path(second).read_bytes() == photo and not Path("out/x_detections.png").exists()
+    assert Path(second).read_bytes() == photo and not Path("out/x.png_detections.png").exists()
     assert run("detect", pickle, "x.png", second, "--out", "elsewhere")[0] == 0
 
 
@@ -117,7 +117,7 @@ def test_a_name_that_is_no_utf8_goes_all_the_way(run: Run, pickle: Path, photo: 
     assert (code, errors) == (0, "")
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == {name, "plain.png"}
-    assert (tmp_path / "out" / os.fsdecode(b"caf\xe9\xff_detections.png")).is_file()
+    assert (tmp_path / "out" / os.fsdecode(b"caf\xe9\xff.png_detections.png")).is_file()
 
 
 def test_max_pixels_and_exif_are_options(run: Run, pickle: Path, photo: bytes, tmp_path: Path) -> None:

@@ -90,10 +90,11 @@ def test_detect_finds_what_detectron_found_and_draws_it(
     annotations = demo_model / "instances_val.json"
     out = tmp_path / "out"
     code, printed, errors = run("detect", pickle, *images, "--out", out, "--annotations", annotations)
-    # A line per image, after the one that says how classes found their categories, and one of the list.
-    assert (code, errors) == (0, "") and printed.count("\n") == 4
+    # A line per image, after the two that say how classes found their categories, and one of the list.
+    assert (code, errors) == (0, "") and printed.count("\n") == 5
     rows = json.loads((out / "detections.json").read_text())
-    assert printed.splitlines()[-1] == f"{out / 'detections.json'}: {len(rows)} detections in 2 images"
+    told = f"{len(rows)} detections in 2 images; pictures show what scores at least 0.5"
+    assert printed.splitlines()[-1] == f"{out / 'detections.json'}: {told}"
     assert {row["file_name"] for row in rows} == {image.name for image in images}
     for image in images:
         scores = [row["score"] for row in rows if row["file_name"] == image.name]
@@ -103,7 +104,7 @@ def test_detect_finds_what_detectron_found_and_draws_it(
         reference = [row for row in reference if row["image_id"] in (300000, 300009)]
         assert match_detections(rows, reference, iou_type).holds  # type: ignore[arg-type]
     for image in images:
-        picture = cv2.imread(str(out / f"{image.stem}_detections.png"))
+        picture = cv2.imread(str(out / f"{image.name}_detections.png"))
         plain = cv2.imread(str(image))
         factor = picture.shape[0] // plain.shape[0]
         assert picture.shape == (plain.shape[0] * factor, plain.shape[1] * factor, 3)
@@ -122,7 +123,7 @@ def test_images_without_coco_names_are_numbered(run: Run, pickle: Path, demo_mod
     out = tmp_path / "out"
     assert run("detect", pickle, *paths, "--out", out)[0] == 0
     made = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert made == {"detections.json", *(f"{name}_detections.png" for name in ("other", "a/photo", "b/photo"))}
+    assert made == {"detections.json", *(f"{name}.png_detections.png" for name in ("other", "a/photo", "b/photo"))}
     rows = json.loads((out / "detections.json").read_text())
     assert {row["image_id"] for row in rows} == {1, 2, 3}
     assert {row["category_id"] for row in rows} <= {1, 2, 3, 4}
@@ -142,7 +143,7 @@ def test_a_stopped_detect_writes_what_it_has_found(
             time.sleep(0.05)
         return image
 
-    monkeypatch.setattr("detectron_gn.port.runs.detect.draw_detections", draw_and_stop)
+    monkeypatch.setattr("detectron_gn.port.runs.drawn_rows.draw_rows", draw_and_stop)
     code, printed, errors = run("detect", pickle, *images, "--out", out)
     assert (code, len(drawn), printed.count("_detections.png\n")) == (130, 2, 2)
     assert errors == f"detectron-gn: interrupted; {out / 'detections.json'} holds what was found until then\n"
@@ -183,7 +184,7 @@ def test_names_are_given_by_a_file_or_by_annotations_and_never_guessed(
     ]
     for options, line, names in cases:
         code, printed, _ = run("detect", pickle, image, "--out", out, *options)
-        assert code == 0 and printed.count("\n") == 2 + bool(line) and line in printed
+        assert code == 0 and printed.count("\n") == 2 + 2 * bool(line) and line in printed
         rows = json.loads((out / "detections.json").read_text())
         assert rows and {(row["category_id"], row["category_name"]) for row in rows} <= names
     assert "  classes: not known by name\n" in run("inspect", pickle)[1]

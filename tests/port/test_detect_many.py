@@ -11,11 +11,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.prefetch import mapped_ahead, processes
 from tests.helpers.command_line import Run, assert_one_sentence
+from tests.helpers.pictures import encoded
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ("--device", "cpu", "--workers", "0")
@@ -84,7 +86,7 @@ def test_a_run_goes_on_behind_a_torn_line_and_behind_bad_images(
         assert code == 2 and "7 images: 0 were done before, 6 now" in printed
         assert f"detectron-gn: {bad} cannot be decoded" in errors
         assert errors.splitlines()[-1] == (
-            "detectron-gn: error: 1 of 7 images could not be used, as said above; "
+            "detectron-gn: error: 1 of 7 images could not be read, as said above; "
             f"what was found in the others is in {out}"
         )
         lines = out / "detections_0.jsonl"
@@ -151,20 +153,39 @@ def test_a_list_names_each_image_once_and_folders_in_it_are_told(
     assert {row["file_name"] for row in json.loads((out / "detections.json").read_text())} == {str(first), str(second)}
 
 
-def test_pictures_are_drawn_when_asked_and_not_detected_in(
-    run: Run, pickle: Path, photos: Path, tmp_path: Path
+def test_pictures_are_drawn_when_asked_also_of_what_is_done_and_not_detected_in(
+    run: Run, pickle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "mine"
+    folder, other = tmp_path / "mine", tmp_path / "other"
     for place in ("a", "b"):
         (folder / place).mkdir(parents=True)
         shutil.copy(sorted(photos.glob("*.png"))[0], folder / place / "same.png")
-    for _ in range(2):
-        assert run("detect", pickle, folder, "--out", folder, "--pictures", *HERE)[0] == 0
+    whole = ["detect", pickle, folder, "--out", other, "--pictures", "--save-masks", *HERE]
+    code, printed, _ = run(*whole)
+    assert code == 0 and f"2 pictures drawn in {other}, of what scores at least 0.5" in printed
+    code, printed, _ = run("detect", pickle, folder, "--out", folder, *HERE)
+    assert code == 0 and "no pictures: the same command with --pictures draws them" in printed
+    # Later they are drawn of the lines, without the network; what is there stays, unless another run has drawn it.
+    monkeypatch.setattr("detectron_gn.port.runs.detect.predict", None)
+    (folder / "pictures/a").mkdir(parents=True)
+    (folder / "pictures/a/same.png_detections.png").write_bytes(b"of an earlier run")
+    os.utime(folder / "pictures/a/same.png_detections.png", (0, 0))
+    for drawn in (True, False):
+        code, printed, _ = run("detect", pickle, folder, "--out", folder, "--pictures", "--save-masks", *HERE)
+        assert code == 0 and "2 were done before, 0 now" in printed and ("2 pictures drawn" in printed) == drawn
     assert len(lines_of(folder)) == 2
-    drawn = sorted((folder / "pictures").rglob("*.png"))
-    assert [path.relative_to(folder / "pictures") for path in drawn] == [
-        Path("a/same.png_detections.png"), Path("b/same.png_detections.png")
-    ]  # fmt: skip
+    made = {path.relative_to(other): path.read_bytes() for path in other.glob("*/*/*.png")}
+    assert set(map(str, made)) == {
+        f"{kind}s/{place}/same.png_{ending}.png"
+        for kind, ending in (("picture", "detections"), ("mask", "masks"))
+        for place in "ab"
+    }
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.glob("*/*/*.png")} == made
+    # An image that is another one now is not drawn over.
+    (folder / "pictures/a/same.png_detections.png").unlink()
+    Path(folder / "a/same.png").write_bytes(encoded(".png", np.zeros((9, 9, 3), np.uint8)))
+    code, printed, errors = run("detect", pickle, folder, "--out", folder, "--pictures", *HERE)
+    assert code == 2 and "same.png has another size than when it was detected in" in errors
 
 
 def test_detections_of_another_model_are_not_added_to(run: Run, pickle: Path, photos: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_without_out_results_are_in_a_folder_that_the_last_line_names(
     monkeypatch.chdir(tmp_path)
     code, printed, _ = run("detect", pickle, images[0], *CPU)
     assert code == 0 and printed.splitlines()[-1].startswith("out/detect/detections.json: ")
-    assert (tmp_path / "out/detect/000000300000_detections.png").is_file()
+    assert (tmp_path / "out/detect/000000300000.png_detections.png").is_file()
 
 
 def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_rows_are_kept(
@@ -52,7 +52,7 @@ def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_ro
     assert f"{len(kept)} detections, {len(kept)} of them drawn" in printed
     # The picture of masks counts the rows of the image, from 1 on, as far as they are drawn.
     for out, least in ((everything, 0.5), (best, 0.9)):
-        numbers = cv2.imread(str(out / "000000300000_masks.png"), cv2.IMREAD_UNCHANGED)
+        numbers = cv2.imread(str(out / "000000300000.png_masks.png"), cv2.IMREAD_UNCHANGED)
         shown = [row for row in rows_of(out) if row["score"] >= least]
         masks = [pycocotools.mask.decode(row["segmentation"]).astype(bool) for row in shown]
         assert numbers.max() == len(shown) and ((numbers > 0) == np.any(masks, axis=0)).all()
@@ -62,7 +62,12 @@ def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_ro
     line = json.loads((lines / "detections_0.jsonl").read_text())
     assert [row["score"] for row in line["detections"]] == [row["score"] for row in kept]
     other = run("detect", pickle, folder, "--out", lines, *low, *CPU, "--workers", "0")
-    assert_one_sentence((other[0], "", other[2]), "a run with another --min-score")
+    assert_one_sentence((other[0], "", other[2]), "a run with another --min-score (0.9 there, none now): go on with")
+
+
+def test_frames_of_images_are_refused_before_the_model_is_read(run: Run, images: list[Path], tmp_path: Path) -> None:
+    result = run("detect", "no.pkl", *images, "--out", tmp_path, "--every", "2", *CPU)
+    assert_one_sentence(result, "--every is for videos, and only images are named")
 
 
 def test_masks_of_a_model_without_a_mask_head_are_refused(

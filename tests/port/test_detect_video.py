@@ -56,15 +56,15 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 def test_each_frame_has_a_line_with_its_time_and_what_the_model_finds_in_it(
-    run: Run, pickle: Path, clip: Path, tmp_path: Path
+    run: Run, pickle: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     code, printed, _ = run("detect", pickle, clip, "--out", out, "--json", tmp_path / "told.json", *CPU)
     assert code == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "clip_detections.jsonl", "clip_detections.mp4", "detections_run.json",
+        "clip.mp4_detections.jsonl", "clip.mp4_detections.webm", "detections_run.json",
     ]  # fmt: skip
-    lines, frames = lines_of(out / "clip_detections.jsonl"), frames_of(clip)
+    lines, frames = lines_of(out / "clip.mp4_detections.jsonl"), frames_of(clip)
     assert [line["frame"] for line in lines] == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose([line["seconds"] for line in lines], np.arange(6) / RATE, atol=1e-6)
     assert {(line["file_name"], line["height"], line["width"]) for line in lines} == {(str(clip), 64, 96)}
@@ -73,14 +73,27 @@ def test_each_frame_has_a_line_with_its_time_and_what_the_model_finds_in_it(
         found = model.detect(frame).by_score()
         assert [row["score"] for row in line["detections"]] == found.scores.tolist()
     # A picture of 96 pixels is enlarged, so that the boxes do not hide what they surround.
-    assert [frame.shape for frame in frames_of(out / "clip_detections.mp4")] == [(448, 672, 3)] * 6
+    drawn = frames_of(out / "clip.mp4_detections.webm")
+    assert [frame.shape for frame in drawn] == [(448, 672, 3)] * 6
+    # What browsers play.
+    assert b"webm" in (out / "clip.mp4_detections.webm").read_bytes()[:64]
     count = sum(len(line["detections"]) for line in lines)
-    assert f"{clip}: 6 frames, {count} detections in {out / 'clip_detections.jsonl'}, drawn in" in printed
+    told = f"{clip}: 6 frames, {count} detections in {out / 'clip.mp4_detections.jsonl'}"
+    assert f"{told}; {out / 'clip.mp4_detections.webm'} shows what scores at least 0.5" in printed
     told = json.loads((tmp_path / "told.json").read_text())
     assert (told["videos"], told["frames"], told["detections_in_frames"]) == (1, 6, count)
     # A video that is done is not decoded again, and one of another stride is another run.
     code, printed, _ = run("detect", pickle, clip, "--out", out, *CPU)
     assert code == 0 and "1 video: 1 was done before, 0 now" in printed
+    # What was drawn and is gone, or was not drawn, is drawn of the lines, without the network.
+    (out / "clip.mp4_detections.webm").unlink()
+    monkeypatch.setattr("detectron_gn.port.runs.detect_video.predict", None)
+    code, printed, _ = run("detect", pickle, clip, "--out", out, "--save-masks", *CPU)
+    assert code == 0 and f"{clip}: was done before; {out / 'clip.mp4_detections.webm'} shows what" in printed
+    assert np.array_equal(frames_of(out / "clip.mp4_detections.webm"), drawn) and len(drawn) == 6
+    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / "clip.mp4_masks").iterdir())]
+    shown = [sum(row["score"] >= 0.5 for row in line["detections"]) for line in lines]
+    assert [int(numbers.max()) for numbers in masks] == shown
     other = run("detect", pickle, clip, "--out", out, "--every", "2", *CPU)
     assert_one_sentence((other[0], "", other[2]), "holds detections of a run with another --every")
 
@@ -91,14 +104,14 @@ def test_every_nth_frame_in_batches_with_masks_and_without_a_video(
     out = tmp_path / "out"
     options = ["--every", "2", "--batch", "2", "--save-masks", "--no-pictures", "--min-score", "0.6"]
     assert run("detect", pickle, clip, "--out", out, *options, *CPU)[0] == 0
-    lines = lines_of(out / "clip_detections.jsonl")
+    lines = lines_of(out / "clip.mp4_detections.jsonl")
     assert [(line["frame"], line["seconds"]) for line in lines] == [(0, 0.0), (2, 0.16), (4, 0.32)]
     assert all(row["score"] >= 0.6 for line in lines for row in line["detections"])
-    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / "clip_masks").iterdir())]
-    assert [path.name for path in sorted((out / "clip_masks").iterdir())][1] == "000002_masks.png"
+    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / "clip.mp4_masks").iterdir())]
+    assert [path.name for path in sorted((out / "clip.mp4_masks").iterdir())][1] == "000002_masks.png"
     for line, numbers in zip(lines, masks, strict=True):
         assert numbers.shape == (64, 96) and set(np.unique(numbers)) <= set(range(len(line["detections"]) + 1))
-    assert not (out / "clip_detections.mp4").exists()
+    assert not (out / "clip.mp4_detections.webm").exists()
 
 
 @pytest.mark.slow
@@ -112,18 +125,20 @@ def test_a_killed_run_goes_on_and_gives_what_one_run_gives(
     process = subprocess.Popen(
         [sys.executable, "-m", "detectron_gn", *command], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
-    part = out / "clip_detections.part.jsonl"
+    part = out / "clip.mp4_detections.part.jsonl"
     while process.poll() is None and not (part.exists() and part.read_bytes().count(b"\n") >= 2):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 2 <= len(lines_of(part)) < 6 and not (out / "clip_detections.jsonl").exists()
+    assert 2 <= len(lines_of(part)) < 6 and not (out / "clip.mp4_detections.jsonl").exists()
     with part.open("ab") as file:  # as a kill within a write leaves it
         file.write(b'{"file_name": "cl')
     code, printed, _ = run(*command)
     assert code == 0 and "6 frames" not in printed
-    for name in ("clip_detections.jsonl", "clip_detections.mp4"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    name, overlay = "clip.mp4_detections.jsonl", "clip.mp4_detections.webm"
+    assert (out / name).read_bytes() == (whole / name).read_bytes()
+    # A WebM has a random number in its head.
+    assert np.array_equal(frames_of(out / overlay), frames_of(whole / overlay))
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
 
 
@@ -160,18 +175,18 @@ def test_a_video_that_is_cut_off_is_told_and_what_was_found_until_then_is_kept(
     whole = clip.read_bytes()
     clip.write_bytes(whole[: len(whole) // 2])
     code, _, errors = run("detect", pickle, clip, "--out", out, *CPU)
-    part = out / "clip_detections.part.jsonl"
+    part = out / "clip.avi_detections.part.jsonl"
     count = len(lines_of(part))
-    assert code == 2 and 2 < count < 10 and len(frames_of(out / "clip_detections.mp4")) == count
+    assert code == 2 and 2 < count < 10 and len(frames_of(out / "clip.avi_detections.webm")) == count
     assert errors.splitlines()[-1] == (
         f"detectron-gn: error: {clip} is damaged or cut off: it announces 12 frames, and {count} of them can be "
-        f"decoded; copy it again; what was found until then is in {part}, drawn in {out / 'clip_detections.mp4'}"
+        f"decoded; copy it again; what was found until then is in {part}, drawn in {out / 'clip.avi_detections.webm'}"
     )
     # The whole one, copied again, is gone on with.
     clip.write_bytes(whole)
     code, printed, _ = run("detect", pickle, clip, "--out", out, *CPU)
     assert code == 0 and f"{clip}: {12 - count} frames" in printed and not part.exists()
-    assert len(lines_of(out / "clip_detections.jsonl")) == len(frames_of(out / "clip_detections.mp4")) == 12
+    assert len(lines_of(out / "clip.avi_detections.jsonl")) == len(frames_of(out / "clip.avi_detections.webm")) == 12
 
 
 def test_images_and_videos_share_a_command_and_a_bad_one_is_named(
@@ -186,10 +201,10 @@ def test_images_and_videos_share_a_command_and_a_bad_one_is_named(
     code, _, errors = run("detect", pickle, image, f"{clips}/**/*.mp4", "--out", out, *CPU, "--workers", "0")
     assert code == 2 and "bad.mp4 cannot be decoded as a video" in errors
     assert errors.splitlines()[-1].endswith(
-        f"1 of 3 videos could not be used, as said above; what was found in the others is in {out}"
+        f"1 of 3 videos could not be read, as said above; what was found in the others is in {out}"
     )
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
-        "000000300000_detections.png", "detections_0.jsonl", "detections_run.json",
+        "000000300000.png_detections.png", "detections_0.jsonl", "detections_run.json",
         "videos/a.mp4_detections.jsonl", "videos/b/a.mp4_detections.jsonl",
     }  # fmt: skip
 
@@ -197,7 +212,8 @@ def test_images_and_videos_share_a_command_and_a_bad_one_is_named(
 def test_lines_of_another_video_are_not_gone_on_with(run: Run, pickle: Path, clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "clip_detections.part.jsonl").write_text('{"file_name": "a", "frame": 7, "seconds": 1, "detections": []}\n')
+    line = '{"file_name": "a", "frame": 7, "seconds": 1, "detections": []}\n'
+    (out / "clip.mp4_detections.part.jsonl").write_text(line)
     result = run("detect", pickle, clip, "--out", out, *CPU)
     assert_one_sentence((result[0], "", result[2].splitlines(True)[-1]), "line 1, is not that of frame 0: delete the")
 
@@ -218,7 +234,7 @@ def test_a_video_is_turned_as_it_says_unless_told_otherwise(
         out = tmp_path / exif
         command = ["detect", pickle, clip, "--out", out, "--exif", exif, "--every", "6", "--no-pictures", *CPU]
         assert run(*command)[0] == 0
-        (line,) = lines_of(out / "clip_detections.jsonl")
+        (line,) = lines_of(out / "clip.mp4_detections.jsonl")
         sizes.append((line["height"], line["width"]))
     assert sizes == [(96, 64), (64, 96)]
 

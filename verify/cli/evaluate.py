@@ -103,6 +103,7 @@ def _generated(
     """What an RPN by itself proposes in the data set, written as Detectron does, and what `ap.json` holds of it."""
     from detectron_gn.mrcnn.detectors import ProposalNetwork
     from detectron_gn.mrcnn.errors import InputError
+    from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
     from detectron_gn.mrcnn.stopping import Stopped, until_stopped
@@ -114,6 +115,8 @@ def _generated(
         raise InputError("an RPN by itself has no outputs of static shape: leave --cuda-graphs out")
     if args.per_class:
         raise InputError("the recall of proposals has no classes: leave --per-class out")
+    if args.max_dets != MAX_DETECTIONS:
+        raise InputError("the recall of proposals counts 100 and 1000 of an image: leave --max-dets out")
     shown = progress_bar if ranks.is_first else no_progress
     try:
         found = generate_proposals(

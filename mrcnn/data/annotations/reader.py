@@ -142,7 +142,7 @@ class _Reading:
         for key in ("id", "name"):
             for value, count in Counter(category[key] for category in self.categories).items():
                 if count > 1:
-                    self.findings.refuse(f"category {value}", f"the {key} stands {count} times in 'categories'")
+                    self.findings.refuse(f"category {value}", f"the {key} is there {count} times in 'categories'")
         if any(category["name"] == BACKGROUND for category in self.categories):
             self.findings.refuse(
                 f"category {BACKGROUND}", "is the name of what is no object: give another one, or leave it out"
@@ -158,7 +158,7 @@ class _Reading:
                 if self._seen[number] == content:
                     self.findings.mend(subject, "an image listed twice with the same record: taken once")
                 else:
-                    self.findings.refuse(subject, f"the id {number} stands twice in 'images'", number)
+                    self.findings.refuse(subject, f"the id {number} is there twice in 'images'", number)
                 continue
             self.image_count += 1
             if number is not None:
@@ -258,7 +258,7 @@ class _Reading:
         for place in sorted(np.flatnonzero(counts > 1).tolist(), key=lambda place: int(firsts[place])):
             self.findings.refuse(
                 f"annotation {numbers[place]}",
-                f"the id stands {counts[place]} times: take one away where they are one object, or give each its own",
+                f"the id is there {counts[place]} times: take one away where they are one object, or give each its own",
             )
         columns.ids[self._without_id] = 1 + max(0, ids.max(initial=0)) + np.arange(len(self._without_id))
         convention = self._conventions.fault()

@@ -28,7 +28,7 @@ LARGEST_ID = 2**53
 LARGEST_NUMBER = LARGEST_SIDE**2
 
 NO_CROWD_GIVEN = "an annotation without 'iscrowd': taken as no crowd"
-NO_OUTLINE = "an annotation without an outline: its box counts, masks are neither trained nor scored on it"
+NO_OUTLINE = "an annotation without an outline: its box is used, masks are neither trained nor scored on it"
 
 
 def read_id(value: Any, key: str = "id") -> int:

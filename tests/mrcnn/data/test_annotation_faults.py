@@ -88,10 +88,10 @@ def test_records_of_another_shape_are_named(write_dataset, annotation, change, w
     ("change", "words"),
     [
         (lambda c: c.update(categories=[], annotations=[]), "'categories' is empty: list what the annotations'"),
-        (lambda c: c["categories"][0].update(id=17), "category 17: the id stands 2 times in 'categories'"),
-        (lambda c: c["categories"][0].update(name="square"), "category square: the name stands 2 times"),
+        (lambda c: c["categories"][0].update(id=17), "category 17: the id is there 2 times in 'categories'"),
+        (lambda c: c["categories"][0].update(name="square"), "category square: the name is there 2 times"),
         (lambda c: c["categories"][0].update(name="__background__"), "category __background__: is the name of what"),
-        (lambda c: c["annotations"][0].update(id=2), "annotation 2: the id stands 2 times"),
+        (lambda c: c["annotations"][0].update(id=2), "annotation 2: the id is there 2 times"),
     ],
 )
 def test_what_check_data_calls_an_error_of_the_file_stops_training_too(write_dataset, annotation, change, words):

@@ -90,7 +90,7 @@ def test_images_that_are_filtered_out_are_listed(check, annotation):
     ("segmentation", "words"),
     [
         ({"counts": [0, 4800], "size": [60, 80]}, "run-length encoding"),
-        ([[1, 1, 5, 5]], "an annotation without an outline: its box counts"),
+        ([[1, 1, 5, 5]], "an annotation without an outline: its box is used"),
     ],
 )
 def test_outlines_on_which_detectron_crashes_are_noted(check, annotation, segmentation, words):
@@ -178,7 +178,7 @@ def test_categories_without_annotation_and_repeated_ids_are_found(check, annotat
 
     report = check([annotation()], change=change)
     assert texts(report, "note") == ["note: category circle: has no annotation"]
-    assert "the id stands 2 times" in texts(report, "error")[0]
+    assert "the id is there 2 times" in texts(report, "error")[0]
 
 
 def test_the_text_shows_errors_first_and_cuts_long_lists(check, annotation):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import zipfile
 
 import pytest
@@ -27,6 +28,7 @@ def zipped():
     [
         (gzip.compress(b"{}", mtime=0), r"is not JSON but a file compressed with gzip: unpack it"),
         (zipped(), r"is not JSON but a ZIP archive: unpack it"),
+        (pickle.dumps({"all_boxes": []}, 2), r"is not JSON but a pickle; .* beside its detections\.pkl: bbox_\.\.\._"),
         (b"", r"is not JSON but an empty file"),
         (b" \n", r"is not JSON but an empty file"),
         (b"\xef\xbb\xbf<annotation><folder>x</folder>", r"is not JSON but XML or HTML: let the tool"),

@@ -72,7 +72,7 @@ def test_detect_draws_and_writes_boxes(boxes_only, demo_model, tmp_path):
     rows = json.loads((tmp_path / "detections.json").read_text())
     keys = {"file_name", "image_id", "category_id", "category_name", "bbox", "score"}
     assert rows and all(set(row) == keys for row in rows)
-    assert (tmp_path / f"{image.stem}_detections.png").stat().st_size > 0
+    assert (tmp_path / f"{image.name}_detections.png").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def squares(count: int) -> Detections:
 
 
 def test_the_better_detection_has_the_pixels_that_two_share() -> None:
-    numbers = mask_numbers(squares(3))
+    numbers = mask_numbers(squares(3).rles(), (30, 80))
     assert numbers.dtype == np.uint8 and numbers[10, [5, 15, 25, 35, 45]].tolist() == [1, 1, 2, 3, 0]
     assert (numbers[25] == 0).all()
     masks = squares(3).masks()
@@ -30,5 +30,6 @@ def test_the_better_detection_has_the_pixels_that_two_share() -> None:
 
 @pytest.mark.parametrize(("count", "depth"), [(0, np.uint8), (255, np.uint8), (256, np.uint16)])
 def test_a_png_of_one_channel_holds_them_whole(count: int, depth: type) -> None:
-    read = cv2.imdecode(np.frombuffer(mask_png(squares(count)), np.uint8), cv2.IMREAD_UNCHANGED)
-    assert read.dtype == depth and (read == mask_numbers(squares(count))).all()
+    masks = squares(count).rles(), (30, 80)
+    read = cv2.imdecode(np.frombuffer(mask_png(*masks), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read.dtype == depth and (read == mask_numbers(*masks)).all()

@@ -1,4 +1,4 @@
-"""Where `detect` puts what it makes: inputs of one stem keep their folders, and the others keep their names."""
+"""Where `detect` puts what it makes: inputs of one name keep their folders."""
 
 from pathlib import Path
 
@@ -17,13 +17,11 @@ def pictures(inputs: list[str], images: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("named", "made"),
     [
-        (["a/x.png", "b/y.png"], ["x", "y"]),
-        (["a/x.png", "b/x.png", "b/other.png"], ["a/x", "b/x", "other"]),
-        (["x.png", "a/x.png"], ["x", "a/x"]),
-        (["x.png", "x.jpg", "y.jpg"], ["x.png", "x.jpg", "y"]),
-        (["a/x.png", "a/x.jpg", "b/X.png"], ["a/x.png", "a/x.jpg", "b/X"]),
-        (["x.png", "./x.png"], ["x", "x"]),
-        (["x.png", "x.jpg", "x.jpg.png"], ["1_x.png", "2_x.jpg", "3_x.jpg.png"]),
+        (["a/x.png", "b/y.png", "b/x.jpg"], ["x.png", "y.png", "x.jpg"]),
+        (["a/x.png", "b/X.png", "b/other.png"], ["a/x.png", "b/X.png", "other.png"]),
+        (["x.png", "a/x.png"], ["x.png", "a/x.png"]),
+        (["x.png", "./x.png"], ["x.png", "x.png"]),
+        (["x.png", "X.png", "y.png"], ["1_x.png", "2_X.png", "3_y.png"]),
     ],
 )
 def test_files_that_are_named_are_told_apart_by_as_little_as_does(
@@ -42,7 +40,7 @@ def test_what_a_folder_a_pattern_or_a_list_brings_keeps_the_folders_below_their_
     below = ["pictures/q/x.png"]
     assert pictures(["p"], ["p/q/x.png"]) == pictures(["p/**/*.png"], ["p/q/x.png"]) == below
     assert pictures(["p", "r/*.png"], ["p/q/x.png", "r/x.png"]) == ["pictures/p/q/x.png", "pictures/r/x.png"]
-    assert pictures(["p", "p/q/x.png"], ["p/q/x.png", "p/q/y.png"]) == ["x", "pictures/q/y.png"]
+    assert pictures(["p", "p/q/x.png"], ["p/q/x.png", "p/q/y.png"]) == ["x.png", "pictures/q/y.png"]
     Path("list.txt").write_text("p/q/x.png\np/y.png\n")
     assert pictures(["@list.txt"], ["p/q/x.png", "p/y.png"]) == ["pictures/q/x.png", "pictures/y.png"]
     # One that is in none of the inputs, as when a list has changed meanwhile.
@@ -53,6 +51,6 @@ def test_what_a_folder_a_pattern_or_a_list_brings_keeps_the_folders_below_their_
 def test_a_video_has_its_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = OutputPaths([Path("a.mp4"), Path("clips/*.avi")], OUT)
-    assert paths.files(Path("a.mp4")) == [OUT / "a_detections.mp4", OUT / "a_detections.jsonl"]
-    assert paths.overlay(Path("clips/b.avi")) == OUT / "videos" / "b.avi_detections.mp4"
-    assert paths.masks_of_frames(Path("a.mp4")) == OUT / "a_masks"
+    assert paths.files(Path("a.mp4")) == [OUT / "a.mp4_detections.webm", OUT / "a.mp4_detections.jsonl"]
+    assert paths.overlay(Path("clips/b.avi")) == OUT / "videos" / "b.avi_detections.webm"
+    assert paths.masks_of_frames(Path("a.mp4")) == OUT / "a.mp4_masks"

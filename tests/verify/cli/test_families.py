@@ -168,6 +168,8 @@ def test_verify_ap_of_an_rpn_compares_its_recall(model_of, two_images, demo_mode
     assert len(read_proposals(tmp_path / "out" / "rpn_proposals.pkl").boxes) == 1
     code, _, err = run(*arguments, "--out", tmp_path / "out", "--expect-box", "50")
     assert code == 2 and "pass --expect-proposal" in err
+    code, _, err = run("test", *arguments[2:], "--out", tmp_path / "out", "--max-dets", "300")
+    assert code == 2 and "counts 100 and 1000 of an image: leave --max-dets out" in err
 
 
 def of_each_family(name):

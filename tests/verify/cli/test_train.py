@@ -264,7 +264,7 @@ def test_boxes_without_outlines_train_a_model_of_boxes(tmp_path, capsys):
     evaluated = ["--eval-annotations", str(boxes)]
     arguments = ["train", *CONFIG, "MODEL.MASK_ON", "False", *data, *evaluated, "--out", str(out)]
     assert detectron_gn.main(arguments) == 0
-    said = f"{boxes}: an annotation without an outline: its box counts"
+    said = f"{boxes}: an annotation without an outline: its box is used"
     # Once for training and once for its evaluations.
     assert capsys.readouterr().out.count(said) == 2
     assert set(json.loads((out / "eval_iter0" / "ap.json").read_text())["boxes"]) == {"box"}
@@ -275,10 +275,10 @@ def test_detect_names_the_classes_that_a_run_was_trained_with(tmp_path, capsys):
     out = tmp_path / "run"
     names = ["--classes", str(tmp_path / "names.txt")]
     assert detectron_gn.main(["train", *CONFIG, *TRAIN, *names, "--out", str(out), "--workers", "0"]) == 0
-    drawn, module = [], "detectron_gn.port.runs.detect"
+    drawn, drawing = [], "detectron_gn.port.runs.drawn_rows.draw_rows"
     image = sorted((DATA / "train_images").iterdir())[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"{module}.draw_detections", lambda image, _found, names, _: drawn.append(names) or image)
+        patch.setattr(drawing, lambda image, _rows, categories: drawn.append(categories.names) or image)
         detect = ["detect", str(out / "model_final.pth"), str(image), "--out", str(tmp_path / "found")]
         assert detectron_gn.main(detect) == 0
     assert drawn == [("moon", "sun", "star", "sky")]
