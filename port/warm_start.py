@@ -59,9 +59,16 @@ class StartingPoint:
     has_fresh_rows: bool = False
     has_other_classes: bool = False
 
-    def report(self) -> list[str]:
-        """Lines that say all of it."""
-        lines = [f"{self.copied} blobs are copied, {self.momenta} of them with their momentum"]
+    def report(self, *, is_named: bool = False) -> list[str]:
+        """Lines that say all of it.
+
+        Args:
+            is_named: whether the person has named the file's classes.
+        """
+        lines = [
+            f"{self.copied} blobs (arrays of weights) are copied, {self.momenta} of them with their momentum (the "
+            "solver's memory of its steps)"
+        ]
         for names in dict.fromkeys(self.partly_copied.values()):
             told = listed([printable(name) for name in names], most=12)
             others = "; the others are initialised" if self.has_fresh_rows else ""
@@ -71,7 +78,8 @@ class StartingPoint:
             lines.append("the classes of the file are not known: --weights-classes names them and keeps equal ones")
         elif self.has_other_classes:
             told = listed([printable(name) for name in self.source_classes or ()][1:], most=12)
-            lines.append(f"the classes of the file are {told}; where they are others, --weights-classes names them")
+            advice = "" if is_named else "; where they are others, --weights-classes names them"
+            lines.append(f"the classes of the file are {told}{advice}")
         if self.by_place:
             lines.append(
                 "warning: the classes of the file are not known: class k is taken to be category k of the data; "

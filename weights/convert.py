@@ -42,9 +42,9 @@ def convert(
         weights = named(read_mapped(file))
     write_blobs(out, weights)
     not_kept = [f"{name} {reason}" for name, reason in weights.left_out.items()]
-    if out.suffix == ".pkl" and weights.iteration != iteration_from_name(out.name):
+    if out.suffix == ".pkl" and weights.iteration is not None and weights.iteration != iteration_from_name(out.name):
         not_kept.append(
-            f"the iteration {weights.iteration}: a Detectron pickle tells it by its name only "
-            f"(model_iter{weights.iteration}.pkl)"
+            f"the iteration {weights.iteration}: a Detectron pickle tells it by its name only; call it "
+            f"model_iter{weights.iteration}.pkl where training is to go on at {weights.iteration + 1}"
         )
     return Conversion(weights, out, tuple(not_kept))

@@ -1,5 +1,6 @@
 """What Detectron would make of a data set, said before hours of training are spent: the work of `check-data`."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +12,20 @@ from detectron_gn.mrcnn.config import Config, check_keypoints
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
 from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
-from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage
+from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, NoImageFile
 from detectron_gn.mrcnn.data.ground_truth import TrainedObjects, mirrored_keypoints
 from detectron_gn.mrcnn.data.image_blob import scaling_fault
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import NO_KEYPOINTS, NO_OUTLINES, other_classes
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.wording import in_one_line
+from detectron_gn.mrcnn.wording import in_one_line, listed
 
 Severity = Literal["error", "dropped", "note"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")
+# So many findings that differ in numbers only are told in one line.
+_MANY = 4
+_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class DataReport:
         trained_images: those with an object to train on and a file that can be.
         trained_annotations: the objects in these images that are trained on.
         crowds: the crowds in these images, which are neither objects nor background.
+        refusals: how many of the errors training refuses before it begins; at the others it stops when their image's
+            turn comes, or trains on what is spoiled.
     """
 
     findings: tuple[Finding, ...]
@@ -60,6 +66,7 @@ class DataReport:
     annotations: int
     trained_annotations: int
     crowds: int
+    refusals: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -93,6 +100,7 @@ def check_dataset(
     findings = [Finding("error", fault.subject, fault.text) for fault in dataset.faults]
     findings += [Finding("note", str(dataset.annotation_file), remark) for remark in dataset.remarks]
     findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
+    refusals = _error_count(findings)
     spoiled = {fault.image_id for fault in dataset.faults}
     with ThreadPoolExecutor(threads) as pool:
         check = partial(
@@ -111,6 +119,7 @@ def check_dataset(
         of_keypoints = list(_check_keypoints(image, counts))
         if cfg.MODEL.KEYPOINTS_ON and any(finding.severity == "error" for finding in of_keypoints):
             findings += of_keypoints
+            refusals += _error_count(of_keypoints)
             continue
         findings += [replace(finding, severity="note") for finding in of_keypoints]
         unscalable = _unscalable(image, cfg)
@@ -125,15 +134,41 @@ def check_dataset(
             crowds += int(is_crowd.sum())
             objects += int((~is_crowd).sum())
         outlined += any(map(has_outline, image.annotations))
-    findings += [finding for of_file in of_files for finding in of_file.findings]
-    if not images:
-        why = NO_KEYPOINTS if pointless else "no image is left to train on"
-        findings.append(Finding("error", str(dataset.annotation_file), why))
-    elif cfg.MODEL.MASK_ON and not outlined:
+    if len(of_files) > 1 and all(of_file.is_missing for of_file in of_files):
+        findings.append(_none_found(dataset))
+        refusals += 1
+    else:
+        refusals += sum(not of_file.is_found for of_file in of_files)
+        findings += [finding for of_file in of_files for finding in of_file.findings]
+        # That nothing is left does not need to be said where every image has an error of its own.
+        if not images and (of_data := _nothing_left(dataset, len(spoiled), pointless)) is not None:
+            findings.append(of_data)
+            refusals += 1
+    if images and cfg.MODEL.MASK_ON and not outlined:
         findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
+        refusals += 1
+    of_file = dataset.instances
     return DataReport(
-        tuple(findings), dataset.instances.image_count, images, dataset.instances.annotation_count, objects, crowds
+        tuple(findings), of_file.image_count, images, of_file.annotation_count, objects, crowds, refusals
     )
+
+
+def _error_count(findings: Iterable[Finding]) -> int:
+    return sum(finding.severity == "error" for finding in findings)
+
+
+def _none_found(dataset: CocoDataset) -> Finding:
+    """In place of as many errors as there are images: the folder is another one."""
+    count, first = len(dataset.images), dataset.images[0].file_name
+    text = f"none of the {count:,} images is in this folder ({first}): is --images right?"
+    return Finding("error", str(dataset.image_dir), text)
+
+
+def _nothing_left(dataset: CocoDataset, spoiled: int, pointless: int) -> Finding | None:
+    if spoiled and spoiled >= len(dataset.images):
+        return None
+    why = NO_KEYPOINTS if pointless else "no image is left to train on"
+    return Finding("error", str(dataset.annotation_file), why)
 
 
 def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDataset) -> DataReport:
@@ -142,21 +177,51 @@ def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDatas
     if difference is None:
         return report
     finding = Finding("error", str(dataset.annotation_file), difference)
-    return replace(report, findings=(finding, *report.findings))
+    return replace(report, findings=(finding, *report.findings), refusals=report.refusals + 1)
 
 
 def report_text(report: DataReport, most: int = 20) -> str:
-    """The report for the terminal: errors first, at most `most` findings of a severity, and what is left."""
+    """The report for the terminal: errors first, what is left, and last whether it can be trained on.
+
+    Args:
+        most: lines of a severity. What is found alike many times takes one.
+    """
     lines: list[str] = []
     for severity in SEVERITIES:
-        found = [finding for finding in report.findings if finding.severity == severity]
-        lines += [in_one_line(str(finding)) for finding in found[:most]]
+        found = list(_grouped([finding for finding in report.findings if finding.severity == severity]))
+        lines += [in_one_line(text) for text, _ in found[:most]]
         if len(found) > most:
-            lines.append(f"{severity}: ... and {len(found) - most} more")
-    lines.append(f"trained on: {report.trained_images} of {report.images} images")
+            lines.append(f"{severity}: ... and {sum(count for _, count in found[most:])} more")
+    label = "would be trained on: " if report.errors else "trained on: "
+    lines.append(f"{label}{report.trained_images} of {report.images} images")
     crowds = f"; crowds, which are kept apart: {report.crowds}" if report.crowds else ""
-    lines.append(f"            {report.trained_annotations} of {report.annotations} annotations{crowds}")
+    lines.append(f"{'':{len(label)}}{report.trained_annotations} of {report.annotations} annotations{crowds}")
+    if report.errors:
+        lines.append(_verdict(report))
     return "\n".join(lines)
+
+
+def _grouped(findings: Iterable[Finding]) -> Iterator[tuple[str, int]]:
+    """A line for each finding, or for many that differ in their subjects and numbers only, and how many it is of."""
+    alike: dict[str, list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault(_NUMBER.sub("0", finding.text.replace(finding.subject, "")), []).append(finding)
+    for found in alike.values():
+        if len(found) < _MANY:
+            yield from ((str(finding), 1) for finding in found)
+        else:
+            first, *others = found
+            subjects = listed([finding.subject for finding in others], most=2)
+            yield f"{first}; {len(others)} more like it: {subjects}", len(found)
+
+
+def _verdict(report: DataReport) -> str:
+    """What training makes of the errors."""
+    count = len(report.errors)
+    errors = f"{count:,} error{'s' * (count > 1)}"
+    if report.refusals:
+        return f"train refuses this file: {errors}"
+    return f"train would stop at an image, or train on what is spoiled: {errors}"
 
 
 def _check_categories(dataset: CocoDataset, cfg: Config) -> Iterator[Finding]:
@@ -255,10 +320,18 @@ def _why_untrained(image: CocoImage, trained: TrainedObjects) -> str:
 
 
 class _CheckedFile(NamedTuple):
-    """What was found about an image's file, and whether training takes it all the same."""
+    """What was found about an image's file.
+
+    Attributes:
+        is_trained_on: whether training takes it all the same.
+        is_found: whether there is one file that it is; if not, training refuses it before it begins.
+        is_missing: whether there is none.
+    """
 
     findings: list[Finding]
     is_trained_on: bool
+    is_found: bool = True
+    is_missing: bool = False
 
 
 def _check_file(
@@ -267,10 +340,12 @@ def _check_file(
     """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
         path = dataset.image_dir / find(image.place)
-        if not path.is_file():
-            return _CheckedFile([Finding("error", str(path), "no such image file")], is_trained_on=False)
-        if reading is None:
-            return _CheckedFile([], is_trained_on=True)
+    except InputError as error:
+        refused = [Finding("error", image.file_name, str(error))]
+        return _CheckedFile(refused, False, is_found=False, is_missing=isinstance(error, NoImageFile))
+    if reading is None:
+        return _CheckedFile([], is_trained_on=True)
+    try:
         _, orientation, remark = read_training_image(path, reading, (image.height, image.width))
     except InputError as error:
         return _CheckedFile([Finding("error", image.file_name, str(error))], is_trained_on=False)

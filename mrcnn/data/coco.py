@@ -33,6 +33,10 @@ Polygons = tuple[npt.NDArray[np.float64], ...]
 Segm = Polygons | Mapping[str, Any]
 
 
+class NoImageFile(InputError):
+    """No file of an image is in the folder of images."""
+
+
 @dataclass(frozen=True)
 class CocoImage:
     """An image of the data set: its record, and its annotations in the order of the file, made when they are asked for.
@@ -152,11 +156,11 @@ class CocoDataset:
         if found is None:
             expected = folder.expected(image_id, file_name)
             if not file_name:
-                raise InputError(
+                raise NoImageFile(
                     f"image {image_id} has no 'file_name' in {self.annotation_file}, and {expected}, as COCO would "
                     "name it, is no file"
                 )
-            raise InputError(f"{expected}: no such image file, but {self.annotation_file} lists it")
+            raise NoImageFile(f"{expected}: no such image file, but {self.annotation_file} lists it")
         return found
 
 

@@ -118,13 +118,18 @@ def id_in_name(name: str | os.PathLike[str]) -> int | None:
     return int(number) if number.isascii() and number.isdecimal() else None
 
 
-def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
+def image_files(annotations: COCO, folder: Path, option: str = "--images") -> dict[int, Path]:
     """The path of every image of the annotations, by image id, in the order of ids.
+
+    Args:
+        option: what the folder was given with, for sentences.
 
     Raises InputError that names the first image that is nowhere in the folder, or that is several files of one name.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of images: give the one the annotations' file names are relative to")
+        raise InputError(
+            f"{option} {folder} is no folder of images: give the one the annotations' file names are relative to"
+        )
     file_names = {image_id: str(image.get("file_name", "")) for image_id, image in annotations.imgs.items()}
     images, found = ImageFolder(folder, file_names.values()), {}
     for image_id in sorted(file_names):
@@ -132,7 +137,7 @@ def image_files(annotations: COCO, folder: Path) -> dict[int, Path]:
         if path is None:
             first = images.expected(image_id, file_names[image_id]).relative_to(folder)
             raise InputError(
-                f"image {image_id} ({first}) is not in {folder}: --images must hold every image of the annotations"
+                f"image {image_id} ({first}) is not in {folder}: {option} must hold every image of the annotations"
             )
         found[image_id] = path
     return found

@@ -1,7 +1,6 @@
 """The running figures of a training run; answers to Detectron utils/training_stats.py and utils/logging.py."""
 
 import datetime
-import json
 from collections import deque
 from collections.abc import Mapping
 from statistics import median
@@ -16,7 +15,7 @@ PERIOD = 20
 class TrainingStats:
     """Medians of the losses over the last 20 iterations, as Detectron's `json_stats` lines give them.
 
-    `time` and `eta` are of the iterations of this process, without the first ones after the start.
+    `time` and `eta` are of the iterations of this process, from the third line on without those up to the second.
     """
 
     def __init__(self, start: int, max_iter: int) -> None:
@@ -29,8 +28,9 @@ class TrainingStats:
         total = sum(losses_of(outputs).values())
         for name, value in {**outputs, "loss": total}.items():
             self._values.setdefault(name, deque(maxlen=PERIOD)).append(value)
-        if iteration == self._start + PERIOD:
-            # The first iterations are slower: files are not cached yet, libraries choose their algorithms.
+        if iteration == self._start + PERIOD + 1:
+            # The first iterations are slower: files are not cached yet, libraries choose their algorithms. Detectron
+            # forgets them after its second line, too (utils/train.py:train_model).
             self._seconds, self._iterations = 0.0, 0
         self._seconds += seconds
         self._iterations += 1
@@ -44,21 +44,23 @@ class TrainingStats:
         """The mean of this process's iterations, without the first ones after the start."""
         return self._seconds / max(self._iterations, 1)
 
+    @property
+    def timed_iterations(self) -> int:
+        """How many iterations that mean is of."""
+        return self._iterations
+
     def line(self, iteration: int, lr: float, device: torch.device) -> dict[str, float | int | str]:
-        """The figures of Detectron's line; `mem` in MiB, 0 on a CPU. Its queue length `mb_qsize` has no counterpart."""
+        """The figures of Detectron's line; `mem` in MiB, 0 on a CPU. Its queue length `mb_qsize` has no counterpart.
+
+        `eta` is of the iterations that are left; Detectron counts the one that was just done, too.
+        """
         seconds = self.seconds_an_iteration
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         return {
             "iter": iteration,
             "lr": lr,
             "time": seconds,
-            "eta": str(datetime.timedelta(seconds=int(seconds * (self._max_iter - iteration)))),
+            "eta": str(datetime.timedelta(seconds=int(seconds * (self._max_iter - iteration - 1)))),
             "mem": -(-memory // 2**20),
             **{name: median(values) for name, values in self._values.items()},
         }
-
-
-def json_stats(line: Mapping[str, float | int | str]) -> str:
-    """A line as Detectron prints it: sorted keys, floats as text with six decimals."""
-    rounded = {key: f"{value:.6f}" if isinstance(value, float) else value for key, value in line.items()}
-    return f"json_stats: {json.dumps(rounded, sort_keys=True)}"

@@ -126,7 +126,7 @@ class Summary:
         elif self.classes and self.family != "ImageNet backbone":
             head.append("  classes: not known by name")
         head.append(f"  momentum: {f'for {self.momentum} blobs' if self.momentum else 'none'}")
-        head.append(f"  iteration: {'unknown' if self.iteration is None else self.iteration}")
+        head.append(f"  iteration: {self._iteration()}")
         if self.config is None:
             head.append("  config: none in the file")
         else:
@@ -138,6 +138,11 @@ class Summary:
             head.append(f"  preserved, not used by the network: {preserved}")
         head += [one_line(f"  left out: {name} {reason}") for name, reason in self.left_out.items()]
         return "\n".join([head[0], *(folded(line, "    ") for line in head[1:]), "", self._part_table()])
+
+    def _iteration(self) -> str:
+        if self.iteration is not None:
+            return str(self.iteration)
+        return "unknown: a pickle tells it by its name, model_iterN.pkl" if self.container == "pkl" else "unknown"
 
     def _part_table(self) -> str:
         """Each part of the network with its blobs, their values, and the largest of these."""

@@ -107,6 +107,7 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
         "the classes of the file are person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, "
         "traffic light, fire hydrant, stop sign and 68 more; where they are others, --weights-classes names them",
     ]
+    assert "--weights-classes" not in " ".join(point.report(is_named=True))
 
 
 def test_where_the_file_has_all_classes_of_the_network_no_row_is_initialised():

@@ -29,7 +29,11 @@ def add_check_data(commands: Commands) -> None:
     add_config(parser, "thresholds and number of classes (default: Detectron's, and as many as there are)")
     parser.add_argument("--no-decode", action="store_true", help="look for the image files without decoding them")
     parser.add_argument(
-        "--most", type=at_least(0), default=20, metavar="N", help="findings shown of a kind (default 20)"
+        "--most",
+        type=at_least(0),
+        default=20,
+        metavar="N",
+        help="lines of errors, of what is dropped, and of notes (default 20; --json has all)",
     )
 
 

@@ -41,7 +41,7 @@ def add_train(commands: Commands) -> None:
         "train",
         _train,
         "train from scratch, from other weights, or on from a checkpoint",
-        "train --weights 48616381 --epochs 20 --annotations train.json --images train --out run",
+        "train --weights 48616381 --epochs 40 --annotations train.json --images train --out run",
     )
     add_options(parser)
 
@@ -164,7 +164,6 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
     from detectron_gn.mrcnn.config import check_config, refuse_training
     from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
-    from detectron_gn.port.classes import known_categories
     from detectron_gn.port.runs.proposals import training_proposals
     from detectron_gn.verify.training import say
     from detectron_gn.verify.training.evaluated import train_and_evaluate
@@ -173,10 +172,12 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
         rename_classes,
         training_data,
         with_classes_of,
+        with_names_of,
     )
     from detectron_gn.verify.training.run_options import RunOptions
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
+    from detectron_gn.weights.shown import folded
 
     cache = args.data_cache or args.out / "data_cache"
     own = training_data(args.annotations, args.images, cache, say.print_line if ranks.is_first else say.say_nothing)
@@ -185,12 +186,14 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
         is_of_run = source.classes is not None and "classes" not in given_options(args.arguments[1:])
         names = source.classes if is_of_run and source.classes else read_class_names(args.classes)
         datasets = rename_classes(own, names, str(args.classes))
-    cfg = source.cfg if source.configured is None else with_classes_of(datasets[0], source.cfg, source.own_keys)
+    cfg = source.cfg
+    if source.configured is not None:
+        cfg = with_names_of(datasets, with_classes_of(datasets[0], cfg, source.own_keys), source.own_keys)
     for dataset in datasets:
         check_classes(dataset, cfg)
         if ranks.is_first:
             for remark in dataset.remarks:
-                say.print_line(f"{dataset.annotation_file}: {remark}")
+                say.print_line(folded(f"{dataset.annotation_file}: {remark}", "  "))
     check_config(cfg)
     refuse_training(cfg)
     weights = read_blobs(resolve(source.weights)) if source.weights else None
@@ -199,8 +202,6 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
     source_classes = None
     if args.weights_classes is not None and (weights is not None or source.configured is not None):
         source_classes = (BACKGROUND, *read_class_names(args.weights_classes))
-    elif weights is not None and (known := known_categories(weights, source.weights)) is not None:
-        source_classes = known.classes
     evaluations = _evaluations(args, cfg, own[0])
     options = RunOptions(
         args.out,

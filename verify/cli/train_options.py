@@ -35,7 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="SOURCE",
-        help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN.pkl goes on after N",
+        help="model id, URL or file to start from (default: TRAIN.WEIGHTS); model_iterN goes on after N, model_final "
+        "begins at 0",
     )
     add_data_sets(parser, required=False)
     add(
@@ -89,8 +90,8 @@ def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-every",
         type=at_least(1),
         metavar="N",
-        help="iterations (default: TRAIN.SNAPSHOT_ITERS where you set it, else as Detectron, but ten times in a run at "
-        "least, and after half an hour)",
+        help="iterations (default: TRAIN.SNAPSHOT_ITERS where you set it, else as Detectron, but ten times in a run, "
+        "of a short one every 20, and after half an hour)",
     )
     add("--keep", type=at_least(1), default=3, metavar="K", help="checkpoints to keep (default 3)")
     add("--detectron-checkpoints", action="store_true", help="write model_iterN.pkl, which Detectron goes on from, too")

@@ -15,15 +15,16 @@ from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, StopRequest
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, train
-from detectron_gn.mrcnn.training.stats import TrainingStats, json_stats
+from detectron_gn.mrcnn.training.stats import TrainingStats
 from detectron_gn.verify.training.best import BestCheckpoint
 from detectron_gn.verify.training.length import MOST_SECONDS_WITHOUT
 from detectron_gn.verify.training.metrics import RunFigures
-from detectron_gn.verify.training.plan import TIMED_AFTER, time_left
+from detectron_gn.verify.training.progress import progress_line, time_left, told_after
 from detectron_gn.verify.training.run_dir import RunFolder
 from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.verify.training.start import TrainingRun
 from detectron_gn.weights.errors import WeightsError
+from detectron_gn.weights.shown import folded
 
 # Seconds after which curves.png is drawn again with a checkpoint; half a second each, and always at the end.
 DRAWN_AGAIN = 10
@@ -140,7 +141,8 @@ class Course:
             self.figures.draw()
             if (best := self._best.kept_after(self._last)) is not None:
                 self._say(best)
-            self._say("momentum is half of a file: detectron-gn convert FILE --out OTHER --strip leaves it out")
+            self._say("half of a file is momentum, which only training needs; to leave it out:")
+            self._say("  detectron-gn convert FILE --out OTHER --strip")
         return final
 
     def _look_again(self) -> bool:
@@ -203,15 +205,15 @@ class Course:
         stats.add(result.iteration, result.outputs, result.seconds)
         if result.momentum_scale != 1.0:
             self._say(
-                f"iteration {result.iteration}: learning rate {result.lr:g}, momentum x {result.momentum_scale:g}"
+                f"iteration {result.iteration}: rate {result.lr:g}; momentum times {result.momentum_scale:g} to fit it"
             )
         if stats.is_due(result.iteration):
             line = stats.line(result.iteration, result.lr, self._ranks.device)
             self.figures.add(line)
-            self._say(json_stats(line))
-        whole = end - self._run.start
-        if result.iteration == self._run.start + min(TIMED_AFTER, whole // 10) - 1:
-            self._say(time_left(stats.seconds_an_iteration, end - result.iteration - 1))
+            self._say(progress_line(line, end, stats.timed_iterations))
+        left = end - result.iteration - 1
+        if left and result.iteration == self._run.start + told_after(end - self._run.start) - 1:
+            self._say(folded(time_left(stats.seconds_an_iteration, left), "  "))
 
 
 def forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:

@@ -125,7 +125,7 @@ def _checked(
     if ranks.is_first:
         for remark in coco.remarks:
             say(f"{data.annotations}: {remark}")
-    image_files(coco, data.images)
+    image_files(coco, data.images, "--eval-images")
     if scores_keypoints(cfg):
         check_keypoints(coco)
     if data.proposals is not None:

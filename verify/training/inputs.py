@@ -1,5 +1,6 @@
 """What a training run is made of, from what the user names: configuration, starting point, data sets, class names."""
 
+import os
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from detectron_gn.mrcnn.data.categories import BACKGROUND, Places
 from detectron_gn.mrcnn.data.coco import CocoDataset, check_image_dir, dataset_of, read_dataset
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.training.schedule import scaled_schedule, schedule_changes
+from detectron_gn.mrcnn.wording import printable
 from detectron_gn.port.config.read import lacks_box_weights
 from detectron_gn.port.config.readable_yaml import readable_config
 from detectron_gn.port.config.saved import BOX_WEIGHTS, UnsupportedModel
@@ -86,6 +88,17 @@ def with_classes_of(dataset: CocoDataset, cfg: Config, own_keys: Container[str])
     if "MODEL.NUM_CLASSES" in own_keys:
         return cfg
     return with_values(cfg, {"MODEL.NUM_CLASSES": len(dataset.classes)})
+
+
+def with_names_of(datasets: Sequence[CocoDataset], cfg: Config, own_keys: Container[str]) -> Config:
+    """The configuration with the annotation files' names as TRAIN.DATASETS, for whoever reads it in a checkpoint.
+
+    It stays as it is where the person has set it.
+    """
+    if "TRAIN.DATASETS" in own_keys:
+        return cfg
+    names = (os.fsencode(dataset.annotation_file.stem).decode("utf-8", "replace") for dataset in datasets)
+    return with_values(cfg, {"TRAIN.DATASETS": tuple(map(printable, names))})
 
 
 def with_own_rates(scaled: Config, cfg: Config, own_keys: Container[str]) -> Config:

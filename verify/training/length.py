@@ -9,8 +9,12 @@ from detectron_gn.mrcnn.training.schedule import fitted_schedule
 
 # A run writes at least so many checkpoints, its final model among them, where nobody says how often.
 LEAST_CHECKPOINTS = 10
+# But none more often than a line of figures: a run of some minutes is as soon begun again.
+SHORTEST_PERIOD = 20
 # And one more whenever so many seconds have gone without.
 MOST_SECONDS_WITHOUT = 30 * 60.0
+
+_POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class CheckpointRule:
 
     Attributes:
         every: iterations between two of them, instead of TRAIN.SNAPSHOT_ITERS / NUM_GPUS.
-        is_often: whether there are ten in a run at least, and one more, which is not evaluated, after half an hour
-            without one.
+        is_often: whether there are ten in a run at least, though none within 20 iterations of another, and one more,
+            which is not evaluated, after half an hour without one.
     """
 
     every: int | None = None
@@ -58,7 +62,13 @@ class CheckpointRule:
         if self.every is not None:
             return self.every
         of_detectron = max(1, cfg.TRAIN.SNAPSHOT_ITERS // cfg.NUM_GPUS)
-        return min(of_detectron, ceil(cfg.SOLVER.MAX_ITER / LEAST_CHECKPOINTS)) if self.is_often else of_detectron
+        often = max(SHORTEST_PERIOD, ceil(cfg.SOLVER.MAX_ITER / LEAST_CHECKPOINTS))
+        return min(of_detectron, often) if self.is_often else of_detectron
+
+
+def may_grow(cfg: Config) -> bool:
+    """Whether a run may be made longer when it goes on: its length does not shape the rate from its beginning."""
+    return cfg.SOLVER.LR_POLICY not in _POLICIES_OF_LENGTH
 
 
 def image_count(roidb: Roidb) -> int:

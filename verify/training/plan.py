@@ -1,21 +1,19 @@
-"""What a run is about to do, as the table that it prints at its start, and how long it will take."""
+"""What a run is about to do, as the table that it prints at its start."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from detectron_gn.mrcnn.config import Config, flatten, model_family
 from detectron_gn.mrcnn.config.functions import body, norm_of_backbone
 from detectron_gn.mrcnn.data.roidb import Roidb, TrainedImages
+from detectron_gn.mrcnn.training.schedule import told_shape
 from detectron_gn.mrcnn.training.solver import learning_rate
 from detectron_gn.mrcnn.wording import in_one_line, listed, printable
-from detectron_gn.verify.training.length import image_count, images_an_iteration
+from detectron_gn.verify.training.length import image_count, images_an_iteration, may_grow
 from detectron_gn.verify.training.run_options import RunOptions
 
 WIDTH, LABELS = 80, 13
-# After so many iterations of a process, or a tenth of a short run's, the time left is said once.
-TIMED_AFTER = 100
 _OF_POLICIES = {
     "SOLVER.STEP_SIZE": ("step",),
     "SOLVER.STEPS": ("steps_with_decay", "steps_with_lrs"),
@@ -47,18 +45,20 @@ def table(plan: Plan, cfg: Config, roidb: Roidb, classes: Sequence[str], trained
         trained, parameters: how many numbers are trained, and how many the network has.
     """
     options = plan.options
+    is_complete = plan.start >= cfg.SOLVER.MAX_ITER
     rows = {
         "model": [_model(cfg, classes)],
         "images": list(_images(roidb)),
-        "iterations": [_iterations(plan, cfg, roidb)],
-        "rate": [_rate(cfg)],
+        "iterations": list(_iterations(plan, cfg, roidb)),
+        "rate": [] if is_complete else [_rate(plan, cfg), *_shape(plan)],
         "set here": [] if options.configured is None else list(changes(options.configured, cfg)),
         "trained": [_trained(plan, cfg, trained, parameters)],
         "checkpoints": [_checkpoints(plan, cfg)],
         "evaluation": [_evaluation(plan)],
         "written to": [f"{options.out}: model_final.pkl, checkpoints, json_stats.jsonl, curves.png"],
-        "to stop": ["Ctrl-C: the iteration is finished and a checkpoint written"],
-        "to go on": [options.command] if options.command else [],
+        "to stop": [] if is_complete else ["Ctrl-C: the iteration is finished and a checkpoint written"],
+        "to go on": [options.command] if options.command and not is_complete else [],
+        "to train on": list(_to_train_on(plan, cfg)) if is_complete else [],
     }
     return [line for label, texts in rows.items() for line in _row(label, texts)]
 
@@ -69,23 +69,6 @@ def changes(before: Config, after: Config) -> Iterator[str]:
     for key, old in flatten(before).items():
         if old != new[key] and after.SOLVER.LR_POLICY in _OF_POLICIES.get(key, (after.SOLVER.LR_POLICY,)):
             yield f"{key} {_value(old)} -> {_value(new[key])}"
-
-
-def time_left(seconds: float, iterations: int) -> str:
-    """A line about iterations that take so many seconds each."""
-    left = timedelta(seconds=seconds * iterations)
-    end = f"{datetime.now() + left:%H:%M}" if left < timedelta(hours=20) else f"{datetime.now() + left:%Y-%m-%d %H:%M}"
-    return f"time left: about {span(left)} ({seconds:.3g} s an iteration), until {end}; evaluations not counted"
-
-
-def span(time: timedelta) -> str:
-    """A length of time in the two largest of its units: `2 d 5 h`, `1 h 20 min`, `40 s`."""
-    seconds = round(time.total_seconds())
-    for name, size, smaller, small_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= size:
-            rest = seconds % size // small_size
-            return f"{seconds // size} {name}" + (f" {rest} {smaller}" if rest else "")
-    return f"{seconds} s"
 
 
 def _row(label: str, texts: Sequence[str]) -> Iterator[str]:
@@ -124,27 +107,66 @@ def _of_file(images: TrainedImages) -> int:
     return len(images.objects)
 
 
-def _iterations(plan: Plan, cfg: Config, roidb: Roidb) -> str:
+def _iterations(plan: Plan, cfg: Config, roidb: Roidb) -> Iterator[str]:
     last, each = cfg.SOLVER.MAX_ITER, images_an_iteration(cfg)
-    epochs = (last - plan.start) * each / image_count(roidb)
-    begun = f"{plan.start:,} to {last:,}" if plan.start else f"{last:,}"
-    of = f"{cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH} images"
-    told = f"{epochs:.3g}"
-    passes = f"{told} epoch" if told == "1" else f"{told} epochs"
-    return f"{begun}, each on {of}; {passes} of {_count(image_count(roidb), 'image')}"
+    left = last - plan.start
+    images = image_count(roidb)
+    told = _epochs(last * each / images)
+    of_one = f"{cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH}" if cfg.NUM_GPUS > 1 else f"{each}"
+    batch = f"each on {of_one} image{'s' * (each > 1)}"
+    of_images = f"of {_count(images, 'image')}"
+    if not plan.start:
+        yield f"{last:,}, {batch}; {told} {of_images}"
+    elif not left:
+        yield f"all {last:,} are done: the run is complete; {told} {of_images}"
+    else:
+        # Iteration 0 is the first, so that N of them end with N - 1.
+        numbers = f"{plan.start:,} to {last - 1:,}" if left > 1 else f"number {plan.start:,}"
+        rest = f"{left * each / images:.3g}"
+        yield f"{left:,} of {last:,} are left ({numbers}, counted from 0), {batch}; {rest} of {told} {of_images}"
+    if plan.options.length is None and plan.options.configured is not None:
+        yield "as SOLVER.MAX_ITER of the configuration says: --epochs N fits its schedule into N passes over the images"
 
 
-def _rate(cfg: Config) -> str:
+def _epochs(number: float) -> str:
+    told = f"{number:.3g}"
+    return f"{told} epoch" if told == "1" else f"{told} epochs"
+
+
+def _rate(plan: Plan, cfg: Config) -> str:
+    """The rate that the run begins with, and each one after it that the run gets to."""
     solver = cfg.SOLVER
-    first = learning_rate(cfg, 0)
-    warm = min(solver.WARM_UP_ITERS, solver.MAX_ITER)
-    begun = f"{first:.3g} rising to {learning_rate(cfg, warm):.3g} at iteration {warm:,}" if warm else f"{first:.3g}"
+    last = solver.MAX_ITER - 1
+    start = min(plan.start, last)
+    begun = f"{learning_rate(cfg, start):.3g}"
+    warm = min(solver.WARM_UP_ITERS, last)
+    if start < warm:
+        begun += f" rising to {learning_rate(cfg, warm):.3g} at iteration {warm:,}"
     if solver.LR_POLICY not in _STEPPED:
         return f"{begun}, then SOLVER.LR_POLICY {solver.LR_POLICY}"
     steps = range(0, solver.MAX_ITER, solver.STEP_SIZE) if solver.LR_POLICY == "step" else solver.STEPS
-    changed = [step for step in steps if 0 < step < solver.MAX_ITER]
+    changed = [step for step in steps if start < step <= last]
     told = [f"{learning_rate(cfg, step):.3g} from {step:,}" for step in changed]
     return ", ".join([begun, *([listed(told, most=4)] if told else [])])
+
+
+def _shape(plan: Plan) -> Iterator[str]:
+    """What a length makes of steps that lie beyond the configuration's end."""
+    if plan.options.length is not None and plan.options.configured is not None:
+        told = told_shape(plan.options.configured)
+        if told is not None:
+            yield told
+
+
+def _to_train_on(plan: Plan, cfg: Config) -> Iterator[str]:
+    """What makes a run longer that is complete."""
+    if not plan.options.command:
+        return
+    if may_grow(cfg):
+        more = f"--set SOLVER.MAX_ITER N, N above {cfg.SOLVER.MAX_ITER}"
+        yield f"{plan.options.command} {more}: the rate goes on as SOLVER.STEPS say"
+    final = plan.options.out / "model_final.pkl"
+    yield f"or a run of its own: detectron-gn train --weights {final} --epochs N --out OTHER, and its data"
 
 
 def _trained(plan: Plan, cfg: Config, trained: int, parameters: int) -> str:

@@ -29,13 +29,16 @@ from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.verify.training.say import say_nothing
 from detectron_gn.verify.training.start import (
     TrainingRun,
+    is_final,
     origin_of,
     prepare,
     refuse_frozen_scratch,
     refuse_nothing_to_do,
     refuse_precision,
     source_classes_of,
+    told_beginning,
 )
+from detectron_gn.weights.shown import folded
 from detectron_gn.weights.weights_file import WeightsFile
 
 
@@ -103,7 +106,7 @@ def run_training(
         run.solver.lr = learning_rate(cfg, run.start - 1)
     else:
         refuse_frozen_scratch(cfg, weights, options)
-        if weights is not None and options.starts_anew:
+        if weights is not None and (options.starts_anew or is_final(weights)):
             weights = replace(weights, iteration=None)
         run = prepare(cfg, weights, classes, source_classes, categories, ranks, options, keypoints)
     refuse_nothing_to_do(run, cfg, checkpoint, weights, options.length)
@@ -125,7 +128,7 @@ def run_training(
         if ranks.is_first:
             if goes_on:
                 for line in (*folder.told_changes(identity), *folder.set_aside(latest)):
-                    say(line)
+                    say(folded(line, "  "))
                 folder.go_on(identity, options.record)
             else:
                 folder.begin(identity, options.record)
@@ -152,12 +155,14 @@ def _introduce(
     for line in table(plan, cfg, roidb, classes, trained, everything):
         say(line)
     for remark in idle_training_remarks(cfg):
-        say(remark)
-    if checkpoint is not None:
+        say(folded(remark, "  "))
+    if checkpoint is not None and run.start >= cfg.SOLVER.MAX_ITER:
+        say(f"the run is complete: {checkpoint.source} is of its last iteration")
+    elif checkpoint is not None:
         say(f"going on with {checkpoint.source} at iteration {run.start}")
     elif weights is not None and run.starting_point is not None:
-        say(f"starting from {weights.source} at iteration {run.start}")
-        for line in run.starting_point.report():
-            say(f"  {line}")
+        say(folded(told_beginning(run, weights, options), "  "))
+        for line in run.starting_point.report(is_named=options.source_classes is not None):
+            say(folded(f"  {line}", "    "))
     else:
         say(f"starting from scratch (RNG_SEED {cfg.RNG_SEED})")

@@ -10,6 +10,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.runs.run_record import read_run_record
+from detectron_gn.verify.training.length import may_grow
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.errors import FileError, UnreadableFile, WeightsError
 from detectron_gn.weights.files.json_file import write_json
@@ -25,8 +26,6 @@ _FREE_KEYS = (
     "TRAIN.PROPOSAL_FILES",
     "TRAIN.COPY_WEIGHTS",
 )
-# The length of a run shapes the learning rate of these policies from its beginning.
-_POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
 # What a run leaves in its folder, apart from `run.json`.
 _LEAVINGS = (
     "model_iter*.p*",
@@ -346,5 +345,5 @@ def _named(weights: str) -> str:
 
 def _is_free(key: str, cfg: Config) -> bool:
     if key == "SOLVER.MAX_ITER":
-        return cfg.SOLVER.LR_POLICY not in _POLICIES_OF_LENGTH
+        return may_grow(cfg)
     return key in _FREE_KEYS or key.startswith(_FREE_SECTIONS)

@@ -21,7 +21,8 @@ class RunOptions:
         detectron_checkpoints: write each as `.pkl` as well.
         workers: threads that load images.
         force: train from scratch even with a frozen stem.
-        source_classes: the classes of the weights file, the background first; by default what `known_categories` finds.
+        source_classes: what the person calls the classes of the weights file, the background first; by default they are
+            what `known_categories` finds.
         precision: `fp32`; `tf32` on a GPU; `bf16` for the forward pass.
         recompute: whether activations within the backbone's stages are computed again for the backward pass.
         keep_unused: whether parts of another network may be left over in the weights file; they are preserved.

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -51,7 +52,7 @@ class TrainingRun:
 
 
 def source_classes_of(weights: WeightsFile | None, options: RunOptions) -> tuple[str, ...] | None:
-    """The classes of the weights, the background first, as far as anybody knows them."""
+    """The classes of the weights, the background first, as the person says or else as far as anybody knows them."""
     if weights is None or options.source_classes is not None:
         return options.source_classes
     known = known_categories(weights, weights.source)
@@ -102,6 +103,24 @@ def prepare(
     return TrainingRun(model, solver, start, point, text, categories)
 
 
+def is_final(weights: WeightsFile) -> bool:
+    """Whether a file is called as what a run writes at its end, in any format: nothing goes on after that.
+
+    A pickle of that name does not tell its iteration, for Detectron as for us; a `.pth` does.
+    """
+    return Path(weights.source).stem == "model_final"
+
+
+def told_beginning(run: TrainingRun, weights: WeightsFile, options: RunOptions) -> str:
+    """A line about what a run starts from, and about why it begins where it does."""
+    told = f"starting from {weights.source} at iteration {run.start}"
+    if run.start:
+        return f"{told}, after those that it has done (--epochs or --iterations begin at 0)"
+    if is_final(weights) and not options.starts_anew:
+        return f"{told}, as from every model_final (model_iterN goes on after N)"
+    return told
+
+
 def refuse_frozen_scratch(cfg: Config, weights: WeightsFile | None, options: RunOptions) -> None:
     """InputError for a stem that would stay random."""
     if weights is None and cfg.TRAIN.FREEZE_AT > 0 and not options.force:
@@ -123,9 +142,13 @@ def refuse_nothing_to_do(
 ) -> None:
     """A run that goes on must have iterations left, or, where it is our own, at least be at its end."""
     source = checkpoint or weights
-    if source is not None and run.start >= cfg.SOLVER.MAX_ITER + (checkpoint is not None):
-        more = "--set SOLVER.MAX_ITER with more" if length is None else f"{length.option} with more"
-        raise InputError(
-            f"{source.source} has done iteration {run.start - 1} and SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: pass "
-            f"{more}, or --weights with a model_final.pkl to begin at iteration 0 with it"
-        )
+    if source is None or run.start < cfg.SOLVER.MAX_ITER + (checkpoint is not None):
+        return
+    more = f"--set SOLVER.MAX_ITER above {run.start} to train on"
+    if length is not None:
+        more = f"{length.option} with more"
+    elif checkpoint is None:
+        more = f"--epochs N to train for N epochs from iteration 0 on, or {more}"
+    raise InputError(
+        f"{source.source} has done iteration {run.start - 1} and SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: pass {more}"
+    )

@@ -147,8 +147,33 @@ def test_images_without_a_file_are_not_counted_as_trained_on(check, annotation):
         assert (some.images, some.trained_images, some.trained_annotations) == (3, 2, 2)
         none = check(annotations, images, change=remove(images), read_images=read_images)
         assert (none.images, none.trained_images, none.trained_annotations) == (3, 0, 0)
-        assert "no image is left to train on" in texts(none, "error")[-1]
-        assert "trained on: 0 of 3 images" in report_text(none)
+        (error,) = texts(none, "error")
+        assert "images: none of the 3 images is in this folder (1.png): is --images right?" in error
+        assert "would be trained on: 0 of 3 images" in report_text(none)
+
+
+def test_the_last_line_says_what_training_makes_of_the_errors(check, annotation):
+    def spoil(content, folder):
+        (folder / "2.png").write_text("no image")
+
+    sound = [annotation(), annotation(category_id=3), annotation(image_id=2)]
+    images = {1: (60, 80), 2: (60, 80)}
+    assert report_text(check(sound, images)).endswith("3 of 3 annotations")
+    refused = check([*sound, annotation(bbox=[1, 2, 3]), annotation(bbox=[1])], images)
+    assert (refused.refusals, report_text(refused).splitlines()[-1]) == (2, "train refuses this file: 2 errors")
+    lost = check(sound, images, change=lambda content, folder: (folder / "2.png").unlink())
+    assert (lost.refusals, report_text(lost).splitlines()[-1]) == (1, "train refuses this file: 1 error")
+    spoiled = check(sound, images, change=spoil)
+    assert spoiled.refusals == 0 and report_text(spoiled).splitlines()[-1].startswith("train would stop at an image")
+
+
+def test_errors_that_are_alike_take_one_line_and_no_other_one_follows_from_them(check, annotation):
+    annotations = [annotation(image_id=n, bbox=[1, 2, 3]) for n in range(1, 7)]
+    report = check(annotations, dict.fromkeys(range(1, 7), (60, 80)))
+    lines = [line for line in report_text(report).splitlines() if line.startswith("error: ")]
+    assert len(report.errors) == 6 and len(lines) == 1
+    assert "annotation 1 of 1.png" in lines[0]
+    assert lines[0].endswith("5 more like it: annotation 2 of 2.png, annotation 3 of 3.png and 3 more")
 
 
 def test_crowds_are_counted_apart(check, annotation):
@@ -182,12 +207,13 @@ def test_categories_without_annotation_and_repeated_ids_are_found(check, annotat
 
 
 def test_the_text_shows_errors_first_and_cuts_long_lists(check, annotation):
-    annotations = [annotation(area=0)] * 5 + [annotation(category_id=3)]
+    fields = [{"area": 0}, {"ignore": 1}, {"bbox": [5.0, 5.0, 1.0, 20.0]}, {"area": 0}, {"ignore": 1}]
+    annotations = [*(annotation(**each) for each in fields), annotation(category_id=3)]
     report = check(annotations, cfg=with_values(Config(), {"MODEL.NUM_CLASSES": 9}))
     lines = report_text(report, most=2).splitlines()
     assert lines[0].startswith("error: ")
     assert "dropped: ... and 3 more" in lines
-    assert lines[-1].split() == ["1", "of", "6", "annotations"]
+    assert lines[-2].split() == ["1", "of", "6", "annotations"]
 
 
 def test_the_report_is_for_programs_too(check, annotation):

@@ -3,7 +3,7 @@
 import pytest
 
 from detectron_gn.mrcnn.config import check_config, with_values
-from detectron_gn.mrcnn.training.schedule import fitted_schedule
+from detectron_gn.mrcnn.training.schedule import fitted_schedule, told_shape
 from detectron_gn.mrcnn.training.solver import learning_rate
 from detectron_gn.port.config.read import bundled_config, bundled_names
 
@@ -31,6 +31,15 @@ def test_a_warm_up_that_was_more_than_a_tenth_keeps_its_share():
     assert fitted_schedule(cfg, 300) == cfg
     assert fitted_schedule(cfg, 60).SOLVER.WARM_UP_ITERS == 10
     assert fitted_schedule(cfg, 60, keep_warm_up=True).SOLVER.WARM_UP_ITERS == 50
+
+
+def test_steps_beyond_an_end_that_was_cut_keep_their_shape_and_are_told():
+    cut = with_values(TWO_X, {"SOLVER.MAX_ITER": 8})
+    assert told_shape(TWO_X) is None and "reach to 160000, beyond SOLVER.MAX_ITER 8" in told_shape(cut)
+    for iterations in (1, 600, 180_000):
+        assert fitted_schedule(cut, iterations) == fitted_schedule(TWO_X, iterations)
+    # Nor is a warm-up longer than the run the share of one.
+    assert fitted_schedule(with_values(cut, {"SOLVER.LR_POLICY": "cosine_decay"}), 40).SOLVER.WARM_UP_ITERS == 4
 
 
 @pytest.mark.parametrize("policy", ["step", "steps_with_lrs", "cosine_decay", "exp_decay"])

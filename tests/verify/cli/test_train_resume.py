@@ -96,7 +96,7 @@ def test_a_damaged_configuration_on_record_is_told(keys, sentence):
 
 def begin_and_stop(monkeypatch, out, *arguments):
     """Begin a run and stop it after its first iterations; returns the command that it prints to go on."""
-    lines = SignalOn("json_stats")
+    lines = SignalOn("iteration 0 of ")
     with monkeypatch.context() as patch:
         patch.setattr(spoken, "print_line", lines.append)
         code = detectron_gn.main(["train", *CONFIG, *TRAIN, "--out", str(out), "--workers", "0", *arguments])
@@ -124,7 +124,7 @@ def test_a_stopped_run_goes_on_by_its_folder_alone_bit_for_bit(tmp_path, monkeyp
     capsys.readouterr()
     assert detectron_gn.main(["train", "--resume", "--out", "../run", "--keep", "2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "--freeze fpn, which Detectron has not" in printed and " to 5, each on 1 x 2 images" in printed
+    assert "--freeze fpn, which Detectron has not" in printed and "to 4, counted from 0), each on 2 images" in printed
     for name in ("model_final.pth", "model_best.pth"):
         assert_equal_blobs(tmp_path / "run" / name, whole / name)
     assert list(json.loads((tmp_path / "run" / "eval_iter4" / "ap.json").read_text())) == ["val"]
@@ -166,7 +166,7 @@ def test_what_is_given_again_and_does_not_agree_is_refused_in_a_sentence(tmp_pat
     # And they are on record.
     capsys.readouterr()
     assert detectron_gn.main(again) == 0
-    assert "going on with" in capsys.readouterr().out and read_blobs(run / "model_final.pth").iteration == 6
+    assert "the run is complete: " in capsys.readouterr().out and read_blobs(run / "model_final.pth").iteration == 6
 
 
 def test_without_a_run_or_without_arguments_on_record_it_says_what_to_pass(tmp_path, capsys):

@@ -47,7 +47,8 @@ def test_finetuning_needs_no_more_than_weights_data_and_epochs(tmp_path, capsys,
     text = " ".join(" ".join(table).split())
     for told in (
         "4 classes: circle, square, triangle, star",
-        "6, each on 1 x 2 images; 1 epoch of 12 images",
+        "6, each on 2 images; 1 epoch of 12 images",
+        "TRAIN.DATASETS [coco_2014_train, coco_2014_valminusminival] -> [train_images]",
         "MODEL.NUM_CLASSES 81 -> 5",
         "NUM_GPUS 8 -> 1",
         "SOLVER.BASE_LR 0.02 -> 0.0025",
@@ -58,7 +59,8 @@ def test_finetuning_needs_no_more_than_weights_data_and_epochs(tmp_path, capsys,
         assert told in text, told
     final = read_blobs("run/model_final.pkl")
     assert final.blobs["cls_score_w"].shape[0] == 5
-    assert lines[-1].startswith("momentum is half of a file: detectron-gn convert FILE --out OTHER --strip")
+    assert lines[-1] == "  detectron-gn convert FILE --out OTHER --strip"
+    assert max(map(len, lines)) <= 80
 
 
 def test_without_a_length_detectrons_keys_count_exactly_but_for_the_classes(monkeypatch):

@@ -12,8 +12,10 @@ from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.detectors import build_detector
 from detectron_gn.mrcnn.training.schedule import scaled_schedule
 from detectron_gn.port.config.read import bundled_config, bundled_names
+from detectron_gn.verify.training.inputs import with_names_of
 from detectron_gn.verify.training.length import CheckpointRule, RunLength
-from detectron_gn.verify.training.plan import Plan, changes, span, table, time_left
+from detectron_gn.verify.training.plan import Plan, changes, table
+from detectron_gn.verify.training.progress import progress_line, span, time_left
 from detectron_gn.verify.training.run_options import RunOptions
 from tests.helpers.small_run import DATA, config, dataset
 
@@ -49,7 +51,8 @@ def test_it_says_what_will_be_done_when_and_where():
     assert rows(cfg, options) == {
         "model": "Mask R-CNN, R-50-FPN, GN; 4 classes: circle, square, triangle, star",
         "images": "12 of 12, each also mirrored",
-        "iterations": "120, each on 1 x 2 images; 20 epochs of 12 images",
+        "iterations": "120, each on 2 images; 20 epochs of 12 images as SOLVER.MAX_ITER of the configuration says: "
+        "--epochs N fits its schedule into N passes over the images",
         "rate": "0.00333 rising to 0.01 at iteration 10, 0.001 from 80, 0.0001 from 100",
         "set here": "SOLVER.STEPS [0, 3] -> [0, 80, 100] SOLVER.MAX_ITER 9 -> 120 SOLVER.WARM_UP_ITERS 0 -> 10 "
         "NUM_GPUS 8 -> 1",
@@ -64,11 +67,42 @@ def test_it_says_what_will_be_done_when_and_where():
 
 def test_a_run_that_goes_on_says_from_where_and_one_without_options_says_less():
     found = rows(config("NUM_GPUS", "3", "TRAIN.USE_FLIPPED", "False"), start=4)
-    assert found["images"] == "12 of 12" and found["rate"] == "0.01, 0.001 from 3"
-    assert found["iterations"] == "4 to 6, each on 3 x 2 images; 1 epoch of 12 images"
+    assert found["images"] == "12 of 12" and found["rate"] == "0.001"
+    told = "2 of 6 are left (4 to 5, counted from 0), each on 3 x 2 images; 1 of 3 epochs of 12 images"
+    assert found["iterations"] == told
     assert found["checkpoints"] == "every 1 iteration; the last 3 stay" and "set here" not in found
     assert found["evaluation"] == "none (--eval-annotations evaluates every checkpoint)"
     assert rows(config("TRAIN.SNAPSHOT_ITERS", "99"))["checkpoints"].startswith("at the end only (every 99 iterations)")
+
+
+def test_a_run_that_is_complete_says_how_it_gets_longer_and_not_how_to_stop_it():
+    found = rows(config(), start=6)
+    assert found["iterations"].startswith("all 6 are done: the run is complete")
+    assert not {"rate", "to stop", "to go on"} & found.keys()
+    longer = "detectron-gn train --resume --out run --set SOLVER.MAX_ITER N, N above 6"
+    anew = "detectron-gn train --weights run/model_final.pkl --epochs N --out OTHER"
+    assert longer in found["to train on"] and anew in found["to train on"]
+    of_length = rows(config("SOLVER.LR_POLICY", "cosine_decay"), start=6)["to train on"]
+    assert "SOLVER.MAX_ITER" not in of_length and anew in of_length
+
+
+@pytest.mark.parametrize(
+    ("start", "warm_up", "steps", "said"),
+    [
+        (0, 9, "[0]", "0.00333 rising to 0.00704 at iteration 5"),
+        (2, 2, "[0,3]", "0.01, 0.001 from 3"),
+        (4, 9, "[0,3,6]", "0.00063 rising to 0.000704 at iteration 5"),
+    ],
+)
+def test_the_rate_is_told_of_iterations_that_the_run_has(start, warm_up, steps, said):
+    assert rows(config("SOLVER.WARM_UP_ITERS", str(warm_up), "SOLVER.STEPS", steps), start=start)["rate"] == said
+
+
+def test_steps_beyond_the_end_are_told_where_a_length_fits_them():
+    cut = config("SOLVER.MAX_ITER", "2")
+    options = RunOptions(Path("run"), length=RunLength(iterations=6), configured=cut)
+    fitted = RunLength(iterations=6).fitted(cut, training_roidb([dataset()], cut))
+    assert "SOLVER.STEPS reach to 3, beyond SOLVER.MAX_ITER 2" in rows(fitted, options)["rate"]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +131,8 @@ def test_checkpoints_come_as_in_detectron_or_ten_times_at_least():
     assert CheckpointRule().period(cfg) == CheckpointRule(None, True).period(cfg) == 10_000
     short = with_values(cfg, {"SOLVER.MAX_ITER": 301})
     assert (CheckpointRule().period(short), CheckpointRule(None, True).period(short)) == (10_000, 31)
+    # But not with every other iteration of a run of some minutes.
+    assert CheckpointRule(None, True).period(with_values(cfg, {"SOLVER.MAX_ITER": 6})) == 20
     assert CheckpointRule(7, True).period(cfg) == 7
 
 
@@ -124,6 +160,14 @@ def test_times_are_told_in_their_two_largest_units(seconds, said):
     assert span(timedelta(seconds=seconds)) == said
 
 
+def test_a_line_of_progress_fits_a_terminal_and_tells_the_time_left_once_it_is_known():
+    line = {"iter": 20, "lr": 0.00025, "loss": 1.23456, "time": 0.7, "eta": "0:06:45", "loss_cls": 0.4}
+    assert progress_line(line, 600, 21) == "iteration 20 of 600  loss 1.2346  rate 0.00025  6 min 45 s left"
+    assert "left" not in progress_line(line, 600, 1) and "left" not in progress_line({**line, "iter": 599}, 600, 20)
+    longest = progress_line({**line, "iter": 1_000_000, "lr": 1 / 30_000, "time": 2.1}, 1_440_000, 21)
+    assert longest.endswith("10 d 16 h left") and len(longest) <= 80
+
+
 def test_the_time_left_says_until_when():
     assert time_left(0.5, 120).startswith("time left: about 1 min (0.5 s an iteration), until ")
     assert "about 11 d 13 h" in time_left(1, 1_000_000)
@@ -144,8 +188,9 @@ def test_the_table_in_the_documentation_is_the_one_that_is_printed(tmp_path):
         (tmp_path / image["file_name"]).touch()
     published = bundled_config("e2e_mask_rcnn_R-50-FPN_2x_gn")
     cfg = with_values(scaled_schedule(published, 1), {"MODEL.NUM_CLASSES": 4})
-    roidb = training_roidb([read_dataset(tmp_path / "train.json", tmp_path)], cfg)
-    cfg = RunLength(epochs=20).fitted(cfg, roidb)
+    data = [read_dataset(tmp_path / "train.json", tmp_path)]
+    roidb, length = training_roidb(data, cfg), RunLength(epochs=40)
+    cfg = with_names_of(data, length.fitted(cfg, roidb), frozenset())
     options = RunOptions(
         Path("run"),
         command="detectron-gn train --resume --out run",
@@ -154,6 +199,7 @@ def test_the_table_in_the_documentation_is_the_one_that_is_printed(tmp_path):
         checkpoints=CheckpointRule(None, True),
         evaluated_on="val",
         configured=published,
+        length=length,
     )
     model = build_detector(cfg)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -87,7 +87,8 @@ def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, 
     lines = []
     run(tmp_path, short)
     run(tmp_path, short, resume=True, lines=lines)
-    assert any("at iteration 5" in line for line in lines) and not any(line.startswith("json_stats") for line in lines)
+    assert any(line.startswith("the run is complete: ") for line in lines)
+    assert not any(line.startswith("iteration ") for line in lines)
     assert len((tmp_path / "json_stats.jsonl").read_text().splitlines()) == 2
     run(tmp_path, resume=True)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
@@ -106,7 +107,7 @@ def test_a_run_goes_on_exactly_where_the_rate_changes_with_its_momentum_rescaled
     lines = []
     run(tmp_path, cfg, resume=True, lines=lines)
     assert not unfinished.exists()
-    assert any(line.startswith("iteration 3: learning rate 0.001, momentum x 0.1") for line in lines)
+    assert any(line.startswith("iteration 3: rate 0.001; momentum times 0.1") for line in lines)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 
 
@@ -125,8 +126,8 @@ def test_a_checkpoint_of_detectron_goes_on_after_its_iteration_with_its_momentum
     assert weights.iteration == 3
     lines = []
     run(tmp_path / "second", weights=weights, lines=lines)
-    assert any("at iteration 4" in line for line in lines)
-    assert any("223 of them with their momentum" in line for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert "at iteration 4" in text and "223 of them with their momentum" in text
     # Nothing changes at iteration 4, so it ends where the first run ended.
     assert_equal_blobs(tmp_path / "first" / "model_final.pkl", tmp_path / "second" / "model_final.pkl")
 
@@ -216,13 +217,25 @@ def test_a_run_that_ends_at_a_wrong_size_goes_on_with_mended_annotations_as_it_s
         run(first, data=mended, resume=True)
     lines = []
     run(tmp_path / "second", weights=read_blobs(first / "model_iter1.pth"), data=mended, lines=lines)
-    assert any("model_iter1.pth at iteration 2" in line for line in lines)
+    assert "model_iter1.pth at iteration 2" in " ".join(" ".join(lines).split())
 
 
 def test_weights_that_are_past_the_end_are_refused_with_the_way_out(tmp_path, whole_run):
-    with pytest.raises(InputError, match="has done iteration 5 and SOLVER.MAX_ITER is 6: pass"):
-        run(tmp_path, weights=read_blobs(whole_run / "model_final.pth"))
+    weights = replace(read_blobs(whole_run / "model_final.pth"), source="model_iter5.pth")
+    sentence = "has done iteration 5 and SOLVER.MAX_ITER is 6: pass --epochs N .* or --set SOLVER.MAX_ITER above 6"
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path, weights=weights)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_final_model_begins_a_run_of_its_own_in_either_format(tmp_path, whole_run):
+    cfg = config("SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "[0]")
+    for suffix in ("pkl", "pth"):
+        weights, lines = read_blobs(whole_run / f"model_final.{suffix}"), []
+        run(tmp_path / suffix, cfg, weights, lines)
+        assert f"model_final.{suffix} at iteration 0" in " ".join(" ".join(lines).split())
+        assert read_blobs(tmp_path / suffix / "model_final.pth").iteration == 0
+    assert_equal_blobs(tmp_path / "pkl" / "model_final.pth", tmp_path / "pth" / "model_final.pth")
 
 
 def test_from_scratch_with_a_frozen_stem_needs_force(tmp_path):

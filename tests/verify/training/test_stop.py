@@ -39,7 +39,7 @@ class SignalOn(list):
 
 
 def test_a_stopped_run_finishes_its_iteration_and_goes_on_bit_for_bit(tmp_path, whole_run):
-    cfg, evaluated, lines = config(*NO_CHECKPOINTS), [], SignalOn("json_stats")
+    cfg, evaluated, lines = config(*NO_CHECKPOINTS), [], SignalOn("iteration 0 of ")
 
     def evaluate(_, iteration):
         evaluated.append(iteration)
@@ -73,7 +73,7 @@ def test_a_stop_during_an_evaluation_leaves_it_to_the_run_that_goes_on(tmp_path)
 
 
 def test_the_command_that_a_stopped_run_prints_goes_on_with_it(tmp_path, monkeypatch, capsys, whole_run):
-    lines = SignalOn("json_stats", signal.SIGHUP)
+    lines = SignalOn("iteration 0 of ", signal.SIGHUP)
     monkeypatch.setattr(spoken, "print_line", lines.append)
     given = arguments(tmp_path / "my run", config_file(tmp_path, *NO_CHECKPOINTS))
     assert detectron_gn.main(["train", *given]) == 128 + signal.SIGHUP
@@ -135,7 +135,7 @@ def until(process, beginning):
 @pytest.mark.slow
 def test_processes_that_train_together_stop_after_the_same_iteration_whoever_is_asked(tmp_path):
     first, second = pair(tmp_path)
-    until(first, "json_stats")
+    until(first, "iteration 0 of ")
     second.send_signal(signal.SIGUSR1)
     said, _ = first.communicate(timeout=30)
     assert (first.returncode, second.wait(30)) == (128 + signal.SIGUSR1,) * 2
@@ -148,7 +148,7 @@ def test_processes_that_train_together_stop_after_the_same_iteration_whoever_is_
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_process_whose_partner_is_lost_ends_in_one_sentence(tmp_path, lost):
     processes = pair(tmp_path)
-    until(processes[0], "json_stats")
+    until(processes[0], "iteration 0 of ")
     processes[lost].kill()
     _, errors = processes[1 - lost].communicate(timeout=30)
     processes[lost].communicate()

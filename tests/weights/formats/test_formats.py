@@ -127,7 +127,8 @@ def test_torch_files_of_state_dictionaries_and_views_are_read(tmp_path: Path) ->
 def test_conversion_says_what_the_format_cannot_keep(tmp_path: Path, small: WeightsFile) -> None:
     write_blobs(tmp_path / "m.pth", small)
     assert convert(tmp_path / "m.pth", tmp_path / "m.pkl").not_kept == (
-        "the iteration 2399: a Detectron pickle tells it by its name only (model_iter2399.pkl)",
+        "the iteration 2399: a Detectron pickle tells it by its name only; call it model_iter2399.pkl where training "
+        "is to go on at 2400",
     )
     assert convert(tmp_path / "m.pth", tmp_path / "model_iter2399.pkl").not_kept == ()
 
