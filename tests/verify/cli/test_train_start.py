@@ -134,6 +134,7 @@ EVAL = ["--eval-annotations", TRAIN[1]]
         (["--eval-loss"], "--eval-loss is of --eval-annotations, which is missing"),
         ([*EVAL, *EVAL], "two evaluation sets are called train_images: give them names"),
         ([*EVAL, *EVAL, *EVAL, *["--eval-images", "a"] * 2], "3 --eval-annotations need as many --eval-images"),
+        ([*EVAL, "--eval-images", "nowhere"], "--eval-images nowhere is no folder of images"),
         ([*EVAL, *["--eval-proposals", "a"] * 2], "1 --eval-annotations need as many --eval-proposals, not 2"),
         (["--freeze", "fpn,neck"], "--freeze neck: the model has no such part: choose from body, fpn, rpn, box, mask"),
         (["--freeze", "body,fpn,rpn,box,mask"], "leaves nothing to train"),

@@ -54,7 +54,7 @@ def test_the_time_left_is_said_once_when_a_short_run_can_tell(tmp_path):
     lines = []
     run(tmp_path, config("SOLVER.MAX_ITER", "20", "TRAIN.SNAPSHOT_ITERS", "100"), lines=lines)
     (said,) = [line for line in lines if line.startswith("time left: about")]
-    assert re.search(r"\(\S+ s an iteration\), until [\d: -]+; evaluations\s+not counted", said)
+    assert re.search(r"\(\S+ s an iteration\), until [\d: -]+; evaluations\s+not\s+counted", said)
     assert lines.index(said) > next(n for n, line in enumerate(lines) if line.startswith("iteration 0 of "))
 
 

@@ -131,6 +131,9 @@ def test_conversion_says_what_the_format_cannot_keep(tmp_path: Path, small: Weig
         "is to go on at 2400",
     )
     assert convert(tmp_path / "m.pth", tmp_path / "model_iter2399.pkl").not_kept == ()
+    # What does not tell its iteration has none to lose.
+    write_blobs(tmp_path / "unknown.pth", replace(small, iteration=None))
+    assert convert(tmp_path / "unknown.pth", tmp_path / "model_iter7.pkl").not_kept == ()
 
 
 def test_conversion_onto_itself_works(tmp_path: Path, small: WeightsFile) -> None:
