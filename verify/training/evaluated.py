@@ -30,6 +30,7 @@ from detectron_gn.verify.training.run import run_training
 from detectron_gn.verify.training.run_options import RunOptions
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.json_file import write_json
+from detectron_gn.weights.shown import folded
 from detectron_gn.weights.weights_file import WeightsFile
 
 _SHOWN_LOSSES = ("loss", "loss_cls", "loss_bbox", "loss_mask", "loss_kps")
@@ -124,7 +125,7 @@ def _checked(
         category_ids = matched_category_ids(cfg, coco, data.annotations, names)
     if ranks.is_first:
         for remark in coco.remarks:
-            say(f"{data.annotations}: {remark}")
+            say(folded(f"{data.annotations}: {remark}", "  "))
     image_files(coco, data.images, "--eval-images")
     if scores_keypoints(cfg):
         check_keypoints(coco)
