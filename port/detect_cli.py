@@ -75,6 +75,11 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="write detections.json, COCO's list, at the end (of named images it is always written)",
     )
+    parser.add_argument(
+        "--allow-failures",
+        action="store_true",
+        help="exit code 0 although images or videos failed, where others are done (default: 2)",
+    )
     add_batch(parser)
     parser.add_argument(
         "--workers",

@@ -10,12 +10,13 @@ from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, until_stopped
 from detectron_gn.mrcnn.wording import amount
-from detectron_gn.port.detect_model import loaded, tell_unread, told_shown, told_unread, without_unread
+from detectron_gn.port.detect_model import loaded
+from detectron_gn.port.detect_told import code_of_failures, tell_failure, told_failed, told_shown
 from detectron_gn.port.options import image_reading
-from detectron_gn.port.runs.detect import FileProposals, UnreadFile, detect_in_files, image_ids
+from detectron_gn.port.runs.detect import FailedFile, FileProposals, detect_in_files, image_ids
+from detectron_gn.port.runs.failures import Failures, failure_files, forget_failures
 from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
-from detectron_gn.weights.command_line import DONE
 from detectron_gn.weights.files.json_file import JsonList
 from detectron_gn.weights.shown import one_line
 
@@ -35,7 +36,7 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
         )
         for path in args.images
     )
-    detected, detections, unread = 0, 0, list[UnreadFile]()
+    detected, detections, failed = 0, 0, list[FailedFile]()
     file = args.out / COCO_LIST
     with JsonList(args.out) as rows, nullcontext() if args.json is None else JsonList(args.out, indent=1) as printed:
         try:
@@ -43,10 +44,10 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
                 model, images, categories, args.min_score, image_reading(args), proposals, batch=args.batch
             )
             for image_id, image in zip(ids, until_stopped(found)):
-                if isinstance(image, UnreadFile):
-                    unread.append(image)
+                if isinstance(image, FailedFile):
+                    failed.append(image)
                     if len(ids) > 1:
-                        tell_unread(image.error)
+                        tell_failure(image.error)
                     continue
                 told = "" if image.picture is None else f", {image.drawn} of them drawn in {image.picture}"
                 print(one_line(f"{image.path}: {amount(len(image.detections), 'detection')}{told}"), flush=True)
@@ -63,15 +64,22 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
             # What was found is not lost, whatever comes after it.
             if detected:
                 rows.write(file)
-        if unread and len(ids) == 1:
-            raise InputError(unread[0].error)
+                _record(args, failed)
+        if failed and len(ids) == 1:
+            raise InputError(failed[0].error)
         if not detected:
-            raise InputError(f"{told_unread(len(unread), len(ids), 'images', args.out)}, so nothing was written")
+            raise InputError(f"all {len(ids):,} images failed, as said above, so nothing was written")
         if printed is not None:
             printed.write(args.json)
     shown = "" if args.pictures is False else f"; pictures show {told_shown(args.min_score)}"
-    counts = f"{amount(detections, 'detection')} in {amount(detected, 'image')}{without_unread(len(unread))}"
+    counts = f"{amount(detections, 'detection')} in {amount(detected, 'image')}{told_failed(len(failed))}"
     print(one_line(f"{file}: {counts}{shown}"))
-    if unread:
-        raise InputError(told_unread(len(unread), len(ids), "images", args.out))
-    return DONE
+    return code_of_failures(args, {"image": (len(failed), len(ids))}, failure_files(args.out), is_any_done=True)
+
+
+def _record(args: argparse.Namespace, failed: list[FailedFile]) -> None:
+    """Put what failed on record, in place of what failed in an earlier run."""
+    forget_failures(args.out)
+    with Failures(args.out) as failures:
+        for image in failed:
+            failures.add(image.path, image.error)

@@ -67,7 +67,7 @@ class DetectedFile(NamedTuple):
     detections: list[dict[str, Any]]
 
 
-class UnreadFile(NamedTuple):
+class FailedFile(NamedTuple):
     """An image file in which nothing could be detected, and the sentence that names it and says why."""
 
     path: Path
@@ -84,7 +84,7 @@ def detect_in_files(
     workers: int = 0,
     threads: int = 0,
     batch: int = 1,
-) -> Generator[DetectedFile | UnreadFile, None, None]:
+) -> Generator[DetectedFile | FailedFile, None, None]:
     """Detect in each image, and draw what is found and its masks where that is wanted; yields each, in order.
 
     Memory does not grow with the number of images.
@@ -105,7 +105,7 @@ def detect_in_files(
             raise InputError(read.error)
         return read.pixels
 
-    def finished(numbered: tuple[int, ReadFile], pixels: Image, found: Detections) -> DetectedFile | UnreadFile:
+    def finished(numbered: tuple[int, ReadFile], pixels: Image, found: Detections) -> DetectedFile | FailedFile:
         image = numbered[1].image
         rows = result_rows(counted(found, least_score), categories)
         shown = shown_rows(rows, least_score)
@@ -114,8 +114,8 @@ def detect_in_files(
         drawn = 0 if image.picture is None else len(shown)
         return DetectedFile(image.path, height, width, image.picture, drawn, rows)
 
-    def refused(numbered: tuple[int, ReadFile], error: InputError) -> DetectedFile | UnreadFile:
-        return UnreadFile(numbered[1].image.path, str(error))
+    def refused(numbered: tuple[int, ReadFile], error: InputError) -> DetectedFile | FailedFile:
+        return FailedFile(numbered[1].image.path, str(error))
 
     def proposals_of(numbered: tuple[int, ReadFile], pixels: Image) -> Boxes:
         assert proposals is not None

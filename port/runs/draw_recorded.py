@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron_gn.mrcnn.data.categories import Categories
 from detectron_gn.mrcnn.data.read_image import ImageReading
-from detectron_gn.port.runs.detect import UnreadFile
+from detectron_gn.port.runs.detect import FailedFile
 from detectron_gn.port.runs.drawn_rows import shown_rows, write_drawn, written_since
 from detectron_gn.port.runs.read_ahead import ImageToDetect, read_file
 
@@ -26,7 +26,7 @@ def draw_recorded(
     categories: Categories,
     least_score: float | None,
     reading: ImageReading,
-) -> Iterator[ImageToDetect | UnreadFile]:
+) -> Iterator[ImageToDetect | FailedFile]:
     """Write what is wanted of the images of lines; yields each as it is done.
 
     Args:
@@ -39,7 +39,7 @@ def draw_recorded(
         if pixels is not None and pixels.shape[:2] != (line["height"], line["width"]):
             pixels, error = None, f"{image.path} has another size than when it was detected in: give another --out"
         if pixels is None:
-            yield UnreadFile(image.path, error)
+            yield FailedFile(image.path, error)
             continue
         write_drawn(image, pixels, shown_rows(line["detections"], least_score), categories)
         yield image

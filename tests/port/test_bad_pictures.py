@@ -46,13 +46,16 @@ def test_bad_pictures_are_named_and_the_others_are_detected_in(
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(f"detectron-gn: {tmp_path / name}") and bad.get(name, ("", ""))[1] in line
     assert last == (
-        "detectron-gn: error: 8 of 10 images could not be read, as said above; "
+        f"detectron-gn: error: 8 of 10 images failed, as said above and in {out / 'failures_0.jsonl'}; "
         f"what was found in the others is in {out}"
     )
     assert printed.count(" detections, ") == 2
     assert sorted(path.name for path in out.iterdir()) == [
-        "detections.json", "first.png_detections.png", "last.png_detections.png",
+        "detections.json", "failures_0.jsonl", "first.png_detections.png", "last.png_detections.png",
     ]  # fmt: skip
+    failed = [json.loads(line) for line in (out / "failures_0.jsonl").read_text().splitlines()]
+    assert [line["file_name"] for line in failed] == [str(tmp_path / name) for name in names]
+    assert [f"detectron-gn: {line['error']}" for line in failed] == lines
     rows = json.loads((out / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == {"first.png", "last.png"} and json.loads(document.read_text()) == rows
 
@@ -75,7 +78,8 @@ def test_two_bad_pictures_and_no_good_one_are_both_named(run: Run, pickle: Path,
     code, printed, errors = run("detect", pickle, *paths, "--out", tmp_path / "out")
     assert (code, printed.count("\n")) == (2, 2) and "--classes NAMES.txt" in printed
     assert not list((tmp_path / "out").iterdir())
-    assert [part in errors for part in ("a.jpg", "b.jpg", "none of the 2 images could be read")] == [True] * 3
+    told = ("a.jpg", "b.jpg", "all 2 images failed, as said above, so nothing was written")
+    assert [part in errors for part in told] == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,14 @@ def test_a_folder_gives_the_lines_of_what_its_images_give_and_coco_s_list_when_a
     assert {line["file_name"] for line in lines} == set(map(str, images))
     assert lines[0]["height"] == 180 and sum(len(line["detections"]) for line in lines) == len(rows)
     told = json.loads(document.read_text())
-    assert (told["images"], told["detected"], told["detections"], told["unread"]) == (6, 6, len(rows), 0)
+    assert (told["images"], told["detected"], told["detections"], told["failed"]) == (6, 6, len(rows), 0)
 
 
 def test_a_run_goes_on_behind_a_torn_line_and_behind_bad_images(
     run: Run, pickle: Path, photos: Path, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, bad = tmp_path / "out", photos / "bad.jpg"
+    out, bad, document = tmp_path / "out", photos / "bad.jpg", tmp_path / "told.json"
+    failures = out / "failures_0.jsonl"
     command = ["detect", pickle, photos, "--out", out, *HERE]
     bad.write_bytes(b"no picture")
     try:
@@ -86,14 +87,19 @@ def test_a_run_goes_on_behind_a_torn_line_and_behind_bad_images(
         assert code == 2 and "7 images: 0 were done before, 6 now" in printed
         assert f"detectron-gn: {bad} cannot be decoded" in errors
         assert errors.splitlines()[-1] == (
-            "detectron-gn: error: 1 of 7 images could not be read, as said above; "
+            f"detectron-gn: error: 1 of 7 images failed, as said above and in {failures}; "
             f"what was found in the others is in {out}"
         )
+        (failed,) = map(json.loads, failures.read_text().splitlines())
+        assert failed["file_name"] == str(bad) and failed["error"].startswith(f"{bad} cannot be decoded")
         lines = out / "detections_0.jsonl"
         whole = lines.read_bytes()
         lines.write_bytes(whole[:-30])
-        code, printed, errors = run(*command)
-        assert code == 2 and "7 images: 5 were done before, 1 now" in printed and f"{bad} cannot" in errors
+        code, printed, errors = run(*command, "--allow-failures", "--json", document)
+        assert code == 0 and "7 images: 5 were done before, 1 now, with" in printed and f"{bad} cannot" in errors
+        assert ", 1 failed; in" in printed and "detectron-gn: 1 of 7 images failed, as said above" in errors
+        told = json.loads(document.read_text())
+        assert told["failed"] == 1 and told["failures"] == [failed]
         assert lines.read_bytes() == whole
     finally:
         bad.unlink()
@@ -101,6 +107,7 @@ def test_a_run_goes_on_behind_a_torn_line_and_behind_bad_images(
     monkeypatch.chdir(photos.parent)
     code, printed, _ = run("detect", pickle, f"./{photos.name}", "--out", out, *HERE)
     assert code == 0 and "6 images: 6 were done before, 0 now" in printed and names_of(out) == names
+    assert not failures.exists()
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_a_name_without_an_id_is_left_out_and_the_ids_of_the_others_stay(
     alone = tmp_path / "alone"
     assert run("detect", files.pickle, photo, "--proposals", proposals, "--out", alone)[0] == 0
     code, _, errors = run("detect", files.pickle, dog, photo, "--proposals", proposals, "--out", out)
-    assert code == 2 and f"{dog}: {NO_ID}" in errors and "1 of 2 images could not be read" in errors
+    assert code == 2 and f"{dog}: {NO_ID}" in errors and "1 of 2 images failed" in errors
     assert (out / "detections.json").read_bytes() == (alone / "detections.json").read_bytes()
     rows = json.loads((out / "detections.json").read_text())
     assert rows and {row["image_id"] for row in rows} == {300000}

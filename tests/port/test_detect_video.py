@@ -200,11 +200,12 @@ def test_images_and_videos_share_a_command_and_a_bad_one_is_named(
     image = demo_model / "val" / "000000300000.png"
     code, _, errors = run("detect", pickle, image, f"{clips}/**/*.mp4", "--out", out, *CPU, "--workers", "0")
     assert code == 2 and "bad.mp4 cannot be decoded as a video" in errors
+    failures = out / "failures_0.jsonl"
     assert errors.splitlines()[-1].endswith(
-        f"1 of 3 videos could not be read, as said above; what was found in the others is in {out}"
+        f"1 of 3 videos failed, as said above and in {failures}; what was found in the others is in {out}"
     )
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
-        "000000300000.png_detections.png", "detections_0.jsonl", "detections_run.json",
+        "000000300000.png_detections.png", "detections_0.jsonl", "detections_run.json", "failures_0.jsonl",
         "videos/a.mp4_detections.jsonl", "videos/b/a.mp4_detections.jsonl",
     }  # fmt: skip
 
