@@ -186,6 +186,8 @@ class Detections:
     def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any]) -> Detection | Detections:
         """One detection by its number; some by a slice, by numbers, or by an array of booleans `[D]`."""
         if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"there is no detection {index} among {len(self)}")
             number = range(len(self))[index]
             return Detection(
                 self.boxes[number],
@@ -207,11 +209,16 @@ class Detections:
         return [f"class {label}" if known is None else known[label] for label in self.classes.tolist()]
 
     def above(self, score: float) -> Detections:
-        """Those that score at least so much."""
+        """Those that score at least so much, of 1."""
+        if not isinstance(score, int | float | np.number):
+            raise InputError(f"{score!r} is no score: give a number from 0 to 1")
         return self[self.scores >= score]
 
     def of_class(self, *classes: str | int) -> Detections:
-        """Those of these classes, by name or number; InputError for a name that no class has."""
+        """Those of these classes, by name or number, one after another; InputError for a name that no class has."""
+        for each in classes:
+            if not isinstance(each, str | int | np.integer):
+                raise InputError(f"{each!r} is no class: give names or numbers one by one, of_class('person', 'dog')")
         if self.class_names is not None:
             unknown = [name for name in classes if isinstance(name, str) and name not in self.class_names]
             if unknown:
@@ -261,12 +268,21 @@ class Detections:
         return rows
 
     def plot(self, image: AnyImage, min_score: float = 0.5) -> npt.NDArray[np.uint8]:
-        """A picture of the image with the detections that score at least `min_score`: `[kH, kW, 3]` uint8 BGR."""
+        """A picture of the image with the detections that score at least `min_score`: `[kH, kW, 3]` uint8 BGR.
+
+        Raises InputError for an image of another size than the one that they are of.
+        """
         from detectron_gn.mrcnn.visualize import draw_detections
 
+        pixels, (height, width) = as_image(image), self.image_size
+        if pixels.shape[:2] != (height, width):
+            raise InputError(
+                f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels, and these detections are of one of "
+                f"{height} x {width}: give that one"
+            )
         most = max(self.classes.tolist(), default=0)
         names = self.class_names or [f"class {label}" for label in range(most + 1)]
-        return draw_detections(as_image(image), self, names[1:], min_score)
+        return draw_detections(pixels, self.above(min_score), names[1:], min_score)
 
     def patches(self) -> Iterator[Patch]:
         """Each detection's binary mask, cut to the part of the image it can cover; InputError without a mask head.

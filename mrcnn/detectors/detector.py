@@ -266,6 +266,8 @@ class Detector(nn.Module, ABC):
 
         Raises InputError where targets are missing, or given in eval mode, or are not what they should be.
         """
+        if isinstance(images, str | PathLike | np.ndarray):
+            raise InputError("a detector is called with a list of images: give [image], or take model.detect(image)")
         if not self.training:
             if targets is not None:
                 raise InputError("targets are for training: call model.train() first, or leave them out to detect")
@@ -277,14 +279,18 @@ class Detector(nn.Module, ABC):
         return losses_of(outputs)
 
     @overload
-    def detect(self, image: list[AnyImage], proposals: Sequence[AnyBoxes] | None = None) -> list[Detections]: ...
+    def detect(
+        self, image: list[AnyImage] | tuple[AnyImage, ...], proposals: Sequence[AnyBoxes] | None = None
+    ) -> list[Detections]: ...
     @overload
     def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: AnyBoxes = None) -> Detections: ...
     @uncompiled
     def detect(
-        self, image: AnyImage | list[AnyImage], proposals: AnyBoxes | Sequence[AnyBoxes] | None = None
+        self,
+        image: AnyImage | list[AnyImage] | tuple[AnyImage, ...],
+        proposals: AnyBoxes | Sequence[AnyBoxes] | None = None,
     ) -> Detections | list[Detections]:
-        """Find the objects in one image, or in each of a list of images of any sizes.
+        """Find the objects in one image, or in each of a list or tuple of images of any sizes.
 
         Args:
             image: a path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB.
@@ -292,7 +298,7 @@ class Detector(nn.Module, ABC):
 
         Images of a list that are padded to one and the same size run together, up to `TOGETHER` of them.
         """
-        if not isinstance(image, list):
+        if not isinstance(image, list | tuple):
             given = None if proposals is None else [proposals]
             return self.detect_batch([as_image(image)], given)[0]
         if proposals is not None:

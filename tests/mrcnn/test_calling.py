@@ -84,7 +84,13 @@ def test_a_list_of_images_of_any_sizes_gives_what_each_gives_alone(model, image)
         alone = model.detect(each)
         assert len(found) == len(alone) and found.image_size == alone.image_size
         np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-3)
-    assert model([]) == [] and isinstance(model.detect([image]), list)
+    assert model([]) == [] and isinstance(model.detect((image,)), list)
+
+
+def test_an_image_that_is_called_without_a_list_is_told_so(model, image):
+    for given in ("photo.jpg", image):
+        with pytest.raises(InputError, match=r"give \[image\], or take model.detect"):
+            model(given)
 
 
 def test_in_training_mode_a_call_gives_losses_that_train(model, image):

@@ -33,7 +33,7 @@ def test_a_number_gives_one_and_a_slice_some(found):
     for part in (found[:2], found[[0, 1]], found[np.array([0, 1])], found[np.arange(len(found)) < 2]):
         assert isinstance(part, Detections) and part.scores.tolist() == found.scores[:2].tolist()
         assert part.names == found.names[:2] and len(part.mask_probs) == 2
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"no detection {len(found)} among {len(found)}"):
         found[len(found)]
 
 
@@ -46,6 +46,16 @@ def test_they_are_iterated_filtered_and_sorted(found):
     assert found.by_score().scores.tolist() == sorted(found.scores.tolist(), reverse=True)
     with pytest.raises(InputError, match="no class is called 'dog': circle, square"):
         found.of_class("dog")
+    with pytest.raises(InputError, match="one by one"):
+        found.of_class(["circle", "square"])
+    with pytest.raises(InputError, match="'0.5' is no score"):
+        found.above("0.5")
+
+
+def test_another_image_than_theirs_is_not_drawn(found):
+    height, width = found.image_size
+    with pytest.raises(InputError, match=f"has 9 x 9 pixels, and these detections are of one of {height} x {width}"):
+        found.plot(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_what_is_shown_is_short(found):
@@ -86,4 +96,4 @@ def test_a_plot_is_a_picture(found, image):
     picture = found.plot(image, min_score=0.3)
     np.testing.assert_array_equal(image, before)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.shape[0] % image.shape[0] == 0
-    assert empty().plot(image).shape == picture.shape
+    assert found[:0].plot(image).shape == picture.shape

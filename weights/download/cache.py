@@ -112,14 +112,18 @@ def _default_cache() -> Path:
         ) from None
 
 
-def resolve(source: str | os.PathLike[str], given: Options | None = None) -> Path:
+def resolve(source: str | int | os.PathLike[str], given: Options | None = None) -> Path:
     """The path of a SOURCE: an existing file as it is, else a model id, a name or a URL, downloaded.
 
-    Raises UnreadableFile, UnknownModel, NotPublished, NotCached or DownloadFailed, each with one sentence.
+    Raises WeightsError for what is none of these, and UnreadableFile, UnknownModel, NotPublished, NotCached or
+    DownloadFailed, each with one sentence.
     """
+    if not isinstance(source, str | int | os.PathLike):
+        raise WeightsError(f"{source!r} names no model: give the path of a file, a model id or a URL")
     text = str(source).strip()
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is None:
-        if os.path.exists(source):
+        # A number is a model id: the system would take it for an open file's.
+        if not isinstance(source, int) and os.path.exists(source):
             return Path(source)
         if "/" in text or Path(text).suffix in (".pkl", ".h5", ".pth", ".safetensors"):
             raise UnreadableFile(text, "there is no such file")

@@ -15,6 +15,7 @@ from detectron_gn.port.runs.load import configured_weights
 from detectron_gn.weights import WeightsFile, write_blobs
 from detectron_gn.weights import catalog as catalog_module
 from detectron_gn.weights.catalog import catalog, lookup
+from detectron_gn.weights.errors import WeightsError
 
 BARE = WeightsFile({"fc6_b": np.zeros(1, np.float32)}, None, None, "", "pkl")
 
@@ -138,3 +139,8 @@ def test_box_weights_are_not_spoken_of_where_nothing_reads_them(
     for name in ("retinanet_R-50-FPN_1x", "rpn_R-50-FPN_1x"):
         configured_weights(tmp_path / "m.pkl", name)
     assert not messages(caplog)
+
+
+def test_what_is_no_source_is_told_so() -> None:
+    with pytest.raises(WeightsError, match="None names no model: give the path of a file"):
+        configured_weights(None)  # type: ignore[arg-type]
