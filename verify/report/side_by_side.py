@@ -21,8 +21,10 @@ from detectron_gn.verify.parity.results import MOST_KEYPOINT_ERROR, match_detect
 
 SHOWN_SCORE = 0.5
 _DIFFERENT = (0, 0, 255)
-# Two pictures share the width of the page.
-_LETTERS = 1.6
+# Two pictures share the width of the page, which may be that of a telephone.
+_LETTERS = 2.2
+# How high the letters of a title are, of the width of its picture.
+_TITLE_SHARE = 0.045
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,12 @@ def _with_red_pixels(picture: Image, pixels: Bitmap) -> Image:
 
 
 def _titled(picture: Image, title: str) -> Image:
-    """A picture under a white strip with its title."""
-    strip = np.full((28, picture.shape[1], 3), 255, dtype=np.uint8)
-    cv2.putText(strip, title, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    """A picture under a white strip with its title, in letters that can be read where the pair is shown small."""
+    width = picture.shape[1]
+    (at_one, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 1, 2)
+    scale = min(_TITLE_SHARE * width / 22, 0.95 * width / max(at_one, 1))  # at 1 capitals are 22 pixels high
+    strip = np.full((round(2 * _TITLE_SHARE * width), width, 3), 255, dtype=np.uint8)
+    place = round(0.02 * width), round(1.5 * _TITLE_SHARE * width)
+    thickness = max(1, round(1.5 * scale))
+    cv2.putText(strip, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thickness, cv2.LINE_AA)
     return np.concatenate([strip, picture])
