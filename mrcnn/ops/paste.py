@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pycocotools.mask
 import torch
 
+from detectron_gn.mrcnn.data.run_lengths import decoded_runs, runs_bounds
 from detectron_gn.mrcnn.ops.boxes import after, expand_boxes, side
 
 
@@ -96,10 +97,18 @@ def patch_rle(patch: Patch, image_size: tuple[int, int]) -> Rle:
 
 
 def rle_patch(rle: Rle) -> Patch:
-    """The mask of run lengths, cut to what it covers: most of a large image is no part of it."""
-    x, y, width, height = map(int, pycocotools.mask.toBbox(rle))
-    whole = pycocotools.mask.decode(rle)
-    return Patch(np.ascontiguousarray(whole[y : y + height, x : x + width], dtype=bool), x, y)
+    """The mask of run lengths, cut to what it covers: most of a large image is no part of it, and is never made.
+
+    `counts` may be bytes, as pycocotools has them. Raises ValueError for what are no run lengths of an image.
+    """
+    text, (height, width) = rle["counts"], rle["size"]
+    runs = decoded_runs(text.encode("ascii") if isinstance(text, str) else text)
+    if runs is None or runs.min() < 0 or runs.sum() != height * width:
+        raise ValueError(f"these are no run lengths of a mask of {height} x {width} pixels")
+    left, top, right, foot = runs_bounds(runs, height) or (0, 0, 0, 0)
+    ends = np.cumsum(runs).clip(left * height, right * height)
+    columns = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(ends, prepend=left * height)).reshape(-1, height)
+    return Patch(np.ascontiguousarray(columns[:, top:foot].T), left, top)
 
 
 # COCO's coding of a run (pycocotools rleToString): a signed number in groups of five bits, lowest first, one per

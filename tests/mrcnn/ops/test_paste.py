@@ -4,7 +4,7 @@ import numpy as np
 import pycocotools.mask
 import pytest
 
-from detectron_gn.mrcnn.ops.paste import Patch, paste_boxes, paste_mask, patch_bitmap, patch_rle
+from detectron_gn.mrcnn.ops.paste import Patch, paste_boxes, paste_mask, patch_bitmap, patch_rle, rle_patch
 
 
 def test_pasted_masks_are_detectrons(ops):
@@ -36,7 +36,18 @@ def test_run_lengths_are_those_of_the_whole_bitmap(seed):
         size = (int(rng.integers(1, 12)), int(rng.integers(1, 12)))
         patch = random_patch(rng, *size)
         reference = pycocotools.mask.encode(np.asfortranarray(patch_bitmap(patch, size).astype(np.uint8)))
-        assert patch_rle(patch, size) == {"size": list(size), "counts": reference["counts"].decode()}
+        rle = patch_rle(patch, size)
+        assert rle == {"size": list(size), "counts": reference["counts"].decode()}
+        for given in (rle, reference):
+            np.testing.assert_array_equal(patch_bitmap(rle_patch(given), size), patch_bitmap(patch, size))
+        rows, columns = rle_patch(rle).pixels.any(axis=1), rle_patch(rle).pixels.any(axis=0)
+        assert not rows.size or rows[[0, -1]].all() and columns[[0, -1]].all()
+
+
+@pytest.mark.parametrize("counts", ["", "3", "0d", "~"])
+def test_what_are_no_run_lengths_of_the_image_is_refused(counts):
+    with pytest.raises(ValueError, match="no run lengths of a mask of 4 x 5 pixels"):
+        rle_patch({"size": [4, 5], "counts": counts})
 
 
 def test_mask_outside_of_the_image_is_empty():
