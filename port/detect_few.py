@@ -13,10 +13,12 @@ from detectron_gn.mrcnn.wording import amount
 from detectron_gn.port.detect_model import loaded
 from detectron_gn.port.detect_told import code_of_failures, tell_failure, told_failed, told_shown
 from detectron_gn.port.options import image_reading
-from detectron_gn.port.runs.detect import FailedFile, FileProposals, detect_in_files, image_ids
+from detectron_gn.port.runs.detect import FailedFile, detect_in_files
 from detectron_gn.port.runs.failures import Failures, failure_files, forget_failures
+from detectron_gn.port.runs.file_proposals import FileProposals
 from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
+from detectron_gn.port.runs.result_rows import image_ids
 from detectron_gn.weights.files.json_file import JsonList
 from detectron_gn.weights.shown import one_line
 

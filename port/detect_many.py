@@ -21,7 +21,7 @@ from detectron_gn.port.detect_model import Loaded, loaded
 from detectron_gn.port.detect_summary import Counts, summed_up
 from detectron_gn.port.detect_told import tell_failure, told_shown
 from detectron_gn.port.options import image_reading
-from detectron_gn.port.runs.detect import FailedFile, FileProposals, detect_in_files
+from detectron_gn.port.runs.detect import FailedFile, detect_in_files
 from detectron_gn.port.runs.detect_video import VideoOutputs, detect_in_video, planned_frames
 from detectron_gn.port.runs.detection_lines import (
     DetectionLines,
@@ -37,6 +37,7 @@ from detectron_gn.port.runs.detection_lines import (
 from detectron_gn.port.runs.draw_recorded import draw_recorded, left_to_draw
 from detectron_gn.port.runs.drawn_rows import written_since
 from detectron_gn.port.runs.failures import Failures, forget_failures
+from detectron_gn.port.runs.file_proposals import FileProposals
 from detectron_gn.port.runs.image_inputs import images_of, is_video, named_files
 from detectron_gn.port.runs.output_paths import WRITTEN, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect

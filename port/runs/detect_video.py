@@ -12,9 +12,9 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.port.runs.detect import counted, result_rows
 from detectron_gn.port.runs.drawn_rows import Row, draw_rows, make_folder, shown_rows, write_masks
 from detectron_gn.port.runs.output_paths import MASKS
+from detectron_gn.port.runs.result_rows import counted, result_rows
 from detectron_gn.port.runs.video_file import Frame, VideoFile
 from detectron_gn.port.runs.video_lines import VideoLines
 from detectron_gn.port.runs.video_overlay import VideoOverlay

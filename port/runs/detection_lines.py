@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from detectron_gn.mrcnn.data.categories import Categories
-from detectron_gn.mrcnn.data.image_files import id_in_name
 from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.data.read_image import Exif, ImageReading
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.partial_results import configuration_digest, weights_digest
 from detectron_gn.mrcnn.plain_file import read_plain_file
+from detectron_gn.port.runs.result_rows import image_ids
 from detectron_gn.port.runs.work_left import image_key
 from detectron_gn.weights.errors import WriteFailed
 from detectron_gn.weights.files.json_file import JsonList, json_text, write_json
@@ -209,29 +209,25 @@ def recorded_lines(files: Sequence[Path], is_wanted: Callable[[str], bool]) -> I
 
 
 def gather_list(files: Sequence[Path], rows: JsonList) -> int:
-    """Add the COCO rows of all lines, in the order of file names; returns how many lines there are.
-
-    The ids of images are COCO's where all files are named by one and no two by the same, else 1, 2, ... in that order.
-    """
-    names, ids, places = [], [], []
+    """Add the COCO rows of all lines, in the order of file names with `image_ids`; returns how many lines there are."""
+    names, places = [], []
     for number, path in enumerate(files):
         with path.open("rb") as file:
             start = 0
             for line_number, line in enumerate(file, 1):
                 name = _file_name(line, f"{path}, line {line_number},")
                 names.append(name)
-                ids.append(id_in_name(name))
                 places.append((number, start))
                 start += len(line)
-    if None in ids or len(set(ids)) < len(ids):
-        ids = []
+    in_order = sorted(range(len(names)), key=names.__getitem__)
+    ids = image_ids([names[image] for image in in_order])
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(path.open("rb")) for path in files]
-        for place, image in enumerate(sorted(range(len(names)), key=names.__getitem__), 1):
+        for image, image_id in zip(in_order, ids, strict=True):
             number, start = places[image]
             opened[number].seek(start)
             line = json.loads(opened[number].readline())
-            row = {"file_name": line["file_name"], "image_id": ids[image] if ids else place}
+            row = {"file_name": line["file_name"], "image_id": image_id}
             rows.extend([{**row, **detection} for detection in line["detections"]])
     return len(names)
 

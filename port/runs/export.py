@@ -14,8 +14,8 @@ from detectron_gn.mrcnn.data.image_blob import Image, image_scale, padded_size, 
 from detectron_gn.mrcnn.data.read_image import read_image
 from detectron_gn.mrcnn.detectors import Boxes, Detector
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.port.runs.detect import image_ids
 from detectron_gn.port.runs.proposals import stored_proposals
+from detectron_gn.port.runs.result_rows import image_ids
 
 if TYPE_CHECKING:
     from detectron_gn.port.export.check import Exported

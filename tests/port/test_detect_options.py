@@ -113,7 +113,7 @@ def test_a_batch_changes_last_digits_only_and_a_bad_image_in_it_nothing(
 def test_of_keypoints_the_logits_are_told() -> None:
     from detectron_gn.mrcnn.data.categories import numbered
     from detectron_gn.mrcnn.structures import Detections
-    from detectron_gn.port.runs.detect import result_rows
+    from detectron_gn.port.runs.result_rows import result_rows
 
     points = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     found = Detections(
