@@ -68,7 +68,8 @@ def test_pictures_show_both_sides(outcome):
     assert len(found.pictures) == 8
     picture = cv2.imread(str(found.pictures[0]))
     half = (picture.shape[1] - 12) // 2
-    left, right = picture[28:, :half], picture[28:, half + 12 :]
+    title = round(0.09 * half)
+    left, right = picture[title:, :half], picture[title:, half + 12 :]
     assert np.abs(left.astype(int) - right).mean() < 0.5
     assert any("matched" in line for line in lines)
 
