@@ -16,7 +16,7 @@ from detectron_gn.port.options import (
     add_out,
 )
 from detectron_gn.verify.cli.options import add_data_sets
-from detectron_gn.weights.command_line import at_least
+from detectron_gn.weights.command_line import add_json, at_least
 
 # What says how a command is run, not what is trained.
 _NOT_KEPT = ("out", "resume", "json", "scale_schedule")
@@ -219,7 +219,7 @@ def _parser(place: str) -> _Parser:
     """A parser of the options of `train` by itself; `place` is what a sentence about wrong ones begins with."""
     parser = _Parser(prog="detectron-gn train", add_help=False)
     parser.place = place
-    parser.add_argument("--json", type=Path)
+    add_json(parser)
     add_options(parser)
     return parser
 
