@@ -19,9 +19,9 @@ from detectron_gn.weights.command_line import (
     Commands,
     add_source,
     check_writable,
-    progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded
 
 

@@ -41,9 +41,10 @@ from detectron_gn.port.runs.output_paths import COCO_LIST, WRITTEN, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
 from detectron_gn.port.runs.video_lines import is_done
 from detectron_gn.port.runs.work_left import WorkLeft
-from detectron_gn.weights.command_line import DONE, progress_bar, write_json_option
+from detectron_gn.weights.command_line import DONE, write_json_option
 from detectron_gn.weights.files.json_file import JsonList
 from detectron_gn.weights.files.lock import occupied
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import one_line
 
 

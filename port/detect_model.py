@@ -13,7 +13,8 @@ from detectron_gn.port.options import given_model
 from detectron_gn.port.runs.detect import check_masks, detected_categories
 from detectron_gn.port.runs.drawn_rows import shown_score
 from detectron_gn.port.runs.proposals import stored_proposals
-from detectron_gn.weights.shown import one_line, stream_for_progress
+from detectron_gn.weights.command_line import note
+from detectron_gn.weights.shown import one_line
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.data.categories import Categories
@@ -37,16 +38,13 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
         check_masks(model)
     categories = detected_categories(model, args.annotations)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        print(NUMBERED if args.annotations is None else BY_PLACE)
+        note(NUMBERED if args.annotations is None else BY_PLACE)
     return Loaded(model, categories, stored_proposals(model.cfg, args.proposals))
 
 
 def tell_unread(error: InputError | str) -> None:
-    """Say of one image or video that it could not be read, in a line of its own beside a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(stream_for_progress()):
-        print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
+    """Say of one image or video that it could not be read."""
+    print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
 
 
 def told_unread(unread: int, count: int, kind: str, out: Path) -> str:

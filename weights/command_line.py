@@ -18,7 +18,6 @@ from typing import Any
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import refuse_open_file
 from detectron_gn.weights.files.descriptors import STDOUT, leads_to_open_file, own_descriptor
-from detectron_gn.weights.shown import stream_for_progress
 
 DONE, CHECK_FAILED, NOTHING_COMPARED = 0, 1, 2
 
@@ -28,11 +27,11 @@ verification had nothing to go by, which is no success. Bad input, of the same c
 
 
 class Commands:
-    """The commands of a parser, each with a handler, a help text, an example and the option --json."""
+    """The commands of a parser, each with a handler, a help text, an example and the options --json and --quiet."""
 
     def __init__(self, parser: argparse.ArgumentParser, metavar: str) -> None:
         self._parsers = parser.add_subparsers(metavar=metavar)
-        parser.set_defaults(run=self._none_named, json=None)
+        parser.set_defaults(run=self._none_named, json=None, quiet=False)
         self._prog = parser.prog
 
     def _none_named(self, args: argparse.Namespace) -> int:
@@ -50,7 +49,7 @@ class Commands:
         )
         parser.register("action", None, _StoreOnce)
         parser.set_defaults(run=run)
-        add_json(parser)
+        add_output_options(parser)
         return parser
 
     def add_group(self, name: str, meaning: str, metavar: str) -> Commands:
@@ -103,14 +102,15 @@ class _StoreOnce(argparse._StoreAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json, as `args.json`; `-` is standard output, and ./- a file of that name."""
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """--json, as `args.json`, whose `-` is standard output, and ./- a file of that name; and --quiet."""
     parser.add_argument(
         "--json",
         type=lambda text: STDOUT if text == "-" else Path(text),
         metavar="FILE",
         help="write what is printed to FILE, for programs; with - to standard output, and nothing else there",
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress and no notes; warnings and errors stay")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -223,17 +223,15 @@ def refuse_inputs_as_output(out: Path, given: Iterable[str | Path | None], optio
             raise WeightsError(f"{path} is to be read, and a result would be written over it: pass another {option}")
 
 
+def note(text: str) -> None:
+    """Tell something that is no result and no warning, in a line of stderr; --quiet leaves it out."""
+    if not getattr(sys.stderr, "is_quiet", False):
+        print(text, file=sys.stderr, flush=True)
+
+
 def write_json_option(args: argparse.Namespace, content: object) -> None:
     """Write what was printed to the file of --json, where one is asked for."""
     if args.json is not None:
         from detectron_gn.weights.files.json_file import write_json
 
         write_json(args.json, content, indent=1)
-
-
-def progress_bar(results: Iterable[Any], count: int, unit: str = "image") -> Iterable[Any]:
-    """Show a bar with results per second and the time left; in a log, a line every half minute."""
-    from tqdm import tqdm
-
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(results, total=count, unit=unit, mininterval=interval, file=stream_for_progress())

@@ -27,7 +27,8 @@ from detectron_gn.verify.cli.options import (
     add_type,
     check_out,
 )
-from detectron_gn.weights.command_line import DONE, Commands, progress_bar, write_json_option
+from detectron_gn.weights.command_line import DONE, Commands, note, write_json_option
+from detectron_gn.weights.progress import progress_bar
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
@@ -160,7 +161,7 @@ def _loaded(args: argparse.Namespace, ranks: Ranks) -> Detector:
 
     model = given_model(args, ranks.device)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        print(BY_PLACE, flush=True)
+        note(BY_PLACE)
     return model
 
 

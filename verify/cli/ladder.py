@@ -34,9 +34,10 @@ from detectron_gn.weights.command_line import (
     DONE,
     NOTHING_COMPARED,
     Commands,
-    progress_bar,
+    note,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _all(args: argparse.Namespace) -> int:
         report = args.out / REPORT
         write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     if ladder.evaluation is not None and ladder.model is not None and ladder.model.categories is None:
-        print(f"\n{BY_PLACE}")
+        note(BY_PLACE)
     print(f"\nThe report: {report}\n" if writes_report else "", flush=True)
     write_json_option(args, ladder.document())
     if not has_values and differing(ladder) is None:

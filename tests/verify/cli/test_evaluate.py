@@ -151,13 +151,13 @@ def test_classes_without_names_go_by_their_places_and_a_line_says_so(
     run: Run, pickle: Path, demo_model: Path, tmp_path: Path
 ) -> None:
     data = few(demo_model, tmp_path / "val.json", OWN)
-    code, printed, _ = run("test", pickle, *data, "--out", tmp_path / "out")
-    assert code == 0 and "class k is taken to be category k of the annotations" in printed.splitlines()[0]
+    code, _, errors = run("test", pickle, *data, "--out", tmp_path / "out")
+    assert code == 0 and "class k is taken to be category k of the annotations" in errors.splitlines()[0]
     (tmp_path / "names.txt").write_text("circle\nsquare\ntriangle\nstar\n")
     reversed_data = few(demo_model, tmp_path / "val.json", dict(reversed(OWN.items())))
     classes = ["--classes", tmp_path / "names.txt"]
-    code, printed, _ = run("test", pickle, *reversed_data, "--out", tmp_path / "named", *classes)
-    assert code == 0 and "not known" not in printed
+    code, _, errors = run("test", pickle, *reversed_data, "--out", tmp_path / "named", *classes)
+    assert code == 0 and "not known" not in errors
     assert boxes(tmp_path / "named", OWN) == boxes(tmp_path / "out", OWN)
 
 
