@@ -216,7 +216,8 @@ def table(entries: Sequence[CatalogEntry]) -> str:
     for family in dict.fromkeys(entry.family for entry in entries):
         members = [entry for entry in entries if entry.family == family]
         files = _files_of(members)
-        parts += [f"{family} (files: {', '.join(files)})" if files else family, _family_table(members, files, marks), ""]
+        parts.append(f"{family} (files: {', '.join(files)})" if files else family)
+        parts += [_family_table(members, files, marks), ""]
     if any(not entry.files for entry in entries):
         told = "none: no file was ever published; the configuration of the same name reproduces it."
         parts.append(folded(told, "  "))
