@@ -25,7 +25,14 @@ from detectron_gn.port import convert_cli as convert_command
 from detectron_gn.port import detect_cli as detect_command
 from detectron_gn.verify import cli as verify_commands
 from detectron_gn.weights import cli as weights_commands
-from detectron_gn.weights.command_line import DONE, Commands, HelpFormatter, check_json_option, check_outputs
+from detectron_gn.weights.command_line import (
+    DONE,
+    Commands,
+    HelpFormatter,
+    check_json_option,
+    check_outputs,
+    json_alone,
+)
 from detectron_gn.weights.errors import NotObtained, WeightsError
 from detectron_gn.weights.shown import ShownStream, one_line
 
@@ -94,9 +101,11 @@ def _run(arguments: Sequence[str] | None) -> int:
                     parser.print_help()
                     return DONE
                 args = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
+                cast(ShownStream, sys.stderr).is_quiet = args.quiet
                 check_json_option(args)
                 check_outputs(args)
-                code: int = args.run(args)
+                with json_alone(args):
+                    code: int = args.run(args)
         finally:
             # Here, and not at the interpreter's end, where a full disk could no longer be told in a sentence.
             sys.stdout.flush()

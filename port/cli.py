@@ -19,9 +19,9 @@ from detectron_gn.weights.command_line import (
     Commands,
     add_source,
     check_writable,
-    progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded
 
 
@@ -53,6 +53,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.load import find_config, names_config, unused_blobs
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
+    from detectron_gn.weights.files.digest import file_digest
 
     summary: Architecture | Summary
     if names_config(args.source):
@@ -61,7 +62,8 @@ def _inspect(args: argparse.Namespace) -> int:
         path = resolve(args.source)
         weights = read_blobs(path)
         unused = unused_blobs(args.source, path, weights)
-        summary = summarise(weights, path.stat().st_size, unused, known_categories(weights, args.source))
+        categories = known_categories(weights, args.source)
+        summary = summarise(weights, path.stat().st_size, unused, categories, file_digest(path))
     print(summary)
     print(f"\n{summary.blob_table()}" if args.blobs else "\n--blobs lists every blob.")
     write_json_option(args, summary.as_dict())

@@ -43,8 +43,9 @@ from detectron_gn.port.runs.output_paths import WRITTEN, OutputPaths
 from detectron_gn.port.runs.read_ahead import ImageToDetect
 from detectron_gn.port.runs.video_lines import is_done
 from detectron_gn.port.runs.work_left import WorkLeft
-from detectron_gn.weights.command_line import DONE, progress_bar
+from detectron_gn.weights.command_line import DONE
 from detectron_gn.weights.files.lock import occupied
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import one_line
 
 

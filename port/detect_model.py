@@ -15,6 +15,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.classes import BY_PLACE, NUMBERED
 from detectron_gn.port.options import given_model
 from detectron_gn.port.runs.proposals import stored_proposals
+from detectron_gn.weights.command_line import note
 
 
 class Loaded(NamedTuple):
@@ -32,7 +33,7 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
         _check_masks(model)
     categories = _detected_categories(model, args.annotations)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        print(NUMBERED if args.annotations is None else BY_PLACE)
+        note(NUMBERED if args.annotations is None else BY_PLACE)
     return Loaded(model, categories, stored_proposals(model.cfg, args.proposals))
 
 

@@ -11,15 +11,12 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import amount
 from detectron_gn.port.runs.drawn_rows import shown_score
 from detectron_gn.weights.command_line import DONE
-from detectron_gn.weights.shown import one_line, stream_for_progress
+from detectron_gn.weights.shown import one_line
 
 
 def tell_failure(error: InputError | str) -> None:
-    """Say what is the matter with one image or video, in a line of its own beside a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(stream_for_progress()):
-        print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
+    """Say what is the matter with one image or video."""
+    print(one_line(f"detectron-gn: {error}"), file=sys.stderr, flush=True)
 
 
 def told_failed(failed: int) -> str:

@@ -15,7 +15,7 @@ from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import ALONE, Ranks, usable_device
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.coco_eval import MAX_DETECTIONS
-from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, Progress, evaluate, no_progress
+from detectron_gn.mrcnn.evaluation.evaluate import Evaluation, GoingOn, Progress, evaluate, no_progress, untold
 from detectron_gn.mrcnn.evaluation.generate_proposals import GeneratedProposals, generate_proposals
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow
 from detectron_gn.mrcnn.precision import Precision
@@ -130,7 +130,9 @@ class Ladder:
         }
 
 
-def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress = no_progress) -> Ladder | None:
+def climb(
+    inputs: LadderInputs, say: Callable[[str], None], progress: Progress = no_progress, going_on: GoingOn = untold
+) -> Ladder | None:
     """Climb the ladder up to the first rung that differs, saying each rung as it is reached.
 
     Of several processes the first climbs; the others wait until it comes to the data set, and share its images.
@@ -141,7 +143,7 @@ def climb(inputs: LadderInputs, say: Callable[[str], None], progress: Progress =
     if not inputs.ranks.is_first:
         _share_evaluation(inputs, progress)
         return None
-    climber = _Climber(inputs, progress)
+    climber = _Climber(inputs, progress, going_on)
     try:
         for name, step in climber.steps().items():
             rung = step()
@@ -222,9 +224,10 @@ def told_verdict(ladder: Ladder) -> str:
 class _Climber:
     """What the rungs hand on to each other."""
 
-    def __init__(self, inputs: LadderInputs, progress: Progress) -> None:
+    def __init__(self, inputs: LadderInputs, progress: Progress, going_on: GoingOn) -> None:
         self.inputs = inputs
         self.progress = progress
+        self.going_on = going_on
         self.ladder = Ladder()
         self.cfg = Config()
         self.weights: WeightsFile | None = None
@@ -356,7 +359,7 @@ class _Climber:
         assert self.ladder.model is not None
         inputs = self.inputs
         self.release_others(evaluates=True)
-        found = _found(self.ladder.model, inputs, annotations, images, self.progress)
+        found = _found(self.ladder.model, inputs, annotations, images, self.progress, self.going_on)
         assert found is not None
         self.ladder.measured = found.measured
         if isinstance(found, GeneratedProposals):
@@ -396,7 +399,12 @@ def _share_evaluation(inputs: LadderInputs, progress: Progress) -> None:
 
 
 def _found(
-    model: Detector, inputs: LadderInputs, annotations: Path, images: Path, progress: Progress
+    model: Detector,
+    inputs: LadderInputs,
+    annotations: Path,
+    images: Path,
+    progress: Progress,
+    going_on: GoingOn = untold,
 ) -> Evaluation | GeneratedProposals | None:
     """What a model finds in the data set; None in every process but the first."""
     if isinstance(model, ProposalNetwork):
@@ -414,6 +422,7 @@ def _found(
         ranks=inputs.ranks,
         reading=inputs.reading,
         max_detections=inputs.max_detections,
+        going_on=going_on,
     )
 
 

@@ -116,13 +116,18 @@ def expectation(source: str, given: Mapping[str, float] | None = None, *, can_ex
 def known_expectation(
     source: str, annotations: Path | None, given: Mapping[str, float] | None = None
 ) -> Expectation | None:
-    """`expectation`, or None where nothing says what to expect of the source on this data set."""
+    """`expectation`, or None where nothing says what to expect of the source on this data set.
+
+    Raises InputError where an AP is given that nothing here could be compared with.
+    """
     if annotations is None:
         return None
     try:
         expected = expectation(source, given)
         check_comparable(read_annotations(annotations), annotations, expected)
     except InputError:
+        if given:
+            raise
         return None
     return expected
 

@@ -23,8 +23,9 @@ from detectron_gn.mrcnn.evaluation.evaluate import Evaluation
 from detectron_gn.mrcnn.evaluation.results_files import IouType, ResultRow, check_results, read_results
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.convert import check_family
+from detectron_gn.port.blobs.fitting import way_out
 from detectron_gn.port.blobs.layouts import with_blob_names
-from detectron_gn.port.blobs.match import match_blobs
+from detectron_gn.port.blobs.match import WrongShape, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, told_moved
@@ -60,11 +61,16 @@ class Rung:
 def check_names(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False) -> Rung:
     """Whether the blobs of a file are those of the configuration, by name and shape."""
     table = BlobTable.from_config(cfg)
-    wrong = "the file and the configuration are of different models: pass --config with the YAML it was trained with"
+    wrong = "the file and the configuration are of different models"
     try:
         weights = with_blob_names(table, weights)
+    except InputError as error:
+        return Rung("names", "differs", str(error))  # which says whose names they are, and what to do
+    try:
         check_family(cfg, table, weights, keep_unused=keep_unused)
         match = match_blobs(table, weights)
+    except WrongShape as error:
+        return Rung("names", "differs", error.found, f"{wrong}: {way_out(weights)}")
     except InputError as error:
         return Rung("names", "differs", str(error), wrong)
     preserved, trained = match.leftovers.preserved, match.leftovers.trained
@@ -77,7 +83,7 @@ def check_names(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
             "names",
             "differs",
             f"missing: {missing} ({len(match.missing)}); of another network: {unexpected} ({len(trained)})",
-            wrong,
+            f"{wrong}: {way_out(weights)}",
         )
     left = f", {len(preserved)} unused blobs preserved" if preserved else ""
     return Rung("names", "holds", f"{len(table.rows)} parameters of the right shape{left}")

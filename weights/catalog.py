@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ _NUMBERS = {
     "AR@1000": "proposal_ar",
     "top-1 error": "top1_error",
 }
+
+# Models that a note names; one of more is marked in the table.
+_MOST_NAMED = 4
 
 # In bytes: R-50.pkl has about 100 million.
 _SMALLEST_FILE = 90_000_000
@@ -199,20 +202,28 @@ def chosen(kind: str | None = None, search: str | None = None) -> list[CatalogEn
 
 
 def table(entries: Sequence[CatalogEntry]) -> str:
-    """Models as text: a table for each family, one line per model, then what the states and notes mean."""
+    """Models as text: a table for each family, one line per model, then what the states and notes mean.
+
+    A note of many models is marked behind their names, and one of a few begins with their ids.
+    """
     parts = []
+    noted: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.note is not None:
+            noted.setdefault(entry.note, []).append(entry.names[0])
+    shared = [note for note, names in noted.items() if len(names) > _MOST_NAMED]
+    marks = {note: "*" * number for number, note in enumerate(shared, 1)}
     for family in dict.fromkeys(entry.family for entry in entries):
         members = [entry for entry in entries if entry.family == family]
         files = _files_of(members)
-        parts += [f"{family} (files: {', '.join(files)})" if files else family, _family_table(members, files), ""]
+        parts.append(f"{family} (files: {', '.join(files)})" if files else family)
+        parts += [_family_table(members, files, marks), ""]
     if any(not entry.files for entry in entries):
         told = "none: no file was ever published; the configuration of the same name reproduces it."
         parts.append(folded(told, "  "))
-    notes: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry.note is not None:
-            notes.setdefault(entry.note, []).append(entry.names[0])
-    parts += [folded(f"{', '.join(names)}: {note}", "  ") for note, names in notes.items()]
+    for note, names in noted.items():
+        beginning = f"{marks[note]} " if note in marks else f"{', '.join(names)}: "
+        parts.append(folded(f"{beginning}{note}", "  "))
     if any(entry.files for entry in entries):
         parts.append("The files belong to their authors, under CC BY-SA 3.0.")
     return "\n".join(parts)
@@ -229,22 +240,23 @@ def _files_of(entries: Sequence[CatalogEntry]) -> tuple[str, ...]:
     return next(iter(published)) if len(published) == 1 else ()
 
 
-def _family_table(entries: Sequence[CatalogEntry], files: Sequence[str]) -> str:
+def _family_table(entries: Sequence[CatalogEntry], files: Sequence[str], marks: Mapping[str, str]) -> str:
     """The lines of one family; columns in which no model has anything are left out.
 
     Args:
         files: what all of them have; where one has others, or none, a column says so.
+        marks: what stands behind the names of models with these notes.
     """
     columns: dict[str, list[str]] = {
         "id": [str(entry.id or "-") for entry in entries],
-        "name": [entry.name for entry in entries],
+        "name": [f"{entry.name} {marks.get(entry.note or '', '')}".rstrip() for entry in entries],
     }
     for title, field in _NUMBERS.items():
         values = [getattr(entry, field) for entry in entries]
         if any(value is not None for value in values):
             columns[title] = ["-" if value is None else f"{value:.1f}" for value in values]
-    told = ["" if (own := tuple(entry.files)) and own == files else ", ".join(own) or "none" for entry in entries]
-    if any(told):
+    told = ["all" if (own := tuple(entry.files)) and own == files else ", ".join(own) or "none" for entry in entries]
+    if {*told} != {"all"}:
         columns["files"] = told
     widths = {title: max(map(len, [title, *cells])) for title, cells in columns.items()}
     lines = ["  ".join(title.ljust(width) for title, width in widths.items())]

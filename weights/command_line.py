@@ -10,12 +10,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from detectron_gn.weights.errors import WeightsError
-from detectron_gn.weights.shown import stream_for_progress
+from detectron_gn.weights.files.atomic import refuse_open_file
+from detectron_gn.weights.files.descriptors import STDOUT, leads_to_open_file, own_descriptor
 
 DONE, CHECK_FAILED, NOTHING_COMPARED = 0, 1, 2
 
@@ -25,11 +27,11 @@ verification had nothing to go by, which is no success. Bad input, of the same c
 
 
 class Commands:
-    """The commands of a parser, each with a handler, a help text, an example and the option --json."""
+    """The commands of a parser, each with a handler, a help text, an example and the options --json and --quiet."""
 
     def __init__(self, parser: argparse.ArgumentParser, metavar: str) -> None:
         self._parsers = parser.add_subparsers(metavar=metavar)
-        parser.set_defaults(run=self._none_named, json=None)
+        parser.set_defaults(run=self._none_named, json=None, quiet=False)
         self._prog = parser.prog
 
     def _none_named(self, args: argparse.Namespace) -> int:
@@ -47,7 +49,7 @@ class Commands:
         )
         parser.register("action", None, _StoreOnce)
         parser.set_defaults(run=run)
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed to FILE, for programs")
+        add_output_options(parser)
         return parser
 
     def add_group(self, name: str, meaning: str, metavar: str) -> Commands:
@@ -100,6 +102,17 @@ class _StoreOnce(argparse._StoreAction):
         super().__call__(parser, namespace, values, option_string)
 
 
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """--json, as `args.json`, whose `-` is standard output, and ./- a file of that name; and --quiet."""
+    parser.add_argument(
+        "--json",
+        type=lambda text: STDOUT if text == "-" else Path(text),
+        metavar="FILE",
+        help="write what is printed to FILE, for programs; with - to standard output, and nothing else there",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress and no notes; warnings and errors stay")
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The argument SOURCE, which `weights.download.cache.resolve` understands."""
     parser.add_argument("source", metavar="SOURCE", help="a model id, a URL, or a .pkl, .h5, .safetensors or .pth file")
@@ -148,15 +161,38 @@ def check_writable(folder: Path) -> None:
 def check_json_option(args: argparse.Namespace) -> None:
     """See that the file of --json can be written, where one is asked for, before any long work."""
     file: Path | None = args.json
-    if file is not None:
+    if file is None:
+        return
+    if leads_to_open_file(file):
+        from detectron_gn.weights.files.json_file import check_open_for_writing
+
+        check_open_for_writing(file)
+    elif not _is_pipe_or_device(file):
         check_writable(file.parent)
         if file.is_dir():
             raise WeightsError(f"{file} is a folder: --json takes the name of a file")
 
 
+def _is_pipe_or_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def json_alone(args: argparse.Namespace) -> Iterator[None]:
+    """Where --json is standard output, nothing else is printed there: it goes to standard error meanwhile."""
+    if args.json is None or own_descriptor(args.json) != 1:
+        yield
+        return
+    sys.stdout.flush()
+    with redirect_stdout(sys.stderr):
+        yield
+
+
 def check_outputs(args: argparse.Namespace) -> None:
     """See that the files that --out and --json name are none that the command reads, and are two."""
     out: Path | None = getattr(args, "out", None)
+    if out is not None:
+        refuse_open_file(out)
     if out is not None and out.is_dir():
         out = None
     files = {option: path for option, path in {"--out": out, "--json": args.json}.items() if path is not None}
@@ -187,17 +223,15 @@ def refuse_inputs_as_output(out: Path, given: Iterable[str | Path | None], optio
             raise WeightsError(f"{path} is to be read, and a result would be written over it: pass another {option}")
 
 
+def note(text: str) -> None:
+    """Tell something that is no result and no warning, in a line of stderr; --quiet leaves it out."""
+    if not getattr(sys.stderr, "is_quiet", False):
+        print(text, file=sys.stderr, flush=True)
+
+
 def write_json_option(args: argparse.Namespace, content: object) -> None:
     """Write what was printed to the file of --json, where one is asked for."""
     if args.json is not None:
         from detectron_gn.weights.files.json_file import write_json
 
         write_json(args.json, content, indent=1)
-
-
-def progress_bar(results: Iterable[Any], count: int, unit: str = "image") -> Iterable[Any]:
-    """Show a bar with results per second and the time left; in a log, a line every half minute."""
-    from tqdm import tqdm
-
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(results, total=count, unit=unit, mininterval=interval, file=stream_for_progress())

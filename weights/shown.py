@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import textwrap
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 LINE = 80
 """Characters of the lines of a terminal as it opens; tables and sentences are no wider."""
@@ -46,6 +46,16 @@ def folded(text: str, indent: str = "", width: int = LINE) -> str:
     )  # fmt: skip
 
 
+class Bar(Protocol):
+    """What stands in the last line of a terminal."""
+
+    def clear(self) -> None:
+        """Take it away."""
+
+    def refresh(self) -> None:
+        """Show it again."""
+
+
 class ShownStream:
     """A text stream that shows what is written to it as `one_line` does, lines and tabs kept.
 
@@ -56,6 +66,10 @@ class ShownStream:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self._begins_line = True
+        self._bar: Bar | None = None
+        self._held = ""
+        self.is_quiet = False
+        """Whether notes and progress are to be left out: of stderr, what --quiet asks for."""
 
     def write(self, text: str) -> int:
         shown = without_secrets(text.translate(_ESCAPES_BUT_LINES))
@@ -65,8 +79,24 @@ class ShownStream:
         if text:
             self._begins_line = text.endswith("\n")
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        if self._bar is None:
+            self.stream.write(shown)
+        else:
+            # Whole lines: the bar stands in the line after them.
+            lines, end, self._held = (self._held + shown).rpartition("\n")
+            if end:
+                self._bar.clear()
+                self.stream.write(lines + end)
+                self.stream.flush()
+                self._bar.refresh()
         return len(text)
+
+    def print_above(self, bar: Bar | None) -> None:
+        """Print above a bar in the terminal's last line from now on; None where there is none any more."""
+        self._bar = bar
+        self.stream.write(self._held)
+        self._held = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -35,6 +35,8 @@ THREADS_BESIDE_A_GPU = 4
 
 # Wraps results as they come, of which there will be so many, to show how far the work is: tqdm, or nothing.
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+# Is told how many images of how many an earlier run has finished, where it has finished any.
+GoingOn = Callable[[int, int], None]
 
 
 @dataclass
@@ -94,6 +96,10 @@ def no_progress(results: Iterable[Any], _count: int) -> Iterable[Any]:
     return results
 
 
+def untold(_done: int, _count: int) -> None:
+    """Tell nothing."""
+
+
 def evaluate(
     model: Detector,
     annotations: Path,
@@ -109,6 +115,7 @@ def evaluate(
     reading: ImageReading = AS_IMREAD,
     names: Sequence[str] | None = None,
     max_detections: int = MAX_DETECTIONS,
+    going_on: GoingOn = untold,
 ) -> Evaluation | None:
     """Detect in every image of an annotation file and score the results.
 
@@ -126,6 +133,7 @@ def evaluate(
         reading: how image files are read.
         names: what the annotations call classes 1, 2, ...; by default the model's names, where they are known.
         max_detections: of an image and category that count for the AP, the best first.
+        going_on: is told, in the first process, of the images that an earlier run has finished.
 
     Returns:
         The evaluation, or None in every process but the first.
@@ -154,6 +162,8 @@ def evaluate(
     with partial or nullcontext():
         done = {} if partial is None else partial.done
         done_by_rank = ranks.exchange(set(done))
+        if ranks.is_first and any(done_by_rank):
+            going_on(len(set().union(*done_by_rank)), len(files))
         # A batch is done as a whole, so that a run that goes on makes the same batches as one in one go.
         left = [members for members in batches if not set().union(*done_by_rank).issuperset(members)]
         share = ranks.share(left)

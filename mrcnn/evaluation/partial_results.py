@@ -168,6 +168,11 @@ def image_digest(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def has_partial_results(folder: Path) -> bool:
+    """Whether there are any in a folder, from which the same run would go on."""
+    return any(folder.glob(_PATTERN))
+
+
 def remove_partial_results(folder: Path) -> None:
     """Delete the partial results in a folder, once the results files that follow from them are written."""
     for path in folder.glob(_PATTERN):

@@ -15,7 +15,7 @@ from detectron_gn.port.blobs.family import MOMENTUM, family_of
 from detectron_gn.port.blobs.fitting import fitting_config, lacks_nothing, way_out
 from detectron_gn.port.blobs.layouts import layout_of, told_layout, with_blob_names
 from detectron_gn.port.blobs.leftovers import Leftovers, told_preserved, told_trained
-from detectron_gn.port.blobs.match import BlobMatch, match_blobs
+from detectron_gn.port.blobs.match import BlobMatch, WrongShape, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.weights.weights_file import Array, WeightsFile
 
@@ -39,7 +39,10 @@ def build_model(cfg: Config, weights: WeightsFile, *, keep_unused: bool = False)
     table = BlobTable.from_model(model)
     weights = with_blob_names(table, weights)
     check_family(cfg, table, weights, keep_unused=keep_unused)
-    match = match_blobs(table, weights)
+    try:
+        match = match_blobs(table, weights)
+    except WrongShape as error:
+        raise InputError(f"{error.found}: {way_out(weights)}") from None
     if match.missing:
         names = listed([row.blob for row in match.missing])
         raise InputError(

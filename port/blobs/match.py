@@ -26,6 +26,18 @@ class BlobMatch:
     leftovers: Leftovers
 
 
+class WrongShape(InputError):
+    """A blob has another shape than the configuration makes it.
+
+    Attributes:
+        found: that, without what to do about it, which hangs on what else is in the file.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}: pass --config with the YAML it was trained with")
+        self.found = found
+
+
 def match_blobs(table: BlobTable, weights: WeightsFile) -> BlobMatch:
     """Pair the blobs of a file with the rows of the dictionary, shapes checked before anything is assigned.
 
@@ -57,8 +69,7 @@ def _checked(weights: WeightsFile, blob: str, row: BlobRow) -> Array:
     """The array of a blob, if it has the shape of its row."""
     array = weights.blobs[blob]
     if array.shape != row.shape:
-        raise InputError(
-            f"{blob} is {list(array.shape)} in {weights.source}, but the configuration makes it {list(row.shape)}: "
-            "pass --config with the YAML it was trained with"
+        raise WrongShape(
+            f"{blob} is {list(array.shape)} in {weights.source}, but the configuration makes it {list(row.shape)}"
         )
     return array

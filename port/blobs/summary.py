@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from detectron_gn.port.blobs.family import CLASSIFIER_BLOBS, MOMENTUM, family_of
 from detectron_gn.port.blobs.layouts import layout_of
 from detectron_gn.port.blobs.parts import ORDER, by_part, part_of
 from detectron_gn.port.config.yaml_loader import yaml_nodes
+from detectron_gn.weights.files.digest import file_digest
 from detectron_gn.weights.formats import read_blobs
 from detectron_gn.weights.shown import folded, one_line
 from detectron_gn.weights.weights_file import Array, WeightsFile
@@ -84,6 +86,7 @@ class Summary:
         unused: blobs that the network of the file's configuration, or else of its names, does not use.
         left_out: what the file holds beside arrays, and why it is not read.
         class_names, category_ids: of classes 1, 2, ...; None where they are not known.
+        sha256: of the whole file, which tells whether a copy is the same to the byte; None where nobody asked for it.
     """
 
     source: str
@@ -107,6 +110,7 @@ class Summary:
     blobs: tuple[BlobSummary, ...]
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
+    sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data, for `--json`."""
@@ -117,6 +121,8 @@ class Summary:
         types = listed(list(dict.fromkeys(blob.dtype for blob in self.blobs)))
         size = f"  {self.container}, {self.bytes:,} bytes, {len(self.blobs)} blobs, {self.values:,} values"
         head.append(f"{size}, {types}" if types else size)
+        if self.sha256 is not None:
+            head.append(f"  sha256: {self.sha256}")
         layout = layout_of([blob.name for blob in self.blobs]) if self.family == "unknown" else None
         if layout is not None:
             head.append(f"  parameter names: those of {layout.project}")
@@ -182,17 +188,22 @@ class Summary:
 
 def describe(path: str | os.PathLike[str]) -> Summary:
     """Read a weights file and say what it is; raises what `read_blobs` raises."""
-    return summarise(read_blobs(path), os.path.getsize(path))
+    return summarise(read_blobs(path), os.path.getsize(path), sha256=file_digest(Path(path)))
 
 
 def summarise(
-    weights: WeightsFile, size: int, unused: Sequence[str] | None = None, categories: Categories | None = None
+    weights: WeightsFile,
+    size: int,
+    unused: Sequence[str] | None = None,
+    categories: Categories | None = None,
+    sha256: str | None = None,
 ) -> Summary:
     """Say what `weights`, read from a file of `size` bytes, are.
 
     Args:
         unused: blobs that the network does not use; where it is left out, a detector's ImageNet classifier.
         categories: of its classes, as `port.classes.known_categories` finds them.
+        sha256: of the file.
     """
     blobs, family = weights.blobs, family_of(weights.blobs)
     rows = tuple(_statistics(name, array) for name, array in blobs.items())
@@ -223,6 +234,7 @@ def summarise(
         blobs=rows,
         class_names=None if categories is None else categories.names,
         category_ids=None if categories is None else categories.ids,
+        sha256=sha256,
     )
 
 

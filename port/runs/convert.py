@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.blobs.family import MOMENTUM
-from detectron_gn.port.blobs.layouts import is_own_state_dict, with_blob_names
+from detectron_gn.port.blobs.layouts import is_own_state_dict, layout_of, with_blob_names
 from detectron_gn.port.blobs.match import match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.yaml_dumper import dump_config
@@ -18,6 +19,8 @@ from detectron_gn.port.runs.load import config_for, find_config
 from detectron_gn.weights.convert import Conversion, convert
 from detectron_gn.weights.download.cache import resolve
 from detectron_gn.weights.weights_file import WeightsFile
+
+logger = logging.getLogger(__name__)
 
 
 def convert_format(
@@ -31,7 +34,7 @@ def convert_format(
             in Detectron's order, beside that configuration.
 
     Raises InputError or WeightsError, with nothing written, also where such a file lacks a parameter, and for a
-    configuration that would change nothing.
+    configuration that would change nothing. A warning says where the names are another project's.
     """
     given = None if config is None else find_config(config, overrides)
     path = resolve(source)
@@ -43,6 +46,14 @@ def convert_format(
             raise InputError(
                 "--config and --set change nothing in a conversion that keeps Detectron's blobs: leave them out, or "
                 "pass --layout torchvision or timm"
+            )
+        layout = layout_of(weights.blobs)
+        if layout is not None:
+            logger.warning(
+                "%s has the parameter names of %s, which are written as they are; no network here takes them: %s",
+                source,
+                layout.project,
+                layout.way_out,
             )
         return weights
 

@@ -22,6 +22,7 @@ from detectron_gn.verify.published import (
     compare_ap,
     comparison_table,
     expectation,
+    known_expectation,
 )
 from detectron_gn.weights.catalog import catalog, lookup
 
@@ -93,6 +94,14 @@ def test_without_an_object_there_is_no_ap_to_compare(demo_model):
         annotation["iscrowd"] = 1
     with pytest.raises(InputError, match=r"a\.json has no object to find, so there is no AP"):
         check_comparable(coco, Path("a.json"), expectation("model_final.pkl", {"box": 40}))
+
+
+def test_an_ap_that_is_given_is_not_passed_over_where_it_cannot_be_compared(tmp_path, demo_model):
+    document = json.loads((demo_model / "instances_val.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps({**document, "annotations": []}))
+    assert known_expectation("48616381", tmp_path / "a.json") is None
+    with pytest.raises(InputError, match=r"a\.json has no object to find, so there is no AP"):
+        known_expectation("model_final.pkl", tmp_path / "a.json", {"box": 40})
 
 
 def test_what_is_expected_comes_from_the_catalog_or_the_user():

@@ -176,6 +176,11 @@ def test_table_shows_every_model_and_what_result_only_means() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "Mask R-CNN (files: model, boxes, masks)\n" in text
     assert "The files belong to their authors, under CC BY-SA 3.0." in text
+    rows_of = {line.split()[0]: line for line in text.splitlines() if line[:8].isdigit()}
+    assert rows_of["48616381"].endswith(" all") and rows_of["56421872"].endswith(" none")
+    assert "e2e_keypoint_rcnn_R-50-FPN_1x * " in rows_of["37697547"]
+    assert "\n* The numbers are for the category person only.\n" in text
+    assert "\n37129812: With test-time augmentation" in text
 
 
 def test_a_table_of_models_without_a_file_promises_none() -> None:

@@ -11,9 +11,9 @@ from detectron_gn.weights.command_line import (
     DONE,
     Commands,
     at_least,
-    progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 
 
 def add_check_data(commands: Commands) -> None:

@@ -10,9 +10,9 @@ from detectron_gn.weights.command_line import (
     DONE,
     Commands,
     check_writable,
-    progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 
 
 def add_demo(commands: Commands) -> None:

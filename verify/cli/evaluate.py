@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ from detectron_gn.verify.cli.options import (
     add_type,
     check_out,
 )
-from detectron_gn.weights.command_line import DONE, Commands, progress_bar, write_json_option
+from detectron_gn.weights.command_line import DONE, Commands, note, write_json_option
+from detectron_gn.weights.progress import progress_bar
 
 if TYPE_CHECKING:
     from detectron_gn.mrcnn.detectors import Detector
@@ -160,7 +162,7 @@ def _loaded(args: argparse.Namespace, ranks: Ranks) -> Detector:
 
     model = given_model(args, ranks.device)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        print(BY_PLACE, flush=True)
+        note(BY_PLACE)
     return model
 
 
@@ -170,14 +172,14 @@ def _evaluated(
     """What the model finds in the data set, and what `ap.json` holds of it."""
     from detectron_gn.mrcnn.evaluation.evaluate import evaluate, no_progress
     from detectron_gn.mrcnn.inference.cuda_graphs import CudaGraphs
-    from detectron_gn.mrcnn.stopping import Stopped, until_stopped
+    from detectron_gn.mrcnn.stopping import until_stopped
     from detectron_gn.port.runs.proposals import stored_proposals
     from detectron_gn.verify.evaluation_files import write_evaluation
 
     shown = progress_bar if ranks.is_first else no_progress
     proposals = stored_proposals(model.cfg, args.proposals)
     network = CudaGraphs(model) if args.cuda_graphs else None
-    try:
+    with kept_when_stopped(args.out):
         evaluation = evaluate(
             model,
             args.annotations,
@@ -190,13 +192,31 @@ def _evaluated(
             network=network,
             reading=image_reading(args),
             max_detections=max_detections,
+            going_on=tell_done_before,
         )
-    except Stopped as stopped:
-        kept = f"{args.out} keeps what was detected: the same command goes on with it"
-        raise Stopped(stopped.signal, kept) from None
     if evaluation is None:
         return None, {}
     return evaluation, write_evaluation(evaluation, args.annotations.stem, args.out)
+
+
+@contextmanager
+def kept_when_stopped(out: Path) -> Iterator[None]:
+    """Say how to go on where a signal stops an evaluation that has partial results in `out`."""
+    from detectron_gn.mrcnn.evaluation.partial_results import has_partial_results
+    from detectron_gn.mrcnn.stopping import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        if not has_partial_results(out):
+            raise
+        kept = f"{out} keeps what was detected: the same command goes on with it"
+        raise Stopped(stopped.signal, kept) from None
+
+
+def tell_done_before(done: int, count: int) -> None:
+    """A note of an evaluation that goes on."""
+    note(f"{done:,} of {count:,} images were done before")
 
 
 def add_score(commands: Commands) -> None:

@@ -18,7 +18,7 @@ from detectron_gn.port.options import (
     class_names,
     image_reading,
 )
-from detectron_gn.verify.cli.evaluate import run_evaluation
+from detectron_gn.verify.cli.evaluate import kept_when_stopped, run_evaluation, tell_done_before
 from detectron_gn.verify.cli.options import (
     add_cuda_graphs,
     add_data,
@@ -34,9 +34,10 @@ from detectron_gn.weights.command_line import (
     DONE,
     NOTHING_COMPARED,
     Commands,
-    progress_bar,
+    note,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _all(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.distributed import joined_ranks
     from detectron_gn.mrcnn.evaluation.evaluate import no_progress
     from detectron_gn.mrcnn.memory import keep_freed_memory
+    from detectron_gn.mrcnn.stopping import until_stopped
     from detectron_gn.port.classes import BY_PLACE
     from detectron_gn.verify.evaluation_files import REPORT
     from detectron_gn.verify.ladder import LadderInputs, check_inputs, climb, differing, told_verdict
@@ -238,15 +240,21 @@ def _all(args: argparse.Namespace) -> int:
             max_detections=args.max_dets,
         )
         check_inputs(inputs)
-        progress = progress_bar if ranks.is_first else no_progress
-        ladder = climb(inputs, lambda line: print(line, flush=True), progress)
+        shown = progress_bar if ranks.is_first else no_progress
+        with kept_when_stopped(args.out):
+            ladder = climb(
+                inputs,
+                lambda line: print(line, flush=True),
+                lambda results, count: until_stopped(shown(results, count)),
+                tell_done_before,
+            )
     if ladder is None:
         return DONE
     if writes_report:
         report = args.out / REPORT
         write_report(ladder_report(model_title(args.source), ladder, inputs, "Detectron (Caffe2)"), report)
     if ladder.evaluation is not None and ladder.model is not None and ladder.model.categories is None:
-        print(f"\n{BY_PLACE}")
+        note(BY_PLACE)
     print(f"\nThe report: {report}\n" if writes_report else "", flush=True)
     write_json_option(args, ladder.document())
     if not has_values and differing(ladder) is None:

@@ -22,9 +22,9 @@ from detectron_gn.weights.command_line import (
     add_source,
     at_least,
     between,
-    progress_bar,
     write_json_option,
 )
+from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded, one_line
 
 

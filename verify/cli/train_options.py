@@ -16,10 +16,10 @@ from detectron_gn.port.options import (
     add_out,
 )
 from detectron_gn.verify.cli.options import add_data_sets
-from detectron_gn.weights.command_line import at_least
+from detectron_gn.weights.command_line import add_output_options, at_least
 
 # What says how a command is run, not what is trained.
-_NOT_KEPT = ("out", "resume", "json", "scale_schedule")
+_NOT_KEPT = ("out", "resume", "json", "quiet", "scale_schedule")
 # Where one of a pair is given, the run's own other one does not count.
 _INSTEAD = {
     "epochs": ("iterations",),
@@ -29,7 +29,7 @@ _INSTEAD = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """All options of `train` but --json."""
+    """All options of `train` but --json and --quiet."""
     add_config(parser, "what to train (default: that of the weights)")
     add = parser.add_argument
     add(
@@ -219,7 +219,7 @@ def _parser(place: str) -> _Parser:
     """A parser of the options of `train` by itself; `place` is what a sentence about wrong ones begins with."""
     parser = _Parser(prog="detectron-gn train", add_help=False)
     parser.place = place
-    parser.add_argument("--json", type=Path)
+    add_output_options(parser)
     add_options(parser)
     return parser
 

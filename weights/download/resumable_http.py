@@ -17,11 +17,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from detectron_gn.weights.download.addresses import Refused, check_address, redirect_target
 from detectron_gn.weights.download.connection import deadline
@@ -30,7 +29,7 @@ from detectron_gn.weights.files.atomic import replacing
 from detectron_gn.weights.files.json_file import read_json_record
 from detectron_gn.weights.files.shared_folder import is_own_file, open_without_following, remove_link
 from detectron_gn.weights.limits import MAX_DOWNLOAD_GIB, MAX_REDIRECTS, SPARE_BYTES
-from detectron_gn.weights.shown import stream_for_progress
+from detectron_gn.weights.progress import Progress, shown_progress
 
 _CHUNK = 1 << 18
 
@@ -143,14 +142,7 @@ def fetch_part(
     state = _load_state(part, url)
     state.max_bytes = max_bytes
     failures = 0
-    bar: tqdm[NoReturn]
-    out = stream_for_progress()
-    # In a log no line is written over: one every half minute says enough, and nothing of what takes less.
-    pause = 0.1 if out.isatty() else 30.0
-    with tqdm(
-        unit="B", unit_scale=True, unit_divisor=1024, disable=progress is None, desc=progress, file=out,
-        mininterval=pause, delay=0 if out.isatty() else pause,
-    ) as bar:  # fmt: skip
+    with contextlib.nullcontext() if progress is None else shown_progress(None, "B", progress) as bar:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
@@ -173,7 +165,7 @@ def discard(part: Path) -> None:
     _state_path(part).unlink(missing_ok=True)
 
 
-def _attempt(state: _State, part: Path, session: requests.Session, patience: Patience, bar: tqdm[NoReturn]) -> None:
+def _attempt(state: _State, part: Path, session: requests.Session, patience: Patience, bar: Progress | None) -> None:
     """One request: resume or start over, and append what comes until the file is whole."""
     have = part.stat().st_size if part.exists() else 0
     if have and have == state.size:
@@ -199,9 +191,8 @@ def _attempt(state: _State, part: Path, session: requests.Session, patience: Pat
         if response.status_code == 200:
             _save_state(state, part)
         _check_space(part, (state.size or 0) - start)
-        bar.total, bar.n = state.size, start
-        if not (bar.disable or bar.delay):
-            bar.refresh()
+        if bar is not None:
+            bar.begin(state.size, start)
         try:
             with open(part, "r+b" if start else "wb", opener=open_without_following) as handle:
                 handle.truncate(start)
@@ -293,7 +284,7 @@ def _start(response: requests.Response, state: _State, have: int) -> int | None:
 
 
 def _copy(
-    response: requests.Response, part: BinaryIO, state: _State, patience: Patience, bar: tqdm[NoReturn]
+    response: requests.Response, part: BinaryIO, state: _State, patience: Patience, bar: Progress | None
 ) -> None:
     """Append the body to `part`, watching for error pages, a server that only drips, and a body without an end."""
     since, received, have = time.monotonic(), 0, part.tell()
@@ -314,7 +305,8 @@ def _copy(
             if have == 0 and chunk.lstrip()[:1] == b"<":
                 raise Refused("the server sent a web page instead of the file (a login or error page?)")
             part.write(chunk)
-            bar.update(len(chunk))
+            if bar is not None:
+                bar.update(len(chunk))
             received, have = received + len(chunk), have + len(chunk)
             if have > state.max_bytes:
                 raise Refused(f"the server sent {have} bytes and goes on; {_too_large(state)}")

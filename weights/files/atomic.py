@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from detectron_gn.weights.errors import WriteFailed
+from detectron_gn.weights.files.descriptors import leads_to_open_file
 
 
 @contextlib.contextmanager
@@ -19,11 +20,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of an empty temporary in the folder of `path`; when the block ends well it becomes `path`.
 
     An existing file stays as it was until then, and what replaces it has its permissions; of a link, what it points to
-    is replaced. Raises WriteFailed, naming `path`, where the operating system refuses; whatever ends the block early,
-    nothing of the temporary is left.
+    is replaced. Folders of `path` that are not there are made. Raises WriteFailed, naming `path`, where the operating
+    system refuses; whatever ends the block early, nothing of the temporary is left.
     """
     if "\0" in str(path):
         raise WriteFailed(str(path), "holds a zero byte, which no name can have")
+    refuse_open_file(path)
     path = Path(os.path.realpath(path))
     # Shortened, since a name of the greatest length has no room for more.
     name = os.fsdecode(os.fsencode(path.name)[:200])
@@ -33,6 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise WriteFailed(str(path), "is a folder; name a file")
         if path.exists() and not path.is_file():
             raise WriteFailed(str(path), "is a device or a pipe; name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
         _create(temporary, path)
         yield temporary
         sync(temporary)
@@ -43,6 +46,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def refuse_open_file(path: Path) -> None:
+    """Raise WriteFailed where `path` leads to what a process has open: a log would be lost with all that is in it."""
+    if leads_to_open_file(path):
+        raise WriteFailed(str(path), "is what a process has open, which no file may replace; name a file")
 
 
 def publish(part: Path, path: Path) -> None:

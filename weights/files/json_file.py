@@ -8,14 +8,16 @@ import math
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from detectron_gn.weights.errors import WriteFailed
-from detectron_gn.weights.files.atomic import replacing
+from detectron_gn.weights.files.atomic import refuse_open_file, replacing
+from detectron_gn.weights.files.descriptors import own_descriptor
 from detectron_gn.weights.files.shared_folder import open_without_following
 from detectron_gn.weights.limits import MAX_RECORD_CHARACTERS
 
@@ -23,10 +25,11 @@ from detectron_gn.weights.limits import MAX_RECORD_CHARACTERS
 def write_json(path: Path, content: object, indent: int | None = None) -> None:
     """Write `content`, numbers in full precision; infinity and NaN, which JSON does not know, become null.
 
-    A pipe or a device, which nothing may replace, is written to. Raises WriteFailed, naming `path`.
+    A pipe, a device or what this process has open, which nothing may replace, is written to. Raises WriteFailed, naming
+    `path`.
     """
     text = (json_text(content, indent) + "\n").encode()
-    _write(path, lambda file: file.write_bytes(text))
+    _write(path, lambda file: file.write(text))
 
 
 def json_text(content: object, indent: int | None = None) -> str:
@@ -75,12 +78,11 @@ class JsonList:
         """Write the list of now to `path`, as `write_json` does."""
         last = "\n" if self._separator and self._indent is not None else ""
 
-        def whole(file: Path) -> None:
+        def whole(file: BinaryIO) -> None:
             self._file.seek(0)
-            with file.open("wb") as out:
-                out.write(b"[")
-                shutil.copyfileobj(self._file, out)
-                out.write(f"{last}]\n".encode())
+            file.write(b"[")
+            shutil.copyfileobj(self._file, file)
+            file.write(f"{last}]\n".encode())
 
         _write(path, whole)
 
@@ -92,16 +94,47 @@ class JsonList:
             raise WriteFailed(str(self._folder), f"could not be written to: {error.strerror or error}") from None
 
 
-def _write(path: Path, put: Callable[[Path], object]) -> None:
-    """Have `put` write a file that becomes `path`, or write to the pipe or device that is there."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        try:
-            put(path)
-        except OSError as error:
-            raise WriteFailed(str(path), f"could not be written: {error.strerror or error}") from None
+def check_open_for_writing(path: Path) -> None:
+    """See that `write_json` can write to what this process has open under `path`, where that is such a path."""
+    descriptor = own_descriptor(path)
+    if descriptor is not None:
+        _open(path, descriptor).close()
+    elif path.is_file():
+        refuse_open_file(path)  # of another process
+
+
+def _write(path: Path, put: Callable[[BinaryIO], object]) -> None:
+    """Have `put` write a file that becomes `path`, or write to the pipe, the device or the open file that is there."""
+    descriptor = own_descriptor(path)
+    if descriptor is None and (not path.exists() or path.is_file() or path.is_dir()):
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            put(file)
         return
-    with replacing(path) as temporary:
-        put(temporary)
+    try:
+        # What was printed before stands before it.
+        sys.stdout.flush()
+        with _open(path, descriptor) as file:
+            put(file)
+    except BrokenPipeError:
+        # Whoever read it has gone, which is for the front door to tell.
+        raise
+    except OSError as error:
+        raise WriteFailed(str(path), f"could not be written: {error.strerror or error}") from None
+
+
+def _open(path: Path, descriptor: int | None) -> BinaryIO:
+    """A pipe or a device, or a second handle to what is open already, which writes on where the first one is."""
+    if descriptor is None:
+        return path.open("wb")
+    import fcntl  # not everywhere, as such paths are not
+
+    try:
+        written = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if written:
+            return os.fdopen(os.dup(descriptor), "wb")
+    except OSError:
+        pass
+    raise WriteFailed(str(path), "is not open to be written to; name a file, or - for standard output")
 
 
 def _finite(content: Any) -> Any:

@@ -13,6 +13,7 @@ from detectron_gn.port.blobs.convert import build_model
 from detectron_gn.port.blobs.summary import describe
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config
+from detectron_gn.port.runs.convert import convert_format
 from detectron_gn.port.runs.load import load_model
 from detectron_gn.weights import read_blobs
 from detectron_gn.weights.errors import FileError
@@ -55,6 +56,12 @@ def test_other_projects_checkpoints_are_named_with_the_way_out(project, wrapping
         with pytest.raises(InputError, match=f"has the parameter names of {project}: give (the Detectron|Detectron's)"):
             load_model(tmp_path / "model.pth", config)
     assert f"\n  parameter names: those of {project}\n" in str(describe(tmp_path / "model.pth"))
+
+
+def test_a_conversion_that_keeps_other_projects_names_says_so(tmp_path, caplog):
+    torch.save({name: torch.ones(2, 2) for name in OTHERS["detectron2"]}, tmp_path / "model.pth")
+    convert_format(str(tmp_path / "model.pth"), tmp_path / "model.safetensors")
+    assert "has the parameter names of detectron2, which are written as they are; no network" in caplog.text
 
 
 @pytest.mark.parametrize("author", ["Detectron2 Model Zoo", "torchvision"])
