@@ -33,15 +33,21 @@ SCRIPTS = [*ROOT.glob("benchmarks/*.py"), ROOT / "verify" / "reference" / "dump_
 FOREIGN = {option for path in SCRIPTS for option in re.findall(r"[\"'](--[a-z][\w-]*)[\"']", path.read_text())} | {
     "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--standalone",
     "--shutdown-timeout",  # torchrun
-    "--time", "--shm-size", "--requeue", "--signal",  # docker, Slurm
+    "--time", "--shm-size", "--user", "--build-arg", "--cpus", "--env",  # docker
+    "--requeue", "--signal",  # Slurm
 }  # fmt: skip
 
-# The same lines in less time: what a reader would wait for.
+# The same lines in less time, and beside whatever else runs: what a reader would wait for.
 SHORTER = {
     "docs/finetune.md": [
         ("--epochs 40 --checkpoint-every 200", "--iterations 4 --checkpoint-every 2"),
         ("model_iter199.pth", "model_iter1.pth"),
-    ]
+    ],
+    # Any port that is free, and a thread that ends with the tests where one fails.
+    "docs/deployment.md": [
+        ('("127.0.0.1", 8000)', '("127.0.0.1", 0)'),
+        ("target=server.serve_forever", "target=server.serve_forever, daemon=True"),
+    ],
 }
 
 
@@ -95,6 +101,17 @@ def test_every_command_line_in_a_block_is_one_that_the_parser_takes(
                 detectron_gn._parser().parse_args(arguments)
             except SystemExit as exit:
                 assert exit.code == 0, f"{name}:{block.line}: {line}: {capsys.readouterr().err}"
+
+
+def test_every_command_line_that_a_wheel_is_tried_with_is_one_that_the_parser_takes() -> None:
+    text = (ROOT / ".ci" / "wheels").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if re.search(r"(^|\s)detectron[-_]gn \w", line)]
+    lines = [line for line in lines if not line.startswith("#")]
+    assert len(lines) > 10
+    for line in lines:
+        arguments = arguments_of(line.split("2>")[0].removesuffix("; then exit 1; fi"))
+        check_options(arguments)
+        detectron_gn._parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("name", NAMES)
