@@ -244,12 +244,14 @@ def test_what_belongs_to_an_evaluation_is_refused_without_one(tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
-def test_check_data_shows_how_far_it_is_while_it_decodes(capsys):
+def test_check_data_shows_how_far_it_is_while_it_decodes(capsys, monkeypatch):
+    monkeypatch.setattr("detectron_gn.weights.progress.SECONDS_BETWEEN_LINES", 0)
     assert detectron_gn.main(["check-data", *TRAIN]) == 0
     told = capsys.readouterr()
-    assert "12/12" in told.err and "12/12" not in told.out
-    assert detectron_gn.main(["check-data", *TRAIN, "--no-decode"]) == 0
-    assert "12/12" not in capsys.readouterr().err
+    assert "\n11 of 12 images, " in told.err and "of 12 images, " not in told.out
+    for option in ("--no-decode", "--quiet"):
+        assert detectron_gn.main(["check-data", *TRAIN, option]) == 0
+        assert "of 12 images" not in capsys.readouterr().err
 
 
 def test_boxes_without_outlines_train_a_model_of_boxes(tmp_path, capsys):

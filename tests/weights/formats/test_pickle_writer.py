@@ -78,7 +78,10 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".h5", ".safetensors", ".pth"])
-def test_folder_that_is_missing_is_named(suffix: str, tmp_path: Path, small: WeightsFile) -> None:
+def test_folder_that_is_missing_is_made_or_named(suffix: str, tmp_path: Path, small: WeightsFile) -> None:
+    write_blobs(tmp_path / "a" / "b" / f"m{suffix}", small)
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [f"m{suffix}"]
+    (tmp_path / "none").touch()
     with pytest.raises(WriteFailed, match="none/m"):
         write_blobs(tmp_path / "none" / f"m{suffix}", small)
 
