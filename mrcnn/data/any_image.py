@@ -1,4 +1,4 @@
-"""An image in whatever form a caller has it: a file, an array, a PIL image, a tensor."""
+"""An image in whatever form a caller has it: a file, its bytes, an array, a PIL image, a tensor."""
 
 from os import PathLike
 from typing import Any, TypeAlias
@@ -7,16 +7,17 @@ import numpy as np
 from torch import Tensor
 
 from detectron_gn.mrcnn.data.image_blob import Image
-from detectron_gn.mrcnn.data.read_image import read_image
+from detectron_gn.mrcnn.data.read_image import decode_image, read_image
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.tracing import refuse_export
 
-# A path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB, uint8 or floats from 0 to 1.
+# A path, the bytes of an image file, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB, uint8 or
+# floats from 0 to 1.
 AnyImage: TypeAlias = Any
 
 _FORMS = (
-    "give a path, an array [H, W, 3] uint8 in BGR as cv2.imread gives it, a PIL image, or a tensor [3, H, W] in RGB, "
-    "uint8 or floats from 0 to 1"
+    "give a path, the bytes of an image file, an array [H, W, 3] uint8 in BGR as cv2.imread gives it, a PIL image, or "
+    "a tensor [3, H, W] in RGB, uint8 or floats from 0 to 1"
 )
 
 
@@ -24,10 +25,13 @@ def as_image(image: AnyImage) -> Image:
     """An image as `[H, W, 3]` uint8 BGR, which is what the networks were trained on.
 
     Arrays are BGR, as OpenCV has them; PIL images and tensors are RGB, as PIL and torchvision have them. Floats are
-    multiplied by 255 and rounded. Raises InputError for anything else, and what `read_image` raises.
+    multiplied by 255 and rounded. Bytes are those of an image file, and checked as files are. Raises InputError for
+    anything else, and what `read_image` and `decode_image` raise.
     """
     if isinstance(image, str | PathLike):
         return read_image(image)  # type: ignore[arg-type]
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image))
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if isinstance(image, np.ndarray):

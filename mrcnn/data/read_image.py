@@ -60,6 +60,24 @@ class ImageReading:
 AS_IMREAD = ImageReading()
 
 
+class _Origin(NamedTuple):
+    """What sentences call an image, and what they advise: how to get it whole, and how to read one of so many pixels.
+
+    `larger` has a place for the pixels.
+    """
+
+    name: str
+    again: str
+    larger: str
+
+
+_GIVEN_BYTES = _Origin(
+    "the picture given as bytes",
+    "send it again",
+    "give `detect` what decode_image(content, ImageReading(max_pixels={})) of detectron_gn.mrcnn.data.read_image gives",
+)
+
+
 class ReadImage(NamedTuple):
     """An image as `[H, W, 3]` uint8 BGR.
 
@@ -87,9 +105,18 @@ def read_image(
     would be almost black.
     """
     header, content = _opened(path, reading)
-    if header.damage is not None:
-        raise InputError(_told_damage(path, header))
-    return _decoded(path, header, content, reading, size)
+    return _whole(_of_file(path), header, content, reading, size)
+
+
+def decode_image(content: bytes, reading: ImageReading = AS_IMREAD) -> Image:
+    """`read_image` of the bytes of a file, as a client sends them: the same pixels, the same limits.
+
+    Raises InputError for what `read_image` refuses in a file.
+    """
+    origin = _GIVEN_BYTES
+    if len(content) > _most_bytes(reading):
+        raise InputError(_told_too_many_bytes(origin, reading))
+    return _whole(origin, _header_of(origin, content, reading), content, reading, None)
 
 
 def read_training_image(
@@ -100,10 +127,11 @@ def read_training_image(
     Detectron trains on such files: `cv2.imread` gives just that (Detectron roi_data/minibatch.py:_get_image_blob).
     """
     header, content = _opened(path, reading)
+    origin = _of_file(path)
     if header.damage is None:
-        return ReadImage(_decoded(path, header, content, reading, size), header.orientation, None)
+        return ReadImage(_decoded(origin, header, content, reading, size), header.orientation, None)
     # `cv2.imread` puts the end marker there itself; `cv2.imdecode` waits for more.
-    pixels = _decoded(path, header, content + _JPEG_END, reading, size)
+    pixels = _decoded(origin, header, content + _JPEG_END, reading, size)
     remark = f"{path} {header.damage}: it is trained on as Detectron does, with grey where the rest would be"
     return ReadImage(pixels, header.orientation, remark)
 
@@ -131,38 +159,57 @@ def check_image_file(path: str | Path, kind: Literal["image", "video"] = "image"
     return status
 
 
+def _of_file(path: str | Path) -> _Origin:
+    return _Origin(str(path), "copy it again", "pass --max-pixels {}")
+
+
 def _opened(path: str | Path, reading: ImageReading) -> tuple[ImageHeader, bytes]:
     """The header and all bytes of a file whose image is not too large, and not damaged unless it is a JPEG."""
-    path = Path(path)
-    if check_image_file(path).st_size > _LARGEST_PIXEL * reading.max_pixels + _LARGEST_HEADER:
-        raise InputError(
-            f"{path} has more bytes than an image of {reading.max_pixels:,} pixels can have: pass a higher "
-            "--max-pixels if it is one"
-        )
+    origin = _of_file(path)
+    if check_image_file(path).st_size > _most_bytes(reading):
+        raise InputError(_told_too_many_bytes(origin, reading))
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _header_of(origin, content, reading), content
+
+
+def _most_bytes(reading: ImageReading) -> int:
+    return _LARGEST_PIXEL * reading.max_pixels + _LARGEST_HEADER
+
+
+def _header_of(origin: _Origin, content: bytes, reading: ImageReading) -> ImageHeader:
+    """The header of an image that is not too large, and not damaged unless it is a JPEG."""
     if not content:
-        raise InputError(f"{path} cannot be decoded as an image: the file is empty; copy it again")
+        raise InputError(f"{origin.name} cannot be decoded as an image: the file is empty; {origin.again}")
     try:
         header = read_header(content)
     except UnknownImage as error:
-        told = f"{path} cannot be decoded as an image: {error}"
-        raise InputError(f"{told}; copy it again, or convert it to JPEG or PNG") from None
+        told = f"{origin.name} cannot be decoded as an image: {error}"
+        raise InputError(f"{told}; {origin.again}, or convert it to JPEG or PNG") from None
     if header.damage is not None and header.format != "JPEG":
-        raise InputError(_told_damage(path, header))
-    if header.width * header.height > reading.max_pixels:
-        pixels = header.width * header.height
+        raise InputError(_told_damage(origin, header))
+    pixels = header.width * header.height
+    if pixels > reading.max_pixels:
         raise InputError(
-            f"{path} is an image of {header.width} x {header.height} pixels (width x height), more than the limit of "
-            f"{reading.max_pixels:,}: scale it down{f', or pass --max-pixels {pixels}' * (pixels <= _OPENCVS_LIMIT)}"
+            f"{origin.name} is an image of {header.width} x {header.height} pixels (width x height), more than the "
+            f"limit of {reading.max_pixels:,}: scale it down"
+            f"{f', or {origin.larger.format(pixels)}' * (pixels <= _OPENCVS_LIMIT)}"
         )
-    return header, content
+    return header
+
+
+def _whole(
+    origin: _Origin, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
+) -> Image:
+    if header.damage is not None:
+        raise InputError(_told_damage(origin, header))
+    return _decoded(origin, header, content, reading, size)
 
 
 def _decoded(
-    path: str | Path, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
+    origin: _Origin, header: ImageHeader, content: bytes, reading: ImageReading, size: tuple[int, int] | None
 ) -> Image:
     content = still_png(content) if header.format == "PNG" else content
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if reading.exif == "ignore" else 0)
@@ -170,17 +217,17 @@ def _decoded(
     try:
         image: Any = cv2.imdecode(buffer, flags)
     except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded as an image: OpenCV refuses it ({error.err})") from None
+        raise InputError(f"{origin.name} cannot be decoded as an image: OpenCV refuses it ({error.err})") from None
     if image is None:
-        _check_deep(path, buffer)
+        _check_deep(origin.name, buffer)
         raise InputError(
-            f"{path} cannot be decoded as an image: the {header.format} file is damaged or cut off, or of a kind that "
-            "OpenCV does not read; copy it again, or convert it to JPEG or PNG"
+            f"{origin.name} cannot be decoded as an image: the {header.format} file is damaged or cut off, or of a "
+            f"kind that OpenCV does not read; {origin.again}, or convert it to JPEG or PNG"
         )
     if _is_dark(image):
-        _check_range(path, cv2.imdecode(buffer, flags | cv2.IMREAD_ANYDEPTH))
+        _check_range(origin.name, cv2.imdecode(buffer, flags | cv2.IMREAD_ANYDEPTH))
     if size is not None and image.shape[:2] != tuple(size):
-        raise InputError(f"{path} {_told_other_size(header, reading, image.shape[:2], tuple(size))}")
+        raise InputError(f"{origin.name} {_told_other_size(header, reading, image.shape[:2], tuple(size))}")
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -189,7 +236,7 @@ def _is_dark(image: Image) -> bool:
     return all(np.count_nonzero(rows >= _DARK) <= _HOT * image.size for rows in (image[::8], image))
 
 
-def _check_range(path: str | Path, image: Any) -> None:
+def _check_range(name: str, image: Any) -> None:
     """Refuse an image that is dark only because it is divided by 256, or, in floats, by nothing."""
     if image is None or image.dtype == np.uint8:
         return
@@ -197,12 +244,12 @@ def _check_range(path: str | Path, image: Any) -> None:
     if largest > 0:
         but_for = f", but for {hot:,} of {image.size:,}," if hot else ""
         raise InputError(
-            f"{path} is {_told_depth(image)} image whose largest value{but_for} is {largest:g}: in 8 bits, as "
+            f"{name} is {_told_depth(image)} image whose largest value{but_for} is {largest:g}: in 8 bits, as "
             f"Detectron reads images, it would be almost black. {_told_scaling(largest)}"
         )
 
 
-def _check_deep(path: str | Path, buffer: Any) -> None:
+def _check_deep(name: str, buffer: Any) -> None:
     """Refuse an image that OpenCV decodes, but not to 8 bits, such as a TIFF of floats."""
     try:
         image: Any = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
@@ -212,7 +259,7 @@ def _check_deep(path: str | Path, buffer: Any) -> None:
         return
     largest, _ = _largest(image)
     raise InputError(
-        f"{path} is {_told_depth(image)} image, of which OpenCV makes none of 8 bits, as Detectron reads images. "
+        f"{name} is {_told_depth(image)} image, of which OpenCV makes none of 8 bits, as Detectron reads images. "
         + (_told_scaling(largest) if largest > 0 else "It has no value above 0")
     )
 
@@ -240,10 +287,17 @@ def _told_scaling(largest: float) -> str:
     )
 
 
-def _told_damage(path: str | Path, header: ImageHeader) -> str:
+def _told_too_many_bytes(origin: _Origin, reading: ImageReading) -> str:
+    return (
+        f"{origin.name} has more bytes than an image of {reading.max_pixels:,} pixels can have: if it is one of "
+        f"N pixels, {origin.larger.format('N')}"
+    )
+
+
+def _told_damage(origin: _Origin, header: ImageHeader) -> str:
     if header.format == "HEIC":
-        return f"{path} {header.damage}: convert it to JPEG"
-    return f"{path} cannot be decoded as an image: the {header.format} file {header.damage}; copy it again"
+        return f"{origin.name} {header.damage}: convert it to JPEG"
+    return f"{origin.name} cannot be decoded as an image: the {header.format} file {header.damage}; {origin.again}"
 
 
 def _told_other_size(

@@ -283,7 +283,9 @@ class Detector(nn.Module, ABC):
         self, image: list[AnyImage] | tuple[AnyImage, ...], proposals: Sequence[AnyBoxes] | None = None
     ) -> list[Detections]: ...
     @overload
-    def detect(self, image: Image | str | PathLike[str] | Tensor, proposals: AnyBoxes = None) -> Detections: ...
+    def detect(
+        self, image: Image | str | PathLike[str] | bytes | Tensor, proposals: AnyBoxes = None
+    ) -> Detections: ...
     @uncompiled
     def detect(
         self,
@@ -293,7 +295,8 @@ class Detector(nn.Module, ABC):
         """Find the objects in one image, or in each of a list or tuple of images of any sizes.
 
         Args:
-            image: a path, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor `[3, H, W]` RGB.
+            image: a path, the bytes of an image file, an array `[H, W, 3]` uint8 BGR, a PIL image, or a tensor
+                `[3, H, W]` RGB.
             proposals: `[R, 4]` numbers in its pixels, where the network takes them; of a list, those of each image.
 
         Images of a list that are padded to one and the same size run together, up to `TOGETHER` of them.

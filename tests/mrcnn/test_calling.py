@@ -50,7 +50,8 @@ def test_every_form_of_an_image_is_the_same_image(model, image, demo_model):
     path = sorted((demo_model / "val").iterdir())[0]
     rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1])).permute(2, 0, 1)
     expected = model.detect(image)
-    for form in (path, str(path), rgb, rgb.float() / 255, rgb.double() / 255):
+    content = path.read_bytes()
+    for form in (path, str(path), content, memoryview(content), rgb, rgb.float() / 255, rgb.double() / 255):
         assert_equal(model.detect(form), expected)
     pil = pytest.importorskip("PIL.Image", reason="Pillow is no dependency")
     assert_equal(model.detect(pil.open(path)), expected)
@@ -72,7 +73,7 @@ def test_every_form_of_an_image_is_the_same_image(model, image, demo_model):
     ids=lambda value: f"{type(value).__name__} {getattr(value, 'shape', '')}",
 )
 def test_what_is_no_image_is_refused(model, wrong):
-    with pytest.raises(InputError, match=r"no image: give a path, an array \[H, W, 3\] uint8 in BGR"):
+    with pytest.raises(InputError, match=r"no image: give a path, the bytes of an image file, an array \[H, W, 3\]"):
         model.detect(wrong)
 
 

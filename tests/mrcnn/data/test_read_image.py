@@ -1,6 +1,7 @@
 """The reader gives what `cv2.imread` gives of a whole file, and says what is wrong with every other."""
 
 import os
+import re
 import struct
 import threading
 import zlib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.data.image_header import read_header
-from detectron_gn.mrcnn.data.read_image import ImageReading, read_image, read_training_image
+from detectron_gn.mrcnn.data.read_image import ImageReading, decode_image, read_image, read_training_image
 from detectron_gn.mrcnn.errors import InputError
 from tests.helpers.pictures import encoded, exif, jpeg_with_orientation, png_chunk, png_that_declares
 
@@ -44,6 +45,7 @@ def test_a_whole_file_is_read_as_imread_reads_it(tmp_path: Path, extension: str,
     path = written(tmp_path, f"a{extension}", encoded(extension, image))
     assert np.array_equal(read_image(path), cv2.imread(str(path)))
     assert read_image(path).shape == (90, 130, 3)
+    assert np.array_equal(decode_image(path.read_bytes()), read_image(path))
     header = read_header(path.read_bytes())
     assert (header.width, header.height, header.orientation, header.damage) == (130, 90, 1, None)
 
@@ -250,11 +252,11 @@ def test_a_header_that_asks_for_gigabytes_is_refused_before_anything_is_decoded(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, "bomb", BOMBS[case])
-    for read in (read_image, read_training_image):
+    for read, given in ((read_image, path), (read_training_image, path), (decode_image, BOMBS[case])):
         with monkeypatch.context() as patch:
             patch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
             with pytest.raises(InputError, match=r"\(width x height\), more than the limit of 120,000,000: scale it"):
-                read(path)
+                read(given)
 
 
 def test_the_limit_is_what_max_pixels_says(tmp_path: Path) -> None:
@@ -276,6 +278,25 @@ def test_a_file_with_more_bytes_than_its_pixels_can_need_is_not_read(tmp_path: P
         file.truncate(3 << 30)
     with pytest.raises(InputError, match="more bytes than an image of 120,000,000 pixels can have"):
         read_image(path)
+
+
+def test_bytes_are_refused_for_what_files_are_refused_for_and_the_way_out_is_one_of_python() -> None:
+    whole, jpeg = encoded(".png", picture()), encoded(".jpg", picture())
+    for content, told in (
+        (b"", "the file is empty; send it again$"),
+        (b"photo.jpg", "no image of a format that OpenCV reads; send it again"),
+        (whole[:-40], "the PNG file ends early; send it again$"),
+        (jpeg[: len(jpeg) // 2], "the JPEG file ends early; send it again$"),
+        (deep(12, ".png"), "a 16-bit image whose largest value"),
+    ):
+        with pytest.raises(InputError, match=f"^the picture given as bytes .*{told}"):
+            decode_image(content)
+    with pytest.raises(InputError, match="limit of 11,699: scale it down, or give `detect` what decode_image") as found:
+        decode_image(whole, ImageReading(max_pixels=90 * 130 - 1))
+    (reading,) = re.findall(r"decode_image\(content, (.*)\) of detectron_gn.mrcnn.data.read_image", str(found.value))
+    assert np.array_equal(decode_image(whole, eval(reading)), picture())
+    with pytest.raises(InputError, match="more bytes than an image of 1 pixels can have: if it is one of N pixels, "):
+        decode_image(bytes((1 << 24) + 17), ImageReading(max_pixels=1))
 
 
 def deep(bits: int, extension: str) -> bytes:
