@@ -42,7 +42,7 @@ def check_export_options(out: Path, form: str | None, size: tuple[int, int] | No
         without = ", or leave the check out with --no-check" if missing == ["onnxruntime"] else ""
         raise InputError(
             f"an .onnx needs {' and '.join(missing)}, which is not installed: "
-            f"pip install 'detectron-gn[export]'{without}"
+            f"pip install {' '.join(missing)}{without}"
         )
 
 

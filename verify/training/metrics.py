@@ -159,7 +159,7 @@ class RunFigures:
             self._write(self._path / "curves.png", draw_curves(panels))
         except ModuleNotFoundError:
             self._can_draw = False
-            self._say("curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it")
+            self._say("curves.png needs matplotlib: pip install matplotlib; training goes on without it")
         except Exception as error:
             # matplotlib looks for a folder of its own, and takes its settings from files and variables of the user.
             # Whatever it raises, the figures are kept, and a picture of them is not worth a run.

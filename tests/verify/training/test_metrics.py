@@ -114,7 +114,7 @@ def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its
     for iteration in (0, 20):
         figures.add({"iter": iteration, "loss": 1.0, "lr": 0.1})
         figures.draw()
-    assert said == ["curves.png needs matplotlib: pip install 'detectron-gn[plots]'; training goes on without it"]
+    assert said == ["curves.png needs matplotlib: pip install matplotlib; training goes on without it"]
     assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
 
 
