@@ -6,20 +6,29 @@
 #
 # For NVIDIA GPUs: docker build --build-arg TORCH_INDEX=https://pypi.org/simple -t detectron-gn . and run with --gpus all.
 
-FROM python:3.13-slim AS build
+# A mirror, or one image for ever: --build-arg BASE=python:3.13-slim-bookworm@sha256:...
+ARG BASE=python:3.13-slim-bookworm
+
+FROM ${BASE} AS build
 COPY . /source
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /source
 
-FROM python:3.13-slim
+FROM ${BASE}
 # torch for CPUs; pip's own comes with CUDA, which is some 3 GB more.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt /
+# Whoever --user names may write to the cache, so everybody can: there is one user in a container. Containers of several
+# people take volumes of their own for it.
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" --constraint /constraints.txt \
         "$(echo /wheels/*.whl)[export,plots]" && \
+    useradd --uid 1000 --create-home user && \
     mkdir --mode=1777 /cache
-# Downloads, kept with -v NAME:/cache; matplotlib's own files.
-ENV DETECTRON_GN_CACHE=/cache MPLCONFIGDIR=/tmp
+# Downloads, kept with -v NAME:/cache; matplotlib's own files; and threads that wait without keeping a core busy, which
+# the container may not have (docs/deployment.md).
+ENV DETECTRON_GN_CACHE=/cache MPLCONFIGDIR=/tmp OMP_WAIT_POLICY=PASSIVE
 WORKDIR /data
+# For whom --user is forgotten: not root.
+USER 1000:1000
 ENTRYPOINT ["detectron-gn"]
 CMD ["--help"]

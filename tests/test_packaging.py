@@ -104,12 +104,40 @@ def test_the_wheel_brings_its_licences_and_what_it_needs_to_be_used_only(wheel):
 def test_what_tells_the_version_tells_the_same():
     told = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert told == [detectron_gn.__version__]
+    wheels = re.findall(r"detectron_gn-(.+?)-py3", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"))
+    assert set(wheels) == {detectron_gn.__version__}
+
+
+def test_nobody_is_told_to_install_it_from_an_index_which_does_not_have_it():
+    """What it needs is told by its own name; the package itself is a folder or the file of a wheel."""
+    from_an_index = re.compile(r"pip install\b[^\n`]*detectron[-_]gn(?!-[\d.]+-py3-none-any\.whl)")
+    assert from_an_index.search("needs onnx: pip install 'detectron-gn[export]'")
+    texts = [path for room in (*ROOMS, "detectron_gn", "examples") for path in (ROOT / room).rglob("*.py")]
+    texts += [path for name in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/*.ipynb") for path in ROOT.glob(name)]
+    # The change log tells what a message said before.
+    texts.remove(ROOT / "CHANGELOG.md")
+    assert [str(path) for path in texts if from_an_index.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_an_image_is_built_of_what_the_wheel_is_made_of():
     taken = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert {*ROOMS, "detectron_gn", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"} < taken
     assert all((ROOT / name).exists() for name in taken)
+
+
+def test_an_image_has_one_base_that_we_support_extras_that_there_are_and_a_user_who_is_not_root():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    stages = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    (base,) = [line.partition("=")[2] for line in lines if line.startswith("ARG BASE=")]
+    (version,) = re.findall(r"^python:(3\.\d+)-slim-\w+$", base)
+    assert stages == ["${BASE}"] * 2
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'"Programming Language :: Python :: {version}"' in setup
+    (extras,) = re.findall(r"whl\)\[([\w,]+)\]", "\n".join(lines))
+    assert all(f'"{extra}": ' in setup for extra in extras.split(","))
+    # The last one counts, and nothing after it needs root.
+    end = next(place for place, line in enumerate(lines) if line == "USER 1000:1000")
+    assert not [line for line in lines[end:] if line.startswith(("USER root", "RUN ", "COPY ", "ADD "))]
 
 
 def test_what_is_needed_has_a_tested_version_in_the_constraints():

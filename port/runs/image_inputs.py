@@ -73,7 +73,8 @@ def images_of(inputs: Sequence[Path], out: Path, written: tuple[str, ...]) -> It
 
     Args:
         inputs: files; folders, which are looked through with those below them, by the suffixes of images, hidden files
-            left out; patterns such as `photos/**/*.jpg`; and `@list.txt`, which names a file in each line.
+            left out; patterns such as `photos/**/*.jpg`; and `@list.txt`, which names a file in each line; blanks around a
+            name are its own where such a file is there, and left out where none is.
         out: the folder of the run, in which the names of what it writes end in one of `written`: it is left out of
             folders and patterns.
 
@@ -115,9 +116,11 @@ def _listed(path: Path) -> Iterator[str]:
                 name = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
                 if b"\0" in name:
                     raise InputError(f"{path} is no list of images: it holds a zero byte; give one path a line")
-                if name.strip():
+                bare = name.strip()
+                if bare:
                     empty = False
-                    yield os.fsdecode(name)
+                    # A file's name may begin and end with blanks.
+                    yield os.fsdecode(name if name == bare or os.path.lexists(name) else bare)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -43,6 +43,13 @@ def test_images_of_folders_patterns_and_names(folder: Path, given: list[str], im
     assert names_many(list(map(Path, given))) == (given[0] != "[1].png")
 
 
+def test_blanks_in_a_list_are_a_files_own_where_it_is_there(folder: Path) -> None:
+    (folder / " b.png").touch()
+    (folder / "list.txt").write_bytes(b"  p/a.png\t\r\n   \n b.png\n p/none.png \n  b.png\n")
+    found = list(images_of([Path("@list.txt")], folder / "nothing", WRITTEN))
+    assert found == ["p/a.png", " b.png", "p/none.png", "b.png"]
+
+
 @pytest.mark.parametrize("given", [".", "**/*.png"])
 def test_what_a_run_writes_is_left_out_of_its_folder_and_nothing_else(folder: Path, given: str) -> None:
     for name in ("drawn/e_detections.png", "drawn/pictures/q/e_masks.png", "drawn2/x_detections.png"):
