@@ -14,7 +14,7 @@ COPY . /source
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /source
 
 FROM ${BASE}
-# torch for CPUs; pip's own comes with CUDA, which is some 3 GB more.
+# torch for CPUs; pip's own comes with CUDA, which is 4.6 GB more.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt /
 # Whoever --user names may write to the cache, so everybody can: there is one user in a container. Containers of several

@@ -99,6 +99,17 @@ def test_every_command_line_in_a_block_is_one_that_the_parser_takes(
                 assert exit.code == 0, f"{name}:{block.line}: {line}: {capsys.readouterr().err}"
 
 
+def test_every_command_line_that_a_wheel_is_tried_with_is_one_that_the_parser_takes() -> None:
+    text = (ROOT / ".ci" / "wheels").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if re.search(r"(^|\s)detectron[-_]gn \w", line)]
+    lines = [line for line in lines if not line.startswith("#")]
+    assert len(lines) > 10
+    for line in lines:
+        arguments = arguments_of(line.split("2>")[0].removesuffix("; then exit 1; fi"))
+        check_options(arguments)
+        detectron_gn._parser().parse_args(arguments)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_and_option_that_the_prose_names_is_there(name: str) -> None:
     known = set().union(*(options_of(parser) for parser in all_parsers(detectron_gn._parser()))) | FOREIGN
