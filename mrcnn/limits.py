@@ -3,8 +3,8 @@
 docs/security.md has the table of all bounds and what raises them; `weights/limits.py` has those on weights and servers.
 """
 
-# Pixels of an image, width times height. A file of a few kilobytes can declare billions. An image takes 17 bytes for
-# each until it is scaled down, so that this many take 2 GB. Sensors of telephones and cameras have up to 108 million, a
+# Pixels of an image, width times height. A file of a few kilobytes can declare billions. An image takes 18 bytes for
+# each until it is scaled down, so that this many take 2 GiB. Sensors of telephones and cameras have up to 108 million, a
 # few have 200 million. `--max-pixels` raises it.
 MAX_IMAGE_PIXELS = 120_000_000
 
