@@ -4,8 +4,8 @@ docs/security.md has the table of all bounds and what raises them; `weights/limi
 """
 
 # Pixels of an image, width times height. A file of a few kilobytes can declare billions. An image takes 18 bytes for
-# each until it is scaled down, so that this many take 2 GiB. Sensors of telephones and cameras have up to 108 million, a
-# few have 200 million. `--max-pixels` raises it.
+# each until it is scaled down, so that this many take 2 GiB. Sensors of telephones and cameras have up to 108 million,
+# a few have 200 million. `--max-pixels` raises it.
 MAX_IMAGE_PIXELS = 120_000_000
 
 # Pixels of a side of an annotated image, about twice what JPEG holds.

@@ -33,7 +33,8 @@ SCRIPTS = [*ROOT.glob("benchmarks/*.py"), ROOT / "verify" / "reference" / "dump_
 FOREIGN = {option for path in SCRIPTS for option in re.findall(r"[\"'](--[a-z][\w-]*)[\"']", path.read_text())} | {
     "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--standalone",
     "--shutdown-timeout",  # torchrun
-    "--time", "--shm-size", "--requeue", "--signal",  # docker, Slurm
+    "--time", "--shm-size", "--user", "--build-arg", "--cpus", "--env",  # docker
+    "--requeue", "--signal",  # Slurm
 }  # fmt: skip
 
 # The same lines in less time, and beside whatever else runs: what a reader would wait for.

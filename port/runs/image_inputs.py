@@ -73,8 +73,8 @@ def images_of(inputs: Sequence[Path], out: Path, written: tuple[str, ...]) -> It
 
     Args:
         inputs: files; folders, which are looked through with those below them, by the suffixes of images, hidden files
-            left out; patterns such as `photos/**/*.jpg`; and `@list.txt`, which names a file in each line; blanks around a
-            name are its own where such a file is there, and left out where none is.
+            left out; patterns such as `photos/**/*.jpg`; and `@list.txt`, which names a file in each line; blanks
+            around a name are its own where such a file is there, and left out where none is.
         out: the folder of the run, in which the names of what it writes end in one of `written`: it is left out of
             folders and patterns.
 
