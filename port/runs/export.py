@@ -40,8 +40,9 @@ def check_export_options(out: Path, form: str | None, size: tuple[int, int] | No
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         without = ", or leave the check out with --no-check" if missing == ["onnxruntime"] else ""
+        verb = "are" if len(missing) > 1 else "is"
         raise InputError(
-            f"an .onnx needs {' and '.join(missing)}, which is not installed: "
+            f"an .onnx needs {' and '.join(missing)}, which {verb} not installed: "
             f"pip install {' '.join(missing)}{without}"
         )
 
