@@ -124,8 +124,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
         code, _, errors = run("export", pickle, "--out", out.with_suffix(".pt2"), "--size", size)
         assert code == 2 and f"{size!r} is no size" in errors
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert_one_sentence(run("export", pickle, "--out", out), "onnxruntime, which are not installed: pip install onnx onnxruntime")
-    assert_one_sentence(run("export", pickle, "--out", out, "--no-check"), "needs onnx, which is not installed: pip install onnx")
+    both = "needs onnx and onnxruntime, which are not installed: pip install onnx onnxruntime"
+    assert_one_sentence(run("export", pickle, "--out", out), both)
+    one = "needs onnx, which is not installed: pip install onnx"
+    assert_one_sentence(run("export", pickle, "--out", out, "--no-check"), one)
     assert not out.exists()
 
 
