@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,10 +44,27 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class StopRequest:
-    """The first signal that has come, for a loop to look at between two steps; 0 while none has."""
+def tell_nothing() -> None:
+    """What is said of a signal where somebody else says it."""
 
-    signal: int = 0
+
+def tell_finishing() -> None:
+    """Say that what is in hand is finished first; of several processes, which all get the signal, one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print("detectron-gn: finishing what is in hand; once more ends at once", file=sys.stderr, flush=True)
+
+
+class StopRequest:
+    """The first signal that has come, for a loop to look at between two steps.
+
+    Attributes:
+        signal: its number; 0 while none has come.
+        tell: called once, as soon as it comes and in a thread of its own, to say what is finished before the end.
+    """
+
+    def __init__(self, tell: Callable[[], object] = tell_nothing) -> None:
+        self.signal = 0
+        self.tell = tell
 
 
 @contextmanager
@@ -70,20 +88,26 @@ def breaking_off() -> Iterator[None]:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Have a signal be put on record only."""
-    request = StopRequest()
+def stop_request(tell: Callable[[], object] = tell_nothing) -> Iterator[StopRequest]:
+    """Have a signal be put on record only, and told: see `StopRequest.tell`."""
+    request = StopRequest(tell)
 
     def record(number: int) -> None:
         request.signal = number
+        # Whoever reads the output may have stopped to; that must not keep a second signal from ending the process.
+        threading.Thread(target=request.tell, daemon=True).start()
 
     with _handled(lambda *_: None, record, math.inf):
         yield request
 
 
-def until_stopped(items: Iterable[Item]) -> Iterator[Item]:
-    """The items; a signal that comes meanwhile raises Stopped when the caller is done with the one in hand."""
-    with stop_request() as stop:
+def until_stopped(items: Iterable[Item], tell: Callable[[], object] = tell_finishing) -> Iterator[Item]:
+    """The items; a signal that comes meanwhile raises Stopped when the caller is done with the one in hand.
+
+    Args:
+        tell: see `StopRequest`.
+    """
+    with stop_request(tell) as stop:
         for item in items:
             yield item
             if stop.signal:

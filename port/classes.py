@@ -30,8 +30,8 @@ NUMBERED = (
     "--classes NAMES.txt (one name a line) or --annotations A.json (its categories)"
 )
 BY_PLACE = (
-    "no class names are known: class k is taken to be category k of the annotations;\n"
-    "--classes NAMES.txt (one name a line) matches them by name"
+    "no class names are known: class k is taken to be the k-th category in the list\n"
+    "of the annotations; --classes NAMES.txt (one name a line) matches them by name"
 )
 
 # Detectron's names of data sets (datasets/dataset_catalog.py), and which categories they have.

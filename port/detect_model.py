@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from detectron_gn.mrcnn.data.proposals_file import StoredProposals
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.mrcnn.wording import listed, printable
 from detectron_gn.port.classes import BY_PLACE, NUMBERED
 from detectron_gn.port.options import given_model
 from detectron_gn.port.runs.proposals import stored_proposals
@@ -33,8 +35,14 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
         _check_masks(model)
     categories = _detected_categories(model, args.annotations)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        note(NUMBERED if args.annotations is None else BY_PLACE)
+        note(NUMBERED if args.annotations is None else f"{BY_PLACE}:\n{_first(categories.names)}")
     return Loaded(model, categories, stored_proposals(model.cfg, args.proposals))
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first classes with their numbers, as a line of a note."""
+    told = [f"{number} {printable(name)}" for number, name in enumerate(names, 1)]
+    return f"  {listed(told, most=4)}"
 
 
 def _check_masks(model: Detector) -> None:

@@ -82,8 +82,8 @@ class StartingPoint:
             lines.append(f"the classes of the file are {told}{advice}")
         if self.by_place:
             lines.append(
-                "warning: the classes of the file are not known: class k is taken to be category k of the data; "
-                "--weights-classes names them and copies rows by name"
+                "warning: the classes of the file are not known: class k is taken to be the k-th category of the "
+                "data; --weights-classes names them and copies rows by name"
             )
         if self.reordered:
             lines.append("the file has the same classes in another order: their rows are copied by name")

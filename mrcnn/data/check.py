@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.data.image_blob import scaling_fault
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
 from detectron_gn.mrcnn.data.roidb import NO_KEYPOINTS, NO_OUTLINES, other_classes
 from detectron_gn.mrcnn.errors import InputError
-from detectron_gn.mrcnn.wording import in_one_line, listed
+from detectron_gn.mrcnn.wording import amount, in_one_line, listed
 
 Severity = Literal["error", "dropped", "note"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -56,6 +56,8 @@ class DataReport:
         trained_images: those with an object to train on and a file that can be.
         trained_annotations: the objects in these images that are trained on.
         crowds: the crowds in these images, which are neither objects nor background.
+        dropped_images, dropped_annotations: left out by Detectron's rules; with an image go all of its annotations.
+            What is still missing to `images` and `annotations` has errors, or is in an image with one.
         refusals: how many of the errors training refuses before it begins; at the others it stops when their image's
             turn comes, or trains on what is spoiled.
     """
@@ -66,7 +68,19 @@ class DataReport:
     annotations: int
     trained_annotations: int
     crowds: int
+    dropped_images: int = 0
+    dropped_annotations: int = 0
     refusals: int = 0
+
+    @property
+    def erring_images(self) -> int:
+        """The images with errors."""
+        return self.images - self.trained_images - self.dropped_images
+
+    @property
+    def erring_annotations(self) -> int:
+        """The annotations in these images, and those of no image."""
+        return self.annotations - self.trained_annotations - self.crowds - self.dropped_annotations
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -75,7 +89,8 @@ class DataReport:
 
     def document(self) -> dict[str, object]:
         """The report for `--json`."""
-        return asdict(self)
+        erring = {"erring_images": self.erring_images, "erring_annotations": self.erring_annotations}
+        return {**asdict(self), **erring}
 
 
 def check_dataset(
@@ -109,23 +124,24 @@ def check_dataset(
         found = pool.map(check, dataset.images)
         of_files = list(progress(found, len(dataset.images)) if read_images else found)
     trained = TrainedObjects(dataset, cfg)
-    images = objects = crowds = outlined = pointless = 0
+    images = objects = crowds = outlined = pointless = dropped_images = dropped = 0
     count = cfg.KRCNN.NUM_KEYPOINTS
     counts = {each["id"]: count if cfg.MODEL.KEYPOINTS_ON else named_count(each) for each in dataset.categories}
     for image, of_file in zip(dataset.images, of_files, strict=True):
-        if image.id in spoiled:
-            continue
         findings += _check_annotations(image, trained)
         of_keypoints = list(_check_keypoints(image, counts))
-        if cfg.MODEL.KEYPOINTS_ON and any(finding.severity == "error" for finding in of_keypoints):
-            findings += of_keypoints
-            refusals += _error_count(of_keypoints)
+        if not cfg.MODEL.KEYPOINTS_ON:
+            of_keypoints = [replace(finding, severity="note") for finding in of_keypoints]
+        findings += of_keypoints
+        refusals += _error_count(of_keypoints)
+        if image.id in spoiled or _error_count(of_keypoints):
             continue
-        findings += [replace(finding, severity="note") for finding in of_keypoints]
         unscalable = _unscalable(image, cfg)
         if not trained.is_trainable[image.place]:
             pointless += trained.lacks_keypoints(image.place)
             findings.append(Finding("dropped", image.file_name, _why_untrained(image, trained)))
+            dropped_images += 1
+            dropped += len(image.annotations)
         elif unscalable is not None:
             findings.append(Finding("error", image.file_name, unscalable))
         elif of_file.is_trained_on:
@@ -133,6 +149,7 @@ def check_dataset(
             is_crowd = dataset.instances.columns.is_crowd[trained.rows[image.place]]
             crowds += int(is_crowd.sum())
             objects += int((~is_crowd).sum())
+            dropped += len(image.annotations) - len(is_crowd)
         outlined += any(map(has_outline, image.annotations))
     if len(of_files) > 1 and all(of_file.is_missing for of_file in of_files):
         findings.append(_none_found(dataset))
@@ -149,7 +166,15 @@ def check_dataset(
         refusals += 1
     of_file = dataset.instances
     return DataReport(
-        tuple(findings), of_file.image_count, images, of_file.annotation_count, objects, crowds, refusals
+        tuple(findings),
+        of_file.image_count,
+        images,
+        of_file.annotation_count,
+        objects,
+        crowds,
+        dropped_images,
+        dropped,
+        refusals,
     )
 
 
@@ -196,6 +221,13 @@ def report_text(report: DataReport, most: int = 20) -> str:
     lines.append(f"{label}{report.trained_images} of {report.images} images")
     crowds = f"; crowds, which are kept apart: {report.crowds}" if report.crowds else ""
     lines.append(f"{'':{len(label)}}{report.trained_annotations} of {report.annotations} annotations{crowds}")
+    for name, of_images, of_annotations, words in (
+        ("dropped: ", report.dropped_images, report.dropped_annotations, ""),
+        ("with errors: ", report.erring_images, report.erring_annotations, ", all those in these images"),
+    ):
+        if of_images or of_annotations:
+            counts = f"{amount(of_images, 'image')}, {amount(of_annotations, 'annotation')}"
+            lines.append(f"{name:{len(label)}}{counts}{words if of_images else ''}")
     if report.errors:
         lines.append(_verdict(report))
     return "\n".join(lines)

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from detectron_gn.mrcnn.data.annotations.columns import AnnotationRecords
-from detectron_gn.mrcnn.data.annotations.findings import Fault, refuse_faults
+from detectron_gn.mrcnn.data.annotations.findings import Fault, annotation_subject, refuse_faults
 from detectron_gn.mrcnn.data.annotations.images import ImageColumns
+from detectron_gn.mrcnn.data.annotations.keypoints import keypoint_faults
 from detectron_gn.mrcnn.data.annotations.ragged import IntArray, Ragged, starts_of
 from detectron_gn.mrcnn.data.annotations.reader import Instances, read_instances
 from detectron_gn.mrcnn.data.categories import BACKGROUND
@@ -135,6 +136,21 @@ class CocoDataset:
     def refuse_faults(self) -> None:
         """Raise InputError where a record of the file cannot be used."""
         refuse_faults(self.annotation_file, self.faults)
+
+    def keypoint_faults(self, count: int) -> tuple[Fault, ...]:
+        """`keypoint_faults` of its records for a model of `count` keypoints; looked for once, however often asked."""
+        if count not in self._keypoint_faults:
+            named = (
+                (annotation_subject(annotation, image.file_name), annotation)
+                for image in self.images
+                for annotation in image.annotations
+            )
+            self._keypoint_faults[count] = tuple(keypoint_faults(self.categories, named, count))
+        return self._keypoint_faults[count]
+
+    @cached_property
+    def _keypoint_faults(self) -> dict[int, tuple[Fault, ...]]:
+        return {}
 
     def image_names(self) -> list[str]:
         """The files of all images, relative to `image_dir`.

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detectron_gn.mrcnn.config import Config, a_family, check_keypoints, takes_proposals
-from detectron_gn.mrcnn.data.annotations.findings import annotation_subject, refuse_faults
-from detectron_gn.mrcnn.data.annotations.keypoints import common_names, keypoint_faults
+from detectron_gn.mrcnn.data.annotations.findings import refuse_faults
+from detectron_gn.mrcnn.data.annotations.keypoints import common_names
 from detectron_gn.mrcnn.data.coco import CocoDataset
 from detectron_gn.mrcnn.data.ground_truth import BoolArray, GroundTruth, IntArray, TrainedObjects, mirrored_keypoints
 from detectron_gn.mrcnn.data.objects import count_for_training
@@ -201,14 +201,7 @@ def check_classes(dataset: CocoDataset, cfg: Config) -> None:
         )
     if not cfg.MODEL.KEYPOINTS_ON:
         return
-    named = (
-        (annotation_subject(annotation, image.file_name), annotation)
-        for image in dataset.images
-        for annotation in image.annotations
-    )
-    refuse_faults(
-        dataset.annotation_file, tuple(keypoint_faults(dataset.categories, named, cfg.KRCNN.NUM_KEYPOINTS))
-    )
+    refuse_faults(dataset.annotation_file, dataset.keypoint_faults(cfg.KRCNN.NUM_KEYPOINTS))
     try:
         mirrored_keypoints(dataset, cfg)
     except InputError as error:

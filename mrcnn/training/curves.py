@@ -35,12 +35,14 @@ class Panel:
         iterations: `[N]`, the horizontal axis.
         series: name -> `[N]` values; values that are not finite leave a gap.
         least_top: the vertical axis begins at 0 and reaches at least this value.
+        is_line: the points are corners of a known line, and not measured: none is marked.
     """
 
     title: str
     iterations: Sequence[int]
     series: Mapping[str, Sequence[float]]
     least_top: float = 0.0
+    is_line: bool = False
 
 
 def draw_curves(panels: Sequence[Panel]) -> bytes:
@@ -83,7 +85,9 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
         # Of two curves the first is wider, so that it shows beneath an equal second one.
         width = 3.6 if (number, len(panel.series)) == (0, 2) else 1.6
         colour = COLOURS[number % len(COLOURS)]
-        is_noisy = finite.sum() >= LEAST_SMOOTHED and len(np.unique(values[finite])) > 0.5 * finite.sum()
+        is_marked = finite.sum() <= (1 if panel.is_line else MOST_MARKED)
+        differs = len(np.unique(values[finite])) > 0.5 * finite.sum()
+        is_noisy = not panel.is_line and finite.sum() >= LEAST_SMOOTHED and differs
         shown = np.where(finite, values, np.nan)
         if is_noisy:
             axes.plot(panel.iterations, shown, color=colour, linewidth=1, alpha=0.25)
@@ -91,7 +95,7 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
         last = f" {values[finite][-1]:#.3g}" if finite.any() and len(panel.series) <= MOST_VALUED else ""
         axes.plot(
             panel.iterations, shown, color=colour, linewidth=width, markersize=width + 3,
-            label=name + last, marker="o" if finite.sum() <= MOST_MARKED else "",
+            label=name + last, marker="o" if is_marked else "",
         )  # fmt: skip
     axes.set_ylim(0, highest * 1.05 or 1)
     axes.set_title(panel.title, loc="left")

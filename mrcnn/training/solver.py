@@ -14,6 +14,8 @@ from detectron_gn.mrcnn.layers import ParameterKind, parameter_kinds
 
 # Below this learning rate Detectron takes the momentum for fresh and leaves it alone (modeling/detector.py:_SetNewLr).
 _FRESH_LR = 1e-7
+# Of a picture of a schedule; more than it has pixels from left to right.
+_CURVE_POINTS = 1000
 
 
 def learning_rate(cfg: Config, iteration: int) -> float:
@@ -28,6 +30,25 @@ def learning_rate(cfg: Config, iteration: int) -> float:
         alpha = iteration / solver.WARM_UP_ITERS if solver.WARM_UP_METHOD == "linear" else 0.0
         rate *= solver.WARM_UP_FACTOR * (1 - alpha) + alpha
     return float(np.float32(rate))
+
+
+def rate_steps(cfg: Config) -> list[int]:
+    """The iterations of a run at which the policy lets the rate jump, in rising order; none for a smooth policy."""
+    solver = cfg.SOLVER
+    if solver.LR_POLICY == "step":
+        return list(range(solver.STEP_SIZE, solver.MAX_ITER, solver.STEP_SIZE))
+    if solver.LR_POLICY in ("steps_with_decay", "steps_with_lrs"):
+        return sorted(step for step in solver.STEPS if 0 < step < solver.MAX_ITER)
+    return []
+
+
+def rate_curve(cfg: Config, first: int, last: int) -> dict[int, float]:
+    """Learning rates of iterations from `first` to `last`, enough of them that lines between them are the schedule."""
+    # Between jumps a stepped rate is straight, but a smooth one is not.
+    corners = [*rate_steps(cfg), cfg.SOLVER.WARM_UP_ITERS]
+    smooth = [] if rate_steps(cfg) else np.linspace(first, last, _CURVE_POINTS).astype(int).tolist()
+    iterations = {first, last, *smooth, *corners, *(corner - 1 for corner in corners)}
+    return {each: learning_rate(cfg, each) for each in sorted(iterations) if first <= each <= last}
 
 
 def _policy_rate(cfg: Config, iteration: int) -> float:

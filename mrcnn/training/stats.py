@@ -10,16 +10,21 @@ import torch
 from detectron_gn.mrcnn.training.outputs import losses_of
 
 PERIOD = 20
+"""Iterations that medians are of, and between two lines of a run of a thousand iterations and more, as in Detectron."""
+
+_LEAST_LINES = 50
 
 
 class TrainingStats:
     """Medians of the losses over the last 20 iterations, as Detectron's `json_stats` lines give them.
 
-    `time` and `eta` are of the iterations of this process, from the third line on without those up to the second.
+    There is a line every 20 iterations, as in Detectron; of a run of less than 1000 iterations, one every fiftieth of
+    it. `time` and `eta` are of the iterations of this process, from the 22nd on without those up to there.
     """
 
     def __init__(self, start: int, max_iter: int) -> None:
         self._start, self._max_iter = start, max_iter
+        self._period = max(1, min(PERIOD, max_iter // _LEAST_LINES))
         self._values: dict[str, deque[float]] = {}
         self._seconds, self._iterations = 0.0, 0
 
@@ -36,8 +41,8 @@ class TrainingStats:
         self._iterations += 1
 
     def is_due(self, iteration: int) -> bool:
-        """Whether Detectron prints a line after this iteration."""
-        return iteration % PERIOD == 0 or iteration == self._max_iter - 1
+        """Whether a line is due after this iteration."""
+        return iteration % self._period == 0 or iteration == self._max_iter - 1
 
     @property
     def seconds_an_iteration(self) -> float:

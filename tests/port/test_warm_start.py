@@ -198,7 +198,7 @@ def test_classes_of_unknown_names_are_copied_by_place_and_the_report_says_so():
     point = start_from(model, solver, source, names("a", "b"))
     scores = model.box_head.cls_score.bias.detach().numpy()
     np.testing.assert_array_equal(scores, source.blobs["cls_score_b"])
-    assert point.by_place and "class k is taken to be category k of the data" in point.report()[-1]
+    assert point.by_place and "class k is taken to be the k-th category of the data" in point.report()[-1]
     model, solver = fresh(config(3))
     assert not start_from(model, solver, source, names("a", "b"), names("a", "b")).by_place
     assert not start_from(*fresh(config(3)), imagenet_file(config(3)), names("a", "b")).by_place

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from detectron_gn.verify.training.evaluated import Trained
     from detectron_gn.verify.training.evaluation_data import EvaluationData
     from detectron_gn.verify.training.length import CheckpointRule, RunLength
+    from detectron_gn.verify.training.run_options import RunOptions
 
 # Options that say how checkpoints are evaluated.
 _OF_EVALUATION = ("eval_images", "eval_proposals", "eval_loss", "keep_best", "early_stop")
@@ -128,7 +129,7 @@ def _source(args: argparse.Namespace, run: Mapping[str, Any] | None) -> _Source:
     """What is trained: of the command line, or of the run that goes on."""
     from detectron_gn.mrcnn.distributed import process_count
     from detectron_gn.mrcnn.training.schedule import scaled_schedule
-    from detectron_gn.port.config.read import config_of_keys, merge_overrides
+    from detectron_gn.port.config.read import config_of_keys
     from detectron_gn.port.runs.load import own_keys
     from detectron_gn.verify.training.inputs import training_source, with_own_rates
     from detectron_gn.verify.training.length import RunLength
@@ -136,16 +137,10 @@ def _source(args: argparse.Namespace, run: Mapping[str, Any] | None) -> _Source:
 
     given = given_options(args.arguments[1:])
     length = None
-    if (args.epochs, args.iterations) != (None, None):
+    if _has_length(args):
         length = RunLength(args.epochs, args.iterations, "SOLVER.WARM_UP_ITERS" in args.overrides[::2])
     if run is not None and "config" not in given:
-        # What was set then is in the run's configuration already.
-        cfg = config_of_keys(run["config"], str(args.out / "run.json"))
-        cfg = merge_overrides(cfg, given.get("overrides", []))
-        keys = frozenset(recorded(run, "own_keys")).union(given.get("overrides", [])[::2])
-        weights = "" if RunFolder(args.out).has_checkpoint else args.weights or cfg.TRAIN.WEIGHTS
-        is_new = given.keys() & {"epochs", "iterations"}
-        return _Source(cfg, weights, keys, length if is_new else None, None, tuple(map(str, run["classes"][1:])))
+        return _source_of_run(args, run, given, length)
     configured, weights = training_source(args.config, args.weights, args.overrides)
     keys = own_keys(args.config, args.overrides)
     cfg = configured
@@ -159,51 +154,82 @@ def _source(args: argparse.Namespace, run: Mapping[str, Any] | None) -> _Source:
     return _Source(cfg, weights, keys, length, configured)
 
 
+def _source_of_run(
+    args: argparse.Namespace, run: Mapping[str, Any], given: Mapping[str, Any], length: RunLength | None
+) -> _Source:
+    """What a run that goes on has on record, and what is set now; what was set then is in its configuration."""
+    from detectron_gn.port.config.read import config_of_keys, merge_overrides
+    from detectron_gn.verify.training.run_dir import RunFolder
+
+    overrides = given.get("overrides", [])
+    cfg = merge_overrides(config_of_keys(run["config"], str(args.out / "run.json")), overrides)
+    keys = frozenset(recorded(run, "own_keys")).union(overrides[::2])
+    weights = "" if RunFolder(args.out).has_checkpoint else args.weights or cfg.TRAIN.WEIGHTS
+    is_new = given.keys() & {"epochs", "iterations"}
+    return _Source(cfg, weights, keys, length if is_new else None, None, tuple(map(str, run["classes"][1:])))
+
+
 def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> Trained:
     """Read the data and the weights and train, in each of the processes that torchrun started."""
     from detectron_gn.mrcnn.config import check_config, refuse_training
-    from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
     from detectron_gn.mrcnn.data.roidb import check_classes
     from detectron_gn.port.runs.proposals import training_proposals
     from detectron_gn.verify.training import say
     from detectron_gn.verify.training.evaluated import train_and_evaluate
     from detectron_gn.verify.training.inputs import (
         refuse_old_box_weights,
-        rename_classes,
         training_data,
         with_classes_of,
         with_names_of,
     )
-    from detectron_gn.verify.training.run_options import RunOptions
     from detectron_gn.weights import read_blobs
     from detectron_gn.weights.download.cache import resolve
     from detectron_gn.weights.shown import folded
 
-    cache = args.data_cache or args.out / "data_cache"
-    own = training_data(args.annotations, args.images, cache, say.print_line if ranks.is_first else say.say_nothing)
-    datasets = own
-    if args.classes is not None:
-        is_of_run = source.classes is not None and "classes" not in given_options(args.arguments[1:])
-        names = source.classes if is_of_run and source.classes else read_class_names(args.classes)
-        datasets = rename_classes(own, names, str(args.classes))
+    said = say.print_line if ranks.is_first else say.say_nothing
+    own = training_data(args.annotations, args.images, args.data_cache or args.out / "data_cache", said)
+    datasets = _named(args, source, own)
     cfg = source.cfg
     if source.configured is not None:
         cfg = with_names_of(datasets, with_classes_of(datasets[0], cfg, source.own_keys), source.own_keys)
     for dataset in datasets:
         check_classes(dataset, cfg)
-        if ranks.is_first:
-            for remark in dataset.remarks:
-                say.print_line(folded(f"{dataset.annotation_file}: {remark}", "  "))
+        for remark in dataset.remarks:
+            said(folded(f"{dataset.annotation_file}: {remark}", "  "))
     check_config(cfg)
     refuse_training(cfg)
     weights = read_blobs(resolve(source.weights)) if source.weights else None
     if weights is not None:
         refuse_old_box_weights(weights, args.overrides)
-    source_classes = None
-    if args.weights_classes is not None and (weights is not None or source.configured is not None):
-        source_classes = (BACKGROUND, *read_class_names(args.weights_classes))
     evaluations = _evaluations(args, cfg, own[0])
-    options = RunOptions(
+    options = _options(args, source, evaluations, is_from_weights=weights is not None)
+    proposals = training_proposals(cfg, args.proposals)
+    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluations, say.print_line, proposals)
+
+
+def _named(args: argparse.Namespace, source: _Source, datasets: list[CocoDataset]) -> list[CocoDataset]:
+    """The data sets with the class names of --classes, where they are given now or were when the run began."""
+    from detectron_gn.mrcnn.data.categories import read_class_names
+    from detectron_gn.verify.training.inputs import rename_classes
+
+    if args.classes is None:
+        return datasets
+    is_of_run = source.classes is not None and "classes" not in given_options(args.arguments[1:])
+    names = source.classes if is_of_run and source.classes else read_class_names(args.classes)
+    return rename_classes(datasets, names, str(args.classes))
+
+
+def _options(
+    args: argparse.Namespace, source: _Source, evaluations: Sequence[EvaluationData], *, is_from_weights: bool
+) -> RunOptions:
+    """What the command line says of the run, beside its configuration and its data."""
+    from detectron_gn.mrcnn.data.categories import BACKGROUND, read_class_names
+    from detectron_gn.verify.training.run_options import RunOptions
+
+    source_classes = None
+    if args.weights_classes is not None and (is_from_weights or source.configured is not None):
+        source_classes = (BACKGROUND, *read_class_names(args.weights_classes))
+    return RunOptions(
         args.out,
         resume=args.resume,
         keep=args.keep,
@@ -218,10 +244,11 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
         command=_command_to_go_on(args.out),
         reading=image_reading(args),
         # Also where the length is part of the configuration on record by now.
-        starts_anew=(args.epochs, args.iterations) != (None, None),
+        starts_anew=_has_length(args),
         length=source.length,
         checkpoints=_checkpoint_rule(args, source.own_keys),
-        keep_best=args.keep_best or args.early_stop is not None,
+        keep_best=bool(args.keep_best) or args.early_stop is not None,
+        judged_by=args.keep_best if isinstance(args.keep_best, str) else "",
         patience=args.early_stop or None,
         frozen=args.freeze,
         keep_empty=args.keep_empty,
@@ -230,8 +257,10 @@ def _train_together(args: argparse.Namespace, source: _Source, ranks: Ranks) -> 
         evaluated_on=", ".join(each.name for each in evaluations),
         configured=source.configured,
     )
-    proposals = training_proposals(cfg, args.proposals)
-    return train_and_evaluate(cfg, datasets, weights, ranks, options, evaluations, say.print_line, proposals)
+
+
+def _has_length(args: argparse.Namespace) -> bool:
+    return (args.epochs, args.iterations) != (None, None)
 
 
 def _evaluations(args: argparse.Namespace, cfg: Config, trained: CocoDataset) -> list[EvaluationData]:

@@ -125,8 +125,11 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     add("--eval-loss", action="store_true", help="compute the losses on the --eval-annotations too")
     add(
         "--keep-best",
-        action="store_true",
-        help="keep model_best.pth: of the highest mask AP, or else keypoint, box AP or recall",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("box", "mask", "keypoint"),
+        help="keep model_best.pth: of the highest AP of this kind (default: mask, or else keypoint, box AP or recall)",
     )
     add(
         "--early-stop",

@@ -56,11 +56,13 @@ class Course:
         self._run, self._cfg, self._folder, self._ranks = run, cfg, folder, ranks
         self._options, self._stop, self._say, self._on_checkpoint = options, stop, say, on_checkpoint
         self.figures = RunFigures(options.out, say)
-        self._best = BestCheckpoint(folder, self.figures, options.keep_best, options.patience)
+        self._best = BestCheckpoint(folder, self.figures, options.keep_best, options.patience, options.judged_by)
         self._period = options.checkpoints.period(cfg)
         self._last = run.start - 1
         self._stats = TrainingStats(run.start, cfg.SOLVER.MAX_ITER)
         self._saved_at = self._drawn_at = time.monotonic()
+        self._is_saving = self._has_scaled = False
+        stop.tell = self._tell_stopping
 
     def run(
         self, batches: Iterator[Minibatch], say_in_each: Callable[[str], None], *, is_resumed: bool
@@ -79,7 +81,7 @@ class Course:
             return self._finish(is_enough)
         except Stopped as stopped:
             if self._ranks.is_first:
-                self.figures.draw()
+                self.figures.draw(self._cfg)
             command = self._options.command
             how = f"go on with: {command}" if command else self._folder.how_to_go_on()
             self._say(f"{stopped} after iteration {self._last}; {how}")
@@ -133,12 +135,14 @@ class Course:
                     f"ended early after iteration {self._last}: {self._options.patience} evaluations without a better "
                     "one (--resume --early-stop 0 goes on)"
                 )
+            self._is_saving = True
             final, _ = self._folder.save_final(self._run.weights(self._last))
+            self._is_saving = False
             self._say(f"final model: {final}")
         if not is_enough:
             self._look_at()
         if final is not None:
-            self.figures.draw()
+            self.figures.draw(self._cfg)
             if (best := self._best.kept_after(self._last)) is not None:
                 self._say(best)
             self._say("half of a file is momentum, which only training needs; to leave it out:")
@@ -165,7 +169,7 @@ class Course:
             self._on_checkpoint(self._run.model, self._last)
             self._run.model.train()
         if self._ranks.is_first and time.monotonic() - self._drawn_at >= DRAWN_AGAIN:
-            self.figures.draw()
+            self.figures.draw(self._cfg)
             self._drawn_at = time.monotonic()
         return self._judge()
 
@@ -178,14 +182,22 @@ class Course:
                 # The checkpoint itself is there: no reason to end hours of training.
                 line = f"the best checkpoint could not be kept: {error}; training goes on"
             if line is not None:
-                self._say(line)
+                self._say(folded(line, "  "))
         if not self._options.patience:
             return False
         return self._ranks.exchange(self._ranks.is_first and self._best.is_enough(self._last))[0]
 
     def _save(self, why: str = "") -> None:
-        self._say(f"checkpoint: {self._folder.save(self._run.weights(self._last))}{why}")
+        self._is_saving = True
+        path = self._folder.save(self._run.weights(self._last))
+        self._is_saving = False
+        self._say(f"checkpoint: {path}{why}")
         self._saved_at = time.monotonic()
+
+    def _tell_stopping(self) -> None:
+        """Say, as soon as a signal has come, what is done before the end: an iteration may take minutes."""
+        left = "the checkpoint" if self._is_saving else f"iteration {self._last + 1}, then a checkpoint"
+        self._say(f"finishing {left}; once more ends at once and loses what was done since the last checkpoint")
 
     def _has_waited(self) -> bool:
         """Whether there has been no checkpoint for too long."""
@@ -204,9 +216,7 @@ class Course:
         stats, end = self._stats, self._cfg.SOLVER.MAX_ITER
         stats.add(result.iteration, result.outputs, result.seconds)
         if result.momentum_scale != 1.0:
-            self._say(
-                f"iteration {result.iteration}: rate {result.lr:g}; momentum times {result.momentum_scale:g} to fit it"
-            )
+            self._tell_scaled(result)
         if stats.is_due(result.iteration):
             line = stats.line(result.iteration, result.lr, self._ranks.device)
             self.figures.add(line)
@@ -214,6 +224,16 @@ class Course:
         left = end - result.iteration - 1
         if left and result.iteration == self._run.start + told_after(end - self._run.start) - 1:
             self._say(folded(time_left(stats.seconds_an_iteration, left), "  "))
+
+    def _tell_scaled(self, result: IterationResult) -> None:
+        """Say that the momentum was scaled with the rate; of a warm-up, in most iterations of which it is, once."""
+        is_warm_up = result.iteration < self._cfg.SOLVER.WARM_UP_ITERS
+        if is_warm_up and self._has_scaled:
+            return
+        self._has_scaled = True
+        also = ", as often in the warm-up" if is_warm_up else ""
+        scaled = f"momentum times {result.momentum_scale:g} to fit it"
+        self._say(f"iteration {result.iteration}: rate {result.lr:g}; {scaled}{also}")
 
 
 def forward_context(options: RunOptions, ranks: Ranks) -> Callable[[], AbstractContextManager[object]]:

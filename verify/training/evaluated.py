@@ -22,17 +22,20 @@ from detectron_gn.mrcnn.evaluation.generate_proposals import generate_proposals
 from detectron_gn.mrcnn.evaluation.recall import recall_document, recall_table
 from detectron_gn.mrcnn.stopping import until_stopped
 from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
+from detectron_gn.verify.training.best import check_judged_by
 from detectron_gn.verify.training.course import forward_context
 from detectron_gn.verify.training.evaluation_data import EvaluationData, check_names
 from detectron_gn.verify.training.held_out import HeldOutLosses
 from detectron_gn.verify.training.metrics import HELD_OUT_LOSSES
 from detectron_gn.verify.training.run import run_training
 from detectron_gn.verify.training.run_options import RunOptions
+from detectron_gn.verify.training.say import say_nothing
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.json_file import write_json
 from detectron_gn.weights.shown import folded
 from detectron_gn.weights.weights_file import WeightsFile
 
+_STOPPING = "finishing an image; --resume then evaluates this checkpoint again; once more ends at once"
 _SHOWN_LOSSES = ("loss", "loss_cls", "loss_bbox", "loss_mask", "loss_kps")
 
 
@@ -66,12 +69,14 @@ def train_and_evaluate(
     Raises InputError before any training where an evaluation could not be done.
     """
     check_names(evaluations)
+    check_judged_by(options.judged_by, cfg)
     classes = datasets[0].classes[1:]
     sets = [_checked(cfg, data, classes, ranks, options, say) for data in evaluations]
     documents: list[dict[str, Any]] = []
+    tell = partial(say if ranks.is_first else say_nothing, _STOPPING)
 
     def on_checkpoint(model: Detector, iteration: int) -> None:
-        found = [(each, _evaluated(each, model, ranks, options)) for each in sets]
+        found = [(each, _evaluated(each, model, ranks, options, tell)) for each in sets]
         kept = [(each, evaluated) for each, evaluated in found if evaluated is not None]
         if not kept:
             return
@@ -136,12 +141,14 @@ def _checked(
     return _Set(data, names, HeldOutLosses(cfg, data, category_ids) if options.eval_loss else None)
 
 
-def _evaluated(each: _Set, model: Detector, ranks: Ranks, options: RunOptions) -> _Evaluated | None:
+def _evaluated(
+    each: _Set, model: Detector, ranks: Ranks, options: RunOptions, tell: Callable[[], object]
+) -> _Evaluated | None:
     """The AP of a detector, or the recall of an RPN by itself; None in every process but the first."""
     losses = None
     if each.losses is not None:
-        losses = each.losses.of(model, ranks, options.reading, forward_context(options, ranks))
-    found = _results(each, model.eval(), ranks, options.reading)
+        losses = each.losses.of(model, ranks, options.reading, forward_context(options, ranks), tell)
+    found = _results(each, model.eval(), ranks, options.reading, tell)
     if found is None:
         return None
     lines, document, write = found
@@ -153,12 +160,12 @@ def _evaluated(each: _Set, model: Detector, ranks: Ranks, options: RunOptions) -
 
 
 def _results(
-    each: _Set, model: Detector, ranks: Ranks, reading: ImageReading
+    each: _Set, model: Detector, ranks: Ranks, reading: ImageReading, tell: Callable[[], object]
 ) -> tuple[list[str], dict[str, Any], Callable[[Path], object]] | None:
     data = each.data
 
     def stopping(results: Iterable[Any], _count: int) -> Iterable[Any]:
-        return until_stopped(results)
+        return until_stopped(results, tell)
 
     if isinstance(model, ProposalNetwork):
         proposed = generate_proposals(model, data.annotations, data.images, stopping, ranks=ranks, reading=reading)

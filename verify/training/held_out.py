@@ -18,7 +18,7 @@ from detectron_gn.mrcnn.data.read_image import ImageReading
 from detectron_gn.mrcnn.data.roidb import training_roidb
 from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
-from detectron_gn.mrcnn.stopping import until_stopped
+from detectron_gn.mrcnn.stopping import tell_nothing, until_stopped
 from detectron_gn.mrcnn.training.outputs import losses_of
 from detectron_gn.mrcnn.training.samplers import RandomSampler, has_enough_keypoints
 from detectron_gn.verify.training.evaluation_data import EvaluationData
@@ -55,16 +55,20 @@ class HeldOutLosses:
         ranks: Ranks,
         reading: ImageReading,
         forward_context: Callable[[], AbstractContextManager[object]],
+        tell: Callable[[], object] = tell_nothing,
     ) -> dict[str, float] | None:
         """The mean over the images of each loss, and their sum as `loss`; None in every process but the first.
 
         The processes share the images out. The mean is that of `json_stats` lines, which sum over the minibatches of
         an iteration losses that are divided by NUM_GPUS.
+
+        Args:
+            tell: says, when a signal has come, what is finished before it ends the run.
         """
         model.train()
         size = max(self._cfg.TRAIN.SCALES)
         own: list[tuple[int, dict[str, float]]] = []
-        for place in until_stopped(ranks.share(range(len(self._roidb)))):
+        for place in until_stopped(ranks.share(range(len(self._roidb))), tell):
             minibatch = load_minibatch([self._roidb[place]], [size], self._cfg, place, reading)
             if not has_enough_keypoints(minibatch, self._cfg):
                 continue

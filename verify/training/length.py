@@ -9,11 +9,13 @@ from detectron_gn.mrcnn.training.schedule import fitted_schedule
 
 # A run writes at least so many checkpoints, its final model among them, where nobody says how often.
 LEAST_CHECKPOINTS = 10
-# But none more often than a line of figures: a run of some minutes is as soon begun again.
+# But none more often than Detectron prints figures: a run of some minutes is as soon begun again.
 SHORTEST_PERIOD = 20
 # And one more whenever so many seconds have gone without.
 MOST_SECONDS_WITHOUT = 30 * 60.0
 
+# What a length sets in a configuration.
+KEYS_OF_LENGTH = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.STEP_SIZE", "SOLVER.WARM_UP_ITERS")
 _POLICIES_OF_LENGTH = ("cosine_decay", "exp_decay")
 
 
@@ -37,6 +39,9 @@ class RunLength:
     def option(self) -> str:
         """The option that says it."""
         return "--epochs" if self.epochs is not None else "--iterations"
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.epochs or self.iterations}"
 
     def fitted(self, cfg: Config, roidb: Roidb) -> Config:
         """The configuration with a schedule of this length."""

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.evaluation.recall import RECALL_JSON_KEY, RECALL_MEASURED
 from detectron_gn.mrcnn.plain_file import read_plain_file
 from detectron_gn.mrcnn.training.curves import Panel, draw_curves
+from detectron_gn.mrcnn.training.solver import rate_curve
 from detectron_gn.mrcnn.wording import in_one_line
 from detectron_gn.weights.errors import WeightsError
 from detectron_gn.weights.files.atomic import replacing
@@ -82,7 +84,7 @@ class RunFigures:
             self._say(f"TensorBoard: cannot be written ({error.strerror}); training goes on without it")
 
     def lines(self) -> list[Line]:
-        """The whole lines that were written so far, one every 20 iterations."""
+        """The whole lines that were written so far."""
         return self._read()[0]
 
     def evaluations(self) -> dict[int, dict[str, float]]:
@@ -113,17 +115,33 @@ class RunFigures:
                 found[int(iteration)] = losses
         return dict(sorted(found.items()))
 
-    def draw(self) -> None:
-        """Draw `curves.png` from all figures so far; where matplotlib is not installed, say so once."""
+    def draw(self, cfg: Config) -> None:
+        """Draw `curves.png` from all figures so far; where matplotlib is not installed, say so once.
+
+        Args:
+            cfg: of the run; its rate is drawn as it was between the figures too.
+        """
         lines = self.lines()
         if not lines or not self._can_draw:
             return
-        # The first line is of one iteration, mostly, and not of twenty; its losses dwarf all others.
+        try:
+            self._write(self._path / "curves.png", draw_curves(self._panels(cfg, lines)))
+        except ModuleNotFoundError:
+            self._can_draw = False
+            self._say("curves.png needs matplotlib: pip install matplotlib; training goes on without it")
+        except Exception as error:
+            # matplotlib looks for a folder of its own, and takes its settings from files and variables of the user.
+            # Whatever it raises, the figures are kept, and a picture of them is not worth a run.
+            self._say(f"curves.png cannot be drawn ({in_one_line(str(error))[:200]}); training goes on without it")
+
+    def _panels(self, cfg: Config, lines: list[Line]) -> list[Panel]:
+        """The diagrams of all figures so far."""
+        # The first line is of one iteration, mostly, whose losses dwarf all others.
         medians = lines[1:] or lines
 
-        def panel(title: str, lines: list[Line], *names: str, **more: list[float]) -> Panel:
-            series = {name: [line.get(name, float("nan")) for line in lines] for name in names}
-            return Panel(title, [line["iter"] for line in lines], series | more)
+        def panel(title: str, *names: str, **more: list[float]) -> Panel:
+            series = {name: [line.get(name, float("nan")) for line in medians] for name in names}
+            return Panel(title, [line["iter"] for line in medians], series | more)
 
         # Losses of a level each are added up; what a model has no head for it has no loss of.
         names = {name for line in medians for name in line}
@@ -133,9 +151,9 @@ class RunFigures:
             for title, beginning in _LOSSES_OF_LEVELS.items()
             if any(name.startswith(beginning) for name in names)
         }
-        panels = [panel("loss", medians, "loss")]
+        panels = [panel("loss", "loss")]
         if parts or levels:
-            panels.append(panel("parts of the loss", medians, *parts, **levels))
+            panels.append(panel("parts of the loss", *parts, **levels))
         if held_out := self.held_out_losses():
             sets = dict.fromkeys(name for losses in held_out.values() for name in losses)
             series = {
@@ -153,17 +171,10 @@ class RunFigures:
             title = "average recall in percent" if f"{RECALL_JSON_KEY} AR" in measured else "AP in percent"
             panels.append(Panel(title, list(evaluations), measured, least_top=1.0))
         if "accuracy_cls" in names:
-            panels.append(panel("share of RoIs that are classified correctly", medians, "accuracy_cls"))
-        panels.append(panel("learning rate", lines, "lr"))
-        try:
-            self._write(self._path / "curves.png", draw_curves(panels))
-        except ModuleNotFoundError:
-            self._can_draw = False
-            self._say("curves.png needs matplotlib: pip install matplotlib; training goes on without it")
-        except Exception as error:
-            # matplotlib looks for a folder of its own, and takes its settings from files and variables of the user.
-            # Whatever it raises, the figures are kept, and a picture of them is not worth a run.
-            self._say(f"curves.png cannot be drawn ({in_one_line(str(error))[:200]}); training goes on without it")
+            panels.append(panel("share of RoIs that are classified correctly", "accuracy_cls"))
+        rates = rate_curve(cfg, lines[0]["iter"], lines[-1]["iter"])
+        panels.append(Panel("learning rate", list(rates), {"lr": list(rates.values())}, is_line=True))
+        return panels
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

@@ -3,12 +3,13 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from detectron_gn.mrcnn.config import Config, flatten, model_family
 from detectron_gn.mrcnn.config.functions import body, norm_of_backbone
 from detectron_gn.mrcnn.data.roidb import Roidb, TrainedImages
 from detectron_gn.mrcnn.training.schedule import told_shape
-from detectron_gn.mrcnn.training.solver import learning_rate
+from detectron_gn.mrcnn.training.solver import learning_rate, rate_steps
 from detectron_gn.mrcnn.wording import in_one_line, listed, printable
 from detectron_gn.verify.training.length import image_count, images_an_iteration, may_grow
 from detectron_gn.verify.training.run_options import RunOptions
@@ -136,18 +137,21 @@ def _epochs(number: float) -> str:
 def _rate(plan: Plan, cfg: Config) -> str:
     """The rate that the run begins with, and each one after it that the run gets to."""
     solver = cfg.SOLVER
-    last = solver.MAX_ITER - 1
-    start = min(plan.start, last)
-    begun = f"{learning_rate(cfg, start):.3g}"
-    warm = min(solver.WARM_UP_ITERS, last)
-    if start < warm:
-        begun += f" rising to {learning_rate(cfg, warm):.3g} at iteration {warm:,}"
+    steps = [step for step in rate_steps(cfg) if step > plan.start]
+    firsts, lasts = [plan.start, *steps], [*(step - 1 for step in steps), solver.MAX_ITER - 1]
+    begun, *others = (f"{learning_rate(cfg, first):.3g}" for first in firsts)
+    risen, *rises = map(partial(_rise, cfg), firsts, lasts)
     if solver.LR_POLICY not in _STEPPED:
-        return f"{begun}, then SOLVER.LR_POLICY {solver.LR_POLICY}"
-    steps = range(0, solver.MAX_ITER, solver.STEP_SIZE) if solver.LR_POLICY == "step" else solver.STEPS
-    changed = [step for step in steps if start < step <= last]
-    told = [f"{learning_rate(cfg, step):.3g} from {step:,}" for step in changed]
-    return ", ".join([begun, *([listed(told, most=4)] if told else [])])
+        return f"{begun}{risen}, then SOLVER.LR_POLICY {solver.LR_POLICY}"
+    told = [f"{rate} from {step:,}{rise}" for rate, step, rise in zip(others, steps, rises)]
+    return ", ".join([f"{begun}{risen}", *([listed(told, most=4)] if told else [])])
+
+
+def _rise(cfg: Config, first: int, last: int) -> str:
+    """How far the warm-up takes the rate within iterations between which it does not jump."""
+    top = min(cfg.SOLVER.WARM_UP_ITERS, last)
+    rate = learning_rate(cfg, top)
+    return f" rising to {rate:.3g} at iteration {top:,}" if first < top and rate > learning_rate(cfg, first) else ""
 
 
 def _shape(plan: Plan) -> Iterator[str]:

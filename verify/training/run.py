@@ -96,7 +96,7 @@ def run_training(
     goes_on = options.resume and folder.holds_run
     if goes_on:
         latest = folder.latest()
-        folder.check(identity, latest.weights)
+        folder.check(identity, latest.weights, options.length)
     else:
         folder.refuse_run()
     checkpoint = latest.weights

@@ -10,7 +10,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import listed
 from detectron_gn.port.config.read import parse_config
 from detectron_gn.port.runs.run_record import read_run_record
-from detectron_gn.verify.training.length import may_grow
+from detectron_gn.verify.training.length import KEYS_OF_LENGTH, RunLength, may_grow
 from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.errors import FileError, UnreadableFile, WeightsError
 from detectron_gn.weights.files.json_file import write_json
@@ -149,11 +149,14 @@ class RunFolder:
         if content != before:
             write_json(self.path / "run.json", content, indent=1)
 
-    def check(self, identity: RunIdentity, checkpoint: WeightsFile | None) -> None:
+    def check(
+        self, identity: RunIdentity, checkpoint: WeightsFile | None, length: RunLength | None = None
+    ) -> None:
         """InputError, naming what changed, unless the folder's run can go on with this.
 
         Args:
             checkpoint: what it goes on from; None where there is none, so that it begins again with what it began with.
+            length: that the configuration was fitted into now, where it was.
         """
         content = read_run_record(self.path)
         now = flatten(identity.cfg)
@@ -176,6 +179,8 @@ class RunFolder:
         for key, value in content["config"].items():
             before = tuple(value) if isinstance(value, list) else value
             if now.get(key) != before and not _is_free(key, identity.cfg):
+                if length is not None and key in KEYS_OF_LENGTH:
+                    raise InputError(self._of_other_length(length, content["config"], identity.cfg))
                 raise InputError(
                     f"{key} is {now.get(key)!r} now and was {before!r} when the run in {self.path} was started: "
                     "go on with the old value, or start another run"
@@ -214,6 +219,16 @@ class RunFolder:
                 f"the annotations, images or proposals are not those that the run in {self.path} was started with: "
                 f"go on with the old ones, or {self.how_to_go_on_with_other_data()}"
             )
+
+    def _of_other_length(self, length: RunLength, before: Mapping[str, object], cfg: Config) -> str:
+        """Why the run cannot take the schedule of another length, and how it gets longer or shorter."""
+        way_out = f"go on without {length.option}"
+        if may_grow(cfg):
+            way_out += ", or with --set SOLVER.MAX_ITER N, which leaves the steps of the rate where they are"
+        return (
+            f"{length} is a schedule of {cfg.SOLVER.MAX_ITER} iterations, and the run in {self.path} was started with "
+            f"another one, of {before['SOLVER.MAX_ITER']}: {way_out}, or start another run in another --out"
+        )
 
     def told_changes(self, identity: RunIdentity) -> Iterator[str]:
         """What a run that goes on does otherwise than when it was started, and may."""

@@ -32,6 +32,7 @@ class RunOptions:
         length: fits the configuration's schedule into a length; None leaves it as it is.
         checkpoints: when they are written.
         keep_best: keep the best of the checkpoints that are evaluated, too.
+        judged_by: the kind of AP that decides which is the best, for `best_of`.
         patience: end after so many evaluations without a better one; None or 0 for never.
         frozen: parts that are not trained, as `freeze_parts` names them.
         keep_empty: train on images without objects, too.
@@ -57,6 +58,7 @@ class RunOptions:
     length: RunLength | None = None
     checkpoints: CheckpointRule = CheckpointRule()
     keep_best: bool = False
+    judged_by: str = ""
     patience: int | None = None
     frozen: tuple[str, ...] = ()
     keep_empty: bool = False

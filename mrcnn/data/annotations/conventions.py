@@ -16,6 +16,14 @@ _OTHERS = {
 _KEPT = "taken as COCO's all the same, cut to the image in training"
 _ENOUGH = 3
 _TOLERANCE = 2.0
+# So many boxes that are those around their outlines for one that is not make of it a slip. COCO's all are; where many
+# are not, as where boxes reach over what hides an object, somebody means it.
+_FITTING = 9
+_ALIKE = 0.5
+UNLIKE = (
+    "a bbox that shares less than half with the box around its outline (an IoU below 0.5), as most others do not: both "
+    "are taken as they are"
+)
 
 
 class BoxConventions:
@@ -24,10 +32,14 @@ class BoxConventions:
     A box counts for a convention where the outline fits into it to 2 pixels, or to 2 % of the outline's longer side,
     and not into the box that COCO's convention makes. Where no outline fits into a box of any convention, boxes count
     against COCO's where they leave the image.
+
+    Attributes:
+        unlike_count: of the boxes that `unlike` has found.
     """
 
     def __init__(self) -> None:
         self._by_outline: Counter[str | None] = Counter()
+        self.unlike_count = 0
         self._boxes = self._could_be_corners = self._leave_the_image = self._could_be_shares = 0
 
     def watch(
@@ -79,6 +91,20 @@ class BoxConventions:
         if outside.any():
             yield np.flatnonzero(outside), f"a bbox that leaves its image: {_KEPT}"
 
+    def unlike(self, boxes: NumberArray, bounds: NumberArray) -> npt.NDArray[np.intp]:
+        """See the boxes that `watch` has seen; the numbers of those far from the one around their outline.
+
+        Boxes of a pixel or less, which training drops, are none of them.
+        """
+        found = np.flatnonzero((boxes[:, 2:].min(axis=1) > 1) & (_overlaps(boxes, bounds) < _ALIKE))
+        self.unlike_count += len(found)
+        return found
+
+    @property
+    def has_slips(self) -> bool:
+        """Whether those far from the one around their outline are exceptions in the file."""
+        return self._by_outline[None] >= _FITTING * self.unlike_count > 0
+
     def fault(self) -> str | None:
         """What is wrong with the boxes of the file, with the way out; None where nothing speaks against COCO's."""
         corners, _, shares = _OTHERS
@@ -103,6 +129,18 @@ class BoxConventions:
 
 def _sentence(convention: str, evidence: str) -> str:
     return f"its 'bbox' numbers seem to be {convention}: {evidence}; {_OTHERS[convention]}"
+
+
+def _overlaps(boxes: NumberArray, bounds: NumberArray) -> NumberArray:
+    """The intersection over union of each box (x, y, width, height) with its bounds; NaN where there are none."""
+    x, y, w, h = boxes.T
+    x1, y1, x2, y2 = bounds.T
+    across = np.maximum(0, np.minimum(x + w, x2) - np.maximum(x, x1))
+    down = np.maximum(0, np.minimum(y + h, y2) - np.maximum(y, y1))
+    shared = across * down
+    with np.errstate(divide="ignore", invalid="ignore"):
+        overlaps: NumberArray = shared / (w * h + (x2 - x1) * (y2 - y1) - shared)
+    return overlaps
 
 
 def _fits(corners: tuple[NumberArray, NumberArray, NumberArray, NumberArray], bounds: NumberArray) -> BoolArray:

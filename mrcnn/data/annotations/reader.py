@@ -14,7 +14,7 @@ from detectron_gn.mrcnn.data.annotations.columns import (
     annotation_columns,
     joined_columns,
 )
-from detectron_gn.mrcnn.data.annotations.conventions import BoxConventions
+from detectron_gn.mrcnn.data.annotations.conventions import UNLIKE, BoxConventions
 from detectron_gn.mrcnn.data.annotations.findings import Fault, Findings
 from detectron_gn.mrcnn.data.annotations.images import ImageColumns, image_columns
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
@@ -123,6 +123,7 @@ class _Reading:
         # Their places among all annotations that were read.
         self._without_id: list[int] = []
         self._conventions = BoxConventions()
+        self._first_unlike = ""
 
     def read_categories(self, records: list[dict[str, Any]]) -> None:
         if not records:
@@ -191,6 +192,9 @@ class _Reading:
         heights, widths = np.array(read.sizes, np.int64).reshape(-1, 2).T
         for places, text in self._conventions.watch(read.columns.boxes, read.bounds, heights, widths):
             self.findings.mend(self._subject_of(read, int(places[0])), text, len(places))
+        unlike = self._conventions.unlike(read.columns.boxes, read.bounds)
+        if len(unlike) and not self._first_unlike:
+            self._first_unlike = self._subject_of(read, int(unlike[0]))
         apart = boxes_without_their_keypoints(read.columns)
         if len(apart):
             self.findings.mend(self._subject_of(read, int(apart[0])), APART, len(apart))
@@ -261,6 +265,8 @@ class _Reading:
                 f"the id is there {counts[place]} times: take one away where they are one object, or give each its own",
             )
         columns.ids[self._without_id] = 1 + max(0, ids.max(initial=0)) + np.arange(len(self._without_id))
+        if self._conventions.has_slips:
+            self.findings.mend(self._first_unlike, UNLIKE, self._conventions.unlike_count)
         convention = self._conventions.fault()
         if convention is not None:
             # It explains most others.

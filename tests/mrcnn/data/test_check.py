@@ -184,6 +184,35 @@ def test_crowds_are_counted_apart(check, annotation):
     assert report.document()["crowds"] == 2
 
 
+def test_the_last_lines_add_up_and_what_is_dropped_in_images_with_errors_is_listed(check, annotation):
+    crowd = annotation(iscrowd=1, segmentation={"counts": [0, 4800], "size": [60, 80]})
+    broken = [annotation(image_id=2, bbox=[1, 2, 3]), annotation(image_id=2), annotation(image_id=2, area=0)]
+    only_dropped, of_no_image = annotation(image_id=3, area=0), annotation(image_id=9)
+    annotations = [annotation(), annotation(category_id=3), crowd, annotation(ignore=1), *broken]
+    report = check([*annotations, only_dropped, of_no_image], dict.fromkeys((1, 2, 3, 4), (60, 80)))
+    assert report_text(report).splitlines()[-5:-1] == [
+        "would be trained on: 1 of 4 images",
+        "                     2 of 9 annotations; crowds, which are kept apart: 1",
+        "dropped:             2 images, 2 annotations",
+        "with errors:         1 image, 4 annotations, all those in these images",
+    ]
+    assert [text.split(":")[1] for text in texts(report, "dropped")] == [
+        " annotation 4 of 1.png", " annotation 7 of 2.png", " annotation 8 of 3.png", " 3.png", " 4.png",
+    ]  # fmt: skip
+    assert (report.document()["erring_images"], report.document()["erring_annotations"]) == (1, 4)
+
+
+def test_a_box_that_is_far_from_the_one_around_its_outline_is_noted(check, annotation):
+    outline = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    far = annotation(bbox=[10, 10, 60, 20], segmentation=outline)
+    tight = [annotation(bbox=[10, 10, 20, 20], segmentation=outline, category_id=3) for _ in range(9)]
+    near = annotation(bbox=[8, 8, 25, 25], segmentation=outline)
+    assert texts(check([far, near, *tight[:8]]), "note") == []  # boxes that are meant so
+    (note,) = texts(check([far, near, *tight]), "note")
+    assert "a bbox that shares less than half with the box around its outline" in note
+    assert note.endswith("(annotation 1 of 1.png)")
+
+
 def test_a_data_set_with_nothing_to_train_on_is_an_error(check, annotation):
     assert texts(check([annotation(area=0), annotation(category_id=3, iscrowd=1)]), "error")[0].endswith(
         "no image is left to train on"
@@ -213,7 +242,8 @@ def test_the_text_shows_errors_first_and_cuts_long_lists(check, annotation):
     lines = report_text(report, most=2).splitlines()
     assert lines[0].startswith("error: ")
     assert "dropped: ... and 3 more" in lines
-    assert lines[-2].split() == ["1", "of", "6", "annotations"]
+    assert lines[-3].split() == ["1", "of", "6", "annotations"]
+    assert lines[-2] == "dropped:             0 images, 5 annotations"
 
 
 def test_the_report_is_for_programs_too(check, annotation):

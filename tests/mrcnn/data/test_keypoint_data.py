@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.data import coco
 from detectron_gn.mrcnn.data.annotations.keypoint_boxes import APART
 from detectron_gn.mrcnn.data.check import check_dataset
 from detectron_gn.mrcnn.data.coco import read_annotations, read_dataset
 from detectron_gn.mrcnn.data.minibatch import mirror
-from detectron_gn.mrcnn.data.roidb import training_roidb
+from detectron_gn.mrcnn.data.roidb import check_classes, training_roidb
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.evaluation.ap import score
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
@@ -227,6 +228,16 @@ def test_people_without_outlines_are_trained_on(people):
 FEW = with_values(KEYPOINTS, {"KRCNN.NUM_KEYPOINTS": 3, "TRAIN.USE_FLIPPED": True})
 CORNERS = {"keypoints": ["left_corner", "top", "right_corner"], "skeleton": [[1, 2], [2, 3]]}
 POINTS = {"keypoints": [12, 14, 2, 20, 10, 1, 0, 0, 0], "num_keypoints": 2}
+
+
+def test_keypoints_are_looked_through_once_however_often_they_are_checked(people, monkeypatch):
+    seen = []
+    monkeypatch.setattr(coco, "keypoint_faults", lambda *_: seen.append(1) or ())
+    dataset = people(person(NOSE, WRIST))
+    for _ in range(2):
+        check_classes(dataset, KEYPOINTS)
+    training_roidb([dataset], KEYPOINTS)
+    assert seen == [1]
 
 
 def test_other_keypoints_than_a_persons_are_read_and_mirrored_by_their_names(people):

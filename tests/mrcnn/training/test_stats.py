@@ -18,8 +18,14 @@ def test_a_line_holds_medians_of_the_last_20_iterations_and_their_total():
 
 
 def test_lines_are_due_every_20_iterations_and_after_the_last():
-    stats = TrainingStats(0, 45)
-    assert [i for i in range(45) if stats.is_due(i)] == [0, 20, 40, 44]
+    stats = TrainingStats(0, 1045)
+    assert [i for i in range(1045) if stats.is_due(i)] == [*range(0, 1041, 20), 1044]
+
+
+def test_a_short_run_has_fifty_lines_or_one_an_iteration():
+    for length, lines in ((45, 45), (100, 51), (600, 51), (999, 54)):
+        stats = TrainingStats(0, length)
+        assert sum(map(stats.is_due, range(length))) == lines
 
 
 def test_the_slow_first_iterations_leave_the_average():

@@ -156,7 +156,7 @@ def test_classes_without_names_go_by_their_places_and_a_line_says_so(
 ) -> None:
     data = few(demo_model, tmp_path / "val.json", OWN)
     code, _, errors = run("test", pickle, *data, "--out", tmp_path / "out")
-    assert code == 0 and "class k is taken to be category k of the annotations" in errors.splitlines()[0]
+    assert code == 0 and "class k is taken to be the k-th category in the list" in errors.splitlines()[0]
     (tmp_path / "names.txt").write_text("circle\nsquare\ntriangle\nstar\n")
     reversed_data = few(demo_model, tmp_path / "val.json", dict(reversed(OWN.items())))
     classes = ["--classes", tmp_path / "names.txt"]

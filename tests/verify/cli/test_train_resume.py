@@ -146,8 +146,8 @@ def test_what_is_given_again_and_does_not_agree_is_refused_in_a_sentence(tmp_pat
     capsys.readouterr()
     (tmp_path / "other.json").write_text((DATA / "train_images.json").read_text().replace("circle", "disc"))
     for arguments, sentence in (
-        (["--epochs", "2"], "SOLVER.STEPS is"),
-        (["--iterations", "60"], "SOLVER.STEPS is"),
+        (["--epochs", "2"], "--epochs 2 is a schedule of 12 iterations, and the run in"),
+        (["--iterations", "60"], "--iterations 60 is a schedule of 60 iterations, and the run in"),
         (["--set", "SOLVER.BASE_LR", "0.02"], "SOLVER.BASE_LR is 0.02 now and was 0.01"),
         (["--config", "e2e_mask_rcnn_R-50-FPN_2x_gn"], " now and was "),
         (["--freeze", "rpn"], "--freeze is rpn now and was not given when the run"),

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from detectron_gn.verify.training.best import Best, best_of
+from detectron_gn.mrcnn.errors import InputError
+from detectron_gn.verify.training.best import Best, best_of, check_judged_by
 from detectron_gn.weights import read_blobs
 from tests.helpers.small_run import assert_equal_blobs, config, run
 
@@ -26,6 +27,14 @@ SHORT = ("SOLVER.MAX_ITER", "5", "SOLVER.STEPS", "[0]", "TRAIN.SNAPSHOT_ITERS", 
 )
 def test_masks_decide_or_else_keypoints_boxes_proposals(evaluations, expected):
     assert best_of(evaluations) == expected
+
+
+def test_the_kind_that_decides_can_be_chosen_and_must_be_the_models():
+    evaluations = {1: {"box": 0.9, "mask": 0.1}, 3: {"box": 0.1, "mask": 0.2}}
+    assert best_of(evaluations, "box") == Best(1, "box", 0.9, 1)
+    check_judged_by("mask", config())
+    with pytest.raises(InputError, match="--keep-best mask: a Faster R-CNN has no mask AP to be judged by: leave mask"):
+        check_judged_by("mask", config("MODEL.MASK_ON", "False"))
 
 
 def judge(folder, values):
@@ -67,6 +76,18 @@ def test_the_best_checkpoint_stays_when_others_go_and_the_run_ends_when_it_gets_
     assert seen == [0, 1, 2, 3, 4]
     assert_equal_blobs(out / "model_final.pth", whole / "model_final.pth")
     assert_equal_blobs(out / "model_best.pth", whole / "model_final.pth")
+
+
+def test_what_is_printed_as_0_is_never_the_best(tmp_path):
+    evaluate, _ = judge(tmp_path, [1e-6, 3e-5, 0.0, 2e-4, 1e-4])
+    run(tmp_path, config(*SHORT), lines=(lines := []), on_checkpoint=evaluate, keep_best=True, keep=1)
+    told = [" ".join(line.split()) for line in lines if "best" in line and "mask AP" in line]
+    assert told[0] == told[1] == told[2] == (
+        "mask AP 0.00 so far: no checkpoint is the best yet; where that stays so, look at what detect --min-score 0.05 "
+        "finds"
+    )
+    assert told[3].startswith("best so far: mask AP 0.02 after iteration 3; kept as")
+    assert best_record(tmp_path)["iteration"] == 3
 
 
 def test_a_kill_between_an_evaluation_and_what_follows_changes_nothing(tmp_path):

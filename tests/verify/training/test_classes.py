@@ -85,7 +85,7 @@ def test_weights_that_know_their_classes_are_copied_by_name(short_run, tmp_path)
     write_blobs(tmp_path / "m.pkl", replace(weights, categories=None))
     lines = []
     run(tmp_path / "b", config("SOLVER.MAX_ITER", "1"), read_blobs(tmp_path / "m.pkl"), lines)
-    assert "class k is taken to be category k of the data" in " ".join(" ".join(lines).split())
+    assert "class k is taken to be the k-th category of the data" in " ".join(" ".join(lines).split())
 
 
 QUICK = "TEST.SCALE 64 TEST.RPN_POST_NMS_TOP_N 20 TEST.SCORE_THRESH 0.0".split()

@@ -63,8 +63,9 @@ def test_a_length_is_on_record_as_the_keys_that_it_sets_and_goes_on(tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())["config"]
     assert record["SOLVER.MAX_ITER"] == 6 and record["SOLVER.STEPS"] == [0, 3]
     assert "MAX_ITER: 6" in read_blobs(tmp_path / "model_final.pkl").cfg
-    with pytest.raises(InputError, match=r"SOLVER.STEPS is \(0, 6\) now and was \(0, 3\)"):
+    with pytest.raises(InputError, match="--epochs 2 is a schedule of 12 .* another one, of 6: ") as refused:
         run(tmp_path, length=RunLength(epochs=2), resume=True)
+    assert "go on without --epochs, or with --set SOLVER.MAX_ITER N" in str(refused.value)
 
 
 def test_a_run_of_its_own_length_begins_at_iteration_0_whatever_the_weights_have_done(tmp_path, whole_run):

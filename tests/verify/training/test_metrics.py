@@ -6,8 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from detectron_gn.mrcnn.config import Config, with_values
+from detectron_gn.mrcnn.training.solver import learning_rate, rate_curve
 from detectron_gn.verify.training.metrics import RunFigures
 
 
@@ -57,7 +60,7 @@ def test_a_model_without_a_mask_head_has_curves_of_what_it_has(tmp_path, monkeyp
         "detectron_gn.verify.training.metrics.draw_curves",
         lambda panels: drawn.update((panel.title, list(panel.series)) for panel in panels) or b"",
     )
-    figures.draw()
+    figures.draw(Config())
     assert figures.evaluations() == {0: {"box": 0.5}} and lines == []
     assert drawn["AP in percent"] == ["box AP"]
     assert drawn["parts of the loss"] == ["loss_cls", "loss_bbox", "rpn_cls", "rpn_bbox"]
@@ -75,23 +78,42 @@ def test_a_family_has_curves_of_its_own_losses_and_of_what_it_is_evaluated_by(tm
         (folder / "eval_iter0").mkdir(parents=True)
     figures = RunFigures(dense)
     figures.add({"iter": 0, "fl_fpn3": 1.0, "fl_fpn4": 0.5, "retnet_loss_bbox_fpn3": 0.25, "retnet_fg_num": 9.0})
-    figures.draw()
+    figures.draw(Config())
     assert drawn["parts of the loss"] == {"focal": [1.5], "retnet_bbox": [0.25]}
     recall = {"val": {"proposal": {"AR@100": 0.25, "AR@1000": 0.5}}}
     (rpn / "eval_iter0" / "ap.json").write_text(json.dumps(recall))
     figures = RunFigures(rpn)
     figures.add({"iter": 0, "loss_rpn_cls": 1.0, "loss_rpn_bbox": 0.5})
-    figures.draw()
+    figures.draw(Config())
     assert figures.evaluations() == {0: {"proposal": 0.5}}
     assert drawn["average recall in percent"] == {"proposal AR": [50.0]}
     assert drawn["parts of the loss"] == {"rpn_cls": [1.0], "rpn_bbox": [0.5]}
+
+
+def test_the_rate_is_drawn_as_the_schedule_is_between_figures_too(tmp_path, monkeypatch):
+    cfg = with_values(Config(), {"SOLVER.WARM_UP_ITERS": 6, "SOLVER.STEPS": (0, 42, 54), "SOLVER.MAX_ITER": 58})
+    drawn = []
+    monkeypatch.setattr("detectron_gn.verify.training.metrics.draw_curves", lambda panels: drawn.extend(panels) or b"")
+    figures = RunFigures(tmp_path)
+    for iteration in (0, 20, 40, 57):
+        figures.add({"iter": iteration, "loss": 1.0, "lr": 0.5})
+    figures.draw(cfg)
+    rate = drawn[-1]
+    assert rate.title == "learning rate" and rate.is_line
+    every = [learning_rate(cfg, iteration) for iteration in range(58)]
+    assert np.allclose(np.interp(range(58), rate.iterations, rate.series["lr"]), every, rtol=1e-6, atol=0)
+    smooth = with_values(cfg, {"SOLVER.LR_POLICY": "cosine_decay", "SOLVER.MAX_ITER": 9000})
+    curve = rate_curve(smooth, 0, 8999)
+    every = [learning_rate(smooth, iteration) for iteration in range(9000)]
+    drawn = np.interp(range(9000), list(curve), list(curve.values()))
+    assert len(curve) < 1010 and np.allclose(drawn, every, atol=1e-7)
 
 
 def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
     lines = []
     figures = RunFigures(tmp_path, lines.append)
     figures.add({"iter": 0, "loss": 1.0, "lr": 0.1})
-    figures.draw()
+    figures.draw(Config())
     before = (tmp_path / "curves.png").read_bytes()
     figures.add({"iter": 20, "loss": 0.5, "lr": 0.1})
 
@@ -101,7 +123,7 @@ def test_the_picture_is_whole_or_the_old_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    figures.draw()
+    figures.draw(Config())
     assert (tmp_path / "curves.png").read_bytes() == before
     assert len(lines) == 1 and "No space left on device" in lines[0] and "training goes on" in lines[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "json_stats.jsonl"]
@@ -113,7 +135,7 @@ def test_without_matplotlib_a_run_says_once_that_it_has_no_picture_and_keeps_its
     figures = RunFigures(tmp_path, said.append)
     for iteration in (0, 20):
         figures.add({"iter": iteration, "loss": 1.0, "lr": 0.1})
-        figures.draw()
+        figures.draw(Config())
     assert said == ["curves.png needs matplotlib: pip install matplotlib; training goes on without it"]
     assert not (tmp_path / "curves.png").exists() and [line["iter"] for line in figures.lines()] == [0, 20]
 
@@ -137,7 +159,7 @@ def test_a_picture_that_matplotlib_does_not_draw_is_told(tmp_path, monkeypatch, 
     lines = []
     figures = RunFigures(tmp_path, lines.append)
     figures.add({"iter": 0, "loss": 1.0})
-    figures.draw()
+    figures.draw(Config())
     assert lines == [
         "curves.png cannot be drawn (Matplotlib requires access to a writable cache directory); training goes on "
         "without it"
@@ -164,5 +186,5 @@ def test_a_number_beyond_all_floats_is_a_damaged_line(tmp_path):
     said = []
     figures = RunFigures(tmp_path, said.append)
     figures.begin_at(40)
-    figures.draw()
+    figures.draw(Config())
     assert [line["iter"] for line in figures.lines()] == [20] and "1 damaged lines" in said[0]

@@ -92,6 +92,8 @@ def test_a_run_that_is_complete_says_how_it_gets_longer_and_not_how_to_stop_it()
         (0, 9, "[0]", "0.00333 rising to 0.00704 at iteration 5"),
         (2, 2, "[0,3]", "0.01, 0.001 from 3"),
         (4, 9, "[0,3,6]", "0.00063 rising to 0.000704 at iteration 5"),
+        # A step within the warm-up, which goes on at the lower rate.
+        (0, 5, "[0,3]", "0.00333 rising to 0.006 at iteration 2, 0.000733 from 3 rising to 0.001 at iteration 5"),
     ],
 )
 def test_the_rate_is_told_of_iterations_that_the_run_has(start, warm_up, steps, said):

@@ -53,7 +53,7 @@ def test_a_run_leaves_detectrons_pickle_with_momentum_and_config_and_its_figures
     assert_equal_blobs(whole_run / "model_final.pkl", whole_run / "model_final.pth")
     assert (whole_run / "curves.png").read_bytes().startswith(b"\x89PNG")
     lines = [json.loads(line) for line in (whole_run / "json_stats.jsonl").read_text().splitlines()]
-    assert [line["iter"] for line in lines] == [0, 5]
+    assert [line["iter"] for line in lines] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_frozen_stem_has_no_momentum_and_does_not_move(tmp_path):
@@ -89,7 +89,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_can_be_made_longer(tmp_path, 
     run(tmp_path, short, resume=True, lines=lines)
     assert any(line.startswith("the run is complete: ") for line in lines)
     assert not any(line.startswith("iteration ") for line in lines)
-    assert len((tmp_path / "json_stats.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "json_stats.jsonl").read_text().splitlines()) == 5
     run(tmp_path, resume=True)
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
 

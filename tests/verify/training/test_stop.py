@@ -47,10 +47,14 @@ def test_a_stopped_run_finishes_its_iteration_and_goes_on_bit_for_bit(tmp_path, 
     with pytest.raises(Stopped) as stopped:
         run(tmp_path, cfg, lines=lines, on_checkpoint=evaluate, workers=2)
     assert stopped.value.exit_code == 143 and evaluated == []
+    at_once = "iteration 1, then a checkpoint; once more ends at once and loses what was done since the last checkpoint"
+    assert f"finishing {at_once}" in lines
     assert lines[-1] == (
         "stopped by SIGTERM after iteration 1; --resume goes on from the last checkpoint, model_iter1.pth"
     )
-    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "json_stats.jsonl", "model_iter1.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "run.json", "json_stats.jsonl", "model_iter1.pth", "curves.png",
+    }  # fmt: skip
     run(tmp_path, cfg, resume=True, on_checkpoint=evaluate)
     assert evaluated == [5]  # and no checkpoint that only a signal made
     assert_equal_blobs(tmp_path / "model_final.pth", whole_run / "model_final.pth")
