@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import common
+from benchmarks.help_text import FoldedHelp
 from detectron_gn import main as command_line
 from detectron_gn.mrcnn.config import Config, with_values
 from detectron_gn.mrcnn.data.categories import numbered
@@ -77,7 +78,7 @@ class Stub(Detector):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parts = parser.add_subparsers(dest="part", required=True)
     rate = parts.add_parser("rate")
     rate.add_argument("--pictures", type=int, default=300)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import detectron_gn
 from benchmarks.common import Seconds
+from benchmarks.help_text import FoldedHelp
 
 DEMO = Path(__file__).resolve().parents[1] / "verify" / "demo_model"
 VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS")
@@ -35,7 +36,7 @@ COUNT = "n = 0\nwhile True: n += 1"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     cores = len(os.sched_getaffinity(0))
     counts = [0, 2 * cores]
     parser.add_argument("--neighbours", type=int, nargs="+", default=counts, metavar="N", help="default 0, 2 a core")

@@ -3,9 +3,11 @@
 import argparse
 import ctypes
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.layers import AffineChannel
+from detectron_gn.verify.training.progress import span
 
 Seconds = dict[str, list[float]]
 # `time.perf_counter`, or `time.process_time`, which other processes of a busy machine do not lengthen.
@@ -26,7 +30,7 @@ Parts = Mapping[str, tuple[Any, str]]
 
 def options(description: str | None, config: str = "e2e_mask_rcnn_R-50-FPN_2x_gn") -> argparse.ArgumentParser:
     """A parser with the options that every benchmark of speed has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=FoldedHelp)
     parser.add_argument("--config", default=config, help=f"of yaml_configs/ (default {config})")
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side (default 7)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch and OpenCV (default 2)")
@@ -95,6 +99,17 @@ def seconds(function: Callable[[], object], clock: Clock = time.perf_counter) ->
     start = clock()
     function()
     return clock() - start
+
+
+def turns(count: int) -> Iterator[int]:
+    """0, 1, ..., `count - 1`: turns of a benchmark. After the first, stderr says how long the others will take."""
+    start = time.perf_counter()
+    for turn in range(count):
+        yield turn
+        if turn == 0 and count > 1:
+            taken = time.perf_counter() - start
+            left = span(timedelta(seconds=taken * (count - 1)))
+            print(f"turn 1 of {count} took {taken:.1f} s: about {left} left", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.port.config.read import bundled_config, dump_config
 from detectron_gn.weights import WeightsFile, write_blobs
@@ -112,7 +113,7 @@ def measure(folder: Path, runs: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the files go (2.5 GB); a temporary folder by default")
     parser.add_argument("--json", type=Path)

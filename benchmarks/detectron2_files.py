@@ -26,6 +26,7 @@ from pycocotools.mask import encode
 
 import detectron_gn
 from benchmarks.detectron2_peer import HOW_TO_GET, available, peer_config_of
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import Image, image_scale, prepare_image
 from detectron_gn.mrcnn.ops.anchors import pyramid_anchors
@@ -48,7 +49,7 @@ MEANING = {
 
 def main() -> int:
     """Print a row for each change."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("source", help="a model id or a file, with its configuration inside")
     parser.add_argument("--images", type=Path, required=True, help="a folder")
     parser.add_argument("--limit", type=int, default=40, help="the first N images (default 40)")

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_masks
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.weights.files.json_file import write_json
 
@@ -105,7 +106,7 @@ class Drawn(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("out", type=Path, help="the folder that is written, where it is not there yet")
     draw_data_sets(parser.parse_args().out)
     return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import Seconds, timed_parts
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.detectors import GeneralizedRCNN
 from detectron_gn.mrcnn.evaluation import evaluate as evaluation_module
 from detectron_gn.mrcnn.evaluation.evaluate import evaluate
@@ -36,7 +37,7 @@ PARTS: common.Parts = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("source")
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)

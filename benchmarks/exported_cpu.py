@@ -56,7 +56,7 @@ def main() -> None:
         for side in sides.values():
             answer(side)
         times: Seconds = {name: [] for name in names}
-        for _ in range(args.rounds):
+        for _ in common.turns(args.rounds):
             for name, side in sides.items():
                 times[name].append(ask(side, "turn"))
         stages = {name: ask(sides[name], "stages") for name in (OURS, ORT)}

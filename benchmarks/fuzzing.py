@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.weights import WeightsError
 
@@ -149,7 +150,7 @@ def _forget_peak() -> None:
 
 def main(description: str | None, kinds: Mapping[str, Kind], arguments: Sequence[str] | None) -> int:
     """Fuzz some of the kinds as the command line says and print what became of them; 1 where there is a finding."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=FoldedHelp)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each kind")
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds))
     parser.add_argument("--seed", type=int, default=0)

@@ -29,6 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from benchmarks.help_text import FoldedHelp
 from benchmarks.many_gpus import PROGRESS
 from benchmarks.scaling_model import Cluster, Gpu, all_reduce, exposed, moment
 from benchmarks.train_step import close_boxes, drawn_objects, training_step
@@ -47,7 +48,7 @@ WARM_UP = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     commands = parser.add_subparsers(dest="command", required=True)
     order = commands.add_parser("order")
     order.add_argument("--config", default="e2e_mask_rcnn_R-50-FPN_2x_gn", help="of yaml_configs/")

@@ -58,7 +58,7 @@ def main() -> None:
     sides = {name: Side(name, args) for name in names}
     times: Seconds = {}
     stages: dict[str, Seconds] = {name: {} for name in names}
-    for _ in range(args.rounds):
+    for _ in common.turns(args.rounds):
         for name, side in sides.items():
             turn = side.ask("turn")
             for part, value in turn["stages"].items():

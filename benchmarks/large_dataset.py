@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.tables import text_table
 
 CONFIG = "e2e_mask_rcnn_R-50-FPN_shapes_gn"
@@ -33,7 +34,7 @@ TINY = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=118_287)
     parser.add_argument("--outlines", type=int, default=860_001)

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.data.image_blob import image_blob, image_scale, prepare_image
 from detectron_gn.mrcnn.data.read_image import read_training_image
@@ -49,7 +50,7 @@ def ours(path: Path) -> object:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("folder", type=Path, help="of photographs")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=int, default=100, help="pictures (default 100)")

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.tables import text_table
 from detectron_gn.weights import read_blobs
 from detectron_gn.weights.command_line import at_least
@@ -29,7 +30,7 @@ MINIBATCHES = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--hosts", type=at_least(2), nargs="+", default=[2, 3])
     parser.add_argument("--iterations", type=at_least(21), default=41, help="beside a slow machine (default 41)")
     args = parser.parse_args()

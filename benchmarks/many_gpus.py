@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.help_text import FoldedHelp
 from benchmarks.scaling_model import (
     IMAGES_OF_1X,
     Cluster,
@@ -115,7 +116,7 @@ def main() -> None:
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     add, some, any_time = parser.add_argument, between(1e-6, 1e6), between(0, 1e6)
     add("--config", default="e2e_mask_rcnn_R-50-FPN_2x", help="of yaml_configs/ (default %(default)s)")
     add("--gpus", type=at_least(1), nargs="+", default=[2**power for power in range(10)])

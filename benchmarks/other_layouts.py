@@ -24,6 +24,7 @@ from torch import Tensor
 
 import detectron_gn
 from benchmarks.common import affine_scale, picture
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.backbones.classifier import CROP, crop_blob
 from detectron_gn.mrcnn.data.image_blob import Image
 from detectron_gn.mrcnn.tables import text_table
@@ -63,7 +64,7 @@ CASES = (
 
 def main() -> int:
     """Compare all cases and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--directory", type=Path, help="where the files are made (default: a temporary folder)")
     parser.add_argument("--picture", type=Path, help="an image instead of coloured noise")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of logits and maps (default 1e-4)")

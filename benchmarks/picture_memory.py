@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 
 from benchmarks.common import picture
+from benchmarks.help_text import FoldedHelp
 from benchmarks.other_layouts import CASES, random_file
 from detectron_gn.weights import write_blobs
 
@@ -27,7 +28,7 @@ MANY = ("--set", "TEST.SCORE_THRESH", "0.0", "TEST.NMS", "1.0", "--min-score", "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[12, 48], metavar="N", help="default 12 48")
     parser.add_argument("--suffix", choices=(".jpg", ".png"), default=".jpg", help="of large photos (default .jpg)")
     parser.add_argument("--full", action="store_true", help="a model of full width in pictures of 800 x 1200 instead")

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.help_text import FoldedHelp
+
 OURS = "ours"
 THEIRS = "pycocotools"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -39,7 +41,7 @@ json.dump({"x": {"box": dict(zip(("AP", "AP50", "AP75", "APs", "APm", "APl"), ev
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--beside", type=int, nargs="*", default=(2_000, 10_000), help="images for both sides")
     parser.add_argument("--detections", type=int, default=100)

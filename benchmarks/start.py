@@ -16,11 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.help_text import FoldedHelp
+
 DEMO = Path(__file__).resolve().parents[1] / "verify" / "demo_model"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--rounds", type=int, default=7, help="measured turns of each side (default 7)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.drawn_shapes import draw_data_sets
+from benchmarks.help_text import FoldedHelp
 from detectron_gn.mrcnn.config import takes_proposals, with_values
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.detectors import ProposalNetwork
@@ -89,7 +90,7 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=FoldedHelp)
     parser.add_argument("--config", choices=DETECTRON, nargs="+", default=list(DETECTRON), help="(default: all)")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the data and the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])

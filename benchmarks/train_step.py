@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import detectron2_peer as peer
-from benchmarks.common import Clock, Seconds, hold_down, options, paired_ratio, picture, print_medians, set_up
+from benchmarks.common import Clock, Seconds, hold_down, options, paired_ratio, picture, print_medians, set_up, turns
 from detectron_gn.mrcnn.config import Config, padding_stride, with_values
 from detectron_gn.mrcnn.data.ground_truth import GroundTruth
 from detectron_gn.mrcnn.data.image_blob import Image, image_blob, padded_size, prepare_image
@@ -60,6 +60,9 @@ def main() -> None:
     settings |= {"TRAIN.BATCH_SIZE_PER_IM": 512, "TRAIN.FG_FRACTION": args.foreground / 512}
     cfg = with_values(bundled_config(args.config), settings)
 
+    rois = "" if cfg.RETINANET.RETINANET_ON else f", 512 RoIs, {args.foreground} of them objects"
+    height, width = args.picture
+    print(f"{args.config}, {args.threads} threads, {height} x {width}{rois}", flush=True)
     image, objects = drawn_objects(args.picture, cfg.MODEL.KEYPOINTS_ON)
     close = close_boxes(objects, args.picture)
     sides = {"ours": training_step(cfg, image, objects, close)}
@@ -69,15 +72,13 @@ def main() -> None:
         padded = np.pad(image, ((0, height - args.picture[0]), (0, width - args.picture[1]), (0, 0)))
         sides["detectron2"] = peer.training_step(cfg, padded, objects, close, LEARNING_RATE)
     times: dict[str, Seconds] = {side: {"forward": [], "backward": [], "step": [], "total": []} for side in sides}
-    for turn in range(args.rounds + 1):
+    for turn in turns(args.rounds + 1):
         for side, (forward, update) in sides.items():
             measured = timed_step(forward, update, clock)
             if turn:  # the first finds everything cold
                 for part, value in measured.items():
                     times[side][part].append(value)
 
-    rois = "" if cfg.RETINANET.RETINANET_ON else f", 512 RoIs, {args.foreground} of them objects"
-    print(f"{args.config}, {args.threads} threads, {image.shape[0]} x {image.shape[1]}{rois}")
     for side, parts in times.items():
         print(f"{side}:")
         print_medians(parts, "  ")

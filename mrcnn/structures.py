@@ -19,7 +19,7 @@ from detectron_gn.mrcnn.ops.keypoints import decode_heatmaps, nms_oks
 from detectron_gn.mrcnn.ops.paste import Patch, Rle, paste_boxes, paste_mask, patch_bitmap, patch_rle
 from detectron_gn.mrcnn.wording import amount, listed, printable
 
-# Of more detections the table shows the first ones.
+# Of more detections the table shows the best ones.
 _ROWS = 10
 
 
@@ -167,16 +167,17 @@ class Detections:
         return f"<{amount(len(self), 'detection')} in {height} x {width} pixels{told}>"
 
     def __str__(self) -> str:
-        """The line of `repr`, and a table of the first ten: their places, names, scores and boxes."""
-        shown = self[:_ROWS]
+        """The line of `repr`, and a table of the ten that score most: their places here, names, scores and boxes."""
+        places = np.argsort(-self.scores, kind="stable")[:_ROWS]
+        shown = self[places]
         names = [printable(name) for name in shown.names]
         wide = max(map(len, names), default=0)
         rows = [
             f"{number:>3}  {name:<{wide}}  {score:.3f} {''.join(f'{corner:8.1f}' for corner in box)}"
-            for number, (name, score, box) in enumerate(zip(names, shown.scores, shown.boxes, strict=True))
+            for number, name, score, box in zip(places, names, shown.scores, shown.boxes, strict=True)
         ]
         head = [f"     {'name':<{wide}}  score {''.join(f'{corner:>8}' for corner in ('x1', 'y1', 'x2', 'y2'))}"]
-        more = [f"... {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        more = [f"the {len(rows)} best of {len(self):,}"] if len(self) > len(rows) else []
         return "\n".join([repr(self), *(head if rows else []), *rows, *more])
 
     @overload

@@ -30,8 +30,8 @@ NUMBERED = (
     "--classes NAMES.txt (one name a line) or --annotations A.json (its categories)"
 )
 BY_PLACE = (
-    "no class names are known: class k is taken to be the k-th category in the list\n"
-    "of the annotations; --classes NAMES.txt (one name a line) matches them by name"
+    "class k is taken to be the k-th category in the list of the annotations.\n"
+    "That is usual: Detectron's files name none; --classes NAMES.txt matches by name"
 )
 
 # Detectron's names of data sets (datasets/dataset_catalog.py), and which categories they have.

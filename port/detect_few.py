@@ -11,9 +11,10 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, until_stopped
 from detectron_gn.mrcnn.wording import amount
 from detectron_gn.port.detect_model import loaded
-from detectron_gn.port.detect_told import code_of_failures, tell_failure, told_failed, told_shown
+from detectron_gn.port.detect_told import code_of_failures, note_undrawn, tell_failure, told_failed, told_shown
 from detectron_gn.port.options import image_reading
 from detectron_gn.port.runs.detect import FailedFile, detect_in_files
+from detectron_gn.port.runs.drawn_rows import best_score
 from detectron_gn.port.runs.failures import Failures, failure_files, forget_failures
 from detectron_gn.port.runs.file_proposals import FileProposals
 from detectron_gn.port.runs.output_paths import COCO_LIST, OutputPaths
@@ -38,7 +39,7 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
         )
         for path in args.images
     )
-    detected, detections, failed = 0, 0, list[FailedFile]()
+    detected, detections, best, failed = 0, 0, 0.0, list[FailedFile]()
     file = args.out / COCO_LIST
     with JsonList(args.out) as rows, nullcontext() if args.json is None else JsonList(args.out, indent=1) as printed:
         try:
@@ -59,6 +60,7 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
                     each.extend(of_image)
                 detected += 1
                 detections += len(image.detections)
+                best = max(best, best_score(image.detections))
         except Stopped as stopped:
             kept = f"{file} holds what was found until then" if detected else "no image was done yet"
             raise Stopped(stopped.signal, kept) from None
@@ -75,7 +77,8 @@ def detect_few(args: argparse.Namespace, ranks: Ranks) -> int:
             printed.write(args.json)
     shown = "" if args.pictures is False else f"; pictures show {told_shown(args.min_score)}"
     counts = f"{amount(detections, 'detection')} in {amount(detected, 'image')}{told_failed(len(failed))}"
-    print(one_line(f"{file}: {counts}{shown}"))
+    print(one_line(f"{file}: {counts}{shown}"), flush=True)
+    note_undrawn(args, best, is_another_folder=False)
     return code_of_failures(args, {"image": (len(failed), len(ids))}, failure_files(args.out), is_any_done=True)
 
 

@@ -35,7 +35,7 @@ from detectron_gn.port.runs.detection_lines import (
     run_begun,
 )
 from detectron_gn.port.runs.draw_recorded import draw_recorded, left_to_draw
-from detectron_gn.port.runs.drawn_rows import written_since
+from detectron_gn.port.runs.drawn_rows import best_score, written_since
 from detectron_gn.port.runs.failures import Failures, forget_failures
 from detectron_gn.port.runs.file_proposals import FileProposals
 from detectron_gn.port.runs.image_inputs import images_of, is_video, named_files
@@ -163,6 +163,7 @@ def _detect_in_images(job: _Job, work: WorkLeft) -> None:
             lines.add(detection_line(str(image.path), image.height, image.width, image.detections))
             counts.detected += 1
             counts.detections += len(image.detections)
+            counts.best_score = max(counts.best_score, best_score(image.detections))
             counts.drawn += image.picture is not None
 
 
@@ -206,6 +207,7 @@ def _detect_in_video(job: _Job, path: Path, outputs: VideoOutputs) -> str:
     new = detections = 0
     with closing(found):
         for frame in job.shown(found, planned_frames(path, every, reading), "frame"):
+            counts.best_score = max(counts.best_score, frame.best_score)
             if frame.is_new:
                 new += 1
                 detections += frame.detections

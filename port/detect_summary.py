@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 from detectron_gn.mrcnn.wording import amount
-from detectron_gn.port.detect_told import code_of_failures, told_failed, told_files, told_shown
+from detectron_gn.port.detect_told import code_of_failures, note_undrawn, told_failed, told_files, told_shown
 from detectron_gn.port.runs.detection_lines import gather_list, line_files
 from detectron_gn.port.runs.failures import failure_files, read_failures
 from detectron_gn.port.runs.output_paths import COCO_LIST
@@ -31,6 +31,7 @@ class Counts:
     videos_failed: int = 0
     frames: int = 0
     detections_in_frames: int = 0
+    best_score: float = 0.0
 
     def is_all(self, count: int) -> bool:
         """Whether there are so many images and videos."""
@@ -42,8 +43,10 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Count what another process has done as well."""
+        best = max(self.best_score, other.best_score)
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        self.best_score = best
 
 
 def summed_up(args: argparse.Namespace, parts: Sequence[Counts]) -> int:
@@ -76,6 +79,7 @@ def summed_up(args: argparse.Namespace, parts: Sequence[Counts]) -> int:
             f"{amount(total.videos, 'video')}: {_were_before(total.videos_done_before)}, {total.videos_detected:,} now"
             f"{told_failed(total.videos_failed)}"
         )
+    note_undrawn(args, total.best_score, is_another_folder=True)
     if args.json is not None:
         written = {"files": [str(path) for path in files], "failures": read_failures(failures)}
         write_json_option(args, {**asdict(total), **written})

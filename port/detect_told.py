@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import amount
 from detectron_gn.port.runs.drawn_rows import shown_score
-from detectron_gn.weights.command_line import DONE
+from detectron_gn.weights.command_line import DONE, note
 from detectron_gn.weights.shown import one_line
+
+# What most models keep at all (TEST.SCORE_THRESH).
+_LOW_SCORE = 0.05
 
 
 def tell_failure(error: InputError | str) -> None:
@@ -32,6 +36,22 @@ def told_files(files: Sequence[Path]) -> str:
 def told_shown(least_score: float | None) -> str:
     """What pictures show, which nobody sees in them."""
     return f"what scores at least {shown_score(least_score):g}"
+
+
+def note_undrawn(args: argparse.Namespace, best: float, is_another_folder: bool) -> None:
+    """Where all that was found scores too little to be shown, say how it is seen.
+
+    Args:
+        best: the highest score, 0 where nothing was found.
+        is_another_folder: whether a run with another --min-score needs another --out.
+    """
+    if args.pictures is False and not args.save_masks or not 0 < best < shown_score(args.min_score):
+        return
+    # Rounded down, so that 0.4996 is not told as 0.5.
+    told = f"{math.floor(best * 1000) / 1000:g}"
+    lower = f"--min-score {_LOW_SCORE if best >= _LOW_SCORE else 0:g}"
+    shows = f"{lower} and another --out show more" if is_another_folder else f"{lower} shows more"
+    note(f"nothing that was found scores enough to be shown: the best score is {told}; {shows}")
 
 
 def code_of_failures(

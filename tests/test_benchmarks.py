@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import benchmarks
-from benchmarks import detectron2_peer, evaluation
-from benchmarks.common import paired_ratio, picture, timed_parts
+from benchmarks import detectron2_peer, evaluation, train_step
+from benchmarks.common import options, paired_ratio, picture, timed_parts, turns
 from benchmarks.inference_cpu import PRODUCTS, inference, inference_parts, recorded_products
 from benchmarks.train_step import OBJECTS, SIZE, close_boxes, drawn_objects
 from detectron_gn.mrcnn.ops.boxes import box_overlaps
@@ -21,6 +21,20 @@ from detectron_gn.port.runs.load import load_model
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
 def test_every_benchmark_can_be_imported(name):
     importlib.import_module(f"benchmarks.{name}")
+
+
+def test_the_help_of_a_benchmark_is_as_wide_as_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = options(train_step.__doc__).format_help().splitlines()
+    assert max(map(len, lines)) < 80
+    command = next(number for number, line in enumerate(lines) if "python -m benchmarks.train_step" in line)
+    assert lines[command].startswith("    python") and lines[command + 1].startswith("        [--")
+
+
+def test_after_the_first_turn_the_time_of_the_others_is_told(capsys):
+    assert list(turns(3)) == [0, 1, 2] and list(turns(1)) == [0]
+    told = capsys.readouterr().err
+    assert told == "turn 1 of 3 took 0.0 s: about 0 s left\n"
 
 
 def test_the_parts_of_an_evaluation_that_are_timed_are_there():

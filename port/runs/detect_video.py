@@ -12,7 +12,7 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.inference.predict import predict
 from detectron_gn.mrcnn.structures import Detections
-from detectron_gn.port.runs.drawn_rows import Row, draw_rows, make_folder, shown_rows, write_masks
+from detectron_gn.port.runs.drawn_rows import Row, best_score, draw_rows, make_folder, shown_rows, write_masks
 from detectron_gn.port.runs.output_paths import MASKS
 from detectron_gn.port.runs.result_rows import counted, result_rows
 from detectron_gn.port.runs.video_file import Frame, VideoFile
@@ -29,10 +29,11 @@ class VideoOutputs(NamedTuple):
 
 
 class DoneFrame(NamedTuple):
-    """A frame that is done, in this run or an earlier one, and how many detections it has on record."""
+    """A frame that is done, in this run or an earlier one: the count and the best score of its detections."""
 
     number: int
     detections: int
+    best_score: float
     is_new: bool
 
 
@@ -73,7 +74,8 @@ def detect_in_video(
                         _write_masks(outputs.masks, line["frame"], shown, (line["height"], line["width"]))
                         if overlay:
                             overlay.add(draw_rows(_next_done(frames, path, lines).pixels, shown, categories))
-                        yield DoneFrame(line["frame"], len(line["detections"]), False)
+                        rows = line["detections"]
+                        yield DoneFrame(line["frame"], len(rows), best_score(rows), False)
                 if not lines.are_whole:
                     for frame, rows in _found(model, path, frames, categories, least_score, threads, batch):
                         shown = shown_rows(rows, least_score)
@@ -81,7 +83,7 @@ def detect_in_video(
                         lines.add(path, frame, rows)
                         if overlay:
                             overlay.add(draw_rows(frame.pixels, shown, categories))
-                        yield DoneFrame(frame.number, len(rows), True)
+                        yield DoneFrame(frame.number, len(rows), best_score(rows), True)
                     video.check_whole()
             except InputError as error:
                 drawn = overlay is not None and overlay.finish()

@@ -114,7 +114,8 @@ def check_run(folder: Path, run: DetectionRun) -> None:
     if other is not None:
         raise InputError(
             f"{folder} holds detections of a run with another {_told_other(other, recorded.get(other), own[other])}: "
-            "go on with that, give another --out, or delete the files named *detections* in and below it"
+            "give the same options, give another --out or, to begin again here, delete the files named *detections* in "
+            "and below it"
         )
 
 

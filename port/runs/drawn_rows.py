@@ -25,6 +25,11 @@ def shown_score(least_score: float | None) -> float:
     return DRAWN_SCORE if least_score is None else least_score
 
 
+def best_score(rows: Sequence[Row]) -> float:
+    """The score of the first of an image's rows, which is its best; 0 where there are none."""
+    return rows[0]["score"] if rows else 0.0
+
+
 def shown_rows(rows: Sequence[Row], least_score: float | None) -> list[Row]:
     """The rows of an image that are drawn."""
     return [row for row in rows if row["score"] >= shown_score(least_score)]

@@ -65,10 +65,15 @@ def test_what_is_shown_is_short(found):
     maps = [torch.zeros(1, 4, 2, 3), torch.zeros(1, 4, 1, 2)]
     assert repr(Features(maps, (8, 16))) == "<features [1, 4, 2, 3] of stride 8, [1, 4, 1, 2] of stride 16>"
     assert repr(Proposals(torch.zeros(1, 5), torch.zeros(1))) == "<1 proposal>"
-    head, columns, *rows = str(found.at(np.arange(12) % len(found))).splitlines()
+    many = found.at(-np.arange(1, 13) % len(found))
+    head, columns, *rows = str(many).splitlines()
     assert head.startswith("<12 detections in ") and columns.split() == ["name", "score", "x1", "y1", "x2", "y2"]
-    assert len(rows) == 11 and rows[-1] == "... 2 more" and len(max(rows, key=len)) < 60
-    assert rows[0].split()[:3] == ["0", found[0].name, f"{found[0].score:.3f}"]
+    assert len(rows) == 11 and rows[-1] == "the 10 best of 12" and len(max(rows, key=len)) < 60
+    # The best are shown, with their places in what is printed, of which the first is none of the best.
+    shown = [row.split()[:3] for row in rows[:-1]]
+    assert int(many.scores.argmax()) > 0
+    assert [score for _, _, score in shown] == [f"{score:.3f}" for score in sorted(many.scores, reverse=True)[:10]]
+    assert all([name, score] == [many[int(k)].name, f"{many[int(k)].score:.3f}"] for k, name, score in shown)
     assert str(empty()) == repr(empty())
     assert repr(found).startswith(f"<{len(found)} detections in ") and found.names[0] in repr(found)
     assert len(repr(found)) < 120 and repr(empty()) == "<0 detections in 10 x 20 pixels>"

@@ -1,6 +1,7 @@
 """Options of `detect` that hold for images in every way they are named: --min-score, --save-masks, --batch, --out."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.helpers.command_line import Run, assert_one_sentence
 from tests.helpers.pictures import encoded
+from tests.helpers.videos import write_video
 
 CPU = ("--device", "cpu")
 
@@ -62,7 +64,30 @@ def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_ro
     line = json.loads((lines / "detections_0.jsonl").read_text())
     assert [row["score"] for row in line["detections"]] == [row["score"] for row in kept]
     other = run("detect", pickle, folder, "--out", lines, *low, *CPU, "--workers", "0", "--quiet")
-    assert_one_sentence(other, "a run with another --min-score (0.9 there, none now): go on with")
+    assert_one_sentence(other, "a run with another --min-score (0.9 there, none now): give the same options")
+
+
+def test_where_nothing_scores_enough_to_be_shown_it_is_said_how_it_is_seen(
+    run: Run, pickle: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectron_gn.port.runs.drawn_rows.DRAWN_SCORE", 0.99999)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(images[0], tmp_path / "photos")
+    clip = tmp_path / "clip.avi"
+    write_video(clip, [cv2.resize(cv2.imread(str(images[0])), (96, 64))], "MJPG")
+    again = "--min-score 0.05 and another --out show more"
+    for source, more in ((images[0], "--min-score 0.05 shows more"), (tmp_path / "photos", again), (clip, again)):
+        out = tmp_path / f"{source.name}_found"
+        code, _, errors = run("detect", pickle, source, "--out", out, "--json", tmp_path / "t.json", *CPU)
+        told = [line for line in errors.splitlines() if "nothing that was found scores enough to be shown" in line]
+        assert code == 0 and len(told) == 1 and told[0].endswith(more)
+        answer = json.loads((tmp_path / "t.json").read_text())
+        best = answer["best_score"] if isinstance(answer, dict) else max(row["score"] for row in answer)
+        assert 0 < best < 0.99999 and f"the best score is {math.floor(best * 1000) / 1000:g};" in told[0]
+    # What is asked for by its score is shown, and where nothing is drawn nothing is missed.
+    for options in (["--min-score", "0.05"], ["--no-pictures"]):
+        _, _, errors = run("detect", pickle, images[0], "--out", tmp_path / "out", *options, *CPU)
+        assert "scores enough" not in errors
 
 
 def test_frames_of_images_are_refused_before_the_model_is_read(run: Run, images: list[Path], tmp_path: Path) -> None:

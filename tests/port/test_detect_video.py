@@ -16,18 +16,10 @@ import pytest
 
 from detectron_gn.port.runs.load import load_model
 from tests.helpers.command_line import Run, assert_one_sentence
+from tests.helpers.videos import RATE, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ("--device", "cpu")
-RATE = 12.5
-
-
-def write_video(path: Path, pictures: list[np.ndarray], codec: str = "mp4v") -> None:
-    height, width = pictures[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), RATE, (width, height))
-    for picture in pictures:
-        writer.write(picture)
-    writer.release()
 
 
 @pytest.fixture(scope="module")
