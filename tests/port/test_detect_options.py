@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pycocotools.mask
 import pytest
 
+from detectron_gn.port.detect_told import note_undrawn
 from tests.helpers.command_line import Run, assert_one_sentence
 from tests.helpers.pictures import encoded
 from tests.helpers.videos import write_video
@@ -68,7 +70,12 @@ def test_a_least_score_counts_for_rows_pictures_and_masks_and_without_one_all_ro
 
 
 def test_where_nothing_scores_enough_to_be_shown_it_is_said_how_it_is_seen(
-    run: Run, pickle: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    pickle: Path,
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("detectron_gn.port.runs.drawn_rows.DRAWN_SCORE", 0.99999)
     (tmp_path / "photos").mkdir()
@@ -84,10 +91,11 @@ def test_where_nothing_scores_enough_to_be_shown_it_is_said_how_it_is_seen(
         answer = json.loads((tmp_path / "t.json").read_text())
         best = answer["best_score"] if isinstance(answer, dict) else max(row["score"] for row in answer)
         assert 0 < best < 0.99999 and f"the best score is {math.floor(best * 1000) / 1000:g};" in told[0]
-    # What is asked for by its score is shown, and where nothing is drawn nothing is missed.
-    for options in (["--min-score", "0.05"], ["--no-pictures"]):
-        _, _, errors = run("detect", pickle, images[0], "--out", tmp_path / "out", *options, *CPU)
-        assert "scores enough" not in errors
+    # What is asked for by its score is shown, where nothing is drawn nothing is missed, and nothing has no best.
+    for best, options in ((0.3, {"min_score": 0.05}), (0.3, {"pictures": False}), (0.0, {})):
+        given = Namespace(**{"min_score": None, "pictures": None, "save_masks": False, **options})
+        note_undrawn(given, best, is_another_folder=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_frames_of_images_are_refused_before_the_model_is_read(run: Run, images: list[Path], tmp_path: Path) -> None:
