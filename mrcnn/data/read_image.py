@@ -307,8 +307,10 @@ def _told_other_size(
     sizes = (
         f"is {found[0]} x {found[1]} pixels, but the annotations say {expected[0]} x {expected[1]} (height x width)"
     )
-    if found != expected[::-1] or header.orientation not in TURNED_BY_A_QUARTER:
+    if found != expected[::-1]:
         return f"{sizes}: it is another picture, or another size of it"
+    if header.orientation not in TURNED_BY_A_QUARTER:
+        return f"{sizes}: 'height' and 'width' are exchanged in the annotations, or the picture was turned since"
     if reading.exif == "apply":
         return (
             f"{sizes}: its EXIF orientation {header.orientation} turns it by a quarter, and the annotations were made "

@@ -92,6 +92,11 @@ class TrainedImages:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the images that are trained on."""
+        return [self.folder / name for name in self.names]
+
     def proposals(self, number: int) -> npt.NDArray[np.floating[Any]] | None:
         """The proposals of the n-th image that is trained on; None for a model that makes its own."""
         return None if self._proposals is None else self._proposals.as_stored(int(self._ids[self.places[number]]))

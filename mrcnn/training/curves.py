@@ -1,5 +1,6 @@
 """The picture of a training run: losses, AP and learning rate over the iterations, drawn with matplotlib."""
 
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ MOST_MARKED = 30  # up to so many points are marked, as a curve of one point has
 LEAST_SMOOTHED = 60  # a curve of so many points stands pale behind its running mean
 SMOOTHED_SHARE = 0.05  # of its points that a running mean is of
 MOST_VALUED = 3  # up to so many curves have their last value in the legend
+INSTALL = "pip install matplotlib"
 _STEPS = (1, 2, 2.5, 5, 10)
 # Okabe and Ito's colours, which people who see colours otherwise tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -43,6 +45,11 @@ class Panel:
     series: Mapping[str, Sequence[float]]
     least_top: float = 0.0
     is_line: bool = False
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed; it is looked for, not imported."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw_curves(panels: Sequence[Panel]) -> bytes:

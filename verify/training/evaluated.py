@@ -1,7 +1,7 @@
 """Training with an eye on the AP: a run of `verify.training.run` whose checkpoints are evaluated as they come."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ def train_and_evaluate(
     check_judged_by(options.judged_by, cfg)
     classes = datasets[0].classes[1:]
     sets = [_checked(cfg, data, classes, ranks, options, say) for data in evaluations]
+    options = replace(options, evaluated_files={each.data.name: each.files for each in sets})
     documents: list[dict[str, Any]] = []
     tell = partial(say if ranks.is_first else say_nothing, _STOPPING)
 
@@ -98,10 +99,11 @@ def train_and_evaluate(
 
 
 class _Set(NamedTuple):
-    """An evaluation set that fits the run, what its annotations call the classes, and its losses where they count."""
+    """An evaluation set that fits the run, what its annotations call the classes, its pictures, and its losses if they count."""
 
     data: EvaluationData
     names: tuple[str, ...]
+    files: tuple[Path, ...]
     losses: HeldOutLosses | None
 
 
@@ -131,14 +133,14 @@ def _checked(
     if ranks.is_first:
         for remark in coco.remarks:
             say(folded(f"{data.annotations}: {remark}", "  "))
-    image_files(coco, data.images, "--eval-images")
+    files = tuple(image_files(coco, data.images, "--eval-images").values())
     if scores_keypoints(cfg):
         check_keypoints(coco)
     if data.proposals is not None:
         if not takes_proposals(cfg):
             raise InputError(f"{a_family(cfg)} makes its own proposals or needs none: leave --eval-proposals out")
         data.proposals.of_images(coco, cfg.TEST.PROPOSAL_LIMIT)
-    return _Set(data, names, HeldOutLosses(cfg, data, category_ids) if options.eval_loss else None)
+    return _Set(data, names, files, HeldOutLosses(cfg, data, category_ids) if options.eval_loss else None)
 
 
 def _evaluated(

@@ -13,7 +13,7 @@ from detectron_gn.mrcnn.config import Config
 from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY
 from detectron_gn.mrcnn.evaluation.recall import RECALL_JSON_KEY, RECALL_MEASURED
 from detectron_gn.mrcnn.plain_file import read_plain_file
-from detectron_gn.mrcnn.training.curves import Panel, draw_curves
+from detectron_gn.mrcnn.training.curves import INSTALL, Panel, draw_curves
 from detectron_gn.mrcnn.training.solver import rate_curve
 from detectron_gn.mrcnn.wording import in_one_line
 from detectron_gn.weights.errors import WeightsError
@@ -128,7 +128,9 @@ class RunFigures:
             self._write(self._path / "curves.png", draw_curves(self._panels(cfg, lines)))
         except ModuleNotFoundError:
             self._can_draw = False
-            self._say("curves.png needs matplotlib: pip install matplotlib; training goes on without it")
+            self._say(
+                f"no curves.png: it needs matplotlib: {INSTALL}\n  --resume then draws it, of a run that is done too"
+            )
         except Exception as error:
             # matplotlib looks for a folder of its own, and takes its settings from files and variables of the user.
             # Whatever it raises, the figures are kept, and a picture of them is not worth a run.

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from detectron_gn.mrcnn.config import Config, flatten, model_family
 from detectron_gn.mrcnn.config.functions import body, norm_of_backbone
 from detectron_gn.mrcnn.data.roidb import Roidb, TrainedImages
+from detectron_gn.mrcnn.data.shared_files import count_in_both
+from detectron_gn.mrcnn.training.curves import INSTALL
 from detectron_gn.mrcnn.training.schedule import told_shape
 from detectron_gn.mrcnn.training.solver import learning_rate, rate_steps
 from detectron_gn.mrcnn.wording import in_one_line, listed, printable
@@ -20,6 +24,8 @@ _OF_POLICIES = {
     "SOLVER.STEPS": ("steps_with_decay", "steps_with_lrs"),
     "SOLVER.LRS": ("steps_with_lrs",),
 }
+# Pictures that lose more of their sides than that are remarked on.
+MOST_SHRUNK = 3
 _STEPPED = ("steps_with_decay", "steps_with_lrs", "step")
 
 
@@ -31,11 +37,13 @@ class Plan:
         start: the iteration that the run begins with.
         period: iterations between two checkpoints.
         options: of the run.
+        can_draw: whether what draws curves.png is installed.
     """
 
     start: int
     period: int
     options: RunOptions
+    can_draw: bool = True
 
 
 def table(plan: Plan, cfg: Config, roidb: Roidb, classes: Sequence[str], trained: int, parameters: int) -> list[str]:
@@ -50,13 +58,14 @@ def table(plan: Plan, cfg: Config, roidb: Roidb, classes: Sequence[str], trained
     rows = {
         "model": [_model(cfg, classes)],
         "images": list(_images(roidb)),
+        "pictures": list(_scaling(cfg, roidb)),
         "iterations": list(_iterations(plan, cfg, roidb)),
         "rate": [] if is_complete else [_rate(plan, cfg), *_shape(plan)],
         "set here": [] if options.configured is None else list(changes(options.configured, cfg)),
         "trained": [_trained(plan, cfg, trained, parameters)],
         "checkpoints": [_checkpoints(plan, cfg)],
-        "evaluation": [_evaluation(plan)],
-        "written to": [f"{options.out}: model_final.pkl, checkpoints, json_stats.jsonl, curves.png"],
+        "evaluation": [_evaluation(plan), *_trained_on_too(plan, roidb)],
+        "written to": list(_written(plan)),
         "to stop": [] if is_complete else ["Ctrl-C: the iteration is finished and a checkpoint written"],
         "to go on": [options.command] if options.command and not is_complete else [],
         "to train on": list(_to_train_on(plan, cfg)) if is_complete else [],
@@ -102,6 +111,24 @@ def _images(roidb: Roidb) -> Iterator[str]:
         yield f"{without - kept:,} without objects left out, as in Detectron (--keep-empty keeps them)"
     if others:
         yield f"{others:,} without an object that counts left out, as in Detectron (check-data says why)"
+
+
+def _scaling(cfg: Config, roidb: Roidb) -> Iterator[str]:
+    """The size at which the network sees pictures, and whether little is left of the data's."""
+    sides = listed([str(side) for side in sorted(cfg.TRAIN.SCALES)], most=6)
+    at_random = " at random" if len(cfg.TRAIN.SCALES) > 1 else ""
+    yield f"scaled to {sides} pixels{at_random} (shorter side; the longer one to {cfg.TRAIN.MAX_SIZE} at most)"
+    sizes = np.concatenate([np.stack([each.heights, each.widths], axis=1) for each in roidb.datasets])
+    side = max(cfg.TRAIN.SCALES)
+    shrunk = np.maximum(sizes.min(axis=1) / side, sizes.max(axis=1) / cfg.TRAIN.MAX_SIZE)
+    middle = np.argsort(shrunk, kind="stable")[len(shrunk) // 2]
+    if shrunk[middle] > MOST_SHRUNK:
+        height, width = sizes[middle]
+        yield (
+            f"half of those here are {shrunk[middle]:.2g} times as large or more, such as {height} x {width} "
+            "(height x width): small objects may be lost; a model that sees more keeps them, or larger TRAIN.SCALES, "
+            "TRAIN.MAX_SIZE, TEST.SCALE and TEST.MAX_SIZE"
+        )
 
 
 def _of_file(images: TrainedImages) -> int:
@@ -192,6 +219,23 @@ def _evaluation(plan: Plan) -> str:
         return "none (--eval-annotations evaluates every checkpoint)"
     patience = f"; {plan.options.patience} without a better one end the run" if plan.options.patience else ""
     return f"of every checkpoint, on {plan.options.evaluated_on}{patience}"
+
+
+def _trained_on_too(plan: Plan, roidb: Roidb) -> Iterator[str]:
+    """That pictures are evaluated on which are trained on."""
+    trained = [file for each in roidb.datasets for file in each.files] if plan.options.evaluated_files else []
+    for name, files in plan.options.evaluated_files.items():
+        if both := count_in_both(trained, files):
+            yield (
+                f"{both:,} of the {_count(len(files), 'picture')} of {name} {'are' if both > 1 else 'is'} trained on "
+                "too: the AP does not tell how other pictures will do"
+            )
+
+
+def _written(plan: Plan) -> Iterator[str]:
+    yield f"{plan.options.out}: model_final.pkl, checkpoints, json_stats.jsonl, curves.png"
+    if not plan.can_draw:
+        yield f"curves.png needs matplotlib: {INSTALL}; --resume draws those of a run that is done"
 
 
 def _count(number: int, of_what: str) -> str:

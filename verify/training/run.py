@@ -17,6 +17,7 @@ from detectron_gn.mrcnn.detectors import Detector
 from detectron_gn.mrcnn.distributed import Ranks
 from detectron_gn.mrcnn.ops.keypoints import KEYPOINT_NAMES
 from detectron_gn.mrcnn.stopping import stop_request
+from detectron_gn.mrcnn.training.curves import can_draw
 from detectron_gn.mrcnn.training.loop import minibatch_numbers
 from detectron_gn.mrcnn.training.samplers import has_enough_keypoints
 from detectron_gn.mrcnn.training.solver import learning_rate
@@ -149,7 +150,7 @@ def _introduce(
     say: Callable[[str], None],
 ) -> None:
     """Say what is about to be trained."""
-    plan = Plan(run.start, options.checkpoints.period(cfg), options)
+    plan = Plan(run.start, options.checkpoints.period(cfg), options, can_draw())
     trained = sum(p.numel() for p in run.solver.parameters())
     everything = sum(p.numel() for p in run.model.parameters())
     for line in table(plan, cfg, roidb, classes, trained, everything):

@@ -1,6 +1,6 @@
 """What the command line says of a training run, beside the configuration and the data."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class RunOptions:
         record: for `run.json`: what the run goes on with where nothing else is said.
         eval_loss: also compute the losses on evaluation data.
         evaluated_on: what checkpoints are evaluated on, for the table at the start.
+        evaluated_files: the pictures of that, by the name of the set.
         configured: the configuration before options of the command line changed it, for that table.
     """
 
@@ -65,4 +66,5 @@ class RunOptions:
     record: Mapping[str, object] = field(default_factory=dict)
     eval_loss: bool = False
     evaluated_on: str = ""
+    evaluated_files: Mapping[str, Collection[Path]] = field(default_factory=dict)
     configured: Config | None = None

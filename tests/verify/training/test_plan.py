@@ -1,6 +1,7 @@
 """The table at the start of a run: what it says, in 80 columns, and the time that is left."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_it_says_what_will_be_done_when_and_where():
     assert rows(cfg, options) == {
         "model": "Mask R-CNN, R-50-FPN, GN; 4 classes: circle, square, triangle, star",
         "images": "12 of 12, each also mirrored",
+        "pictures": "scaled to 64, 80 pixels at random (shorter side; the longer one to 128 at most)",
         "iterations": "120, each on 2 images; 20 epochs of 12 images as SOLVER.MAX_ITER of the configuration says: "
         "--epochs N fits its schedule into N passes over the images",
         "rate": "0.00333 rising to 0.01 at iteration 10, 0.001 from 80, 0.0001 from 100",
@@ -63,6 +65,30 @@ def test_it_says_what_will_be_done_when_and_where():
         "to stop": "Ctrl-C: the iteration is finished and a checkpoint written",
         "to go on": "detectron-gn train --resume --out run",
     }
+
+
+def test_pictures_that_lose_most_of_their_pixels_are_remarked_on():
+    assert "times as large" not in rows(config())["pictures"]
+    small = config("TRAIN.SCALES", "(48,)")
+    assert "half of those here are 3.5 times as large or more, such as 169 x" in rows(small)["pictures"]
+
+
+def test_pictures_that_are_trained_and_evaluated_on_are_counted(tmp_path):
+    data = dataset()
+    trained = [data.image_dir / name for name in data.image_names()]
+    (tmp_path / "link").symlink_to(data.image_dir)
+    linked = [tmp_path / "link" / trained[0].name, tmp_path / trained[1].name]
+    options = RunOptions(Path("run"), evaluated_on="own, other", evaluated_files={"own": trained, "other": linked})
+    told = rows(config(), options)["evaluation"]
+    assert "12 of the 12 pictures of own are trained on too: the AP does not tell how other pictures will do" in told
+    assert "1 of the 2 pictures of other is trained on too" in told
+    assert "trained on" not in rows(config(), replace(options, evaluated_files={"other": linked[1:]}))["evaluation"]
+
+
+def test_what_draws_the_curves_is_asked_for_before_training():
+    roidb = training_roidb([dataset()], config())
+    lines = table(Plan(0, 2, OPTIONS, can_draw=False), config(), roidb, CLASSES, 1, 2)
+    assert "curves.png needs matplotlib: pip install matplotlib; --resume draws" in " ".join(map(str.strip, lines))
 
 
 def test_a_run_that_goes_on_says_from_where_and_one_without_options_says_less():
