@@ -6,17 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from detectron_gn.mrcnn.config import Config, check_keypoints
 from detectron_gn.mrcnn.data.annotations.findings import annotation_subject
 from detectron_gn.mrcnn.data.annotations.keypoints import COUNT, annotation_fault, named_count, names_fault, oddities
 from detectron_gn.mrcnn.data.annotations.outlines import has_outline, polygons
+from detectron_gn.mrcnn.data.class_counts import ClassCount, class_counts, class_table
 from detectron_gn.mrcnn.data.coco import Annotation, CocoDataset, CocoImage, NoImageFile
 from detectron_gn.mrcnn.data.ground_truth import TrainedObjects, mirrored_keypoints
 from detectron_gn.mrcnn.data.image_blob import scaling_fault
+from detectron_gn.mrcnn.data.image_files import is_found_by_id
 from detectron_gn.mrcnn.data.read_image import AS_IMREAD, ImageReading, read_training_image
+from detectron_gn.mrcnn.data.repeated_objects import repeated_objects
 from detectron_gn.mrcnn.data.roidb import NO_KEYPOINTS, NO_OUTLINES, other_classes
+from detectron_gn.mrcnn.data.shared_files import count_in_both
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.wording import amount, in_one_line, listed
 
@@ -25,6 +32,10 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 SEVERITIES: tuple[Severity, ...] = ("error", "dropped", "note")
 # So many findings that differ in numbers only are told in one line.
 _MANY = 4
+NO_OUTLINES_AT_ALL = (
+    "no object has an outline: a model with masks refuses this, unless --set MODEL.MASK_ON False makes it one of "
+    "boxes; a Faster R-CNN takes it as it is"
+)
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
@@ -60,6 +71,9 @@ class DataReport:
             What is still missing to `images` and `annotations` has errors, or is in an image with one.
         refusals: how many of the errors training refuses before it begins; at the others it stops when their image's
             turn comes, or trains on what is spoiled.
+        has_outlines: whether an object has one, as masks need.
+        classes: what is trained on of each class.
+        files: of the images that are trained on.
     """
 
     findings: tuple[Finding, ...]
@@ -71,6 +85,9 @@ class DataReport:
     dropped_images: int = 0
     dropped_annotations: int = 0
     refusals: int = 0
+    has_outlines: bool = True
+    classes: tuple[ClassCount, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @property
     def erring_images(self) -> int:
@@ -88,9 +105,11 @@ class DataReport:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def document(self) -> dict[str, object]:
-        """The report for `--json`."""
+        """The report for `--json`, which has no need of the files."""
         erring = {"erring_images": self.erring_images, "erring_annotations": self.erring_annotations}
-        return {**asdict(self), **erring}
+        of_report = asdict(replace(self, files=()))
+        del of_report["files"]
+        return {**of_report, **erring}
 
 
 def check_dataset(
@@ -117,6 +136,9 @@ def check_dataset(
     findings += [*_check_categories(dataset, cfg), *_check_file_names(dataset)]
     refusals = _error_count(findings)
     spoiled = {fault.image_id for fault in dataset.faults}
+    if any(fault.subject == str(dataset.annotation_file) for fault in dataset.faults):
+        # One of the whole file, such as of the convention of its boxes.
+        spoiled.update(dataset.instances.images.ids.tolist())
     with ThreadPoolExecutor(threads) as pool:
         check = partial(
             _check_file, dataset=dataset, find=dataset.image_finder(), reading=reading if read_images else None
@@ -124,7 +146,9 @@ def check_dataset(
         found = pool.map(check, dataset.images)
         of_files = list(progress(found, len(dataset.images)) if read_images else found)
     trained = TrainedObjects(dataset, cfg)
-    images = objects = crowds = outlined = pointless = dropped_images = dropped = 0
+    findings += _check_repeated(dataset, trained)
+    kept_rows, files = [np.zeros(0, np.int64)], []
+    images = crowds = outlined = pointless = dropped_images = dropped = 0
     count = cfg.KRCNN.NUM_KEYPOINTS
     counts = {each["id"]: count if cfg.MODEL.KEYPOINTS_ON else named_count(each) for each in dataset.categories}
     for image, of_file in zip(dataset.images, of_files, strict=True):
@@ -148,7 +172,8 @@ def check_dataset(
             images += 1
             is_crowd = dataset.instances.columns.is_crowd[trained.rows[image.place]]
             crowds += int(is_crowd.sum())
-            objects += int((~is_crowd).sum())
+            kept_rows.append(trained.rows[image.place][~is_crowd])
+            files.append(dataset.image_dir / of_file.name)
             dropped += len(image.annotations) - len(is_crowd)
         outlined += any(map(has_outline, image.annotations))
     if len(of_files) > 1 and all(of_file.is_missing for of_file in of_files):
@@ -164,17 +189,20 @@ def check_dataset(
     if images and cfg.MODEL.MASK_ON and not outlined:
         findings.append(Finding("error", str(dataset.annotation_file), NO_OUTLINES))
         refusals += 1
-    of_file = dataset.instances
+    of_file, kept = dataset.instances, np.concatenate(kept_rows)
     return DataReport(
         tuple(findings),
         of_file.image_count,
         images,
         of_file.annotation_count,
-        objects,
+        len(kept),
         crowds,
         dropped_images,
         dropped,
         refusals,
+        outlined > 0,
+        class_counts(dataset, kept),
+        tuple(files),
     )
 
 
@@ -205,11 +233,26 @@ def differing_classes(report: DataReport, dataset: CocoDataset, first: CocoDatas
     return replace(report, findings=(finding, *report.findings), refusals=report.refusals + 1)
 
 
-def report_text(report: DataReport, most: int = 20) -> str:
+def images_of_another(report: DataReport, first: DataReport, name: str) -> DataReport:
+    """The report, with a note where its images are also those of the first one.
+
+    Args:
+        name: of the first one's annotation file.
+    """
+    both = count_in_both(first.files, report.files)
+    if not both:
+        return report
+    text = f"{both:,} of these are also in {name}: never evaluate on images that are trained on"
+    finding = Finding("note", amount(len(report.files), "image"), text)
+    return replace(report, findings=(*report.findings, finding))
+
+
+def report_text(report: DataReport, most: int = 20, *, is_for_any: bool = False) -> str:
     """The report for the terminal: errors first, what is left, and last whether it can be trained on.
 
     Args:
-        most: lines of a severity. What is found alike many times takes one.
+        most: lines of a severity, and classes. What is found alike many times takes one.
+        is_for_any: whether nobody has said yet which model is to be trained.
     """
     lines: list[str] = []
     for severity in SEVERITIES:
@@ -217,6 +260,8 @@ def report_text(report: DataReport, most: int = 20) -> str:
         lines += [in_one_line(text) for text, _ in found[:most]]
         if len(found) > most:
             lines.append(f"{severity}: ... and {sum(count for _, count in found[most:])} more")
+    if report.trained_images:
+        lines += class_table(report.classes, most)
     label = "would be trained on: " if report.errors else "trained on: "
     lines.append(f"{label}{report.trained_images} of {report.images} images")
     crowds = f"; crowds, which are kept apart: {report.crowds}" if report.crowds else ""
@@ -228,6 +273,8 @@ def report_text(report: DataReport, most: int = 20) -> str:
         if of_images or of_annotations:
             counts = f"{amount(of_images, 'image')}, {amount(of_annotations, 'annotation')}"
             lines.append(f"{name:{len(label)}}{counts}{words if of_images else ''}")
+    if is_for_any and report.trained_images and not report.has_outlines:
+        lines.append(NO_OUTLINES_AT_ALL)
     if report.errors:
         lines.append(_verdict(report))
     return "\n".join(lines)
@@ -303,6 +350,14 @@ def _check_file_names(dataset: CocoDataset) -> Iterator[Finding]:
             yield Finding("note", file_name, f"{count} images of the annotation file have this file name")
 
 
+def _check_repeated(dataset: CocoDataset, trained: TrainedObjects) -> Iterator[Finding]:
+    columns, images = dataset.instances.columns, dataset.instances.images
+    for first, row in repeated_objects(dataset, trained.rows.values):
+        name = images.file_name(int(images.places(columns.image_ids[row : row + 1])[0]))
+        text = f"has the image, class and box of annotation {columns.ids[first]}: an object listed twice counts twice"
+        yield Finding("note", f"annotation {columns.ids[row]} of {name}", text)
+
+
 def _check_annotations(image: CocoImage, trained: TrainedObjects) -> Iterator[Finding]:
     """What Detectron's rules leave out, and what Detectron could not train on."""
     for annotation, reason in zip(image.annotations, trained.reasons_to_drop(image.place), strict=True):
@@ -358,12 +413,14 @@ class _CheckedFile(NamedTuple):
         is_trained_on: whether training takes it all the same.
         is_found: whether there is one file that it is; if not, training refuses it before it begins.
         is_missing: whether there is none.
+        name: of the file, relative to the folder; "" where none is found.
     """
 
     findings: list[Finding]
     is_trained_on: bool
     is_found: bool = True
     is_missing: bool = False
+    name: str = ""
 
 
 def _check_file(
@@ -371,20 +428,24 @@ def _check_file(
 ) -> _CheckedFile:
     """What is wrong with an image's file, and whether EXIF turns it; without `reading` only whether it is there."""
     try:
-        path = dataset.image_dir / find(image.place)
+        name = find(image.place)
     except InputError as error:
         refused = [Finding("error", image.file_name, str(error))]
         return _CheckedFile(refused, False, is_found=False, is_missing=isinstance(error, NoImageFile))
+    findings = []
+    if is_found_by_id(name, image.file_name):
+        text = f"there is no such file; {name}, which is COCO's name for its id {image.id}, is taken for it"
+        findings.append(Finding("note", image.file_name, text))
     if reading is None:
-        return _CheckedFile([], is_trained_on=True)
+        return _CheckedFile(findings, is_trained_on=True, name=name)
+    path = dataset.image_dir / name
     try:
         _, orientation, remark = read_training_image(path, reading, (image.height, image.width))
     except InputError as error:
-        return _CheckedFile([Finding("error", image.file_name, str(error))], is_trained_on=False)
-    findings = []
+        return _CheckedFile([*findings, Finding("error", image.file_name, str(error))], is_trained_on=False, name=name)
     if remark is not None:
         findings.append(Finding("error", image.file_name, f"{remark}; `test` and `detect` refuse it: copy it again"))
     if orientation != 1:
         done = "it is turned upright" if reading.exif == "apply" else "it is not turned, as --exif says"
         findings.append(Finding("note", image.file_name, f"has the EXIF orientation {orientation}: {done}"))
-    return _CheckedFile(findings, is_trained_on=True)
+    return _CheckedFile(findings, is_trained_on=True, name=name)

@@ -144,20 +144,29 @@ def image_files(annotations: COCO, folder: Path, option: str = "--images") -> di
 
 
 def naming_used(annotations: COCO, files: dict[int, Path]) -> str:
-    """Which naming of the images was used, in words: the annotations' own, COCO's other one, or one that is alike."""
+    """How images were found, in words: by their `file_name`, by one that is alike, or by COCO's name for their id."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for image_id, path in files.items():
-        own = PurePosixPath(_plain(str(annotations.imgs[image_id].get("file_name", "")))).name
-        if path.name == own:
-            kind = "as the annotations name them"
-        elif _folded(path.name) == _folded(own):
-            kind = "under the annotations' names in another case or Unicode form"
+        file_name = str(annotations.imgs[image_id].get("file_name", ""))
+        if path.name == _last_part(file_name):
+            kind = "by their file_name"
+        elif not is_found_by_id(path.name, file_name):
+            kind = "by their file_name in another case or Unicode form"
         else:
-            kind = "by COCO's other naming"
+            kind = "by their id, as COCO names files"
         counts[kind] += 1
         examples.setdefault(kind, path.name)
-    return ", ".join(f"{count} images found {kind} ({examples[kind]})" for kind, count in counts.items())
+    return ", ".join(f"{count} images found {kind} (such as {examples[kind]})" for kind, count in counts.items())
+
+
+def is_found_by_id(found: str, file_name: str) -> bool:
+    """Whether a file was found by COCO's name for the image's id: it goes by no form of its `file_name`."""
+    return _folded(PurePath(found).name) != _folded(_last_part(file_name))
+
+
+def _last_part(file_name: str) -> str:
+    return PurePosixPath(_plain(file_name)).name
 
 
 def _only(paths: list[Path], image_id: object) -> Path:

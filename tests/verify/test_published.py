@@ -158,7 +158,7 @@ def test_verify_ap_runs_the_model_and_fails_where_the_ap_is_another(demo_model, 
     arguments = ["verify", "ap", str(pickle), "--annotations", str(demo_model / "instances_val.json"), "--images"]
     arguments += [str(demo_model / "val"), "--out", str(tmp_path / "out"), "--expect-box", "90.8", "--device", "cpu"]
     assert main([*arguments, "--expect-mask", "88.9", "--json", str(tmp_path / "ap.json")]) == 0
-    assert "40 images found as the annotations name them (000000300000.png)" in capsys.readouterr().out
+    assert "40 images found by their file_name (such as 000000300000.png)" in capsys.readouterr().out
     assert json.loads((tmp_path / "ap.json").read_text())["measured"]["box"] == pytest.approx(0.90798, abs=1e-4)
     assert main([*arguments, "--expect-mask", "88.5"]) == 1
 
@@ -188,4 +188,4 @@ def test_the_naming_that_was_used_is_told(tmp_path, demo_model):
     for image_id in coco.imgs:
         (tmp_path / f"COCO_val2014_{image_id:012d}.jpg").write_bytes(b"")
     told = naming_used(coco, image_files(coco, tmp_path))
-    assert told == "40 images found by COCO's other naming (COCO_val2014_000000300000.jpg)"
+    assert told == "40 images found by their id, as COCO names files (such as COCO_val2014_000000300000.jpg)"

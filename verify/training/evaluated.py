@@ -99,7 +99,7 @@ def train_and_evaluate(
 
 
 class _Set(NamedTuple):
-    """An evaluation set that fits the run, what its annotations call the classes, its pictures, and its losses if they count."""
+    """An evaluation set that fits the run: its names of the classes, its pictures, its losses where they count."""
 
     data: EvaluationData
     names: tuple[str, ...]

@@ -8,12 +8,21 @@ import numpy.typing as npt
 
 from detectron_gn.mrcnn.data.annotations.ragged import BoolArray, IntArray, NumberArray
 
+_IN_PYTHON = "in Python, where data is the file's content: for a in data['annotations']: x, y, {} = a['bbox']; "
 _OTHERS = {
-    "x1, y1, x2, y2": "subtract x1 and y1 from the other two",
-    "the middle's x and y, width, height": "subtract half of the width and height from x and y",
+    "x1, y1, x2, y2": (
+        "subtract x1 and y1 from the other two ("
+        + _IN_PYTHON.format("x2, y2")
+        + "a['bbox'] = [x, y, x2 - x, y2 - y])"
+    ),
+    "the middle's x and y, width, height": (
+        "subtract half of the width and height from x and y ("
+        + _IN_PYTHON.format("w, h")
+        + "a['bbox'] = [x - w / 2, y - h / 2, w, h])"
+    ),
     "shares of the image's width and height": "multiply them by these",
 }
-_KEPT = "taken as COCO's all the same, cut to the image in training"
+KEPT = "taken as COCO's all the same, cut to the image in training"
 _ENOUGH = 3
 _TOLERANCE = 2.0
 # So many boxes that are those around their outlines for one that is not make of it a slip. COCO's all are; where many
@@ -82,14 +91,14 @@ class BoxConventions:
             is_open &= ~found
             is_odd |= found
             if found.any():
-                told = f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {_KEPT}"
+                told = f"a bbox that the outline fits into as {name}, not as COCO's x, y, width, height: {KEPT}"
                 yield np.flatnonzero(found), told
         tiny = ~is_odd & is_share
         if tiny.any():
-            yield np.flatnonzero(tiny), f"a bbox of numbers between 0 and 1, as shares of the image are: {_KEPT}"
+            yield np.flatnonzero(tiny), f"a bbox of numbers between 0 and 1, as shares of the image are: {KEPT}"
         outside = ~is_odd & (leaves | (np.minimum(x, y) < -_TOLERANCE))
         if outside.any():
-            yield np.flatnonzero(outside), f"a bbox that leaves its image: {_KEPT}"
+            yield np.flatnonzero(outside), f"a bbox that leaves its image: {KEPT}"
 
     def unlike(self, boxes: NumberArray, bounds: NumberArray) -> npt.NDArray[np.intp]:
         """See the boxes that `watch` has seen; the numbers of those far from the one around their outline.

@@ -45,6 +45,10 @@ class Findings:
         count, first = self._mended.get(text, (0, subject))
         self._mended[text] = (count + times, first)
 
+    def forget(self, ending: str) -> None:
+        """Leave out what was mended where a sentence ends so."""
+        self._mended = {text: found for text, found in self._mended.items() if not text.endswith(ending)}
+
     def remarks(self) -> tuple[str, ...]:
         """What was mended, a sentence for each kind with its count."""
         return tuple(

@@ -6,6 +6,11 @@ from typing import Any
 from detectron_gn.mrcnn.data.json_file import read_json
 from detectron_gn.mrcnn.errors import InputError
 
+_EXAMPLES = {
+    "images": '[{"id": 1, "file_name": "a.jpg", "height": 480, "width": 640}]',
+    "annotations": '[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 100, 50], ...}]',
+    "categories": '[{"id": 1, "name": "cup"}]',
+}
 # Keys of other tools' files, at the top or in the first value of it.
 _TOOLS: dict[frozenset[str], str] = {
     frozenset({"shapes", "imagePath"}): "LabelMe",
@@ -32,7 +37,7 @@ def read_annotation_file(path: str | Path) -> dict[str, Any]:
             raise InputError(f"{path} has no {key!r}: a COCO annotation file with ground truth has it")
         records = content[key]
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise InputError(f"{path}: {key!r} must be a list of objects")
+            raise InputError(f"{path}: {key!r} must be a list of objects, such as {_EXAMPLES[key]}")
     return content
 
 

@@ -1,5 +1,6 @@
 """The one reader of annotation files in COCO's format: what every command makes of a file."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from detectron_gn.mrcnn.data.annotations.columns import (
     annotation_columns,
     joined_columns,
 )
-from detectron_gn.mrcnn.data.annotations.conventions import UNLIKE, BoxConventions
+from detectron_gn.mrcnn.data.annotations.conventions import KEPT, UNLIKE, BoxConventions
 from detectron_gn.mrcnn.data.annotations.findings import Fault, Findings
 from detectron_gn.mrcnn.data.annotations.images import ImageColumns, image_columns
 from detectron_gn.mrcnn.data.annotations.json_file import read_annotation_file
@@ -111,6 +112,7 @@ class _Reading:
         self.categories: list[Record] = []
         # Those with a fault too, whose annotations have none for that.
         self.category_ids: set[int] = set()
+        self._text_ids: set[str] = set()
         self.usable_categories: set[int] = set()
         self.images: dict[int, Record] = {}
         # Likewise.
@@ -133,6 +135,9 @@ class _Reading:
         for place, record in enumerate(records):
             subject = _subject("category", record.get("id"), place)
             number = whole_number(record.get("id"))
+            if is_text(record.get("id")):
+                self._text_ids.add(record["id"])
+                number = int(record["id"]) if re.fullmatch("[0-9]{1,15}", record["id"]) else None
             if number is not None:
                 self.category_ids.add(number)
             try:
@@ -228,6 +233,9 @@ class _Reading:
                 else:
                     number = read_id(number)
                     ids.append(number)
+                if is_text(record.get("category_id")) and record["category_id"] in self._text_ids:
+                    # That fault is told of the category.
+                    continue
                 category_id = read_id(record.get("category_id"), "category_id")
                 if category_id not in self.category_ids:
                     raise InputError(f"has category_id {category_id}, which 'categories' does not list")
@@ -269,7 +277,8 @@ class _Reading:
             self.findings.mend(self._first_unlike, UNLIKE, self._conventions.unlike_count)
         convention = self._conventions.fault()
         if convention is not None:
-            # It explains most others.
+            # It explains most others, and nothing is taken as it is in a file that is refused for that.
+            self.findings.forget(KEPT)
             self.findings.faults.insert(self._faults_before, Fault(str(self.path), convention))
         return columns
 

@@ -1,13 +1,14 @@
 """`check-data`: what Detectron would drop, what would stop a run, and a report that counts both."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from detectron_gn.mrcnn.config import Config, with_values
-from detectron_gn.mrcnn.data.check import check_dataset, report_text
+from detectron_gn.mrcnn.data.check import check_dataset, images_of_another, report_text
 from detectron_gn.mrcnn.data.coco import read_dataset
 from detectron_gn.mrcnn.data.minibatch import load_minibatch
 from detectron_gn.mrcnn.data.read_image import ImageReading
@@ -205,12 +206,87 @@ def test_the_last_lines_add_up_and_what_is_dropped_in_images_with_errors_is_list
 def test_a_box_that_is_far_from_the_one_around_its_outline_is_noted(check, annotation):
     outline = [[10, 10, 30, 10, 30, 30, 10, 30]]
     far = annotation(bbox=[10, 10, 60, 20], segmentation=outline)
-    tight = [annotation(bbox=[10, 10, 20, 20], segmentation=outline, category_id=3) for _ in range(9)]
+    tight = [annotation(bbox=[10, 10, 20, 20 + n / 100], segmentation=outline, category_id=3) for n in range(9)]
     near = annotation(bbox=[8, 8, 25, 25], segmentation=outline)
     assert texts(check([far, near, *tight[:8]]), "note") == []  # boxes that are meant so
     (note,) = texts(check([far, near, *tight]), "note")
     assert "a bbox that shares less than half with the box around its outline" in note
     assert note.endswith("(annotation 1 of 1.png)")
+
+
+def test_the_objects_of_each_class_are_counted(check, annotation):
+    crowd = annotation(iscrowd=1, segmentation={"counts": [0, 4800], "size": [60, 80]})
+    left_out = [annotation(area=0), crowd]
+    images = {1: (60, 80), 2: (60, 80)}
+    report = check([annotation(), annotation(image_id=2), annotation(category_id=3, image_id=2), *left_out], images)
+    first, second = (each.name for each in report.classes)
+    assert report_text(report).splitlines()[-6:-3] == [
+        f"{'class':{max(len(first), len(second))}}  images  objects",
+        f"{first:{max(len(first), len(second))}}       1        1",
+        f"{second:{max(len(first), len(second))}}       2        2",
+    ]
+    assert "... and 1 more classes" in report_text(report, most=1)
+    assert report.document()["classes"][1]["objects"] == 2 and "files" not in report.document()
+
+
+def test_an_object_that_is_listed_twice_is_noted(check, annotation):
+    copied = [annotation(bbox=[10, 10, 30, 20]) for _ in range(2)]
+    other_class, dropped = annotation(bbox=[10, 10, 30, 20], category_id=3), annotation(bbox=[10, 10, 30, 20], area=0)
+    (note,) = texts(check([*copied, other_class, dropped]), "note")
+    assert "annotation 2 of 1.png: has the image, class and box of annotation 1: an object listed twice" in note
+
+
+def test_an_image_that_is_found_by_its_id_alone_is_noted(check, annotation):
+    def rename(content, folder):
+        (folder / "1.png").rename(folder / "000000000001.jpg")
+        content["images"][0]["file_name"] = "IMG_0042.JPG"
+
+    report = check([annotation(), annotation(category_id=3)], change=rename)
+    (note,) = texts(report, "note")
+    words = "there is no such file; 000000000001.jpg, which is COCO's name for its id 1, is taken for it"
+    assert note == f"note: IMG_0042.JPG: {words}" and not report.errors
+
+    def by_path(content, folder):
+        (folder / "000000000001.jpg").unlink()
+        content["images"][0]["file_name"] = "C:\\photos\\1.PNG"
+
+    assert not check([annotation(), annotation(category_id=3)], change=by_path).findings
+
+
+def test_images_that_are_in_two_data_sets_are_counted(check, annotation):
+    annotations = [annotation(), annotation(category_id=3), annotation(image_id=2)]
+    report = check(annotations, {1: (60, 80), 2: (60, 80)})
+    (note,) = texts(images_of_another(report, report, "train.json"), "note")
+    assert note == "note: 2 images: 2 of these are also in train.json: never evaluate on images that are trained on"
+    assert images_of_another(report, replace(report, files=()), "train.json") == report
+
+
+def test_boxes_alone_are_remarked_on_where_the_model_is_not_known(check, annotation):
+    boxes = [annotation(segmentation=[]), annotation(category_id=3, segmentation=[])]
+    words = "no object has an outline: a model with masks refuses this, unless --set MODEL.MASK_ON False"
+    assert words in report_text(check(boxes), is_for_any=True).splitlines()[-1]
+    assert words not in report_text(check(boxes)) + report_text(check([annotation()]), is_for_any=True)
+
+
+def test_a_fault_of_the_whole_file_leaves_nothing_and_no_note_speaks_against_it(check, annotation):
+    corners = [annotation(bbox=[20 + n, 20, 60, 50], segmentation=[]) for n in range(3)]
+    report = check([*corners, annotation(category_id=3, bbox=[30, 30, 70, 55], segmentation=[])])
+    (error,) = texts(report, "error")
+    assert "in Python, where data is the file's content: for a in data['annotations']: x, y, x2, y2 = " in error
+    assert report.trained_images == 0 and (report.erring_images, report.erring_annotations) == (1, 4)
+    assert not any("all the same" in note for note in texts(report, "note"))
+
+
+def test_ids_of_categories_that_are_text_are_one_fault_each_and_not_one_for_each_object(check, annotation):
+    def as_text(content, folder):
+        for each in content["categories"]:
+            each["id"] = str(each["id"])
+        for each in content["annotations"][:2]:
+            each["category_id"] = str(each["category_id"])
+
+    report = check([annotation(), annotation(category_id=3), annotation()], change=as_text)
+    assert [finding.subject.split()[0] for finding in report.errors[:2]] == ["category", "category"]
+    assert not any("annotation " in str(finding) for finding in report.errors)
 
 
 def test_a_data_set_with_nothing_to_train_on_is_an_error(check, annotation):
