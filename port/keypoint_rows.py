@@ -46,7 +46,7 @@ class KeypointRows(NamedTuple):
         if not self.names:
             return f"the file has {self.source_count} keypoints, none of them of these names: initialised are {blobs}"
         told = listed([printable(name) for name in self.names], most=12)
-        others = "" if self.is_whole else "; the others are initialised"
+        others = "" if self.is_whole else "; the others begin at random"
         return f"the file has {self.source_count} keypoints; partly copied, the rows of {told}{others}: {blobs}"
 
 

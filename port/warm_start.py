@@ -70,8 +70,8 @@ class StartingPoint:
             "solver's memory of its steps)"
         ]
         for names in dict.fromkeys(self.partly_copied.values()):
-            told = listed([printable(name) for name in names], most=12)
-            others = "; the others are initialised" if self.has_fresh_rows else ""
+            told = listed(["the background" if name == BACKGROUND else printable(name) for name in names], most=12)
+            others = "; the others begin at random" if self.has_fresh_rows else ""
             blobs = ", ".join(blob for blob, found in self.partly_copied.items() if found == names)
             lines.append(f"partly copied, the rows of {told}{others}: {blobs}")
         if self.has_other_classes and self.source_classes is None:

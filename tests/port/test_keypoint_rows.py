@@ -63,7 +63,7 @@ def test_rows_of_coco_s_keypoints_are_taken_by_name_and_the_others_initialised(k
     assert point.momenta == len(trained) - 2 and point.iteration is None
     (line,) = [line for line in point.report() if "keypoints" in line]
     assert line == (
-        f"the file has 17 keypoints; partly copied, the rows of right_eye, nose; the others are initialised: "
+        f"the file has 17 keypoints; partly copied, the rows of right_eye, nose; the others begin at random: "
         f"{blob}_w, {blob}_b"
     )
 

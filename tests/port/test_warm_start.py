@@ -102,7 +102,7 @@ def test_rows_of_classes_of_the_same_name_are_copied_and_the_rest_is_initialised
     assert solver.momentum_of(model.box_head.cls_score.weight).abs().max() == 0
     assert (solver.momentum_of(model.box_head.fc6.weight) == 0.5).all()
     assert point.report()[1:] == [
-        "partly copied, the rows of __background__, dog, person; the others are initialised: cls_score_w, cls_score_b, "
+        "partly copied, the rows of the background, dog, person; the others begin at random: cls_score_w, cls_score_b, "
         "bbox_pred_w, bbox_pred_b, mask_fcn_logits_w, mask_fcn_logits_b",
         "the classes of the file are person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, "
         "traffic light, fire hydrant, stop sign and 68 more; where they are others, --weights-classes names them",
@@ -114,7 +114,7 @@ def test_where_the_file_has_all_classes_of_the_network_no_row_is_initialised():
     model, solver = fresh(config(3))
     point = start_from(model, solver, file_of(config(81)), names("dog", "person"), names(*COCO_NAMES))
     assert point.report()[1] == (
-        "partly copied, the rows of __background__, dog, person: cls_score_w, cls_score_b, bbox_pred_w, bbox_pred_b, "
+        "partly copied, the rows of the background, dog, person: cls_score_w, cls_score_b, bbox_pred_w, bbox_pred_b, "
         "mask_fcn_logits_w, mask_fcn_logits_b"
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detectron_gn.port.options import image_reading
+from detectron_gn.verify.cli.recorded_run import check_recorded_paths, told_no_run
 from detectron_gn.verify.cli.train_options import (
     add_options,
     given_options,
@@ -75,7 +76,9 @@ def _train(args: argparse.Namespace) -> int:
     keep_freed_memory()
     run = _record(args)
     if run is not None:
-        args = with_recorded(args, recorded(run, "arguments"), args.out / "run.json")
+        record = args.out / "run.json"
+        args = with_recorded(args, recorded(run, "arguments"), record)
+        check_recorded_paths(args, given_options(args.arguments[1:]), record)
     _check_options(args, run)
     source = _source(args, run)
     if args.scale_schedule is not None:
@@ -104,8 +107,9 @@ def _check_options(args: argparse.Namespace, run: Mapping[str, Any] | None) -> N
         told = " and ".join(f"--{option}" for option in missing)
         if run is not None:
             raise InputError(f"{told} {_are(missing)} missing, and {args.out / 'run.json'} does not say {_it(missing)}")
-        why = f", since {args.out} holds no run to go on with" if args.resume else ""
-        raise InputError(f"{told} {_are(missing)} missing{why}: pass what to train on")
+        if args.resume:
+            raise InputError(f"{told_no_run(args.out)}; a run that begins needs {told}")
+        raise InputError(f"{told} {_are(missing)} missing: pass what to train on")
     for name in _OF_EVALUATION:
         if getattr(args, name) and not args.eval_annotations:
             option = f"--{name.replace('_', '-')}"

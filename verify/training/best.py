@@ -98,6 +98,11 @@ class BestCheckpoint:
         self._folder, self._figures = folder, figures
         self._keep, self._patience, self._judged_by = keep, patience, judged_by
 
+    @property
+    def path(self) -> Path:
+        """Where the best checkpoint is kept, if one is."""
+        return self._folder.path / BEST
+
     def after(self, iteration: int) -> Best | None:
         """The best of the evaluations up to an iteration."""
         found = self._figures.evaluations()
@@ -108,7 +113,7 @@ class BestCheckpoint:
         best = self.after(iteration)
         if best is None or not self._is_kept(best):
             return None
-        return f"best checkpoint: {self._folder.path / BEST}, {best}"
+        return f"best checkpoint: {self.path}, {best}"
 
     def is_enough(self, iteration: int) -> bool:
         """Whether the evaluations up to an iteration end the run."""
@@ -130,7 +135,7 @@ class BestCheckpoint:
         source = self._folder.of_iteration(best.iteration)
         if source is None:
             return f"best so far: {best}, whose checkpoint is gone (--keep keeps more)"
-        target = self._folder.path / BEST
+        target = self.path
         (self._folder.path / BEST_RECORD).unlink(missing_ok=True)
         with replacing(target) as temporary:
             _same_file(source, temporary)
@@ -139,7 +144,7 @@ class BestCheckpoint:
 
     def _is_kept(self, best: Best) -> bool:
         """Whether it is the best checkpoint that is there."""
-        record = read_json_record(self._folder.path / BEST_RECORD) if (self._folder.path / BEST).exists() else None
+        record = read_json_record(self._folder.path / BEST_RECORD) if self.path.exists() else None
         return record is not None and (record.get("iteration"), record.get("measure")) == (best.iteration, best.measure)
 
 

@@ -1,5 +1,6 @@
 """The iterations of a run and what follows them: figures, checkpoints, evaluations, the best of these, the end."""
 
+import shlex
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -93,8 +94,8 @@ class Course:
         except InputError as error:
             # The run's data: images may be mended, and with other annotations it is another run.
             raise InputError(
-                f"{error}; once the file is mended, {self._folder.how_to_go_on()}; where you change the annotations "
-                f"instead, {self._folder.how_to_go_on_with_other_data()}"
+                f"{error}; check-data lists all such files; once the file is mended, {self._folder.how_to_go_on()}; "
+                f"where you change the annotations instead, {self._folder.how_to_go_on_with_other_data()}"
             ) from None
         except WeightsError as error:
             raise InputError(f"{error}; once that is mended, {self._folder.how_to_go_on()}") from None
@@ -146,7 +147,8 @@ class Course:
             if (best := self._best.kept_after(self._last)) is not None:
                 self._say(best)
             self._say("half of a file is momentum, which only training needs; to leave it out:")
-            self._say("  detectron-gn convert FILE --out OTHER --strip")
+            source, small = final if best is None else self._best.path, final.with_name("model_small.pth")
+            self._say(f"  {shlex.join(['detectron-gn', 'convert', str(source), '--out', str(small), '--strip'])}")
         return final
 
     def _look_again(self) -> bool:

@@ -64,7 +64,7 @@ def test_train_takes_new_classes_from_a_file_of_names(tmp_path, capsys):
     assert detectron_gn.main(["train", *CONFIG, *TRAIN, *start]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "where they are others, --weights-classes" not in printed
-    assert "partly copied, the rows of __background__, circle, star; the others are initialised: cls" in printed
+    assert "partly copied, the rows of the background, circle, star; the others begin at random: cls" in printed
     assert read_blobs(tmp_path / "run" / "model_final.pkl").blobs["cls_score_w"].shape[0] == 5
 
 

@@ -10,6 +10,7 @@ import detectron_gn
 from detectron_gn.mrcnn.config import flatten
 from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.port.config.read import bundled_config, bundled_names, config_of_keys
+from detectron_gn.verify.cli.recorded_run import check_recorded_paths, told_no_run
 from detectron_gn.verify.cli.train_options import given_options, recorded_arguments, with_recorded
 from detectron_gn.verify.training import say as spoken
 from detectron_gn.weights import read_blobs
@@ -170,10 +171,27 @@ def test_what_is_given_again_and_does_not_agree_is_refused_in_a_sentence(tmp_pat
     assert "the run is complete: " in capsys.readouterr().out and read_blobs(run / "model_final.pth").iteration == 6
 
 
+def test_a_run_that_is_looked_for_in_the_wrong_folder_is_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    (tmp_path / "rug").mkdir()
+    assert told_no_run(tmp_path / "rum") == f"{tmp_path / 'rum'}: no such folder (did you mean {tmp_path / 'run'}?)"
+    assert told_no_run(tmp_path / "rug").startswith(f"{tmp_path / 'rug'} holds no run to go on with (did you mean")
+    assert told_no_run(tmp_path / "nowhere" / "x") == f"{tmp_path / 'nowhere' / 'x'}: no such folder"
+
+
+def test_data_that_has_moved_is_asked_for_at_once(tmp_path):
+    gone, here = str(tmp_path / "gone"), str(tmp_path)
+    args = parsed("--out", "run", "--annotations", here, "--images", gone, "--eval-annotations", f"day={gone}")
+    with pytest.raises(InputError, match=r"gone: not there any more.* pass --images DIR and --eval-annotations V.json"):
+        check_recorded_paths(args, (), tmp_path / "run.json")
+    check_recorded_paths(args, ("images", "eval_annotations"), tmp_path / "run.json")
+
+
 def test_without_a_run_or_without_arguments_on_record_it_says_what_to_pass(tmp_path, capsys):
     assert detectron_gn.main(["train", "--resume", "--out", str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
-    assert "--annotations and --images are missing, since" in error and "holds no run to go on with" in error
+    assert "none: no such folder; a run that begins needs --annotations and --images" in error
     assert not (tmp_path / "none").exists()
     assert detectron_gn.main(["train", *CONFIG, *TRAIN[:2], "--out", str(tmp_path / "none")]) == 2
     assert "--images is missing: pass what to train on" in capsys.readouterr().err

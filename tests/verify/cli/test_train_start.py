@@ -59,7 +59,7 @@ def test_finetuning_needs_no_more_than_weights_data_and_epochs(tmp_path, capsys,
         assert told in text, told
     final = read_blobs("run/model_final.pkl")
     assert final.blobs["cls_score_w"].shape[0] == 5
-    assert lines[-1] == "  detectron-gn convert FILE --out OTHER --strip"
+    assert lines[-1] == "  detectron-gn convert run/model_final.pkl --out run/model_small.pth --strip"
     assert max(map(len, lines)) <= 80
 
 

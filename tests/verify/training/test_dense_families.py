@@ -237,8 +237,8 @@ def test_a_retinanet_is_finetuned_to_other_classes_by_name(kind):
     if kind == "specific":
         expected |= {f"retnet_bbox_pred_fpn3_{end}": shared for end in "wb"}
     assert point.partly_copied == expected
-    rows, blobs = ", ".join(of_scores), ", ".join(expected)
-    assert point.report()[1] == f"partly copied, the rows of {rows}; the others are initialised: {blobs}"
+    rows, blobs = ", ".join(of_scores).replace("__background__", "the background"), ", ".join(expected)
+    assert point.report()[1] == f"partly copied, the rows of {rows}; the others begin at random: {blobs}"
     skipped = 0 if kind == "softmax" else 1
     ours = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     layers = [("head.cls_pred", "retnet_cls_pred_fpn3", skipped)]

@@ -180,7 +180,7 @@ def test_an_image_that_goes_missing_stops_the_run_with_its_name_and_the_run_can_
             images.rename(tmp_path / "elsewhere")
 
     options = RunOptions(tmp_path / "run", workers=0)
-    with pytest.raises(InputError, match=r"\.png: no such image file; once the file is mended, --resume goes on"):
+    with pytest.raises(InputError, match=r"\.png: no such image file; check-data .* mended, --resume goes on"):
         run_training(config(), [data], None, ALONE, options, say=lose_the_images)
     (tmp_path / "elsewhere").rename(images)
     run_training(config(), [data], None, ALONE, replace(options, resume=True), say=str)
