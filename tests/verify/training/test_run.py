@@ -377,10 +377,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert not (tmp_path / "model_iter3.pth").exists() and not list(tmp_path.glob(".*.tmp"))
 
 
-def test_the_error_of_a_write_is_one_sentence():
+def test_the_error_of_a_write_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="could not be written"):
         write_blobs(
-            "/nowhere/at/all/model.pth", WeightsFile({"a": np.zeros(1, np.float32)}, None, None, "x", "pth")
+            tmp_path / "file" / "model.pth", WeightsFile({"a": np.zeros(1, np.float32)}, None, None, "x", "pth")
         )
 
 
