@@ -281,7 +281,7 @@ class _Climber:
             return self._of_other_weights(weights.told)
         if self.diagnosis is not None:
             return self._diagnosed("blobs", f"they agree up to {self.diagnosis.where}")
-        return compared_blobs(self.ladder.blobs, inputs.tolerance, weights.told)
+        return compared_blobs(self.ladder.blobs, inputs.tolerance, weights)
 
     def _of_other_weights(self, others: str) -> Rung:
         """What the reference tells of its weights leaves no other cause, and no agreement either."""

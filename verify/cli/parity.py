@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron_gn.port.options import (
     add_config,
@@ -26,6 +26,9 @@ from detectron_gn.weights.command_line import (
 )
 from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded, one_line
+
+if TYPE_CHECKING:
+    from detectron_gn.verify.reference.weights_digests import ComparedWeights
 
 
 def add_blobs(checks: Commands) -> None:
@@ -78,15 +81,17 @@ def _blobs(args: argparse.Namespace) -> int:
             print(one_line(f"{parity.image}: {line}"))
     if remark := remark_of_errors(parities, args.tolerance):
         print(folded(remark))
-    if told := compare_weights(args.reference, blobs).told:
-        print(folded(told))
+    weights = compare_weights(args.reference, blobs)
+    print(folded(weights.told))
     holds = [parity_holds(parity, args.tolerance) for parity in parities]
     for parity, held in zip(parities, holds):
         if not held:
             first = first_difference(parity, args.tolerance) or "its detections"
             print(one_line(f"{parity.image}: first out of tolerance: {first}"))
     compares = any(parity.compares for parity in parities)
-    write_json_option(args, {"holds": compares and all(holds), "images": [asdict(parity) for parity in parities]})
+    agree = all(holds) and not weights.others
+    document = {"weights": weights._asdict(), "images": [asdict(parity) for parity in parities]}
+    write_json_option(args, {"holds": compares and agree, **document})
     if not compares:
         raise InputError(
             f"nothing was compared: {args.reference} holds no blob that the network has, and no detections; record it "
@@ -94,8 +99,19 @@ def _blobs(args: argparse.Namespace) -> int:
         )
     if not args.blobs:
         print("\n--blobs lists every blob.")
-    print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
-    return DONE if all(holds) else CHECK_FAILED
+    print(f"\n{_blobs_verdict(all(holds), weights)}")
+    return DONE if agree else CHECK_FAILED
+
+
+def _blobs_verdict(agree: bool, weights: ComparedWeights) -> str:
+    """The end of it: whether the blobs agree, and what is known of the weights."""
+    if not agree:
+        return "The blobs do not agree."
+    if weights.others:
+        return folded("The blobs agree to the tolerance, but the weights are not those of the reference.")
+    if weights.not_compared:
+        return folded(f"The blobs agree. Not compared: {weights.not_compared}.")
+    return "The blobs agree."
 
 
 def add_detections(checks: Commands) -> None:
