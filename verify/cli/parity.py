@@ -63,6 +63,7 @@ def _blobs(args: argparse.Namespace) -> int:
         remarks,
         summary_table,
     )
+    from detectron_gn.verify.parity.coverage import remark_of_thin, thin_not_compared, told_values
     from detectron_gn.verify.parity.usual import remark_of_errors
     from detectron_gn.verify.reference.weights_digests import compare_weights
 
@@ -79,7 +80,8 @@ def _blobs(args: argparse.Namespace) -> int:
     for parity in parities:
         for line in remarks(parity):
             print(one_line(f"{parity.image}: {line}"))
-    if remark := remark_of_errors(parities, args.tolerance):
+    print(folded(f"compared: {told_values(parities)}"))
+    for remark in filter(None, (remark_of_thin(parities), remark_of_errors(parities, args.tolerance))):
         print(folded(remark))
     weights = compare_weights(args.reference, blobs)
     print(folded(weights.told))
@@ -99,19 +101,18 @@ def _blobs(args: argparse.Namespace) -> int:
         )
     if not args.blobs:
         print("\n--blobs lists every blob.")
-    print(f"\n{_blobs_verdict(all(holds), weights)}")
+    print(f"\n{_blobs_verdict(all(holds), weights, thin_not_compared(parities))}")
     return DONE if agree else CHECK_FAILED
 
 
-def _blobs_verdict(agree: bool, weights: ComparedWeights) -> str:
-    """The end of it: whether the blobs agree, and what is known of the weights."""
+def _blobs_verdict(agree: bool, weights: ComparedWeights, left_out: str) -> str:
+    """The end of it: whether the blobs agree, what is known of the weights, and what was not compared."""
     if not agree:
         return "The blobs do not agree."
     if weights.others:
         return folded("The blobs agree to the tolerance, but the weights are not those of the reference.")
-    if weights.not_compared:
-        return folded(f"The blobs agree. Not compared: {weights.not_compared}.")
-    return "The blobs agree."
+    not_compared = ", ".join(filter(None, (weights.not_compared, left_out)))
+    return folded(f"The blobs agree. Not compared: {not_compared}.") if not_compared else "The blobs agree."
 
 
 def add_detections(checks: Commands) -> None:

@@ -7,7 +7,8 @@ under it too, which a reader should know.
 
 from collections.abc import Sequence
 
-from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
+from detectron_gn.verify.parity.blobs import BlobParity, ImageParity
+from detectron_gn.verify.parity.coverage import is_thin
 
 # About the largest relative error of a blob that rounding gives, in all but networks of random weights under GroupNorm.
 USUAL_ERROR = 2e-5
@@ -25,7 +26,7 @@ def is_far_above_rounding(row: BlobParity) -> bool:
 
 def remark_of_errors(parities: Sequence[ImageParity], tolerance: float) -> str:
     """A sentence where the largest error that is tolerated is far above what rounding gives; else empty."""
-    rows = [row for parity in parities for row in parity.blobs if row.relative_error <= limit_of(row.blob, tolerance)]
+    rows = [row for parity in parities for row in parity.blobs if row.is_within(tolerance) and not is_thin(row)]
     worst = max(rows, key=lambda row: row.relative_error, default=None)
     if worst is None or not is_far_above_rounding(worst):
         return ""
