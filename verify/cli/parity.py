@@ -138,6 +138,13 @@ def add_detections(checks: Commands) -> None:
         help="largest distance, in pixels along x or y, of a keypoint that is in place (default 0.02); of all "
         "keypoints 1 in 500, rounded up, may be elsewhere, however far, and at most 8 of a person's 17",
     )
+    parser.add_argument(
+        "--box-px",
+        type=between(0),
+        default=0.05,
+        metavar="X",
+        help="largest distance, in pixels, of the edges of two boxes (default 0.05)",
+    )
     for name, (default, meaning) in limits.items():
         parser.add_argument(
             f"--{name}", type=between(0, 1), default=default, metavar="X", help=f"{meaning} (default {default})"
@@ -149,6 +156,7 @@ def _detections(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
     from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
     from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table, told_moved
+    from detectron_gn.verify.parity.usual import remark_of_detections
 
     annotations = read_annotations(args.annotations) if args.annotations else None
     ours, reference = read_results(args.ours), read_results(args.reference)
@@ -156,13 +164,17 @@ def _detections(args: argparse.Namespace) -> int:
     check_results(ours, iou_type, str(args.ours), annotations)
     check_results(reference, iou_type, str(args.reference), annotations)
     tolerances = DetectionTolerances(
-        box_iou=args.box_iou, mask_iou=args.mask_iou, keypoint=args.keypoint, score=args.score
+        box_iou=args.box_iou, mask_iou=args.mask_iou, box_px=args.box_px, keypoint=args.keypoint, score=args.score
     )
     parity = match_detections(ours, reference, iou_type, tolerances)
     print(parity_table([parity]))
     document = parity.document()
     if parity.keypoints:
         print(f"\n{told_moved(parity.moved_keypoints, parity.keypoints, parity.max_box_difference)}")
+    if parity.holds:
+        box_error = parity.max_box_difference if iou_type == "bbox" else 0.0
+        if remark := remark_of_detections(box_error, parity.max_score_difference):
+            print(folded(f"\n{remark}"))
     if parity.worst:
         worst = [_image_name(image.image_id, annotations) for image in parity.worst]
         print(f"\nfurthest apart: {one_line(', '.join(worst))}")

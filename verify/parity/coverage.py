@@ -1,4 +1,4 @@
-"""How much of the blobs was compared: a reference holds a sample of the large ones, and may have been thinned further."""
+"""How much of the blobs was compared: a reference holds samples of the large ones, and may have been thinned since."""
 
 from collections.abc import Sequence
 
@@ -28,10 +28,10 @@ def remark_of_thin(parities: Sequence[ImageParity]) -> str:
     rows = [row for parity in parities for row in parity.blobs if is_thin(row)]
     if not rows:
         return ""
-    names = listed(list(dict.fromkeys(row.blob for row in rows)))
+    names, count = listed(list(dict.fromkeys(row.blob for row in rows))), amount(len(rows), "blob")
     return (
-        f"of {amount(len(rows), 'blob')} the reference holds fewer than {LEAST_VALUES} values ({names}), where dump_blobs.py "
-        "records 171 or more: was it thinned?"
+        f"of {count} the reference holds fewer than {LEAST_VALUES} values ({names}), where dump_blobs.py records 171 "
+        "or more: was it thinned?"
     )
 
 

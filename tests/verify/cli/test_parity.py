@@ -33,7 +33,9 @@ def test_verify_detections_exits_with_1_where_they_differ(run: Run, demo_model: 
     document = json.loads(found.read_text())
     assert document["matched"] == 181 and document["max_box_difference"] == pytest.approx(1)
     assert set(document["ap"]) == {"ours", "reference"}
-    assert run(*arguments, "--box-iou", "0.9")[0] == 0
+    assert run(*arguments, "--box-iou", "0.9")[0] == run(*arguments, "--box-px", "2")[0] == 1
+    code, printed, _ = run(*arguments, "--box-iou", "0.9", "--box-px", "2")
+    assert code == 0 and "within tolerance, but boxes are apart by up to 1 pixels, 1000 times the 0.001" in printed
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 
 from detectron_gn.verify.ladder import Ladder, told_verdict
 from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
-from detectron_gn.verify.parity.usual import remark_of_errors
+from detectron_gn.verify.parity.usual import remark_of_detections, remark_of_errors
 from detectron_gn.verify.reference.weights_digests import ComparedWeights
 from detectron_gn.verify.rungs import RUNGS, Rung, compared_blobs
 
@@ -38,6 +38,13 @@ def test_weights_that_a_reference_does_not_tell_are_left_out_of_the_verdict() ->
         rungs = [Rung(name, "holds", "") for name in RUNGS]
         rungs[RUNGS.index("blobs")] = rung
         assert told_verdict(Ladder(rungs)) == f"It agrees with Caffe2 as far as it was compared, without {left_out}."
+
+
+def test_detections_far_above_rounding_are_remarked() -> None:
+    assert remark_of_detections(0.005, 5e-5) == ""
+    told = remark_of_detections(0.04, 4.5e-4)
+    assert told.startswith("within tolerance, but boxes are apart by up to 0.04 pixels, 40 times the 0.001 that ")
+    assert "scores are apart by up to 0.00045, 45 times the 1e-05 that rounding gives" in told
 
 
 def test_what_is_out_of_tolerance_is_a_difference_and_no_remark() -> None:
