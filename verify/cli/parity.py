@@ -291,6 +291,7 @@ def _training(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.load import configured_weights
     from detectron_gn.port.runs.proposals import stored_proposals
     from detectron_gn.verify.parity.training_check import check_training, training_tables
+    from detectron_gn.verify.parity.training_verdict import told_training_verdict
 
     cfg, weights = configured_weights(args.source, args.config, args.overrides)
     dataset = read_dataset(args.annotations, args.images)
@@ -304,6 +305,6 @@ def _training(args: argparse.Namespace) -> int:
         reading=image_reading(args),
     )
     print(training_tables(parity))
-    print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
+    print(f"\n{folded(told_training_verdict(parity))}")
     write_json_option(args, parity.document())
     return DONE if parity.holds else CHECK_FAILED

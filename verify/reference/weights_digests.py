@@ -43,12 +43,12 @@ class ComparedWeights(NamedTuple):
     """The parameters of a network beside those that a reference was recorded with.
 
     Attributes:
-        count: parameters of the network.
+        parameters: how many the network has.
         compared: those of which the reference tells the digest.
         others: the blobs of those that are not the same.
     """
 
-    count: int
+    parameters: int
     compared: int
     others: tuple[str, ...]
 
@@ -60,21 +60,23 @@ class ComparedWeights(NamedTuple):
                 "the weights themselves were not compared: the reference has no digests of them, which this version's "
                 "dump_blobs.py records"
             )
-        left = self.count - self.compared
+        left = self.parameters - self.compared
         rest = f"; {left} have no digest in it and were not compared" if left else ""
         if self.others:
-            return f"{len(self.others)} of {self.count} parameters are not the reference's: {listed(self.others)}{rest}"
-        if left:
-            return f"{self.compared} of {self.count} parameters are the reference's, to the bit{rest}"
-        return f"all {self.count} parameters are the reference's, to the bit"
+            found = f"{len(self.others)} of {self.parameters} parameters are not the reference's: {listed(self.others)}"
+        elif left:
+            found = f"{self.compared} of {self.parameters} parameters are the reference's, to the bit"
+        else:
+            found = f"all {self.parameters} parameters are the reference's, to the bit"
+        return f"{found}{rest}"
 
     @property
     def not_compared(self) -> str:
         """What was not compared, in words for a list; empty where every parameter was."""
         if not self.compared:
             return "the weights themselves (no digests)"
-        left = self.count - self.compared
-        return f"{left} of {self.count} parameters (no digests)" if left else ""
+        left = self.parameters - self.compared
+        return f"{left} of {self.parameters} parameters (no digests)" if left else ""
 
 
 def compare_weights(path: Path, blobs: Mapping[str, npt.NDArray[Any]]) -> ComparedWeights:
