@@ -36,7 +36,7 @@ def add_blobs(checks: Commands) -> None:
     parser = checks.add(
         "blobs",
         _blobs,
-        "compare every activation and detection with a reference that Caffe2 computed",
+        "compare activations (those recorded) and detections with a reference that Caffe2 computed",
         "verify blobs model_final.pkl --reference blobs.h5 --images val2017",
     )
     add_model(parser)
