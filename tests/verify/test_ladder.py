@@ -323,6 +323,10 @@ def test_the_lead_lists_what_was_compared_and_what_was_not(tmp_path):
     inputs = LadderInputs("x.pkl", tmp_path)
     whole = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
     assert whole.verdict == "Agrees with Caffe2" and whole.lead.startswith("File, values, every blob")
+    rungs[3] = Rung("blobs", "holds", "", compared="690 blobs (9 of 99 values)")
+    samples = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
+    assert samples.lead.startswith("File, values, 690 blobs (9 of 99 values), every proposal")
+    rungs[3] = Rung("blobs", "holds", "")
     rungs[5] = Rung("detections", "holds", "", compared="182 boxes", not_compared="masks of the data set")
     partly = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
     assert partly.verdict == "Agrees as far as it was compared"
