@@ -355,10 +355,10 @@ def test_a_reference_of_few_blobs_vouches_for_those_alone(pickle, demo_model, tm
     code, rungs, page = climb(pickle, tmp_path, "--reference", few, "--images", demo_model / "val")
     assert code == 0
     assert rungs["proposals"]["state"] == "not run"
-    assert rungs["blobs"]["compared"] == "6 blobs of 2 images"
+    assert rungs["blobs"]["compared"] == "6 blobs of 2 images (all 46,290 values)"
     assert "data, im_info, conv1, " in rungs["blobs"]["not_compared"]
     assert "not compared: data, im_info" in rungs["blobs"]["seen"]
-    assert "Compared and found equal: file, names, statistics, 6 blobs of 2 images, 10 detections of the" in page
+    assert "Compared and found equal: file, names, statistics, 6 blobs of 2 images (all 46,290 values), 10 " in page
     assert "Not compared: data, im_info" in page
 
 
