@@ -29,6 +29,7 @@ from detectron_gn.verify.diagnosis.diagnosis import OTHER_WEIGHTS, Diagnosis
 from detectron_gn.verify.evaluation_files import write_evaluation, write_generated_proposals
 from detectron_gn.verify.parity.blobs import ImageParity, compare_image
 from detectron_gn.verify.parity.results import DetectionParity
+from detectron_gn.verify.parity.usual import remark_of_detections
 from detectron_gn.verify.published import ApComparison, Expectation
 from detectron_gn.verify.reference.image_dump import read_references
 from detectron_gn.verify.reference.weights_digests import compare_weights
@@ -281,7 +282,7 @@ class _Climber:
             return self._of_other_weights(weights.told)
         if self.diagnosis is not None:
             return self._diagnosed("blobs", f"they agree up to {self.diagnosis.where}")
-        return compared_blobs(self.ladder.blobs, inputs.tolerance, weights.told)
+        return compared_blobs(self.ladder.blobs, inputs.tolerance, weights)
 
     def _of_other_weights(self, others: str) -> Rung:
         """What the reference tells of its weights leaves no other cause, and no agreement either."""
@@ -320,6 +321,12 @@ class _Climber:
             if parity.detections.moved_keypoints:
                 seen += f" ({parity.image}: {parity.detections.told_keypoints})"
         dumped = f"{matched} detections of the reference" if self.ladder.blobs else ""
+        found = [parity.detections for parity in self.ladder.blobs]
+        if matched:
+            boxes, scores = max(each.box_error for each in found), max(each.score_error for each in found)
+            seen += f", boxes to {boxes:.1g} pixels and scores to {scores:.1g}"
+            if self.diagnosis is None and (remark := remark_of_detections(boxes, scores)):
+                seen += f"; {remark}"
         if self.diagnosis is not None:
             return self._diagnosed("detections", seen)
         if self.inputs.annotations is not None and self.inputs.images is not None:

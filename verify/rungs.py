@@ -28,10 +28,12 @@ from detectron_gn.port.blobs.layouts import with_blob_names
 from detectron_gn.port.blobs.match import WrongShape, match_blobs
 from detectron_gn.port.blobs.table import BlobTable
 from detectron_gn.verify.parity.blobs import ImageParity
+from detectron_gn.verify.parity.coverage import remark_of_thin, thin_not_compared, told_values
 from detectron_gn.verify.parity.results import PLURAL, DetectionParity, match_detections, told_moved
 from detectron_gn.verify.parity.usual import remark_of_errors
 from detectron_gn.verify.published import TOLD, ApComparison, Expectation, compare_ap
 from detectron_gn.verify.reference.image_dump import ImageReference
+from detectron_gn.verify.reference.weights_digests import ComparedWeights
 from detectron_gn.weights.weights_file import WeightsFile
 
 State = Literal["holds", "differs", "not run"]
@@ -114,22 +116,23 @@ def check_statistics(cfg: Config, weights: WeightsFile) -> Rung:
     return Rung("statistics", "holds", f"all finite; the largest is {np.abs(arrays[largest]).max():.3g} in {largest}")
 
 
-def compared_blobs(parities: Sequence[ImageParity], tolerance: float, weights: str) -> Rung:
+def compared_blobs(parities: Sequence[ImageParity], tolerance: float, weights: ComparedWeights) -> Rung:
     """The rung of blobs that agree to a tolerance; an error far above what rounding gives is remarked.
 
     Args:
-        weights: what is known of the reference's weights, as half a sentence; empty where nothing is.
+        weights: what is known of the reference's weights, all of which are the same as far as it tells.
     """
     rows = [row for parity in parities for row in parity.blobs]
     if not rows:
         return Rung("blobs", "not run", "the reference holds no blob that the network has")
     worst = max((row.relative_error for row in rows), default=0.0)
-    compared = f"{len(rows)} blobs of {len(parities)} images"
+    compared = f"{len(rows)} blobs of {len(parities)} images ({told_values(parities)})"
     left_out = "; ".join(_left_out(parities))
     seen = f"{compared}, relative error at most {worst:.1e}" + (f"; not compared: {left_out}" if left_out else "")
-    for remark in filter(None, (weights, remark_of_errors(parities, tolerance))):
+    for remark in filter(None, (weights.told, remark_of_thin(parities), remark_of_errors(parities, tolerance))):
         seen += f"; {remark}"
-    return Rung("blobs", "holds", seen, compared=compared, not_compared=left_out)
+    not_compared = ", ".join(filter(None, (weights.not_compared, thin_not_compared(parities), left_out)))
+    return Rung("blobs", "holds", seen, compared=compared, not_compared=not_compared)
 
 
 def compared_proposals(parities: Sequence[ImageParity], pyramid_levels: range) -> Rung:

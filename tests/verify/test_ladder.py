@@ -323,6 +323,10 @@ def test_the_lead_lists_what_was_compared_and_what_was_not(tmp_path):
     inputs = LadderInputs("x.pkl", tmp_path)
     whole = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
     assert whole.verdict == "Agrees with Caffe2" and whole.lead.startswith("File, values, every blob")
+    rungs[3] = Rung("blobs", "holds", "", compared="690 blobs (9 of 99 values)")
+    samples = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
+    assert samples.lead.startswith("File, values, 690 blobs (9 of 99 values), every proposal")
+    rungs[3] = Rung("blobs", "holds", "")
     rungs[5] = Rung("detections", "holds", "", compared="182 boxes", not_compared="masks of the data set")
     partly = ladder_report("x.pkl", Ladder(rungs=rungs), inputs, "reference")
     assert partly.verdict == "Agrees as far as it was compared"
@@ -351,10 +355,10 @@ def test_a_reference_of_few_blobs_vouches_for_those_alone(pickle, demo_model, tm
     code, rungs, page = climb(pickle, tmp_path, "--reference", few, "--images", demo_model / "val")
     assert code == 0
     assert rungs["proposals"]["state"] == "not run"
-    assert rungs["blobs"]["compared"] == "6 blobs of 2 images"
+    assert rungs["blobs"]["compared"] == "6 blobs of 2 images (all 46,290 values)"
     assert "data, im_info, conv1, " in rungs["blobs"]["not_compared"]
     assert "not compared: data, im_info" in rungs["blobs"]["seen"]
-    assert "Compared and found equal: file, names, statistics, 6 blobs of 2 images, 10 detections of the" in page
+    assert "Compared and found equal: file, names, statistics, 6 blobs of 2 images (all 46,290 values), 10 " in page
     assert "Not compared: data, im_info" in page
 
 

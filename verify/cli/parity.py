@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron_gn.port.options import (
     add_config,
@@ -27,13 +27,16 @@ from detectron_gn.weights.command_line import (
 from detectron_gn.weights.progress import progress_bar
 from detectron_gn.weights.shown import folded, one_line
 
+if TYPE_CHECKING:
+    from detectron_gn.verify.reference.weights_digests import ComparedWeights
+
 
 def add_blobs(checks: Commands) -> None:
     """`verify blobs SOURCE --reference R.h5 --images DIR`."""
     parser = checks.add(
         "blobs",
         _blobs,
-        "compare every activation and detection with a reference that Caffe2 computed",
+        "compare activations (those recorded) and detections with a reference that Caffe2 computed",
         "verify blobs model_final.pkl --reference blobs.h5 --images val2017",
     )
     add_model(parser)
@@ -60,6 +63,7 @@ def _blobs(args: argparse.Namespace) -> int:
         remarks,
         summary_table,
     )
+    from detectron_gn.verify.parity.coverage import remark_of_thin, thin_not_compared, told_values
     from detectron_gn.verify.parity.usual import remark_of_errors
     from detectron_gn.verify.reference.weights_digests import compare_weights
 
@@ -76,17 +80,20 @@ def _blobs(args: argparse.Namespace) -> int:
     for parity in parities:
         for line in remarks(parity):
             print(one_line(f"{parity.image}: {line}"))
-    if remark := remark_of_errors(parities, args.tolerance):
+    print(folded(f"compared: {told_values(parities)}"))
+    for remark in filter(None, (remark_of_thin(parities), remark_of_errors(parities, args.tolerance))):
         print(folded(remark))
-    if told := compare_weights(args.reference, blobs).told:
-        print(folded(told))
+    weights = compare_weights(args.reference, blobs)
+    print(folded(weights.told))
     holds = [parity_holds(parity, args.tolerance) for parity in parities]
     for parity, held in zip(parities, holds):
         if not held:
             first = first_difference(parity, args.tolerance) or "its detections"
             print(one_line(f"{parity.image}: first out of tolerance: {first}"))
     compares = any(parity.compares for parity in parities)
-    write_json_option(args, {"holds": compares and all(holds), "images": [asdict(parity) for parity in parities]})
+    agree = all(holds) and not weights.others
+    document = {"weights": weights._asdict(), "images": [asdict(parity) for parity in parities]}
+    write_json_option(args, {"holds": compares and agree, **document})
     if not compares:
         raise InputError(
             f"nothing was compared: {args.reference} holds no blob that the network has, and no detections; record it "
@@ -94,8 +101,18 @@ def _blobs(args: argparse.Namespace) -> int:
         )
     if not args.blobs:
         print("\n--blobs lists every blob.")
-    print("\nThe blobs agree." if all(holds) else "\nThe blobs do not agree.")
-    return DONE if all(holds) else CHECK_FAILED
+    print(f"\n{_blobs_verdict(all(holds), weights, thin_not_compared(parities))}")
+    return DONE if agree else CHECK_FAILED
+
+
+def _blobs_verdict(agree: bool, weights: ComparedWeights, left_out: str) -> str:
+    """The end of it: whether the blobs agree, what is known of the weights, and what was not compared."""
+    if not agree:
+        return "The blobs do not agree."
+    if weights.others:
+        return folded("The blobs agree to the tolerance, but the weights are not those of the reference.")
+    not_compared = ", ".join(filter(None, (weights.not_compared, left_out)))
+    return folded(f"The blobs agree. Not compared: {not_compared}.") if not_compared else "The blobs agree."
 
 
 def add_detections(checks: Commands) -> None:
@@ -121,6 +138,13 @@ def add_detections(checks: Commands) -> None:
         help="largest distance, in pixels along x or y, of a keypoint that is in place (default 0.02); of all "
         "keypoints 1 in 500, rounded up, may be elsewhere, however far, and at most 8 of a person's 17",
     )
+    parser.add_argument(
+        "--box-px",
+        type=between(0),
+        default=0.05,
+        metavar="X",
+        help="largest distance, in pixels, of the edges of two boxes (default 0.05)",
+    )
     for name, (default, meaning) in limits.items():
         parser.add_argument(
             f"--{name}", type=between(0, 1), default=default, metavar="X", help=f"{meaning} (default {default})"
@@ -132,6 +156,7 @@ def _detections(args: argparse.Namespace) -> int:
     from detectron_gn.mrcnn.evaluation.ap import AP_JSON_KEY, ap_document, ap_table, score
     from detectron_gn.mrcnn.evaluation.results_files import check_results, read_results, results_iou_type
     from detectron_gn.verify.parity.results import DetectionTolerances, match_detections, parity_table, told_moved
+    from detectron_gn.verify.parity.usual import remark_of_detections
 
     annotations = read_annotations(args.annotations) if args.annotations else None
     ours, reference = read_results(args.ours), read_results(args.reference)
@@ -139,13 +164,17 @@ def _detections(args: argparse.Namespace) -> int:
     check_results(ours, iou_type, str(args.ours), annotations)
     check_results(reference, iou_type, str(args.reference), annotations)
     tolerances = DetectionTolerances(
-        box_iou=args.box_iou, mask_iou=args.mask_iou, keypoint=args.keypoint, score=args.score
+        box_iou=args.box_iou, mask_iou=args.mask_iou, box_px=args.box_px, keypoint=args.keypoint, score=args.score
     )
     parity = match_detections(ours, reference, iou_type, tolerances)
     print(parity_table([parity]))
     document = parity.document()
     if parity.keypoints:
         print(f"\n{told_moved(parity.moved_keypoints, parity.keypoints, parity.max_box_difference)}")
+    if parity.holds:
+        box_error = parity.max_box_difference if iou_type == "bbox" else 0.0
+        if remark := remark_of_detections(box_error, parity.max_score_difference):
+            print(folded(f"\n{remark}"))
     if parity.worst:
         worst = [_image_name(image.image_id, annotations) for image in parity.worst]
         print(f"\nfurthest apart: {one_line(', '.join(worst))}")
@@ -262,6 +291,7 @@ def _training(args: argparse.Namespace) -> int:
     from detectron_gn.port.runs.load import configured_weights
     from detectron_gn.port.runs.proposals import stored_proposals
     from detectron_gn.verify.parity.training_check import check_training, training_tables
+    from detectron_gn.verify.parity.training_verdict import told_training_verdict
 
     cfg, weights = configured_weights(args.source, args.config, args.overrides)
     dataset = read_dataset(args.annotations, args.images)
@@ -275,6 +305,6 @@ def _training(args: argparse.Namespace) -> int:
         reading=image_reading(args),
     )
     print(training_tables(parity))
-    print(f"\n{'It is the same run.' if parity.holds else 'It is not the same run.'}")
+    print(f"\n{folded(told_training_verdict(parity))}")
     write_json_option(args, parity.document())
     return DONE if parity.holds else CHECK_FAILED

@@ -16,7 +16,7 @@ from detectron_gn.verify.diagnosis.flow import step_of
 from detectron_gn.verify.diagnosis.inputs import explain_input
 from detectron_gn.verify.diagnosis.look import ONSET, Look
 from detectron_gn.verify.diagnosis.proposals import explain_proposals
-from detectron_gn.verify.parity.blobs import BlobParity
+from detectron_gn.verify.parity.blobs import BlobParity, limit_of
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
 
@@ -50,6 +50,12 @@ def explain_blob(look: Look, step: str, first: BlobParity) -> Diagnosis:
         evidence = (
             f"its relative error, {first.relative_error:.1e}, is below the tolerance of {look.tolerance:g}, but the "
             f"first of this part above a tenth of it; {beyond.blob} is above it ({beyond.told})"
+        )
+    if first.relative_error <= limit_of(name, look.tolerance) < first.norm_error:
+        return Diagnosis(
+            f"{first.values:,} of its {first.size:,} values agree, all that the reference holds, but the norm of the "
+            f"whole (l2) does not: its relative error is {first.norm_error:.1e}",
+            may_be="values between those that the reference holds, or a reference that was changed after its recording",
         )
     if first.fault:
         evidence = f"it {first.fault}" if first.fault.startswith("is ") else f"it is {first.fault}"

@@ -10,7 +10,7 @@ from detectron_gn.mrcnn.detectors import Detector, GeneralizedRCNN
 from detectron_gn.mrcnn.inference.rois import rois_of_boxes
 from detectron_gn.mrcnn.structures import Detections
 from detectron_gn.port.blobs.activations import Trace, prepared_data, trace_masks
-from detectron_gn.verify.parity.blobs import BlobParity, ImageParity, limit_of
+from detectron_gn.verify.parity.blobs import BlobParity, ImageParity
 from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
 from detectron_gn.verify.parity.matching import without_partner
 from detectron_gn.verify.parity.proposals import pair_proposals, pair_rois, reference_rois
@@ -36,7 +36,7 @@ class Look:
 
     def is_within(self, row: BlobParity, share: float = 1.0) -> bool:
         """Whether a blob is within the tolerance, or a share of it."""
-        return row.relative_error <= share * limit_of(row.blob, self.tolerance)
+        return row.is_within(self.tolerance, share)
 
     def agree(self, *blobs: str) -> bool:
         """Whether blobs were compared, all of them, and agree."""

@@ -3,6 +3,7 @@
 The reference is an HDF5 file with one group per image: see docs/reference_layout.md.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from detectron_gn.port.blobs.activations import Trace, trace_boxes, trace_keypoi
 from detectron_gn.verify.parity.first_pass import detected, detected_in, first_pass, returned
 from detectron_gn.verify.parity.matching import pair_detections
 from detectron_gn.verify.parity.proposals import ProposalParity, pair_proposals, pair_rois
-from detectron_gn.verify.parity.results import MOST_KEYPOINT_ERROR, most_moved, told_moved
+from detectron_gn.verify.parity.results import MOST_BOX_ERROR, MOST_KEYPOINT_ERROR, most_moved, told_moved
 from detectron_gn.verify.reference.image_dump import ImageReference, read_references
 from detectron_gn.verify.reference.reference_blob import ReferenceBlob
 
@@ -36,12 +37,14 @@ BEFORE_ROIS = ("data", "im_info", "conv1", "pool1", "res", "fpn_", "conv_rpn", "
 # What float32 makes of an image's size and scale, as a share of them.
 _ROUNDING = 1e-6
 
+# A norm is told instead of the values' error where only the norm differs by more than this.
+_TOLD_NORM = 1e-3
+
 # The fault of a blob that holds NaN or infinity on either side.
 NOT_FINITE = "not finite"
 
 # How far detections may be from Caffe2's: what the order of float32 sums explains in models of random weights, whose
 # errors grow most (docs/reference_layout.md). Trained ones stay a hundred times below.
-MOST_BOX_ERROR = 0.05
 MOST_SCORE_ERROR = 1e-3
 MOST_MASK_ERROR = 5e-3
 
@@ -63,6 +66,8 @@ class BlobParity:
         max_error: largest absolute difference.
         relative_error: that difference over the largest magnitude of the reference.
         fault: why there is no difference to tell, and both errors are infinite; empty where there is one.
+        values: how many values were compared; fewer than the shape has where the reference holds a sample.
+        norm_error: relative difference of the norms of the whole blob, where the reference holds a sample and tells it.
     """
 
     blob: str
@@ -70,11 +75,29 @@ class BlobParity:
     max_error: float
     relative_error: float
     fault: str = ""
+    values: int = 0
+    norm_error: float = 0.0
 
     @property
     def told(self) -> str:
         """The relative error as text, or what is at fault."""
+        if self.relative_error <= _TOLD_NORM < self.norm_error:
+            return f"norm {self.norm_error:.1e}"
         return self.fault or f"{self.relative_error:.1e}"
+
+    @property
+    def size(self) -> int:
+        """Values of the whole blob."""
+        return math.prod(self.shape)
+
+    @property
+    def worst_error(self) -> float:
+        """The larger one of the relative errors of the values and of the norm."""
+        return max(self.relative_error, self.norm_error)
+
+    def is_within(self, tolerance: float, share: float = 1.0) -> bool:
+        """Whether both errors are at most `limit_of` the blob, or a share of it."""
+        return self.worst_error <= share * limit_of(self.blob, tolerance)
 
 
 @dataclass(frozen=True)
@@ -201,7 +224,7 @@ def first_difference(parity: ImageParity, tolerance: float) -> str | None:
 
     Proposals that tie with the last one taken may be others; any further one without a partner is a difference.
     """
-    apart = (row.blob for row in parity.blobs if not row.relative_error <= limit_of(row.blob, tolerance))
+    apart = (row.blob for row in parity.blobs if not row.is_within(tolerance))
     blob = next(apart, None)
     if blob is not None:
         return blob
@@ -243,7 +266,7 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
     header += ["equal masks"] * with_masks + ["keypoints in place"] * with_keypoints
     rows = []
     for parity in parities:
-        worst, found = max(parity.blobs, key=lambda row: row.relative_error, default=None), parity.detections
+        worst, found = max(parity.blobs, key=lambda row: row.worst_error, default=None), parity.detections
         told = ["-", "-"] if worst is None else [worst.blob, worst.told]
         blobs.append([parity.image, str(len(parity.blobs)), *told])
         rows.append(
@@ -262,7 +285,10 @@ def summary_table(parities: Sequence[ImageParity]) -> str:
 
 def _told_errors(row: BlobParity) -> tuple[str, str]:
     """Both errors as text; what is at fault takes the place of the second one."""
-    return ("-", row.fault) if row.fault else (f"{row.max_error:.2e}", f"{row.relative_error:.2e}")
+    if row.fault:
+        return "-", row.fault
+    norm = row.told if row.told.startswith("norm") else ""
+    return f"{row.max_error:.2e}", norm or f"{row.relative_error:.2e}"
 
 
 def compare_file(
@@ -423,14 +449,16 @@ def _compare_blob(blob: str, value: Tensor, reference: ReferenceBlob) -> BlobPar
     if tuple(value.shape) != shape:
         return BlobParity(blob, shape, float("inf"), float("inf"), f"is {'x'.join(map(str, value.shape))}")
     theirs = reference.doubles()
+    values = theirs.size
     errors = reference.sample_of(value) - theirs
     error = _largest(errors)
     if not np.isfinite(error):
         return BlobParity(blob, shape, float("inf"), float("inf"), NOT_FINITE)
     if blob == "im_info":
         # A size in hundreds of pixels and a scale near 1: each is held to its own magnitude.
-        return BlobParity(blob, shape, error, _largest(errors / (np.abs(theirs) + 1e-6)))
-    return BlobParity(blob, shape, error, error / (_largest(theirs) + 1e-6))
+        return BlobParity(blob, shape, error, _largest(errors / (np.abs(theirs) + 1e-6)), values=values)
+    norm_error = reference.norm_error(value)
+    return BlobParity(blob, shape, error, error / (reference.largest + 1e-6), values=values, norm_error=norm_error)
 
 
 def _paired_rois(model: GeneralizedRCNN, detections: Detections, reference: ImageReference) -> Tensor:

@@ -101,7 +101,8 @@ class GuardedGroup:
             raise InputError(f"{self.place}: blob {key} is damaged: {fault}: {self._way_out}")
         if size > MOST_REFERENCE_VALUES:
             self.refuse(key, f"is {shape_text(shape)}, more than any blob")
-        return ReferenceBlob(self._numbers(key, dataset).reshape(-1), shape, stride)
+        norm = self._guarded(key, lambda: _norm(dataset))
+        return ReferenceBlob(self._numbers(key, dataset).reshape(-1), shape, stride, norm)
 
     def check_blob(self, key: str, shape: tuple[int, ...], way_out: str) -> int:
         """See that a blob, whole or thinned, is as large as one of ours; returns its stride.
@@ -182,6 +183,17 @@ def _layout(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...] | None]:
     """Stride and whole shape, as the attributes tell them."""
     stride, shape = _whole_numbers(dataset, "stride", 0), _whole_numbers(dataset, "shape", 1)
     return 1 if stride is None else int(stride), None if shape is None else tuple(int(size) for size in shape)
+
+
+def _norm(dataset: h5py.Dataset) -> float | None:
+    """The norm of the whole blob, None where it is not told; ValueError where the attribute holds anything else."""
+    told = dataset.attrs.get("l2")
+    if told is None:
+        return None
+    value = np.asarray(told)
+    if value.ndim or value.dtype.kind not in "iuf" or value < 0:
+        raise ValueError(f"its attribute l2 is {value_text(value)}")
+    return float(value)
 
 
 def _whole_numbers(dataset: h5py.Dataset, name: str, dimensions: int) -> Array | None:

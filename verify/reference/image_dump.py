@@ -180,7 +180,7 @@ class _ImageReader:
         theirs, ours = _family_of(self._group), model_family(self._cfg)
         if takes_proposals(self._cfg) and ours != "Fast R-CNN":
             ours += " on proposals"
-        if theirs != ours:
+        if theirs is not None and theirs != ours:
             raise InputError(
                 f"{place}: this reference is of {with_article(theirs)}, and the model is {with_article(ours)}: give "
                 "the reference of this model, or the model of this reference"
@@ -283,8 +283,11 @@ class _ImageReader:
         return self._group.numbers(key)
 
 
-def _family_of(group: GuardedGroup) -> str:
-    """The family that a reference is of, as what it holds tells: datasets and the names of blobs."""
+def _family_of(group: GuardedGroup) -> str | None:
+    """The family that a reference is of, as what it holds tells: datasets and the names of blobs.
+
+    None where it holds neither an RPN's blobs nor proposals, as no whole reference of a model with RoIs does.
+    """
     blobs = group.group("blobs").names()
 
     def holds(keys: Sequence[str], prefixes: tuple[str, ...]) -> bool:
@@ -293,8 +296,10 @@ def _family_of(group: GuardedGroup) -> str:
     if holds((), ("retnet_",)):
         return "RetinaNet"
     has_rpn = holds((), ("rpn_", "conv_rpn"))
-    if has_rpn and not holds(("det_boxes", "boxes"), ("cls_score", "cls_prob")):
+    if (has_rpn or "proposal_scores" in group) and not holds(("det_boxes", "boxes"), ("cls_score", "cls_prob")):
         return "RPN"
+    if not has_rpn and "proposals" not in group:
+        return None
     on_proposals = "" if has_rpn else " on proposals"
     if holds(("keypoints",), ("kps_", "_[pose]", "keypoint_rois")):
         return f"Keypoint R-CNN{on_proposals}"

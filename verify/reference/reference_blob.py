@@ -19,16 +19,39 @@ class ReferenceBlob:
         values: `[ceil(size / stride)]`, every `stride`-th value of the flattened blob, in the file's type.
         shape: of the whole blob.
         stride: 1 where the reference holds every value.
+        l2: norm of the whole blob; None where the reference does not tell.
     """
 
     values: Array
     shape: tuple[int, ...]
     stride: int = 1
+    l2: float | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether the reference holds every value."""
         return self.stride == 1
+
+    @property
+    def largest(self) -> float:
+        """At most the largest magnitude in the whole blob: of the sample, or its root mean square where that is more.
+
+        0 for an empty blob.
+        """
+        of_sample = float(np.abs(self.doubles()).max(initial=0.0))
+        size = int(np.prod(self.shape, dtype=np.int64))
+        return max(of_sample, self.l2 / size**0.5) if self.l2 is not None and size else of_sample
+
+    def norm_error(self, ours: Tensor) -> float:
+        """How far the norm of a blob of ours is from the whole reference's, as a share of it; 0 where it is not told.
+
+        A sample alone would not show what is wrong between its values, nor that a reference was thinned or edited.
+        """
+        if self.is_whole or self.l2 is None:
+            return 0.0
+        norm = float(torch.linalg.vector_norm(ours.detach().double()))
+        apart = abs(norm - self.l2)
+        return apart / (self.l2 + 1e-6) if np.isfinite(apart) else float("inf")
 
     def known(self) -> Tensor:
         """The blob in its whole shape, float32; what the reference has not kept of it is NaN."""

@@ -316,7 +316,8 @@ class TraceIteration:
         if name not in self._group:
             raise InputError(
                 f"{self.path} has no {name} in /iter{self.number}: a trace of random sampling must hold the sampled "
-                "minibatch of every iteration"
+                "minibatch of every iteration; of a run that was trained on whole minibatches give the options that "
+                "it had (--set TRAIN.RPN_BATCH_SIZE_PER_IM and TRAIN.BATCH_SIZE_PER_IM)"
             )
         values = self._group.numbers(name)
         with np.errstate(over="ignore"):

@@ -43,23 +43,44 @@ class ComparedWeights(NamedTuple):
     """The parameters of a network beside those that a reference was recorded with.
 
     Attributes:
-        compared: parameters of which both sides tell the digest.
+        parameters: how many the network has.
+        compared: those of which the reference tells the digest.
         others: the blobs of those that are not the same.
     """
 
+    parameters: int
     compared: int
     others: tuple[str, ...]
 
     @property
     def told(self) -> str:
-        """Half a sentence about it; empty where the reference does not tell."""
+        """Half a sentence about it."""
+        if not self.compared:
+            return (
+                "the weights themselves were not compared: the reference has no digests of them, which this version's "
+                "dump_blobs.py records"
+            )
+        left = self.parameters - self.compared
+        rest = f"; {left} have no digest in it and were not compared" if left else ""
         if self.others:
-            return f"{len(self.others)} of {self.compared} parameters are not the reference's: {listed(self.others)}"
-        return f"all {self.compared} parameters are the reference's, to the bit" if self.compared else ""
+            found = f"{len(self.others)} of {self.parameters} parameters are not the reference's: {listed(self.others)}"
+        elif left:
+            found = f"{self.compared} of {self.parameters} parameters are the reference's, to the bit"
+        else:
+            found = f"all {self.parameters} parameters are the reference's, to the bit"
+        return f"{found}{rest}"
+
+    @property
+    def not_compared(self) -> str:
+        """What was not compared, in words for a list; empty where every parameter was."""
+        if not self.compared:
+            return "the weights themselves (no digests)"
+        left = self.parameters - self.compared
+        return f"{left} of {self.parameters} parameters (no digests)" if left else ""
 
 
 def compare_weights(path: Path, blobs: Mapping[str, npt.NDArray[Any]]) -> ComparedWeights:
     """Compare the parameters of a network, by their blobs' names, with what a reference tells of its own."""
     both = {name: digest for name, digest in recorded_digests(path).items() if name in blobs}
     others = tuple(name for name, digest in both.items() if digest_of(blobs[name]) != digest)
-    return ComparedWeights(len(both), others)
+    return ComparedWeights(len(blobs), len(both), others)

@@ -217,7 +217,8 @@ def _lead(ladder: Ladder) -> str:
     if last.state == "differs":
         return f"The first step that differs is {last.name}: {last.seen}."
     if _complete(ladder):
-        return "File, values, every blob, every proposal, every detection and the average precision agree."
+        blobs = next(rung.compared for rung in ladder.rungs if rung.name == "blobs") or "every blob"
+        return f"File, values, {blobs}, every proposal, every detection and the average precision agree."
     if last.name == "AP" and len(ladder.rungs) == 1:
         return f"Measured {last.seen}."
     held = [rung.compared or rung.name for rung in ladder.rungs if rung.state == "holds"]
@@ -248,7 +249,7 @@ def _blob_tiles(parities: Sequence[ImageParity]) -> list[Tile]:
         return []
     rows = [row for parity in parities for row in parity.blobs]
     faulty = list(dict.fromkeys(row.blob for row in rows if row.fault))
-    largest = max((row.relative_error for row in rows if not row.fault), default=0.0)
+    largest = max((row.worst_error for row in rows if not row.fault), default=0.0)
     if faulty:
         told = listed(faulty, most=1)
         under = f"{told}: another shape, or not finite; the others differ by at most {largest:.1e}"

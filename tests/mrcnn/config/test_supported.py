@@ -38,6 +38,14 @@ def test_a_row_is_of_a_key_or_of_a_whole_section():
     assert key_use("KRCNN.LOSS_WEIGHT") == key_use("TRAIN.CROWD_FILTER_THRESH") == "supported"
 
 
+def test_what_the_command_line_says_and_what_caffe2_needs_is_inert():
+    told = ("OUTPUT_DIR", "DOWNLOAD_CACHE", "TEST.WEIGHTS", "TRAIN.DATASETS", "TEST.DATASETS", "USE_NCCL", "MATLAB")
+    sections = ("DATA_LOADER.", "VIS", "EXPECTED_RESULTS", "MEMONGER", "CLUSTER.", "MODEL.EXECUTION_TYPE")
+    of_sections = [key for key in DEFAULTS if key.startswith(sections)]
+    assert len(of_sections) > len(sections)
+    assert {key_use(key) for key in (*told, *of_sections)} == {"inert"}
+
+
 @pytest.mark.parametrize(
     "key",
     [

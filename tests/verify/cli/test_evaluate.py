@@ -38,6 +38,8 @@ def test_test_writes_results_and_ap_by_the_annotations_name(
     data = ["--annotations", annotations, "--images", demo_model / "val"]
     code, printed, _ = run("test", pickle, *data, "--out", out, "--json", tmp_path / "printed.json")
     assert code == 0 and "mask" in printed
+    # No detections.pkl: what it holds is in the two files of results.
+    assert sorted(path.name for path in out.iterdir()) == ["ap.json", "bbox.json", "segm.json"]
     ap = json.loads((out / "ap.json").read_text())
     assert list(ap) == ["few"] and ap == json.loads((tmp_path / "printed.json").read_text())
     for kind, file in (("box", "bbox"), ("mask", "segm")):

@@ -11,7 +11,9 @@ import pytest
 
 from detectron_gn.verify import reference as dump_blobs_folder
 from detectron_gn.verify.parity import blobs
-from detectron_gn.verify.parity.blobs import ImageParity
+from detectron_gn.verify.parity.blobs import BlobParity, DetectionRowParity, ImageParity
+from detectron_gn.verify.reference import weights_digests
+from detectron_gn.verify.reference.weights_digests import ComparedWeights
 from detectron_gn.weights import read_blobs, write_blobs
 from tests.helpers.command_line import Run, assert_one_sentence
 
@@ -31,7 +33,9 @@ def test_verify_detections_exits_with_1_where_they_differ(run: Run, demo_model: 
     document = json.loads(found.read_text())
     assert document["matched"] == 181 and document["max_box_difference"] == pytest.approx(1)
     assert set(document["ap"]) == {"ours", "reference"}
-    assert run(*arguments, "--box-iou", "0.9")[0] == 0
+    assert run(*arguments, "--box-iou", "0.9")[0] == run(*arguments, "--box-px", "2")[0] == 1
+    code, printed, _ = run(*arguments, "--box-iou", "0.9", "--box-px", "2")
+    assert code == 0 and "within tolerance, but boxes are apart by up to 1 pixels, 1000 times the 0.001" in printed
 
 
 @pytest.mark.slow
@@ -44,6 +48,26 @@ def test_verify_blobs_ends_in_one_sentence_and_no_table_is_wider_than_a_terminal
     assert [line for line in printed.splitlines() if len(line) > 80] == []
     assert len(printed.splitlines()) > 690
     assert sum(len(image["blobs"]) for image in json.loads((tmp_path / "b.json").read_text())["images"]) == 690
+
+
+def test_verify_blobs_says_what_is_known_of_the_weights(
+    run: Run, pickle: Path, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreeing = DetectionRowParity(1, 1, 1, 0.0, 0.0, 0.0, 1, 1.0)
+    image = ImageParity("a.png", (BlobParity("conv1", (1,), 0.0, 0.0),), (), True, agreeing, ())
+    monkeypatch.setattr(blobs, "compare_file", lambda *arguments: iter([image]))
+    arguments = ["--reference", demo_model / "blobs.h5", "--images", demo_model / "val", "--json", tmp_path / "b.json"]
+    known = [
+        (ComparedWeights(3, 3, ()), 0, "The blobs agree."),
+        (ComparedWeights(3, 2, ()), 0, "The blobs agree. Not compared: 1 of 3 parameters (no digests)."),
+        (ComparedWeights(3, 0, ()), 0, "The blobs agree. Not compared: the weights themselves (no digests)."),
+        (ComparedWeights(3, 3, ("fc6_w",)), 1, "but the weights are not those of the\nreference."),
+    ]
+    for weights, expected, verdict in known:
+        monkeypatch.setattr(weights_digests, "compare_weights", lambda *arguments, found=weights: found)
+        code, printed, _ = run("verify", "blobs", pickle, *arguments)
+        assert code == expected and printed.endswith(f"{verdict}\n") and printed.count("The blobs") == 1
+        assert json.loads((tmp_path / "b.json").read_text())["holds"] is (code == 0)
 
 
 @pytest.mark.slow

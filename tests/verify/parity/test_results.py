@@ -59,6 +59,14 @@ def test_tolerances_decide_what_is_matched() -> None:
     assert not match_detections(ours, reference, "bbox", DetectionTolerances(box_iou=0.9995)).holds
 
 
+def test_a_large_box_is_held_to_pixels_as_a_small_one_is() -> None:
+    ours, reference = [box(0.3, 0.5, width=600)], [box(0, 0.5, width=600)]
+    parity = match_detections(ours, reference, "bbox")
+    assert parity.min_iou > 0.999 and parity.matched == 0 and not parity.holds
+    assert match_detections(ours, reference, "bbox", DetectionTolerances(box_px=0.4)).holds
+    assert match_detections([box(0.04, 0.5, width=600)], reference, "bbox").holds
+
+
 def test_detections_of_other_classes_or_images_are_no_partners() -> None:
     parity = match_detections([box(0, 0.5, category=2), box(0, 0.5, image=2)], [box(0, 0.5)], "bbox")
     assert counts(parity) == (0, 0, 2, 1)

@@ -104,7 +104,7 @@ def test_the_command_takes_the_file_of_proposals(run, data, trace_of, tmp_path):
     given = ["--annotations", data / "zoo" / "train_crowds.json", "--images", data / "train_images"]
     command = ("verify", "training", tmp_path / "began.pkl", *given, "--reference", path, "--replicas", 1)
     code, printed, _ = run(*command, "--proposals", data / "zoo" / "train_points_proposals.pkl")
-    assert code == 0 and "It is the same run." in printed
+    assert code == 0 and "It is the same run, as far as rounding lets one tell: " in printed
     assert_one_sentence(run(*command), "give --proposals")
     other = run(*command, "--proposals", data / "zoo" / "train_proposals.pkl")
     assert_one_sentence(other, "train_proposals.pkl holds no proposals for image")

@@ -107,6 +107,9 @@ def test_a_dataset_of_another_shape_or_type_is_named(copy, demo_model, cfg, key,
         ("stride", [1, 2], "its attribute stride"),
         ("shape", "abc", "its attribute shape is abc"),
         ("shape", [-1, -3, 192, 160], "blob data is damaged"),
+        ("l2", "long", "its attribute l2 is long"),
+        ("l2", [1.0, 2.0], "its attribute l2"),
+        ("l2", -1.0, "its attribute l2 is -1.0"),
     ],
 )
 def test_a_stride_or_shape_that_is_none_is_named(copy, demo_model, cfg, attribute, value, sentence):
@@ -215,6 +218,16 @@ def test_a_damaged_reference_of_the_models_own_family_is_made_again(demo_model, 
             del file[names[0]][key]
     with pytest.raises(InputError, match=f"lacks {key}: make the reference again with dump_blobs.py"):
         list(read_references(path, demo_model / "val", cfg))
+
+
+def test_a_reference_that_lost_its_blobs_is_not_called_another_familys(copy, demo_model, cfg):
+    with h5py.File(copy, "r+") as file:
+        for group in file.values():
+            for name in list(group["blobs"]):
+                if name != "data":
+                    del group["blobs"][name]
+    with pytest.raises(InputError, match="lacks blobs/rois: make the reference again with dump_blobs.py"):
+        list(read_references(copy, demo_model / "val", cfg))
 
 
 @pytest.mark.parametrize("command", ["blobs", "all"])
