@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     An existing file stays as it was until then, and what replaces it has its permissions; of a link, what it points to
     is replaced. Folders of `path` that are not there are made. Raises WriteFailed, naming `path`, where the operating
-    system refuses; whatever ends the block early, nothing of the temporary is left.
+    system refuses; whatever ends the block early, nothing of the temporary is left, and no folder that was made for it.
     """
     if "\0" in str(path):
         raise WriteFailed(str(path), "holds a zero byte, which no name can have")
@@ -30,6 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     # Shortened, since a name of the greatest length has no room for more.
     name = os.fsdecode(os.fsencode(path.name)[:200])
     temporary = path.with_name(f".{name}.{uuid4().hex}.tmp")
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")
@@ -46,6 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        # Those that hold the file stay, as they are not empty.
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def refuse_open_file(path: Path) -> None:

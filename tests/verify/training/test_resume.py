@@ -161,10 +161,10 @@ def test_a_minibatch_that_cannot_be_filled_is_refused_before_anything_is_written
 
 
 def test_a_run_json_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
-    def full(path, *_args, **_options):
+    def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("detectron_gn.weights.files.atomic.sync", full)
     with pytest.raises(ValueError, match=r"run\.json: could not be written: No space left"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ from detectron_gn.weights import WeightsFile, read_blobs, write_blobs
 from detectron_gn.weights.convert import convert
 from detectron_gn.weights.errors import MalformedFile, WriteFailed
 from detectron_gn.weights.files import atomic
+from detectron_gn.weights.files.atomic import replacing
 
 ROOT = Path(__file__).parents[3]
 SUFFIXES = [".pkl", ".h5", ".safetensors", ".pth"]
@@ -187,3 +188,12 @@ def test_safetensors_lie_in_the_file_as_its_library_lays_them(tmp_path: Path, sm
     assert layout(ours)[0] == layout(theirs)[0] and len(layout(ours)[1]) == len(layout(theirs)[1])
     found = load_file(tmp_path / "m.safetensors")
     assert all(found[name].tobytes() == array.tobytes() for name, array in small.blobs.items())
+
+
+def test_folders_that_are_made_for_a_file_are_not_left_without_it(tmp_path: Path) -> None:
+    with pytest.raises(WriteFailed, match="nothing was left behind"), replacing(tmp_path / "a" / "b" / "file"):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+    with replacing(tmp_path / "a" / "b" / "file") as temporary:
+        temporary.write_bytes(b"here")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"here"
