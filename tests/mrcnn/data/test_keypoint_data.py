@@ -58,7 +58,7 @@ def refusal_of_scoring(dataset):
 
 
 def test_sound_keypoints_are_read_as_detectron_reads_them(people):
-    dataset = people(person(NOSE, WRIST), person((12.9, -0.5, 2)))
+    dataset = people(person(NOSE, WRIST), person((12.9, -0.5, 2)) | {"bbox": [1, 1, 20, 20]})
     assert check_dataset(dataset, KEYPOINTS).findings == ()
     (entry,) = training_roidb([dataset], KEYPOINTS)
     found = entry.ground_truth.keypoints
