@@ -82,7 +82,8 @@ def shown(action: argparse.Action) -> str:
     if isinstance(action, argparse.BooleanOptionalAction) or action.nargs == 0:
         return ", ".join(action.option_strings)
     choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else None
-    value = str(action.metavar or choices or action.dest.upper()).replace("|", r"\|")
+    named = action.metavar or choices or action.dest.upper()
+    value = (" ".join(named) if isinstance(named, tuple) else named).replace("|", r"\|")
     if action.nargs in ("+", "*"):
         value += " ..."
     return f"{', '.join(action.option_strings)} {value}".strip()

@@ -46,11 +46,13 @@ if TYPE_CHECKING:
 OUT = Path("out/verify")
 
 _ONLY_THE_FILE = """\
-The file is in order, as far as it tells by itself: its format, its names and
-shapes, its values. Nothing was compared with Caffe2's values. To compare, pass
+To compare, pass
   --reference R.h5 --images DIR      blobs, proposals and detections
   --annotations A.json --images DIR  the AP, with --expect-box or a model id
-`detectron-gn verify dump-script` writes what records R.h5 where Detectron runs.\
+`detectron-gn verify dump-script` writes what records R.h5 where Detectron runs.
+
+The file is in order, as far as it tells by itself: its format, its names and
+shapes, its values. Nothing was compared with Caffe2's values.\
 """
 
 

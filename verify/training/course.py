@@ -17,6 +17,7 @@ from detectron_gn.mrcnn.errors import InputError
 from detectron_gn.mrcnn.stopping import Stopped, StopRequest
 from detectron_gn.mrcnn.training.loop import IterationResult, NonFiniteLoss, train
 from detectron_gn.mrcnn.training.stats import TrainingStats
+from detectron_gn.mrcnn.wording import amount
 from detectron_gn.verify.training.best import BestCheckpoint
 from detectron_gn.verify.training.length import MOST_SECONDS_WITHOUT
 from detectron_gn.verify.training.metrics import RunFigures
@@ -132,9 +133,10 @@ class Course:
         final = None
         if self._ranks.is_first:
             if is_enough:
+                patience = amount(self._options.patience or 0, "evaluation")
                 self._say(
-                    f"ended early after iteration {self._last}: {self._options.patience} evaluations without a better "
-                    "one (--resume --early-stop 0 goes on)"
+                    f"ended early after iteration {self._last}: {patience} without a better one "
+                    "(--resume --early-stop 0 goes on)"
                 )
             self._is_saving = True
             final, _ = self._folder.save_final(self._run.weights(self._last))

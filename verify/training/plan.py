@@ -211,7 +211,7 @@ def _checkpoints(plan: Plan, cfg: Config) -> str:
         every = f"at the end only ({every})"
     also = ", and after half an hour without one" if plan.options.checkpoints.is_often else ""
     best = " and the best" if plan.options.keep_best else ""
-    return f"{every}{also}; the last {plan.options.keep}{best} stay"
+    return f"{every}{also}; the last {plan.options.keep}{best} {'stay' if best or plan.options.keep > 1 else 'stays'}"
 
 
 def _evaluation(plan: Plan) -> str:
