@@ -37,7 +37,7 @@ def test_every_blob_and_detection_of_a_retinanet_is_caffe2s(name, shared):
     [
         ("anchors", "detections", "detections (", "the anchors: they are centred", ""),
         ("threshold", "detections", "detections (", "", "the anchors (RETINANET.ASPECT_RATIOS"),
-        ("relu", "blobs", "fpn_7 (", "", "the pyramid"),
+        ("relu", "blobs", "fpn_7 (", "", "other weights than the reference was recorded with; or the pyramid"),
         ("softmax", "blobs", "retnet_cls_prob_fpn3 (", "the softmax: over the classes of each anchor", ""),
     ],
 )
