@@ -66,6 +66,11 @@ class Course:
         self._is_saving = self._has_scaled = False
         stop.tell = self._tell_stopping
 
+    @property
+    def has_ended_early(self) -> bool:
+        """Whether the evaluations on record ended the run at the checkpoint that it begins with."""
+        return self._best.is_enough(self._last)
+
     def run(
         self, batches: Iterator[Minibatch], say_in_each: Callable[[str], None], *, is_resumed: bool
     ) -> Path | None:

@@ -135,7 +135,9 @@ def run_training(
                 folder.begin(identity, options.record)
             folder.remove_unfinished()
             course.figures.begin_at(run.start)
-        _introduce(run, cfg, roidb, classes, checkpoint, weights, options, say)
+        # Of a run that goes on no further there is no table of what it is going to do.
+        if checkpoint is None or not course.has_ended_early:
+            _introduce(run, cfg, roidb, classes, checkpoint, weights, options, say)
         return course.run(batches, say_in_each, is_resumed=checkpoint is not None)
 
 

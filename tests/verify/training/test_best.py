@@ -70,7 +70,9 @@ def test_the_best_checkpoint_stays_when_others_go_and_the_run_ends_when_it_gets_
     assert "ended early after iteration 3: 2 evaluations without a better one" in "\n".join(lines)
     assert f"best checkpoint: {out / 'model_best.pth'}, mask AP 40.00 after iteration 1" in lines
     # It has ended: to go on changes nothing, but with more patience it trains to its end.
-    run(out, config(*SHORT), resume=True, on_checkpoint=evaluate, **options)
+    again = []
+    run(out, config(*SHORT), resume=True, lines=again, on_checkpoint=evaluate, **options)
+    assert again[0].startswith("ended early after iteration 3")
     assert seen == [0, 1, 2, 3] and read_blobs(out / "model_final.pth").iteration == 3
     run(out, config(*SHORT), resume=True, on_checkpoint=evaluate, **{**options, "patience": 3})
     assert seen == [0, 1, 2, 3, 4]
