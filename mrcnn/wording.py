@@ -10,8 +10,9 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def amount(count: int, thing: str) -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    """`1 image`, `1,200 images`, `2 classes`."""
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{count:,} {thing if count == 1 else plural}"
 
 
 def in_one_line(text: str) -> str:

@@ -25,13 +25,14 @@ from detectron_gn.weights.weights_file import WeightsFile
 logger = logging.getLogger(__name__)
 
 # In lines of a terminal.
-NUMBERED = (
+UNNAMED = (
     "no class names are known, so they are called 'class 1', 'class 2', ...: give\n"
-    "--classes NAMES.txt (one name a line) or --annotations A.json (its categories)"
+    "--classes NAMES.txt (one name a line)"
 )
+NUMBERED = f"{UNNAMED} or --annotations A.json (its categories)"
 BY_PLACE = (
-    "class k is taken to be the k-th category in the list of the annotations.\n"
-    "That is usual: Detectron's files name none; --classes NAMES.txt matches by name"
+    "class k is taken to be the k-th category in the list of the annotations, since\n"
+    "Detectron's files name no classes; --classes NAMES.txt matches by name"
 )
 
 # Detectron's names of data sets (datasets/dataset_catalog.py), and which categories they have.

@@ -35,7 +35,7 @@ def loaded(args: argparse.Namespace, ranks: Ranks) -> Loaded:
         _check_masks(model)
     categories = _detected_categories(model, args.annotations)
     if ranks.is_first and model.categories is None and not model.cfg.MODEL.RPN_ONLY:
-        note(NUMBERED if args.annotations is None else f"{BY_PLACE}:\n{_first(categories.names)}")
+        note(NUMBERED if args.annotations is None else f"{BY_PLACE}. Here:\n{_first(categories.names)}")
     return Loaded(model, categories, stored_proposals(model.cfg, args.proposals))
 
 

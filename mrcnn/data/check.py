@@ -296,8 +296,7 @@ def _grouped(findings: Iterable[Finding]) -> Iterator[tuple[str, int]]:
 
 def _verdict(report: DataReport) -> str:
     """What training makes of the errors."""
-    count = len(report.errors)
-    errors = f"{count:,} error{'s' * (count > 1)}"
+    errors = amount(len(report.errors), "error")
     if report.refusals:
         return f"train refuses this file: {errors}"
     return f"train would stop at an image, or train on what is spoiled: {errors}"

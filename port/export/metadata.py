@@ -10,7 +10,7 @@ from detectron_gn.mrcnn.config import Config, padding_stride
 from detectron_gn.mrcnn.data.categories import numbered
 from detectron_gn.mrcnn.detectors import Detector, ProposalNetwork
 from detectron_gn.mrcnn.wording import listed, printable
-from detectron_gn.port.classes import NUMBERED
+from detectron_gn.port.classes import UNNAMED
 from detectron_gn.port.config.yaml_dumper import dump_config
 from detectron_gn.weights.files.digest import file_digest
 
@@ -68,7 +68,7 @@ def told_classes(model: Detector) -> str:
         return "an RPN has no classes: the metadata call what it finds 'proposal'"
     known = model.categories
     if known is None:
-        return f"{NUMBERED}; so the metadata call them, and hold no category ids"
+        return f"{UNNAMED} to name them; as it is, the metadata call them so, and hold no category ids"
     names = listed([printable(name) for name in known.names])
     return f"the metadata hold the names and the category ids of {len(known.names)} classes: {names}"
 

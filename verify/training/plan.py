@@ -14,7 +14,7 @@ from detectron_gn.mrcnn.data.shared_files import count_in_both
 from detectron_gn.mrcnn.training.curves import INSTALL
 from detectron_gn.mrcnn.training.schedule import told_shape
 from detectron_gn.mrcnn.training.solver import learning_rate, rate_steps
-from detectron_gn.mrcnn.wording import in_one_line, listed, printable
+from detectron_gn.mrcnn.wording import amount, in_one_line, listed, printable
 from detectron_gn.verify.training.length import image_count, images_an_iteration, may_grow
 from detectron_gn.verify.training.run_options import RunOptions
 
@@ -96,7 +96,7 @@ def _model(cfg: Config, classes: Sequence[str]) -> str:
     norm = {"gn": ", GN"}.get(norm_of_backbone(cfg), "") if of_body.depth else ""
     pyramid = {"FPN": "-FPN", "C4": "-C4"}.get(of_body.kind, "")
     names = listed([printable(name) for name in classes[1:]], most=5)
-    return f"{model_family(cfg)}, {of_body.name}{pyramid}{norm}; {_count(len(classes) - 1, 'class')}: {names}"
+    return f"{model_family(cfg)}, {of_body.name}{pyramid}{norm}; {amount(len(classes) - 1, 'class')}: {names}"
 
 
 def _images(roidb: Roidb) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _iterations(plan: Plan, cfg: Config, roidb: Roidb) -> Iterator[str]:
     told = _epochs(last * each / images)
     of_one = f"{cfg.NUM_GPUS} x {cfg.TRAIN.IMS_PER_BATCH}" if cfg.NUM_GPUS > 1 else f"{each}"
     batch = f"each on {of_one} image{'s' * (each > 1)}"
-    of_images = f"of {_count(images, 'image')}"
+    of_images = f"of {amount(images, 'image')}"
     if not plan.start:
         yield f"{last:,}, {batch}; {told} {of_images}"
     elif not left:
@@ -206,7 +206,7 @@ def _trained(plan: Plan, cfg: Config, trained: int, parameters: int) -> str:
 
 
 def _checkpoints(plan: Plan, cfg: Config) -> str:
-    every = f"every {_count(plan.period, 'iteration')}"
+    every = f"every {amount(plan.period, 'iteration')}"
     if plan.period >= cfg.SOLVER.MAX_ITER:
         every = f"at the end only ({every})"
     also = ", and after half an hour without one" if plan.options.checkpoints.is_often else ""
@@ -227,7 +227,7 @@ def _trained_on_too(plan: Plan, roidb: Roidb) -> Iterator[str]:
     for name, files in plan.options.evaluated_files.items():
         if both := count_in_both(trained, files):
             yield (
-                f"{both:,} of the {_count(len(files), 'picture')} of {name} {'are' if both > 1 else 'is'} trained on "
+                f"{both:,} of the {amount(len(files), 'picture')} of {name} {'are' if both > 1 else 'is'} trained on "
                 "too: the AP does not tell how other pictures will do"
             )
 
@@ -236,11 +236,6 @@ def _written(plan: Plan) -> Iterator[str]:
     yield f"{plan.options.out}: model_final.pkl, checkpoints, json_stats.jsonl, curves.png"
     if not plan.can_draw:
         yield f"curves.png needs matplotlib: {INSTALL}; --resume draws those of a run that is done"
-
-
-def _count(number: int, of_what: str) -> str:
-    plural = f"{of_what}es" if of_what.endswith("s") else f"{of_what}s"
-    return f"{number:,} {of_what if number == 1 else plural}"
 
 
 def _value(value: object) -> str:

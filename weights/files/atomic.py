@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     # Shortened, since a name of the greatest length has no room for more.
     name = os.fsdecode(os.fsencode(path.name)[:200])
     temporary = path.with_name(f".{name}.{uuid4().hex}.tmp")
-    missing = [folder for folder in path.parents if not folder.exists()]
+    missing = list(takewhile(lambda folder: not folder.exists(), path.parents))
     try:
         if path.is_dir():
             raise WriteFailed(str(path), "is a folder; name a file")
